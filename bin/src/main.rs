@@ -1,0 +1,2 @@
+//! The `loader` command.
+fn main() {}

@@ -1,0 +1,1 @@
+//! Reads from an Ethereum contract which model is the current one.

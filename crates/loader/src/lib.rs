@@ -1,0 +1,1 @@
+//! Plans, verifies, rebuilds, stores and maps a model.

@@ -1,0 +1,1 @@
+//! The loader for embedding: reads the chain, fetches, maps, serves.
