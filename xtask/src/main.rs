@@ -1,2 +1,72 @@
-//! The `loader` command.
-fn main() {}
+//! Recipes of the project, run as `cargo xtask NAME`. Each does its own set-up.
+#![forbid(unsafe_code)]
+#![expect(clippy::print_stdout, clippy::print_stderr, reason = "a command for a person at a terminal")]
+
+mod layers;
+mod recipes;
+mod setup;
+mod tool;
+
+use std::env;
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+use anyhow::{Context as _, Result, bail};
+
+const HELP: &str = "\
+Recipes of the project. Each does its own set-up, and may be run at any time.
+
+  cargo xtask demo [ARGS]   Build `loader` with optimisations and run `loader demo`: the whole story on this machine.
+                            ARGS go to it, for instance `--size 1GiB`; `cargo xtask demo --help` lists them.
+  cargo xtask test          Set up, build, and run all tests: unit, property, real EVM node, real binary, Python peers.
+  cargo xtask ci            What must pass before a change goes in: formatting, lints, tests (runs `.ci/run`).
+  cargo xtask layers        Check that no crate depends on one it must not know.
+  cargo xtask setup         Only the set-up: the EVM node into tests/evm/node_modules, the Python peers' packages into
+                            tests/python/.venv. Does nothing when both are up to date.
+
+Needed: Rust, a C compiler, Node.js with npm, Python 3 with venv. `cargo nextest` is used when it is installed.
+To use programs of your own instead of the ones set up, name them:
+
+  LOADER_ANVIL    the EVM node (https://getfoundry.sh)
+  LOADER_PYTHON   a Python with the packages of tests/python/requirements.txt
+";
+
+fn main() -> ExitCode {
+    match run() {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("xtask: {error:#}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn run() -> Result<()> {
+    let root = root()?;
+    let mut args = env::args_os().skip(1);
+    let recipe = args.next().unwrap_or_else(|| "help".into());
+    let rest: Vec<_> = args.collect();
+    let recipe = recipe.to_string_lossy();
+    if !rest.is_empty() && recipe != "demo" {
+        bail!("`{recipe}` takes no arguments; see `cargo xtask help`");
+    }
+    match &*recipe {
+        "demo" => recipes::demo(&root, &rest),
+        "test" => recipes::test(&root),
+        "ci" => recipes::ci(&root),
+        "layers" => layers::check(&root),
+        "setup" => setup::everything(&root).map(drop),
+        "help" | "--help" | "-h" => {
+            print!("{HELP}");
+            Ok(())
+        }
+        other => bail!("there is no recipe `{other}`; see `cargo xtask help`"),
+    }
+}
+
+/// The repository: the parent of this package.
+fn root() -> Result<PathBuf> {
+    let package = env::var_os("CARGO_MANIFEST_DIR").context("run this as `cargo xtask`")?;
+    let root = PathBuf::from(package).join("..");
+    root.canonicalize().with_context(|| format!("cannot find the repository at {}", root.display()))
+}

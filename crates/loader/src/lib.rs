@@ -1,1 +1,24 @@
 //! Plans, verifies, rebuilds, stores and maps a model.
+//!
+//! The way of the bytes: a [`Source`] fills a piece buffer; a worker thread hashes it, several pieces at once, and
+//! writes it to its place in the weights file; the planner ([`plan`]) decides what is asked of whom, and when lost
+//! pieces are rebuilt from the others. When all weights are there the file is made durable and mapped.
+#![deny(unsafe_code)]
+
+pub mod cache;
+pub mod encode;
+mod error;
+mod fetch;
+mod mmap;
+mod observer;
+pub mod plan;
+mod recheck;
+mod reconstruct;
+mod source;
+
+pub use error::LoadError;
+pub use fetch::{FetchOptions, load};
+pub use observer::{Event, Observer, Report, Silent, SourceReport};
+pub use mmap::Map;
+pub use recheck::{BadShard, IndexState, RecheckReport, recheck};
+pub use source::{BlobStream, RangeRead, Source, SourceError, SourceEvent};

@@ -2,7 +2,24 @@
 #![forbid(unsafe_code)]
 
 mod digest;
+mod error;
+mod geometry;
 mod ids;
+mod json;
+mod limits;
+mod manifest;
+pub mod merkle;
+mod parse;
+pub mod piece_index;
+mod shard_hasher;
+mod write;
 
 pub use digest::{Digest, ParseDigestError};
+pub use error::{IndexError, ManifestError};
+pub use geometry::{Cell, Geometry, PieceId, PieceSlice};
 pub use ids::{Blame, ByteRange, SourceId};
+pub use limits::{
+    MAX_MANIFEST_BYTES, MAX_PIECE_BYTES, MAX_PIECES, MAX_ROWS, MAX_SHARDS, MAX_SIZE_BYTES,
+    TRANSFER_PIECE_BYTES,
+};
+pub use manifest::{Codec, Layout, MODEL_KINDS, Manifest, Pieces, Shard};

@@ -1,1 +1,145 @@
 //! The loader for embedding: reads the chain, fetches, maps, serves.
+//!
+//! A [`Node`] runs on the caller's tokio runtime and installs no global logger, panic hook or TLS provider.
+//!
+//! ```no_run
+//! # async fn demo() -> Result<(), Box<dyn std::error::Error>> {
+//! let mut config = node::Config::new("/var/cache/loader");
+//! config.peers = vec!["/dns/seed.example/tcp/4201/p2p/12D3KooWGzxzKZYveHXtpG6AsrUJBcWxHBFS2HsEoGTxrMLvKXtf".parse()?];
+//! config.chain = Some(node::chain_reader::Config::new(
+//!     "https://rpc.example".parse()?,
+//!     "0x5FbDB2315678afecb367f032d93F642f64180aa3".parse()?,
+//! ));
+//! let node = node::Node::start(config).await?;
+//! let loaded = node.load_mature(&node::loader::Silent).await?;
+//! let weights = loaded.model.weights();
+//! println!("{} bytes at {}", weights.len(), weights.path().display());
+//! # Ok(()) }
+//! ```
+#![forbid(unsafe_code)]
+
+mod config;
+mod dial;
+mod error;
+mod peer;
+mod store;
+
+use std::sync::Arc;
+
+use chain_reader::{ChainReader, MatureModel};
+use loader::cache::{BlobDir, Blobs, Cache, Model};
+use loader::{Observer, Report};
+use manifest::Digest;
+use p2p_blob::{Client, Identity, Multiaddr, PeerId};
+use tokio::sync::watch;
+
+pub use config::Config;
+pub use error::NodeError;
+pub use {chain_reader, loader, manifest, p2p_blob};
+
+/// A model that is ready to use, and how it got here.
+#[derive(Debug, Clone)]
+pub struct Loaded {
+    /// The model: its weights are mapped.
+    pub model: Model,
+    /// What was fetched, from whom.
+    pub report: Report,
+}
+
+/// A running node: a cache, a network task that serves it, and what fetches into it.
+pub struct Node {
+    cache: Cache,
+    blobs: Arc<Blobs>,
+    client: Client,
+    peers: Vec<Multiaddr>,
+    fetch: loader::FetchOptions,
+    chain: Option<ChainReader>,
+}
+
+impl Node {
+    /// Opens the cache and starts the network task, on the caller's tokio runtime. Nobody is dialed yet.
+    ///
+    /// # Errors
+    /// When the cache, the identity in it, a listen address or the contract's configuration is no good.
+    pub async fn start(config: Config) -> Result<Self, NodeError> {
+        let chain = config.chain.map(ChainReader::new).transpose()?;
+        let (cache_dir, blob_dirs) = (config.cache_dir, config.blob_dirs);
+        let open = move || -> Result<_, NodeError> {
+            let cache = Cache::open(&cache_dir)?;
+            let identity = Identity::load_or_create(&cache.identity_path())?;
+            let dirs = blob_dirs.iter().map(|dir| BlobDir::open(dir)).collect::<Result<_, _>>()?;
+            let blobs = Blobs::open(cache.clone(), dirs)?;
+            Ok((cache, identity, Arc::new(blobs)))
+        };
+        let (cache, identity, blobs) =
+            tokio::task::spawn_blocking(open).await.map_err(NodeError::Worker)??;
+        let mut network = p2p_blob::Config::new(identity);
+        network.listen = config.listen;
+        network.external_addrs = config.external_addrs;
+        let store = Arc::new(store::CacheStore(Arc::clone(&blobs)));
+        let (client, _task) = p2p_blob::start(network, store)?;
+        Ok(Self { cache, blobs, client, peers: config.peers, fetch: config.fetch, chain })
+    }
+
+    /// The node's cache.
+    pub fn cache(&self) -> &Cache {
+        &self.cache
+    }
+
+    /// The node's name on the network.
+    pub fn peer_id(&self) -> PeerId {
+        self.client.peer_id()
+    }
+
+    /// Where the node listens now, each address with its `/p2p/…`.
+    pub fn listen_addrs(&self) -> watch::Receiver<Vec<Multiaddr>> {
+        self.client.listen_addrs()
+    }
+
+    /// Which model the contract names now.
+    ///
+    /// # Errors
+    /// [`NodeError::NoContract`] when none is configured, [`NodeError::Chain`].
+    pub async fn mature_model(&self) -> Result<MatureModel, NodeError> {
+        let chain = self.chain.as_ref().ok_or(NodeError::NoContract)?;
+        Ok(chain.mature_model().await?)
+    }
+
+    /// Loads the model that the contract names now: [`Node::mature_model`], then [`Node::load`].
+    ///
+    /// # Errors
+    /// Those of both.
+    pub async fn load_mature(&self, observer: &dyn Observer) -> Result<Loaded, NodeError> {
+        let mature = self.mature_model().await?;
+        self.load(mature.manifest, observer).await
+    }
+
+    /// Loads a model: maps it when it is in the cache, else fetches it from the configured peers first. From then on
+    /// it is served.
+    ///
+    /// **Cancel safety.** Dropping the future leaves what was verified to the next call.
+    ///
+    /// # Errors
+    /// [`NodeError::Load`].
+    pub async fn load(&self, manifest: Digest, observer: &dyn Observer) -> Result<Loaded, NodeError> {
+        // Dials as soon as it is made: nobody is asked about a model that is here.
+        let cached = {
+            let cache = self.cache.clone();
+            let find = move || cache.model(&manifest);
+            tokio::task::spawn_blocking(find).await.map_err(NodeError::Worker)??
+        };
+        if let Some(model) = cached {
+            self.blobs.add(&model);
+            return Ok(Loaded { model, report: Report { from_cache: true, ..Report::default() } });
+        }
+        let (_dialer, sources) = dial::dial(&self.client, &self.peers);
+        let (model, report) = loader::load(&self.cache, manifest, sources, &self.fetch, observer).await?;
+        self.blobs.add(&model);
+        Ok(Loaded { model, report })
+    }
+
+    /// Stops: answers that are under way may end, then all connections close.
+    pub async fn shutdown(self) {
+        self.client.shutdown().await;
+    }
+}

@@ -1,1 +1,33 @@
 //! A libp2p swarm that fetches and serves byte ranges of blobs.
+//!
+//! [`start`] runs a node: one task owns the swarm, each inbound stream is served by a task of its own, and each
+//! [`RangeSession`] has one. A [`Client`] connects to peers and opens a [`Session`] with one; what it fetches is *not*
+//! verified here. What is served comes from a [`Store`].
+//!
+//! The bytes on the wire are those of `docs/protocol.md`.
+#![forbid(unsafe_code)]
+
+mod address;
+mod behaviour;
+mod client;
+mod config;
+mod error;
+mod handler;
+mod identity;
+mod progress;
+mod serve;
+mod session;
+mod store;
+mod swarm;
+mod task;
+mod wire;
+
+pub use client::{Client, PeerEvent, Task, source_id, start};
+pub use config::{Config, Limits, Versions};
+pub use error::{ConnectError, FetchError, IdentityError, StartError};
+pub use identity::Identity;
+pub use session::{BlobBody, BlobSession, GetRequest, RangeSession, Session, read_blob};
+pub use store::{Blob, ReadOutcome, Store};
+pub use wire::{FramingError, Have, Held, MAX_RANGE_BYTES, PieceSet};
+
+pub use libp2p::{Multiaddr, PeerId};

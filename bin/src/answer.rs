@@ -1,0 +1,250 @@
+//! What the commands answer: the objects of `docs/cli.md`, and the same as plain text.
+
+use std::fmt::{self, Display, Write as _};
+use std::path::PathBuf;
+
+use serde::{Serialize, Serializer};
+
+use crate::units::show_size;
+
+/// One object on stdout.
+#[derive(Debug, Serialize)]
+#[serde(tag = "type", rename_all = "kebab-case")]
+pub(crate) enum Answer {
+    Fetched(Fetched),
+    Listening(Listening),
+    Published(Published),
+    Verified(Verified),
+    Manifest(ManifestSummary),
+    CacheEntry(CacheEntry),
+    Path(PathAnswer),
+    Removed(Removed),
+    Error(Failure),
+}
+
+/// A model is in the cache.
+#[derive(Debug, Serialize)]
+pub(crate) struct Fetched {
+    pub(crate) manifest: Text,
+    pub(crate) weights: PathBuf,
+    pub(crate) total_size_bytes: u64,
+    pub(crate) from_cache: bool,
+    pub(crate) fetched_bytes: u64,
+    pub(crate) resumed_bytes: u64,
+    pub(crate) rebuilt_bytes: u64,
+    pub(crate) wasted_bytes: u64,
+    pub(crate) elapsed_ms: u64,
+    pub(crate) sources: Vec<FetchSource>,
+    pub(crate) chain: Option<OnChain>,
+}
+
+/// What one source contributed.
+#[derive(Debug, Serialize)]
+pub(crate) struct FetchSource {
+    pub(crate) source: Text,
+    pub(crate) good_bytes: u64,
+    pub(crate) bad_bytes: u64,
+    pub(crate) duplicate_bytes: u64,
+    pub(crate) banned: bool,
+    pub(crate) last_error: Option<String>,
+}
+
+/// Where a digest was read.
+#[derive(Debug, Serialize)]
+pub(crate) struct OnChain {
+    pub(crate) contract: Text,
+    pub(crate) chain_id: u64,
+    pub(crate) block_number: u64,
+    pub(crate) block_hash: Text,
+    pub(crate) price: Text,
+}
+
+/// An address that others can connect to.
+#[derive(Debug, Serialize)]
+pub(crate) struct Listening {
+    pub(crate) address: Text,
+}
+
+/// A model was encoded into the cache, and perhaps set on chain.
+#[derive(Debug, Serialize)]
+pub(crate) struct Published {
+    pub(crate) manifest: Text,
+    pub(crate) weights: PathBuf,
+    pub(crate) total_size_bytes: u64,
+    pub(crate) shards: usize,
+    pub(crate) warnings: Vec<String>,
+    pub(crate) calldata: Option<String>,
+    pub(crate) transaction: Option<Transaction>,
+}
+
+/// A transaction that is in a block.
+#[derive(Debug, Serialize)]
+pub(crate) struct Transaction {
+    pub(crate) contract: Text,
+    pub(crate) hash: Text,
+    pub(crate) block_number: u64,
+    pub(crate) gas_used: u64,
+}
+
+/// A model was hashed again.
+#[derive(Debug, Serialize)]
+pub(crate) struct Verified {
+    pub(crate) manifest: Text,
+    pub(crate) good: bool,
+    pub(crate) checked_bytes: u64,
+    pub(crate) checked_shards: usize,
+    pub(crate) bad: Vec<BadShard>,
+    pub(crate) index: &'static str,
+    #[serde(skip)]
+    pub(crate) summary: String,
+}
+
+/// A shard that does not have its digest.
+#[derive(Debug, Serialize)]
+pub(crate) struct BadShard {
+    pub(crate) shard: u32,
+    pub(crate) is_parity: bool,
+    pub(crate) pieces: Vec<u32>,
+}
+
+/// What a manifest says.
+#[derive(Debug, Serialize)]
+pub(crate) struct ManifestSummary {
+    pub(crate) manifest: Text,
+    pub(crate) model_kind: String,
+    pub(crate) total_size_bytes: u64,
+    pub(crate) layout: &'static str,
+    pub(crate) codec: Text,
+    pub(crate) data: u32,
+    pub(crate) parity: u32,
+    pub(crate) row_size_bytes: u64,
+    pub(crate) piece_size_bytes: Option<u32>,
+    pub(crate) merkle_root: Text,
+    pub(crate) shards: Vec<ShardSummary>,
+}
+
+/// One shard of a manifest.
+#[derive(Debug, Serialize)]
+pub(crate) struct ShardSummary {
+    pub(crate) index: usize,
+    pub(crate) digest: Text,
+    pub(crate) size_bytes: u64,
+    pub(crate) is_parity: bool,
+}
+
+/// A model in the cache.
+#[derive(Debug, Serialize)]
+pub(crate) struct CacheEntry {
+    pub(crate) manifest: Text,
+    pub(crate) model_kind: Option<String>,
+    pub(crate) total_size_bytes: Option<u64>,
+    pub(crate) finished: bool,
+    pub(crate) verified_bytes: Option<u64>,
+    pub(crate) disk_bytes: u64,
+    pub(crate) path: PathBuf,
+}
+
+/// Where something is.
+#[derive(Debug, Serialize)]
+pub(crate) struct PathAnswer {
+    pub(crate) path: PathBuf,
+}
+
+/// A model is gone from the cache.
+#[derive(Debug, Serialize)]
+pub(crate) struct Removed {
+    pub(crate) manifest: Text,
+    pub(crate) freed_bytes: u64,
+}
+
+/// The command failed.
+#[derive(Debug, Serialize)]
+pub(crate) struct Failure {
+    pub(crate) status: u8,
+    pub(crate) message: String,
+    pub(crate) causes: Vec<String>,
+}
+
+/// Something in its text form.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Text(String);
+
+impl Text {
+    pub(crate) fn of(value: impl Display) -> Self {
+        Self(value.to_string())
+    }
+}
+
+impl Serialize for Text {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.serialize_str(&self.0)
+    }
+}
+
+impl Display for Text {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.pad(&self.0)
+    }
+}
+
+impl Answer {
+    /// What is written without `--json`: one line, but for a manifest and a call; nothing for an error.
+    pub(crate) fn plain(&self) -> Option<String> {
+        Some(match self {
+            Self::Fetched(fetched) => fetched.weights.display().to_string(),
+            Self::Listening(listening) => listening.address.to_string(),
+            Self::Published(Published { manifest, calldata: Some(calldata), .. }) => {
+                format!("{manifest}\n{calldata}")
+            }
+            Self::Published(published) => published.manifest.to_string(),
+            Self::Verified(verified) => format!("{}  {}", verified.manifest, verified.summary),
+            Self::Manifest(summary) => summary.plain(),
+            Self::CacheEntry(entry) => entry.plain(),
+            Self::Path(answer) => answer.path.display().to_string(),
+            Self::Removed(removed) => {
+                format!("{}  removed, {} freed", removed.manifest, show_size(removed.freed_bytes))
+            }
+            Self::Error(_) => return None,
+        })
+    }
+}
+
+impl ManifestSummary {
+    fn plain(&self) -> String {
+        let Self { manifest, model_kind, codec, data, parity, layout, merkle_root, .. } = self;
+        let pieces = self.piece_size_bytes.map_or("none".to_owned(), |size| show_size(u64::from(size)));
+        let mut text = format!(
+            "manifest     {manifest}\n\
+             model kind   {}\n\
+             weights      {} ({} bytes)\n\
+             layout       {layout}\n\
+             erasure      {codec}, {data} data + {parity} parity, rows of {} bytes\n\
+             pieces       {pieces}\n\
+             merkle root  {merkle_root}\n\
+             shards       {}",
+            model_kind.escape_debug(),
+            show_size(self.total_size_bytes),
+            self.total_size_bytes,
+            self.row_size_bytes,
+            self.shards.len(),
+        );
+        for ShardSummary { index, digest, size_bytes, is_parity } in &self.shards {
+            let role = if *is_parity { "parity" } else { "data" };
+            // Writing to a string cannot fail.
+            let _ = write!(text, "\n{index:>7}  {role:<6}  {digest}  {size_bytes}");
+        }
+        text
+    }
+}
+
+impl CacheEntry {
+    fn plain(&self) -> String {
+        let size = self.total_size_bytes.map_or("unknown".to_owned(), show_size);
+        let kind = self.model_kind.as_deref().unwrap_or("unknown").escape_debug().to_string();
+        let state = match self.verified_bytes {
+            Some(verified) => format!("partial, {} verified", show_size(verified)),
+            None => "finished".to_owned(),
+        };
+        format!("{}  {kind:<12}  {size:>8}  {state}", self.manifest)
+    }
+}

@@ -1,0 +1,307 @@
+//! The command line: what can be said, and the help that explains it. Flags win over `LOADER_*` variables.
+
+use std::path::PathBuf;
+use std::time::Duration;
+
+use chain_reader::{Address, BlockTag, RpcUrl, U256};
+use clap::{ArgAction, Args, Parser, Subcommand};
+use manifest::{Codec, Digest};
+use p2p_blob::Multiaddr;
+
+use crate::units::{parse_duration, parse_size};
+
+const ABOUT: &str = "Gets a model's weights from peers it does not trust, and proves every byte against the chain";
+
+const EXAMPLES: &str = "\
+Examples:
+  See the whole story on this machine:
+      loader demo
+  Warm the cache before an inference server starts; prints the path of the weights:
+      loader fetch --contract 0x5aAe… --rpc-url https://rpc.example.org --peer /ip4/192.0.2.7/tcp/4201
+  Seed what the cache holds:
+      loader serve
+  Publish a model and set it on the contract:
+      loader publish model.safetensors --model-kind vl-jepa --contract 0x5aAe… --price 0 \\
+          --rpc-url https://rpc.example.org --keystore key.json
+
+Data goes to stdout, everything else to stderr. Exit status: 0 done; 1 failed; 2 bad usage; 3 integrity: something
+has the right digest but is not valid, or the cache is corrupt; 4 not available now, worth a retry.
+
+Every flag can stand in a file, too (--config), under its own name: `rpc-url = [\"https://rpc.example.org\"]`.
+Flags win over LOADER_* variables, and those over the file. Variables separate several values by commas.";
+
+/// The whole command line.
+#[derive(Debug, Parser)]
+#[command(name = "loader", version, about = ABOUT, after_long_help = EXAMPLES, propagate_version = true)]
+pub(crate) struct CommandLine {
+    #[command(flatten)]
+    pub(crate) common: Common,
+    #[command(subcommand)]
+    pub(crate) command: Command,
+}
+
+/// What every command takes.
+#[derive(Debug, Args)]
+pub(crate) struct Common {
+    /// Where models are kept [default: $XDG_CACHE_HOME/loader, else ~/.cache/loader].
+    #[arg(long, value_name = "DIR", global = true, env = "LOADER_CACHE_DIR", hide_env_values = true)]
+    pub(crate) cache_dir: Option<PathBuf>,
+    /// Settings file [default: $XDG_CONFIG_HOME/loader/loader.toml or ~/.config/loader/loader.toml, if there is one].
+    #[arg(long, value_name = "FILE", global = true, env = "LOADER_CONFIG", hide_env_values = true)]
+    pub(crate) config: Option<PathBuf>,
+    /// Write JSON objects to stdout, one a line, instead of text; docs/cli.md says which.
+    #[arg(long, global = true)]
+    pub(crate) json: bool,
+    /// Log more: -v what is done, -vv how, -vvv everything. RUST_LOG, if set, decides instead.
+    #[arg(short, long, global = true, action = ArgAction::Count)]
+    pub(crate) verbose: u8,
+}
+
+/// What to do.
+#[derive(Debug, Subcommand)]
+pub(crate) enum Command {
+    Fetch(Fetch),
+    Serve(Serve),
+    Publish(Publish),
+    Verify(Verify),
+    /// Look at a manifest.
+    #[command(subcommand)]
+    Manifest(Manifest),
+    /// Look at the cache, and make room.
+    #[command(subcommand)]
+    Cache(Cache),
+    Demo(Demo),
+}
+
+/// Fetch a model into the cache and print the path of its weights.
+///
+/// Which model: the one the contract names (--contract, --rpc-url), or one pinned with --manifest. Fetches from all
+/// peers at once, verifies every piece as it arrives, rebuilds lost ones from parity, and makes the file durable. When
+/// the model is in the cache, no peer is asked. A fetch that was ended, even by kill -9, goes on where it was.
+#[derive(Debug, Args)]
+pub(crate) struct Fetch {
+    /// Load this model, whatever the chain says; no chain is read.
+    #[arg(long, value_name = "DIGEST")]
+    pub(crate) manifest: Option<Digest>,
+    /// How long to look for peers while none can be asked, such as 30s, 5m or 1h [default: 30s].
+    #[arg(long, value_name = "DURATION", value_parser = parse_duration, env = "LOADER_WAIT", hide_env_values = true)]
+    pub(crate) wait: Option<Duration>,
+    #[command(flatten)]
+    pub(crate) chain: Chain,
+    #[command(flatten)]
+    pub(crate) network: Network,
+}
+
+/// Seed what the cache holds, until SIGTERM or Ctrl-C.
+///
+/// Prints one full address for each address it listens at, as soon as it does. Listens on TCP and QUIC port 4201 of all
+/// interfaces unless told otherwise with --listen.
+#[derive(Debug, Args)]
+pub(crate) struct Serve {
+    /// Serve this folder of files named by their digest, too. May be repeated.
+    #[arg(long, value_name = "DIR", env = "LOADER_BLOB_DIR", hide_env_values = true, value_delimiter = ',')]
+    pub(crate) blob_dir: Vec<PathBuf>,
+    #[command(flatten)]
+    pub(crate) network: Network,
+}
+
+/// Encode a model into the cache and print the digest of its manifest; with --contract, set it on chain.
+///
+/// The file is cut into --data rows, and --parity more shards are computed, of which as many may be lost. To set the
+/// digest on chain give --contract, --price, --rpc-url and a key; or --calldata to print the call instead, for a
+/// proposal to whoever owns the contract.
+#[derive(Debug, Args)]
+#[command(group = clap::ArgGroup::new("input").required(true).args(["file", "layers"]))]
+pub(crate) struct Publish {
+    /// The weights: any file, for instance a .safetensors one.
+    pub(crate) file: Option<PathBuf>,
+    /// One file for each layer, in order, instead of FILE: each becomes a shard, so that a layer can be fetched alone.
+    #[arg(long, value_name = "FILE", num_args = 1..)]
+    pub(crate) layers: Vec<PathBuf>,
+    /// What kind of model: vl-jepa, llm-backbone or simplenet.
+    #[arg(long, value_name = "KIND")]
+    pub(crate) model_kind: String,
+    /// How many rows the weights are cut into.
+    #[arg(long, value_name = "N", default_value_t = 10)]
+    pub(crate) data: u32,
+    /// How many parity shards are added.
+    #[arg(long, value_name = "N", default_value_t = 4)]
+    pub(crate) parity: u32,
+    /// How parity is computed: rs (any --data shards are enough) or replica (copies).
+    #[arg(long, value_name = "CODEC", default_value_t = Codec::Rs)]
+    pub(crate) codec: Codec,
+    /// Bytes of a piece, what is fetched and verified at a time: a multiple of 64, from 16KiB to 4MiB.
+    #[arg(long, value_name = "SIZE", default_value = "1MiB", value_parser = parse_size)]
+    pub(crate) piece_size: u64,
+    /// Make no piece index: nodes then verify whole shards only, and cannot tell which piece of one is wrong.
+    #[arg(long, conflicts_with = "piece_size")]
+    pub(crate) no_piece_index: bool,
+    /// Price of the model, in the contract's own unit.
+    #[arg(long, value_name = "PRICE")]
+    pub(crate) price: Option<U256>,
+    /// Print the input data of the call instead of sending it.
+    #[arg(long, requires = "price")]
+    pub(crate) calldata: bool,
+    /// Sign with this encrypted key file; its password is the first line of --password-file or of the variable
+    /// LOADER_KEYSTORE_PASSWORD.
+    #[arg(long, value_name = "FILE", conflicts_with = "private_key_env")]
+    pub(crate) keystore: Option<PathBuf>,
+    /// Where the keystore's password is.
+    #[arg(long, value_name = "FILE", requires = "keystore")]
+    pub(crate) password_file: Option<PathBuf>,
+    /// Sign with the key in this environment variable, 64 hexadecimal characters.
+    #[arg(long, value_name = "VARIABLE")]
+    pub(crate) private_key_env: Option<String>,
+    #[command(flatten)]
+    pub(crate) chain: Chain,
+}
+
+/// Hash models in the cache again and name what is bad.
+///
+/// Every shard, the parity kept and the piece index are read in full. Status 3 when anything is bad.
+#[derive(Debug, Args)]
+pub(crate) struct Verify {
+    /// Which models, by manifest digest [default: all that are finished].
+    #[arg(value_name = "DIGEST")]
+    pub(crate) manifests: Vec<Digest>,
+}
+
+/// Commands about manifests.
+#[derive(Debug, Subcommand)]
+pub(crate) enum Manifest {
+    /// Print what a manifest says.
+    Show {
+        /// Its digest, when it is in the cache, or a file.
+        #[arg(value_name = "DIGEST|FILE")]
+        manifest: String,
+    },
+    /// Say whether a file is a valid manifest, and its digest. Status 3 when it is not.
+    Check {
+        /// The file.
+        file: PathBuf,
+        /// The digest it must have.
+        #[arg(long, value_name = "DIGEST")]
+        expect: Option<Digest>,
+    },
+}
+
+/// Commands about the cache.
+#[derive(Debug, Subcommand)]
+pub(crate) enum Cache {
+    /// List the models, finished and partial.
+    Ls,
+    /// Print the cache's directory, or the path of a model's weights.
+    Path {
+        /// The model's manifest.
+        #[arg(value_name = "DIGEST")]
+        manifest: Option<Digest>,
+    },
+    /// Remove models that nobody uses.
+    Rm {
+        /// Their manifests.
+        #[arg(value_name = "DIGEST", required = true)]
+        manifests: Vec<Digest>,
+    },
+}
+
+/// Show the whole story on this machine: publish, chain, seeders, failures, fetch, verify, map.
+///
+/// Starts a real EVM node (anvil), deploys a stand-in for the RPB contract, publishes a made-up safetensors model,
+/// starts seeders that hold different shards, stops one, makes one lie, and fetches. Everything is in a temporary
+/// directory that is removed at the end.
+#[derive(Debug, Args)]
+pub(crate) struct Demo {
+    /// Size of the model.
+    #[arg(long, value_name = "SIZE", default_value = "256MiB", value_parser = parse_size)]
+    pub(crate) size: u64,
+    /// The EVM node [default: `anvil` on the PATH]. See https://getfoundry.sh; `cargo xtask demo` brings one.
+    #[arg(long, value_name = "FILE", env = "LOADER_ANVIL", hide_env_values = true, default_value = "anvil")]
+    pub(crate) anvil: PathBuf,
+}
+
+/// Where the chain is read.
+#[derive(Debug, Args, Clone)]
+#[command(next_help_heading = "Chain")]
+pub(crate) struct Chain {
+    /// The RPB contract: 0x and 40 hexadecimal characters.
+    #[arg(long, value_name = "ADDRESS", env = "LOADER_CONTRACT", hide_env_values = true)]
+    pub(crate) contract: Option<Address>,
+    /// HTTP endpoint of an EVM node. One for now.
+    #[arg(long, value_name = "URL", env = "LOADER_RPC_URL", hide_env_values = true, value_delimiter = ',')]
+    pub(crate) rpc_url: Vec<RpcUrl>,
+    /// How settled a block must be: latest, safe or finalized [default: finalized].
+    #[arg(long, value_name = "TAG", env = "LOADER_BLOCK_TAG", hide_env_values = true)]
+    pub(crate) block_tag: Option<BlockTag>,
+    /// Refuse an endpoint that is on another chain than this one.
+    #[arg(long, value_name = "ID", env = "LOADER_CHAIN_ID", hide_env_values = true)]
+    pub(crate) chain_id: Option<u64>,
+}
+
+/// How the network is used.
+#[derive(Debug, Args, Clone)]
+#[command(next_help_heading = "Network")]
+pub(crate) struct Network {
+    /// A peer to connect to, such as /ip4/192.0.2.7/tcp/4201/p2p/12D3…. May be repeated.
+    #[arg(long, value_name = "MULTIADDR", env = "LOADER_PEER", hide_env_values = true, value_delimiter = ',')]
+    pub(crate) peer: Vec<Multiaddr>,
+    /// An address to listen at, such as /ip4/0.0.0.0/udp/4201/quic-v1. May be repeated.
+    #[arg(long, value_name = "MULTIADDR", env = "LOADER_LISTEN", hide_env_values = true, value_delimiter = ',')]
+    pub(crate) listen: Vec<Multiaddr>,
+    /// An address that others reach this node at, told to peers. May be repeated.
+    #[arg(long, value_name = "MULTIADDR", env = "LOADER_EXTERNAL_ADDR", hide_env_values = true, value_delimiter = ',')]
+    pub(crate) external_addr: Vec<Multiaddr>,
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::CommandFactory as _;
+    use clap::error::ErrorKind;
+
+    use super::*;
+
+    #[test]
+    fn the_definition_is_sound_and_every_argument_is_explained() {
+        let mut command = CommandLine::command();
+        command.build();
+        command.clone().debug_assert();
+        let mut pending = vec![command];
+        while let Some(command) = pending.pop() {
+            assert!(command.get_about().is_some(), "{}", command.get_name());
+            for argument in command.get_arguments() {
+                assert!(argument.get_help().is_some(), "{} {}", command.get_name(), argument.get_id());
+            }
+            pending.extend(command.get_subcommands().filter(|sub| sub.get_name() != "help").cloned());
+        }
+    }
+
+    #[test]
+    fn mistakes_are_refused() {
+        let digest = "0".repeat(64);
+        for (line, kind) in [
+            ("loader", ErrorKind::DisplayHelpOnMissingArgumentOrSubcommand),
+            ("loader fetch --manifest 12", ErrorKind::ValueValidation),
+            ("loader fetch --contract 0x12", ErrorKind::ValueValidation),
+            ("loader fetch --rpc-url ws://example.org", ErrorKind::ValueValidation),
+            ("loader fetch --wait soon", ErrorKind::ValueValidation),
+            ("loader fetch --peer 192.0.2.7:4201", ErrorKind::ValueValidation),
+            ("loader publish --model-kind simplenet", ErrorKind::MissingRequiredArgument),
+            ("loader publish a --layers b --model-kind simplenet", ErrorKind::ArgumentConflict),
+            ("loader publish a --model-kind simplenet --calldata", ErrorKind::MissingRequiredArgument),
+            ("loader cache rm", ErrorKind::MissingRequiredArgument),
+            (&format!("loader manifest check a --expect {}", &digest[1..]), ErrorKind::ValueValidation),
+        ] {
+            let error = CommandLine::try_parse_from(line.split(' ')).unwrap_err();
+            assert_eq!(error.kind(), kind, "{line}: {error}");
+        }
+    }
+
+    #[test]
+    fn common_flags_may_stand_anywhere_and_lists_repeat() {
+        let line = "loader --json fetch --cache-dir c --peer /ip4/192.0.2.7/tcp/1 -vv --peer /ip4/192.0.2.8/tcp/1";
+        let parsed = CommandLine::try_parse_from(line.split(' ')).unwrap();
+        assert!(parsed.common.json && parsed.common.verbose == 2);
+        assert_eq!(parsed.common.cache_dir, Some(PathBuf::from("c")));
+        let Command::Fetch(fetch) = parsed.command else { panic!("another command") };
+        assert_eq!(fetch.network.peer.len(), 2);
+    }
+}

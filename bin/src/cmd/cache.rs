@@ -1,0 +1,46 @@
+//! `loader cache`.
+
+use anyhow::Result;
+use loader::cache::{Cache, EntryState};
+
+use crate::answer::{Answer, CacheEntry, PathAnswer, Removed, Text};
+use crate::args;
+use crate::cmd::finished;
+use crate::output::Output;
+
+pub(crate) fn run(command: &args::Cache, cache: &Cache, output: &Output) -> Result<()> {
+    match command {
+        args::Cache::Ls => {
+            for entry in cache.list()? {
+                let verified_bytes = match entry.state {
+                    EntryState::Finished => None,
+                    EntryState::Partial { verified_bytes } => Some(verified_bytes),
+                };
+                output.answer(&Answer::CacheEntry(CacheEntry {
+                    manifest: Text::of(entry.digest),
+                    model_kind: entry.model_kind,
+                    total_size_bytes: entry.total_size_bytes,
+                    finished: verified_bytes.is_none(),
+                    verified_bytes,
+                    disk_bytes: entry.disk_bytes,
+                    path: entry.path,
+                }))?;
+            }
+            Ok(())
+        }
+        args::Cache::Path { manifest: None } => {
+            output.answer(&Answer::Path(PathAnswer { path: cache.dir().to_owned() }))
+        }
+        args::Cache::Path { manifest: Some(digest) } => {
+            let model = finished(cache, digest)?;
+            output.answer(&Answer::Path(PathAnswer { path: model.weights().path().to_owned() }))
+        }
+        args::Cache::Rm { manifests } => {
+            for digest in manifests {
+                let freed_bytes = cache.remove(digest)?.freed_bytes;
+                output.answer(&Answer::Removed(Removed { manifest: Text::of(digest), freed_bytes }))?;
+            }
+            Ok(())
+        }
+    }
+}

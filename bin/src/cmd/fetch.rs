@@ -1,0 +1,111 @@
+//! `loader fetch`.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use anyhow::{Context as _, Result};
+use loader::{Report, SourceReport};
+use manifest::Digest;
+use node::{LoadOptions, Loaded, Node};
+use tokio::time::{MissedTickBehavior, interval};
+
+use crate::answer::{self, Answer, FetchSource, OnChain, Text};
+use crate::args;
+use crate::cmd::{chain, node_config};
+use crate::config::Settings;
+use crate::exit::{Interrupted, Usage};
+use crate::interrupt::Interrupt;
+use crate::output::Output;
+use crate::progress::FetchProgress;
+use crate::units::{show_duration, show_rate, show_size};
+
+/// How often it is looked whether a line of progress is due.
+const TICK: Duration = Duration::from_secs(1);
+
+pub(crate) async fn run(flags: &args::Fetch, settings: &Settings, output: &Output) -> Result<()> {
+    let mut interrupt = Interrupt::new().context("cannot listen for signals")?;
+    tokio::select! {
+        done = fetch(flags, settings, output) => done,
+        // Dropping the fetch keeps what was verified.
+        () = interrupt.next() => Err(Interrupted.into()),
+    }
+}
+
+async fn fetch(flags: &args::Fetch, settings: &Settings, output: &Output) -> Result<()> {
+    let (digest, on_chain) = wanted(flags, settings).await?;
+    let node = Node::start(node_config(settings, settings.network(&flags.network), Vec::new())).await?;
+    let progress = Arc::new(FetchProgress::new(output));
+    let loaded = load(&node, digest, settings.wait(flags.wait), &progress).await;
+    progress.finish();
+    node.shutdown().await;
+    let Loaded { model, report } = loaded?;
+    output.note(&summary(&report, model.manifest().total_size_bytes()));
+    for source in report.sources.iter().filter(|source| source.bad_bytes > 0) {
+        output.note(&format!("peer {} sent {} wrong bytes", source.source, source.bad_bytes));
+    }
+    output.answer(&Answer::Fetched(answer::Fetched {
+        manifest: Text::of(digest),
+        weights: model.weights().path().to_owned(),
+        total_size_bytes: model.manifest().total_size_bytes(),
+        from_cache: report.from_cache,
+        fetched_bytes: report.fetched_bytes,
+        resumed_bytes: report.resumed_bytes,
+        rebuilt_bytes: report.rebuilt_bytes,
+        wasted_bytes: report.wasted_bytes,
+        elapsed_ms: u64::try_from(report.elapsed.as_millis()).unwrap_or(u64::MAX),
+        sources: report.sources.iter().map(source).collect(),
+        chain: on_chain,
+    }))
+}
+
+/// The pinned model, or else the contract's.
+async fn wanted(flags: &args::Fetch, settings: &Settings) -> Result<(Digest, Option<OnChain>)> {
+    if let Some(digest) = flags.manifest {
+        return Ok((digest, None));
+    }
+    let config = settings.chain(&flags.chain)?.ok_or_else(|| {
+        Usage::new("which model? Give --contract ADDRESS and --rpc-url URL, or --manifest DIGEST")
+    })?;
+    let (digest, on_chain) = chain::current(config).await?;
+    Ok((digest, Some(on_chain)))
+}
+
+async fn load(node: &Node, digest: Digest, wait: Duration, progress: &Arc<FetchProgress>) -> Result<Loaded> {
+    let options = LoadOptions { wait, observer: Arc::clone(progress) as _ };
+    let loading = node.load(digest, options);
+    tokio::pin!(loading);
+    let mut ticks = interval(TICK);
+    ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    loop {
+        tokio::select! {
+            loaded = &mut loading => return Ok(loaded?),
+            _ = ticks.tick() => progress.tick(),
+        }
+    }
+}
+
+fn summary(report: &Report, total_size_bytes: u64) -> String {
+    if report.from_cache {
+        return format!("{} in the cache already: no peer was asked", show_size(total_size_bytes));
+    }
+    let parts = [("fetched", report.fetched_bytes), ("rebuilt", report.rebuilt_bytes), ("kept from an earlier run", report.resumed_bytes)];
+    let parts = parts.iter().filter(|(_, bytes)| *bytes > 0).map(|(what, bytes)| format!("{} {what}", show_size(*bytes)));
+    format!(
+        "{} verified and mapped in {} ({}): {}",
+        show_size(total_size_bytes),
+        show_duration(report.elapsed),
+        show_rate(total_size_bytes, report.elapsed),
+        parts.collect::<Vec<_>>().join(", ")
+    )
+}
+
+fn source(report: &SourceReport) -> FetchSource {
+    FetchSource {
+        source: Text::of(&report.source),
+        good_bytes: report.good_bytes,
+        bad_bytes: report.bad_bytes,
+        duplicate_bytes: report.duplicate_bytes,
+        banned: report.banned,
+        last_error: report.last_error.clone(),
+    }
+}

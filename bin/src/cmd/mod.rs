@@ -1,0 +1,63 @@
+//! The commands. Each reads its flags, calls a library, and answers.
+
+mod cache;
+mod chain;
+mod fetch;
+mod manifest;
+mod publish;
+mod serve;
+mod verify;
+
+use std::future::Future;
+
+use ::manifest::Digest;
+use anyhow::{Context as _, Result};
+use loader::cache::{Cache, CacheError, Model};
+
+use crate::args::{Command, CommandLine};
+use crate::config::Settings;
+use crate::output::Output;
+
+/// Runs what the command line asks for.
+pub(crate) fn run(line: CommandLine, output: &Output) -> Result<()> {
+    let settings = Settings::load(&line.common)?;
+    let open = || Cache::open(&settings.cache_dir);
+    match &line.command {
+        Command::Fetch(flags) => block_on(fetch::run(flags, &settings, output)),
+        Command::Serve(flags) => block_on(serve::run(flags, &settings, output)),
+        Command::Publish(flags) => publish::run(flags, &settings, &open()?, output),
+        Command::Verify(flags) => verify::run(flags, &open()?, output),
+        Command::Manifest(command) => manifest::run(command, &settings, output),
+        Command::Cache(command) => cache::run(command, &open()?, output),
+    }
+}
+
+/// Runs the future on a runtime of its own, and leaves behind what still blocks on a thread: the process ends next.
+fn block_on<T>(work: impl Future<Output = Result<T>>) -> Result<T> {
+    let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build();
+    let runtime = runtime.context("cannot start the threads of the runtime")?;
+    let done = runtime.block_on(work);
+    runtime.shutdown_background();
+    done
+}
+
+/// The finished model in the cache.
+fn finished(cache: &Cache, digest: &Digest) -> Result<Model> {
+    cache.model(digest)?.ok_or_else(|| not_cached(cache, digest).into())
+}
+
+fn not_cached(cache: &Cache, digest: &Digest) -> CacheError {
+    CacheError::NotCached { digest: *digest, path: cache.dir().to_owned() }
+}
+
+/// The node that fetches or serves from the user's cache.
+fn node_config(settings: &Settings, network: NetworkSettings, blob_dirs: Vec<PathBuf>) -> node::Config {
+    let mut config = node::Config::new(settings.cache_dir.clone());
+    config.network = node::Network {
+        listen: network.listen,
+        external_addrs: network.external_addrs,
+        peers: network.peers,
+    };
+    config.blob_dirs = blob_dirs;
+    config
+}

@@ -1,0 +1,259 @@
+//! Settings: flags win over `LOADER_*` variables (clap has merged those), and both over the settings file. Nothing else
+//! reads the environment.
+
+use std::env;
+use std::fmt::Display;
+use std::fs;
+use std::io::ErrorKind;
+use std::path::{Path, PathBuf};
+use std::str::FromStr;
+use std::time::Duration;
+
+use anyhow::{Context as _, Result};
+use chain_reader::{Address, BlockTag, RpcUrl};
+use p2p_blob::Multiaddr;
+use serde::{Deserialize, Deserializer};
+
+use crate::args::{Chain, Common, Network};
+use crate::exit::Usage;
+use crate::units::parse_duration;
+
+/// How long a fetch looks for peers while none can be asked.
+const DEFAULT_WAIT: Duration = Duration::from_secs(30);
+/// Where a seeder listens: one fixed port, so that it can be named in advance and opened in a firewall.
+const DEFAULT_LISTEN: [&str; 2] = ["/ip4/0.0.0.0/tcp/4201", "/ip4/0.0.0.0/udp/4201/quic-v1"];
+
+/// What the settings file says. Its keys are the flags' names.
+#[derive(Debug, Default, Deserialize)]
+#[serde(default, deny_unknown_fields, rename_all = "kebab-case")]
+struct File {
+    cache_dir: Option<PathBuf>,
+    contract: Option<Text<Address>>,
+    rpc_url: Vec<Text<RpcUrl>>,
+    block_tag: Option<Text<BlockTag>>,
+    chain_id: Option<u64>,
+    peer: Vec<Text<Multiaddr>>,
+    listen: Vec<Text<Multiaddr>>,
+    external_addr: Vec<Text<Multiaddr>>,
+    blob_dir: Vec<PathBuf>,
+    #[serde(deserialize_with = "duration")]
+    wait: Option<Duration>,
+}
+
+/// A value that the file has as text, in the form the flag has.
+#[derive(Debug, Clone)]
+struct Text<T>(T);
+
+impl<'de, T: FromStr<Err: Display>> Deserialize<'de> for Text<T> {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        let text = String::deserialize(deserializer)?;
+        text.parse().map(Self).map_err(serde::de::Error::custom)
+    }
+}
+
+fn duration<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<Duration>, D::Error> {
+    let text = String::deserialize(deserializer)?;
+    parse_duration(&text).map(Some).map_err(serde::de::Error::custom)
+}
+
+/// The settings of one run.
+#[derive(Debug)]
+pub(crate) struct Settings {
+    /// Where models are kept.
+    pub(crate) cache_dir: PathBuf,
+    file: File,
+}
+
+/// Where the node listens and whom it knows.
+#[derive(Debug, PartialEq, Eq)]
+pub(crate) struct NetworkSettings {
+    pub(crate) peers: Vec<Multiaddr>,
+    pub(crate) listen: Vec<Multiaddr>,
+    pub(crate) external_addrs: Vec<Multiaddr>,
+}
+
+impl Settings {
+    /// Reads the settings file, if one is named or stands at its usual place.
+    pub(crate) fn load(common: &Common) -> Result<Self> {
+        let file = match &common.config {
+            Some(path) => read(path)?.ok_or_else(|| Usage::new(format!("there is no file {}", path.display())))?,
+            None => match base_dir("XDG_CONFIG_HOME", ".config") {
+                Some(dir) => read(&dir.join("loader/loader.toml"))?.unwrap_or_default(),
+                None => File::default(),
+            },
+        };
+        let cache_dir = common.cache_dir.clone().or_else(|| file.cache_dir.clone());
+        let default = || base_dir("XDG_CACHE_HOME", ".cache").map(|dir| dir.join("loader"));
+        let cache_dir = cache_dir.or_else(default).ok_or_else(|| {
+            Usage::new("there is no home directory to keep models in: give --cache-dir DIR".to_owned())
+        })?;
+        Ok(Self { cache_dir, file })
+    }
+
+    /// Whether the chain is to be read, and how. `None` without a contract.
+    pub(crate) fn chain(&self, flags: &Chain) -> Result<Option<chain_reader::Config>> {
+        let Some(contract) = flags.contract.or(self.file.contract.as_ref().map(|text| text.0)) else {
+            return Ok(None);
+        };
+        let rpc_urls = or_file(&flags.rpc_url, &self.file.rpc_url);
+        let Some(first) = rpc_urls.first() else {
+            return Err(Usage::new(format!("to read contract {contract} give --rpc-url URL")).into());
+        };
+        let mut config = chain_reader::Config::new(first.clone(), contract);
+        config.rpc_urls = rpc_urls;
+        config.chain_id = flags.chain_id.or(self.file.chain_id);
+        let block_tag = flags.block_tag.or(self.file.block_tag.as_ref().map(|text| text.0));
+        config.block_tag = block_tag.unwrap_or_default();
+        Ok(Some(config))
+    }
+
+    /// Where the node listens and whom it knows. It listens nowhere unless told to.
+    pub(crate) fn network(&self, flags: &Network) -> NetworkSettings {
+        NetworkSettings {
+            peers: or_file(&flags.peer, &self.file.peer),
+            listen: or_file(&flags.listen, &self.file.listen),
+            external_addrs: or_file(&flags.external_addr, &self.file.external_addr),
+        }
+    }
+
+    /// The same for a seeder, which listens at the usual port unless told otherwise.
+    pub(crate) fn seeder(&self, flags: &Network) -> Result<NetworkSettings> {
+        let mut network = self.network(flags);
+        if network.listen.is_empty() {
+            let listen = DEFAULT_LISTEN.iter().map(|addr| addr.parse()).collect::<Result<_, _>>();
+            network.listen = listen.context("the built-in address to listen at is malformed")?;
+        }
+        Ok(network)
+    }
+
+    /// Folders of blobs to serve.
+    pub(crate) fn blob_dirs(&self, flags: &[PathBuf]) -> Vec<PathBuf> {
+        if flags.is_empty() { self.file.blob_dir.clone() } else { flags.to_vec() }
+    }
+
+    /// How long to look for peers.
+    pub(crate) fn wait(&self, flag: Option<Duration>) -> Duration {
+        flag.or(self.file.wait).unwrap_or(DEFAULT_WAIT)
+    }
+}
+
+/// A variable that a flag names, such as the one with a private key.
+pub(crate) fn secret(variable: &str) -> Result<String> {
+    env::var(variable).map_err(|error| match error {
+        env::VarError::NotPresent => Usage::new(format!("the environment variable {variable} is not set")).into(),
+        env::VarError::NotUnicode(_) => Usage::new(format!("the variable {variable} is not text")).into(),
+    })
+}
+
+/// What RUST_LOG says is to be logged.
+pub(crate) fn log_filter() -> Option<String> {
+    env::var("RUST_LOG").ok().filter(|filter| !filter.is_empty())
+}
+
+fn or_file<T: Clone>(flags: &[T], file: &[Text<T>]) -> Vec<T> {
+    if flags.is_empty() { file.iter().map(|text| text.0.clone()).collect() } else { flags.to_vec() }
+}
+
+/// The user's directory for this purpose. A relative path in the variable does not count.
+///
+/// Source: XDG Base Directory Specification, version 0.8.
+fn base_dir(variable: &str, in_home: &str) -> Option<PathBuf> {
+    let named = env::var_os(variable).map(PathBuf::from).filter(|dir| dir.is_absolute());
+    named.or_else(|| env::home_dir().filter(|home| home.is_absolute()).map(|home| home.join(in_home)))
+}
+
+/// The file's settings; `None` when there is no file. Relative paths in it are relative to its directory.
+fn read(path: &Path) -> Result<Option<File>> {
+    let text = match fs::read_to_string(path) {
+        Ok(text) => text,
+        Err(error) if error.kind() == ErrorKind::NotFound => return Ok(None),
+        Err(error) => return Err(error).with_context(|| format!("cannot read {}", path.display())),
+    };
+    let mut file: File = toml::from_str(&text)
+        .map_err(|error| Usage::new(format!("{} is not a settings file: {error}", path.display())))?;
+    let dir = path.parent().unwrap_or(Path::new(""));
+    for path in file.cache_dir.iter_mut().chain(&mut file.blob_dir) {
+        *path = dir.join(&path);
+    }
+    Ok(Some(file))
+}
+
+#[cfg(test)]
+mod tests {
+    use std::io::Write as _;
+
+    use clap::Parser as _;
+
+    use super::*;
+    use crate::args::{Command, CommandLine};
+
+    const CONTRACT: &str = "0x5aAeb6053F3E94C9b9A09f33669435E7Ef1BeAed";
+
+    /// The settings of a `fetch` with these arguments and this file, and the fetch's own flags.
+    fn settings(toml: &str, args: &str) -> Result<(Settings, crate::args::Fetch)> {
+        let mut file = tempfile::NamedTempFile::new().unwrap();
+        file.write_all(toml.as_bytes()).unwrap();
+        let path = file.path().to_str().unwrap();
+        let line = ["loader", "fetch", "--config", path].into_iter().chain(args.split_whitespace());
+        let parsed = CommandLine::try_parse_from(line).unwrap();
+        let Command::Fetch(fetch) = parsed.command else { panic!("another command") };
+        Settings::load(&parsed.common).map(|settings| (settings, fetch))
+    }
+
+    #[test]
+    fn flags_win_over_the_file() {
+        let toml = format!(
+            "cache-dir = '/f'\ncontract = '{CONTRACT}'\nrpc-url = ['http://file']\nchain-id = 7\nwait = '5m'\n\
+             peer = ['/ip4/192.0.2.1/tcp/1', '/ip4/192.0.2.2/tcp/1']\n"
+        );
+        let (of_file, flags) = settings(&toml, "").unwrap();
+        assert_eq!(of_file.cache_dir, Path::new("/f"));
+        let chain = of_file.chain(&flags.chain).unwrap().unwrap();
+        assert_eq!((chain.rpc_urls[0].to_string(), chain.chain_id), ("file".to_owned(), Some(7)));
+        assert_eq!(chain.block_tag, BlockTag::Finalized);
+        assert_eq!(of_file.network(&flags.network).peers.len(), 2);
+        assert_eq!(of_file.wait(flags.wait), Duration::from_secs(300));
+
+        let args = "--cache-dir /a --rpc-url http://flag --block-tag latest --peer /ip4/192.0.2.3/tcp/1 --wait 1s";
+        let (both, flags) = settings(&toml, args).unwrap();
+        assert_eq!(both.cache_dir, Path::new("/a"));
+        let chain = both.chain(&flags.chain).unwrap().unwrap();
+        assert_eq!((chain.rpc_urls.len(), chain.rpc_urls[0].to_string()), (1, "flag".to_owned()));
+        assert_eq!((chain.block_tag, chain.chain_id), (BlockTag::Latest, Some(7)));
+        assert_eq!(both.network(&flags.network).peers.len(), 1);
+        assert_eq!(both.wait(flags.wait), Duration::from_secs(1));
+    }
+
+    #[test]
+    fn a_seeder_listens_and_a_fetcher_does_not() {
+        let (settings, flags) = settings("", "").unwrap();
+        assert_eq!(settings.network(&flags.network).listen, []);
+        assert_eq!(settings.seeder(&flags.network).unwrap().listen.len(), 2);
+        assert!(settings.chain(&flags.chain).unwrap().is_none());
+    }
+
+    #[test]
+    fn paths_in_the_file_are_relative_to_it() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("loader.toml");
+        fs::File::create(&path).unwrap().write_all(b"cache-dir = 'models'").unwrap();
+        let file = read(&path).unwrap().unwrap();
+        assert_eq!(file.cache_dir, Some(dir.path().join("models")));
+        assert!(read(&dir.path().join("other.toml")).unwrap().is_none());
+    }
+
+    #[test]
+    fn a_bad_file_is_bad_usage_and_says_where() {
+        for (toml, part) in [
+            ("cache_dir = '/f'", "cache_dir"),
+            ("contract = '0x12'", "expected 0x and 40"),
+            ("wait = '5'", "expected a whole number and a unit"),
+            ("peer = '/ip4/192.0.2.1/tcp/1'", "line 1"),
+        ] {
+            let error = settings(toml, "").unwrap_err();
+            assert!(error.is::<Usage>() && error.to_string().contains(part), "{toml}: {error}");
+        }
+        let (settings, flags) = settings(&format!("contract = '{CONTRACT}'"), "").unwrap();
+        assert!(settings.chain(&flags.chain).unwrap_err().to_string().contains("--rpc-url"));
+    }
+}

@@ -1,0 +1,304 @@
+//! What a caller says about the chain: endpoints, contract, block tag, patience.
+
+use std::fmt;
+use std::str::FromStr;
+use std::time::Duration;
+
+use reqwest::Url;
+
+use crate::error::{ParseAddressError, ParseBlockTagError, ParseRpcUrlError, excerpt};
+
+/// The longest pause between two attempts.
+const MAX_BACKOFF: Duration = Duration::from_secs(30);
+
+/// How long and how often one RPC request is tried.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Policy {
+    /// Longest time for one attempt, connecting and reading the whole answer included.
+    pub request_timeout: Duration,
+    /// Attempts in all when the endpoint is down, overloaded or silent; 0 counts as 1.
+    pub attempts: u32,
+    /// The pause after the first failed attempt. It doubles with each, up to 30 s, and is shortened at random by up
+    /// to half, so that many nodes do not come back at once.
+    pub backoff: Duration,
+}
+
+impl Default for Policy {
+    /// 5 s, 4 attempts, 250 ms.
+    fn default() -> Self {
+        Self { request_timeout: Duration::from_secs(5), attempts: 4, backoff: Duration::from_millis(250) }
+    }
+}
+
+impl Policy {
+    /// The pause after the failed attempt number `attempt`, counted from 1.
+    pub(crate) fn pause(&self, attempt: u32) -> Duration {
+        let doublings = attempt.saturating_sub(1).min(31);
+        self.backoff.saturating_mul(1 << doublings).min(MAX_BACKOFF).mul_f64(1.0 - fastrand::f64() / 2.0)
+    }
+}
+
+/// What [`ChainReader`](crate::ChainReader) reads, and from where.
+#[derive(Debug, Clone)]
+pub struct Config {
+    /// The RPC endpoints. Exactly one for now.
+    pub rpc_urls: Vec<RpcUrl>,
+    /// The RPB contract.
+    pub contract: Address,
+    /// Which block is read.
+    pub block_tag: BlockTag,
+    /// The chain the endpoint must be on; `None` accepts any.
+    pub chain_id: Option<u64>,
+    /// Patience with the endpoint.
+    pub policy: Policy,
+}
+
+impl Config {
+    /// Reads `contract` at the finalized block of whatever chain `rpc_url` is on, with the default [`Policy`].
+    pub fn new(rpc_url: RpcUrl, contract: Address) -> Self {
+        Self {
+            rpc_urls: vec![rpc_url],
+            contract,
+            block_tag: BlockTag::default(),
+            chain_id: None,
+            policy: Policy::default(),
+        }
+    }
+}
+
+/// How settled a block must be to be read.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
+pub enum BlockTag {
+    /// The newest block: may be reorganised away.
+    Latest,
+    /// Unlikely to be reorganised away.
+    Safe,
+    /// Cannot be reorganised away without a third of all validators losing their stake.
+    #[default]
+    Finalized,
+}
+
+impl BlockTag {
+    pub(crate) const fn as_str(self) -> &'static str {
+        match self {
+            Self::Latest => "latest",
+            Self::Safe => "safe",
+            Self::Finalized => "finalized",
+        }
+    }
+}
+
+impl fmt::Display for BlockTag {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.pad(self.as_str())
+    }
+}
+
+impl FromStr for BlockTag {
+    type Err = ParseBlockTagError;
+
+    fn from_str(text: &str) -> Result<Self, ParseBlockTagError> {
+        [Self::Latest, Self::Safe, Self::Finalized]
+            .into_iter()
+            .find(|tag| tag.as_str() == text)
+            .ok_or_else(|| ParseBlockTagError { found: excerpt(text, 40) })
+    }
+}
+
+/// The address of a contract or an account. Its text form is `0x` and 40 hexadecimal characters, their case being a
+/// checksum.
+///
+/// Source: EIP-55.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Address(pub(crate) alloy::primitives::Address);
+
+impl Address {
+    /// The address with these 20 bytes.
+    pub const fn from_bytes(bytes: [u8; 20]) -> Self {
+        Self(alloy::primitives::Address::new(bytes))
+    }
+
+    /// The 20 raw bytes.
+    pub const fn as_bytes(&self) -> &[u8; 20] {
+        &self.0.0.0
+    }
+}
+
+impl fmt::Display for Address {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.pad(&self.0.to_checksum(None))
+    }
+}
+
+impl fmt::Debug for Address {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        fmt::Display::fmt(self, f)
+    }
+}
+
+impl FromStr for Address {
+    type Err = ParseAddressError;
+
+    /// All lower or all upper case carries no checksum and is accepted; mixed case must match it.
+    fn from_str(text: &str) -> Result<Self, ParseAddressError> {
+        let found = || excerpt(text, 80);
+        let digits = text.strip_prefix("0x").filter(|digits| digits.len() == 40);
+        let address = digits
+            .and_then(|digits| digits.parse::<alloy::primitives::Address>().ok())
+            .ok_or_else(|| ParseAddressError::Malformed { found: found() })?;
+        let expected = address.to_checksum(None);
+        let has = |wanted: fn(&u8) -> bool| text.as_bytes()[2..].iter().any(wanted);
+        if has(u8::is_ascii_lowercase) && has(u8::is_ascii_uppercase) && expected != text {
+            return Err(ParseAddressError::Checksum { found: found(), expected });
+        }
+        Ok(Self(address))
+    }
+}
+
+/// The URL of an RPC endpoint, `http` or `https`. Everything but its host and port may be a key, so only those are
+/// shown, by [`Display`](fmt::Display) and [`Debug`](fmt::Debug) alike.
+#[derive(Clone, PartialEq, Eq, Hash)]
+pub struct RpcUrl(Url);
+
+impl RpcUrl {
+    pub(crate) fn url(&self) -> &Url {
+        &self.0
+    }
+
+    pub(crate) fn is_https(&self) -> bool {
+        self.0.scheme() == "https"
+    }
+
+    /// Whether the host is this machine by name or number, where no proxy can be meant.
+    pub(crate) fn is_loopback(&self) -> bool {
+        let host = self.0.host_str().unwrap_or_default();
+        let number = host.trim_matches(['[', ']']).parse::<std::net::IpAddr>();
+        host == "localhost" || number.is_ok_and(|address| address.is_loopback())
+    }
+
+    /// The start of what the endpoint said, fit for a message: any key of this URL that it repeats is blotted out.
+    pub(crate) fn excerpt(&self, answer: &str) -> String {
+        let queries = self.0.query().into_iter().flat_map(|query| query.split(['&', '=']));
+        let secrets = self.0.path_segments().into_iter().flatten().chain(queries);
+        let secrets = secrets.chain([self.0.username(), self.0.password().unwrap_or_default()]);
+        let mut text = answer.to_owned();
+        for secret in secrets.filter(|secret| secret.len() >= 6) {
+            text = text.replace(secret, "***");
+        }
+        excerpt(&text, 200)
+    }
+}
+
+impl fmt::Display for RpcUrl {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let host = self.0.host_str().unwrap_or_default();
+        match self.0.port() {
+            Some(port) => f.pad(&format!("{host}:{port}")),
+            None => f.pad(host),
+        }
+    }
+}
+
+impl fmt::Debug for RpcUrl {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        fmt::Display::fmt(self, f)
+    }
+}
+
+impl FromStr for RpcUrl {
+    type Err = ParseRpcUrlError;
+
+    fn from_str(text: &str) -> Result<Self, ParseRpcUrlError> {
+        let url =
+            Url::parse(text).map_err(|error| ParseRpcUrlError::Malformed { reason: error.to_string() })?;
+        match url.scheme() {
+            "http" | "https" => Ok(Self(url)),
+            "ws" | "wss" => Err(ParseRpcUrlError::WebSocket),
+            _ => Err(ParseRpcUrlError::Scheme),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const CHECKSUMMED: &str = "0x5aAeb6053F3E94C9b9A09f33669435E7Ef1BeAed";
+
+    #[test]
+    fn an_address_may_carry_a_checksum_and_then_it_counts() {
+        let address: Address = CHECKSUMMED.parse().unwrap();
+        assert_eq!(address.to_string(), CHECKSUMMED);
+        assert_eq!(Address::from_bytes(*address.as_bytes()), address);
+        let upper = format!("0x{}", CHECKSUMMED[2..].to_uppercase());
+        for same in [CHECKSUMMED.to_lowercase(), upper] {
+            assert_eq!(same.parse(), Ok(address), "{same}");
+        }
+        let wrong = CHECKSUMMED.replace("aA", "Aa").parse::<Address>().unwrap_err();
+        assert!(wrong.to_string().contains(CHECKSUMMED), "{wrong}");
+        for bad in
+            ["", "0x", &CHECKSUMMED[2..], &CHECKSUMMED[..41], "0xzz", &format!("{CHECKSUMMED}0"), "0xé"]
+        {
+            assert!(matches!(bad.parse::<Address>(), Err(ParseAddressError::Malformed { .. })), "{bad}");
+        }
+    }
+
+    #[test]
+    fn a_url_shows_its_host_and_port_only() {
+        let text = "https://alice:password1@rpc.example.org:8545/v3/keyinpath?apikey=keyinquery";
+        let url: RpcUrl = text.parse().unwrap();
+        assert_eq!(url.to_string(), "rpc.example.org:8545");
+        assert_eq!(
+            format!("{:?}", Config::new(url.clone(), Address::from_bytes([0; 20])).rpc_urls[0]),
+            url.to_string()
+        );
+        let excerpt = url.excerpt("project keyinpath, key keyinquery, user password1: \u{1b}[31m over limit");
+        assert_eq!(excerpt, "project ***, key ***, user ***: \\u{1b}[31m over limit");
+        assert!(url.excerpt(&"x".repeat(1_000_000)).len() < 300);
+    }
+
+    #[test]
+    fn only_http_urls_are_endpoints() {
+        for good in ["http://127.0.0.1:8545", "https://rpc.example.org", "http://[::1]:1/key"] {
+            assert!(good.parse::<RpcUrl>().is_ok(), "{good}");
+        }
+        for bad in [
+            "",
+            "rpc.example.org/secretkey",
+            "ws://h/secretkey",
+            "file:///secretkey",
+            "http:///",
+            "http://h:99999/secretkey",
+        ] {
+            let error = bad.parse::<RpcUrl>().unwrap_err();
+            assert!(!format!("{error} {error:?}").contains("secretkey"), "{bad}: {error}");
+        }
+    }
+
+    #[test]
+    fn loopback_is_known_by_name_and_number() {
+        let is_loopback = |text: &str| text.parse::<RpcUrl>().unwrap().is_loopback();
+        assert!(["http://localhost:1", "http://127.0.0.9", "http://[::1]:1"].into_iter().all(is_loopback));
+        assert!(!["http://10.0.0.1", "http://localhost.example.org"].into_iter().any(is_loopback));
+    }
+
+    #[test]
+    fn tags_round_trip_and_default_to_finalized() {
+        for tag in [BlockTag::Latest, BlockTag::Safe, BlockTag::Finalized] {
+            assert_eq!(tag.to_string().parse(), Ok(tag));
+        }
+        assert_eq!(BlockTag::default(), BlockTag::Finalized);
+        assert!("pending".parse::<BlockTag>().is_err());
+    }
+
+    #[test]
+    fn pauses_double_are_jittered_and_bounded() {
+        let policy = Policy { backoff: Duration::from_millis(100), ..Policy::default() };
+        for (attempt, full_ms) in [(0, 100), (1, 100), (2, 200), (5, 1_600), (20, 30_000), (u32::MAX, 30_000)]
+        {
+            let pause = policy.pause(attempt);
+            let full = Duration::from_millis(full_ms);
+            assert!(pause <= full && pause >= full / 2, "attempt {attempt}: {pause:?}");
+        }
+    }
+}

@@ -1,0 +1,122 @@
+//! One RPC endpoint: typed requests, typed errors.
+
+use alloy::eips::BlockId;
+use alloy::primitives::{B256, Bytes, U64};
+use alloy::rpc::client::RpcClient;
+use alloy::rpc::json_rpc::{RpcError, RpcRecv, RpcSend};
+use alloy::sol_types::decode_revert_reason;
+use alloy::transports::{TransportError, TransportErrorKind};
+use serde::Deserialize;
+
+use crate::config::{Address, BlockTag, Policy, RpcUrl};
+use crate::error::EndpointError;
+use crate::transport::Http;
+
+/// The JSON-RPC code of a reverted call.
+///
+/// Source: <https://github.com/ethereum/execution-apis>, `eth_call`.
+const REVERTED: i64 = 3;
+
+/// The two fields we need of a block header: other chains' headers differ in the rest.
+#[derive(Debug, Clone, Copy, Deserialize)]
+pub(crate) struct Block {
+    pub(crate) hash: B256,
+    number: U64,
+}
+
+impl Block {
+    pub(crate) fn number(&self) -> u64 {
+        self.number.to()
+    }
+
+    /// Pins a read to exactly this block, and makes it fail when the block is no longer part of the chain.
+    pub(crate) fn id(&self) -> BlockId {
+        BlockId::hash_canonical(self.hash)
+    }
+}
+
+/// A connection to one RPC endpoint.
+pub(crate) struct Endpoint {
+    client: RpcClient,
+    url: RpcUrl,
+}
+
+impl Endpoint {
+    pub(crate) fn new(url: &RpcUrl, policy: Policy) -> Result<Self, EndpointError> {
+        let http = Http::new(url.clone(), policy)?;
+        Ok(Self { client: RpcClient::new(http, url.is_loopback()), url: url.clone() })
+    }
+
+    /// Its host and port.
+    pub(crate) fn name(&self) -> String {
+        self.url.to_string()
+    }
+
+    pub(crate) fn client(&self) -> RpcClient {
+        self.client.clone()
+    }
+
+    pub(crate) async fn request<P: RpcSend, R: RpcRecv>(
+        &self,
+        method: &'static str,
+        params: P,
+    ) -> Result<R, EndpointError> {
+        self.client.request(method, params).await.map_err(|error| self.fault(method, error))
+    }
+
+    pub(crate) async fn chain_id(&self) -> Result<u64, EndpointError> {
+        let id: U64 = self.request("eth_chainId", ()).await?;
+        Ok(id.to())
+    }
+
+    /// `None` when the endpoint has no block under this tag yet.
+    pub(crate) async fn block(&self, tag: BlockTag) -> Result<Option<Block>, EndpointError> {
+        self.request("eth_getBlockByNumber", (tag.as_str(), false)).await
+    }
+
+    pub(crate) async fn has_code(&self, account: Address, block: BlockId) -> Result<bool, EndpointError> {
+        let code: Bytes = self.request("eth_getCode", (account.0, block)).await?;
+        Ok(!code.is_empty())
+    }
+
+    pub(crate) async fn call(
+        &self,
+        to: Address,
+        data: Bytes,
+        block: BlockId,
+    ) -> Result<Bytes, EndpointError> {
+        // `data` rather than `input`: every node knows it.
+        self.request("eth_call", (serde_json::json!({"to": to.0, "data": data}), block)).await
+    }
+
+    /// Sorts an error of alloy into ours. `method` is what was asked, as a person would name it.
+    pub(crate) fn fault(&self, method: &str, error: TransportError) -> EndpointError {
+        let (endpoint, method) = (self.name(), method.to_owned());
+        match error {
+            RpcError::Transport(TransportErrorKind::Custom(inner)) => match inner.downcast() {
+                Ok(ours) => *ours,
+                Err(source) => EndpointError::Request { endpoint, method, source },
+            },
+            RpcError::ErrorResp(payload) => {
+                let data = payload.as_revert_data();
+                if data.is_some() || payload.code == REVERTED {
+                    let reason = data.and_then(|data| decode_revert_reason(&data));
+                    let reason = self.url.excerpt(reason.as_deref().unwrap_or(&payload.message));
+                    return EndpointError::Reverted { endpoint, reason };
+                }
+                let message = self.url.excerpt(&payload.message);
+                EndpointError::Rpc { endpoint, method, code: payload.code, message }
+            }
+            RpcError::DeserError { err, text } => EndpointError::Nonsense {
+                endpoint,
+                method,
+                found: self.url.excerpt(&text),
+                source: Some(err),
+            },
+            RpcError::NullResp => {
+                EndpointError::Nonsense { endpoint, method, found: "null".to_owned(), source: None }
+            }
+            other => EndpointError::Request { endpoint, method, source: other.into() },
+        }
+    }
+}

@@ -1,0 +1,59 @@
+//! The crate against a real EVM node (anvil), and against a scripted endpoint for the faults that anvil never makes.
+#![expect(clippy::unwrap_used, reason = "a test fails by panicking, its helpers too")]
+
+use std::error::Error;
+use std::path::PathBuf;
+
+use chain_reader::{BlockTag, Config, Devnet, Policy, RpcUrl, SubmitConfig};
+use manifest::Digest;
+
+mod evm;
+mod faults;
+mod scripted;
+mod submit;
+
+/// A fresh chain with the contract in its first block.
+async fn devnet() -> Devnet {
+    let here = PathBuf::from(env!("CARGO_MANIFEST_DIR"));
+    let installed = here.join("../../tests/evm/node_modules/@foundry-rs/anvil-linux-amd64/bin/anvil");
+    let anvil = std::env::var_os("LOADER_ANVIL").map_or(installed, PathBuf::from);
+    assert!(
+        anvil.is_file(),
+        "{} is missing: run `npm ci` in tests/evm, or set LOADER_ANVIL",
+        anvil.display()
+    );
+    let json = std::fs::read_to_string(here.join("../../tests/contracts/RPB.json")).unwrap();
+    Devnet::start(&anvil, &json).await.unwrap()
+}
+
+/// Retries that take no time.
+fn policy() -> Policy {
+    Policy { backoff: std::time::Duration::from_millis(1), ..Policy::default() }
+}
+
+fn config(devnet: &Devnet, block_tag: BlockTag) -> Config {
+    Config { block_tag, policy: policy(), ..Config::new(devnet.rpc_url().clone(), devnet.contract()) }
+}
+
+fn submit_config(devnet: &Devnet) -> SubmitConfig {
+    SubmitConfig { policy: policy(), ..SubmitConfig::new(devnet.rpc_url().clone(), devnet.contract()) }
+}
+
+fn digest() -> Digest {
+    Digest::of(b"a manifest")
+}
+
+fn url(text: &str) -> RpcUrl {
+    text.parse().unwrap()
+}
+
+/// All that a person or a log may see of an error.
+fn everything_shown(error: &dyn Error) -> String {
+    let mut shown = format!("{error:?}");
+    let mut next = Some(error);
+    while let Some(error) = next {
+        shown += &format!("\n{error}");
+        next = error.source();
+    }
+    shown
+}

@@ -1,0 +1,107 @@
+//! An endpoint that answers as told.
+
+use std::sync::{Arc, Mutex};
+
+use chain_reader::RpcUrl;
+use serde_json::{Value, json};
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::{TcpListener, TcpStream};
+use tokio::task::JoinHandle;
+
+/// What to do with one request.
+pub(crate) enum Answer {
+    /// This status and body.
+    Http(u16, String),
+    /// A JSON-RPC result.
+    Result(Value),
+    /// A JSON-RPC error.
+    Error(i64, &'static str),
+    /// As long a body as the reader takes.
+    Endless,
+    /// Nothing, for ever.
+    Silence,
+    /// A closed connection.
+    Close,
+}
+
+type Script = dyn FnMut(&str, &Value) -> Answer + Send;
+
+/// Answers on a port of its own until dropped.
+pub(crate) struct Scripted {
+    pub(crate) url: RpcUrl,
+    asked: Arc<Mutex<Vec<String>>>,
+    task: JoinHandle<()>,
+}
+
+impl Scripted {
+    /// `script` gets each request's method and parameters.
+    pub(crate) async fn start(script: impl FnMut(&str, &Value) -> Answer + Send + 'static) -> Self {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let port = listener.local_addr().unwrap().port();
+        let asked = Arc::default();
+        let script: Arc<Mutex<Script>> = Arc::new(Mutex::new(script));
+        let log = Arc::clone(&asked);
+        let task = tokio::spawn(async move {
+            loop {
+                let (stream, _) = listener.accept().await.unwrap();
+                tokio::spawn(serve(stream, Arc::clone(&script), Arc::clone(&log)));
+            }
+        });
+        Self { url: crate::url(&format!("http://127.0.0.1:{port}/v3/secretkey")), asked, task }
+    }
+
+    /// The methods of all requests so far.
+    pub(crate) fn asked(&self) -> Vec<String> {
+        self.asked.lock().unwrap().clone()
+    }
+}
+
+impl Drop for Scripted {
+    fn drop(&mut self) {
+        self.task.abort();
+    }
+}
+
+/// One request a connection: that is enough, and keeps this short.
+async fn serve(
+    mut stream: TcpStream,
+    script: Arc<Mutex<Script>>,
+    log: Arc<Mutex<Vec<String>>>,
+) -> Option<()> {
+    let request = read_request(&mut stream).await?;
+    let method = request["method"].as_str()?.to_owned();
+    let answer = (script.lock().unwrap())(&method, &request["params"]);
+    log.lock().unwrap().push(method);
+    let rpc =
+        |key: &str, value: Value| json!({"jsonrpc": "2.0", "id": request["id"], key: value}).to_string();
+    let (status, body) = match answer {
+        Answer::Http(status, body) => (status, body),
+        Answer::Result(value) => (200, rpc("result", value)),
+        Answer::Error(code, message) => (200, rpc("error", json!({"code": code, "message": message}))),
+        Answer::Endless => {
+            stream.write_all(b"HTTP/1.1 200 OK\r\nconnection: close\r\n\r\n").await.ok()?;
+            while stream.write_all(&[b' '; 65_536]).await.is_ok() {}
+            return None;
+        }
+        Answer::Silence => return std::future::pending().await,
+        Answer::Close => return None,
+    };
+    let length = body.len();
+    let head = format!("HTTP/1.1 {status} X\r\ncontent-length: {length}\r\nconnection: close\r\n\r\n");
+    stream.write_all(&[head.as_bytes(), body.as_bytes()].concat()).await.ok()
+}
+
+async fn read_request(stream: &mut TcpStream) -> Option<Value> {
+    let mut received = Vec::new();
+    loop {
+        if stream.read_buf(&mut received).await.ok()? == 0 {
+            return None;
+        }
+        let text = String::from_utf8_lossy(&received);
+        if let Some((_, body)) = text.split_once("\r\n\r\n")
+            && let Ok(request) = serde_json::from_str(body)
+        {
+            return Some(request);
+        }
+    }
+}

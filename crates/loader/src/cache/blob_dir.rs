@@ -1,0 +1,190 @@
+//! A flat folder of blobs, each named by its digest: the blob store of the Python nodes.
+
+use std::collections::HashMap;
+use std::fs::{File, Metadata, OpenOptions};
+use std::io;
+use std::os::unix::fs::{FileExt as _, MetadataExt as _, OpenOptionsExt as _};
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex, PoisonError};
+
+use manifest::piece_index::ShardHasher;
+use manifest::{Digest, MAX_MANIFEST_BYTES, Manifest, TRANSFER_PIECE_BYTES};
+use rustix::fs::OFlags;
+
+use super::{CacheError, Held};
+
+/// How much of a file is hashed at a time.
+const CHUNK_BYTES: usize = 1 << 20;
+
+/// A folder of files named by their digests.
+///
+/// Only names of 64 lower-case hexadecimal characters are ever opened. Each file is hashed before it is first served,
+/// and again whenever its inode, size or time of change differ.
+#[derive(Debug)]
+pub struct BlobDir {
+    path: PathBuf,
+    /// One entry per file that was asked for and exists. The inner lock is held while the file is hashed, so that it
+    /// is hashed once.
+    checked: Mutex<HashMap<Digest, Arc<Mutex<Option<Checked>>>>>,
+}
+
+/// What a file looked like when it was hashed, and whether it was what its name says.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+struct Checked {
+    inode: u64,
+    size_bytes: u64,
+    changed: (i64, i64),
+    good: bool,
+}
+
+impl BlobDir {
+    /// The folder at `path`.
+    ///
+    /// # Errors
+    /// [`CacheError::Io`] when it is not a directory that can be read.
+    pub fn open(path: &Path) -> Result<Self, CacheError> {
+        std::fs::read_dir(path).map_err(|source| CacheError::io("read", path, source))?;
+        Ok(Self { path: path.to_owned(), checked: Mutex::default() })
+    }
+
+    /// The blob with this digest; `None` when there is none, or the file is not what its name says.
+    ///
+    /// # Errors
+    /// When the file cannot be read.
+    pub fn lookup(&self, digest: &Digest) -> io::Result<Option<Held>> {
+        // Opening what is not a file must neither wait nor follow.
+        let opened = OpenOptions::new()
+            .read(true)
+            .custom_flags(OFlags::NONBLOCK.bits().cast_signed())
+            .open(self.path.join(digest.to_string()));
+        let file = match opened {
+            Ok(file) => file,
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
+            Err(error) => return Err(error),
+        };
+        let metadata = file.metadata()?;
+        if !metadata.is_file() {
+            return Ok(None);
+        }
+        let entry = {
+            let mut checked = self.checked.lock().unwrap_or_else(PoisonError::into_inner);
+            Arc::clone(checked.entry(*digest).or_default())
+        };
+        let mut checked = entry.lock().unwrap_or_else(PoisonError::into_inner);
+        let known = checked.is_some_and(|known| known == Checked::of(&metadata, known.good));
+        if !known {
+            let found = hash(&file, metadata.len())?;
+            if found != *digest {
+                tracing::warn!(dir = %self.path.display(), %digest, %found, "not serving a blob that is not what its name says");
+            }
+            *checked = Some(Checked::of(&metadata, found == *digest));
+        }
+        if checked.is_some_and(|checked| checked.good) { Held::file(file).map(Some) } else { Ok(None) }
+    }
+
+    /// Whether there is a file of this name and size that is not known to be something else.
+    pub(super) fn has(&self, digest: &Digest, size_bytes: u64) -> bool {
+        let Ok(metadata) = std::fs::metadata(self.path.join(digest.to_string())) else { return false };
+        let bad = {
+            let checked = self.checked.lock().unwrap_or_else(PoisonError::into_inner);
+            let entry = checked.get(digest).and_then(|entry| *entry.try_lock().ok()?);
+            entry == Some(Checked::of(&metadata, false))
+        };
+        metadata.is_file() && metadata.len() == size_bytes && !bad
+    }
+
+    /// The manifest with this digest, when the folder has it and it is one.
+    pub(super) fn manifest(&self, digest: &Digest) -> io::Result<Option<Arc<Manifest>>> {
+        let Some(held) = self.lookup(digest)? else { return Ok(None) };
+        let size_bytes = usize::try_from(held.size_bytes()).unwrap_or(usize::MAX);
+        if size_bytes > MAX_MANIFEST_BYTES {
+            return Ok(None);
+        }
+        let mut bytes = vec![0; size_bytes];
+        held.read_at(0, &mut bytes)?;
+        Ok(Manifest::parse(&bytes).ok().map(Arc::new))
+    }
+}
+
+impl Checked {
+    fn of(metadata: &Metadata, good: bool) -> Self {
+        let changed = (metadata.mtime(), metadata.mtime_nsec());
+        Self { inode: metadata.ino(), size_bytes: metadata.len(), changed, good }
+    }
+}
+
+fn hash(file: &File, size_bytes: u64) -> io::Result<Digest> {
+    let mut hashers = [ShardHasher::new(size_bytes, TRANSFER_PIECE_BYTES)];
+    let mut buffer = vec![0; CHUNK_BYTES];
+    let mut offset = 0;
+    while offset < size_bytes {
+        let left = usize::try_from(size_bytes - offset).unwrap_or(usize::MAX);
+        let chunk = &mut buffer[..left.min(CHUNK_BYTES)];
+        file.read_exact_at(chunk, offset)?;
+        ShardHasher::update_all(&mut hashers, &[chunk]);
+        offset += chunk.len() as u64;
+    }
+    let [hasher] = hashers;
+    Ok(hasher.finish().0)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::fs;
+
+    use super::*;
+
+    fn put(dir: &Path, digest: &Digest, bytes: &[u8]) {
+        super::super::atomic::write(&dir.join(digest.to_string()), bytes, 0o644).unwrap();
+    }
+
+    fn content(held: &Held) -> Vec<u8> {
+        let mut bytes = vec![0; usize::try_from(held.size_bytes()).unwrap()];
+        held.read_at(0, &mut bytes).unwrap();
+        bytes
+    }
+
+    #[test]
+    fn a_file_is_served_when_it_is_what_its_name_says() {
+        let dir = tempfile::tempdir().unwrap();
+        let blobs = BlobDir::open(dir.path()).unwrap();
+        let digest = Digest::of(b"content");
+        assert!(blobs.lookup(&digest).unwrap().is_none());
+        put(dir.path(), &digest, b"content");
+        assert!(blobs.has(&digest, 7) && !blobs.has(&digest, 8));
+        assert_eq!(content(&blobs.lookup(&digest).unwrap().unwrap()), b"content");
+    }
+
+    #[test]
+    fn a_file_that_changed_is_hashed_again() {
+        let dir = tempfile::tempdir().unwrap();
+        let blobs = BlobDir::open(dir.path()).unwrap();
+        let digest = Digest::of(b"content");
+        put(dir.path(), &digest, b"CONTENT");
+        assert!(blobs.has(&digest, 7), "nobody has looked yet");
+        assert!(blobs.lookup(&digest).unwrap().is_none());
+        assert!(!blobs.has(&digest, 7), "now it is known");
+        put(dir.path(), &digest, b"content");
+        assert!(blobs.lookup(&digest).unwrap().is_some());
+        put(dir.path(), &digest, b"CONTENT");
+        assert!(blobs.lookup(&digest).unwrap().is_none());
+    }
+
+    #[test]
+    fn an_empty_blob_is_a_blob_and_a_directory_is_not() {
+        let dir = tempfile::tempdir().unwrap();
+        let blobs = BlobDir::open(dir.path()).unwrap();
+        let (empty, folder) = (Digest::of(b""), Digest::of(b"folder"));
+        put(dir.path(), &empty, b"");
+        fs::create_dir(dir.path().join(folder.to_string())).unwrap();
+        assert_eq!(blobs.lookup(&empty).unwrap().unwrap().size_bytes(), 0);
+        assert!(blobs.lookup(&folder).unwrap().is_none());
+        assert!(!blobs.has(&folder, 0));
+    }
+
+    #[test]
+    fn a_missing_folder_is_an_error_that_names_it() {
+        let error = BlobDir::open(Path::new("not/there")).unwrap_err();
+        assert!(error.to_string().contains("not/there"), "{error}");
+    }
+}

@@ -1,0 +1,287 @@
+//! What the cache can serve: blobs by digest.
+
+use std::collections::HashMap;
+use std::fs::File;
+use std::io;
+use std::sync::{Arc, Mutex, PoisonError, RwLock};
+use std::time::{Duration, Instant};
+
+use manifest::{Digest, Manifest};
+
+use super::{BlobDir, Cache, CacheError, Held, Model};
+
+/// How often the cache is looked through for models that other processes have finished.
+const REFRESH: Duration = Duration::from_secs(1);
+
+/// All blobs of finished models, and of folders of blobs: manifests, piece indexes, data shards and parity shards,
+/// proven whole.
+///
+/// Models in it cannot be removed from the cache while it lives. Everything here blocks.
+#[derive(Debug)]
+pub struct Blobs {
+    cache: Cache,
+    dirs: Vec<BlobDir>,
+    table: RwLock<Table>,
+    /// When the cache was looked through last. Held while looking, so that one thread does it at a time.
+    refreshed: Mutex<Instant>,
+}
+
+#[derive(Debug, Default)]
+struct Table {
+    models: HashMap<Digest, Model>,
+    places: HashMap<Digest, Place>,
+}
+
+/// Where a blob is.
+#[derive(Debug, Clone)]
+enum Place {
+    Manifest,
+    Index(Digest),
+    /// A shard of the model with this manifest.
+    Shard(Digest, u32),
+}
+
+impl Blobs {
+    /// Opens all finished models of `cache`, and looks into `dirs` as well. A model that cannot be opened is logged
+    /// and left out. Models whose files have changed are hashed first, which takes time.
+    ///
+    /// # Errors
+    /// [`CacheError::Io`] when the cache cannot be listed.
+    pub fn open(cache: Cache, dirs: Vec<BlobDir>) -> Result<Self, CacheError> {
+        let blobs = Self { cache, dirs, table: RwLock::default(), refreshed: Mutex::new(Instant::now()) };
+        blobs.look_through()?;
+        Ok(blobs)
+    }
+
+    /// Serves this model too, from now on.
+    pub fn add(&self, model: &Model) {
+        let mut table = self.table.write().unwrap_or_else(PoisonError::into_inner);
+        table.add(model.clone());
+    }
+
+    /// The blob with this digest; `None` when it is not here. A blob of a folder is hashed when it is first asked for.
+    ///
+    /// # Errors
+    /// When its file cannot be opened.
+    pub fn lookup(&self, blob: &Digest) -> io::Result<Option<Held>> {
+        if let Some(held) = self.in_models(blob)? {
+            return Ok(Some(held));
+        }
+        for dir in &self.dirs {
+            if let Some(held) = dir.lookup(blob)? {
+                return Ok(Some(held));
+            }
+        }
+        if self.refresh().map_err(io::Error::other)? { self.in_models(blob) } else { Ok(None) }
+    }
+
+    /// For each shard of the manifest, whether all of it is here; `None` when no shard can be, because the manifest
+    /// is not here. What folders hold is taken at its name and size until it is asked for.
+    ///
+    /// # Errors
+    /// When a file cannot be read.
+    pub fn have(&self, manifest: &Digest) -> io::Result<Option<Vec<bool>>> {
+        let Some(content) = self.manifest(manifest)? else { return Ok(None) };
+        let table = self.table.read().unwrap_or_else(PoisonError::into_inner);
+        let held = content.shards().iter().map(|shard| {
+            table.places.contains_key(&shard.digest)
+                || self.dirs.iter().any(|dir| dir.has(&shard.digest, shard.size_bytes))
+        });
+        Ok(Some(held.collect()))
+    }
+
+    /// Digests of the manifests of all models in it.
+    pub fn models(&self) -> Vec<Digest> {
+        let table = self.table.read().unwrap_or_else(PoisonError::into_inner);
+        table.models.keys().copied().collect()
+    }
+
+    fn manifest(&self, digest: &Digest) -> io::Result<Option<Arc<Manifest>>> {
+        let in_models = || {
+            let table = self.table.read().unwrap_or_else(PoisonError::into_inner);
+            table.models.get(digest).map(|model| Arc::clone(model.manifest()))
+        };
+        if let Some(manifest) = in_models() {
+            return Ok(Some(manifest));
+        }
+        for dir in &self.dirs {
+            if let Some(manifest) = dir.manifest(digest)? {
+                return Ok(Some(manifest));
+            }
+        }
+        let refreshed = self.refresh().map_err(io::Error::other)?;
+        Ok(if refreshed { in_models() } else { None })
+    }
+
+    fn in_models(&self, blob: &Digest) -> io::Result<Option<Held>> {
+        let (place, model) = {
+            let table = self.table.read().unwrap_or_else(PoisonError::into_inner);
+            let Some(place) = table.places.get(blob) else { return Ok(None) };
+            let model = match place {
+                Place::Manifest => table.models.get(blob),
+                Place::Index(model) | Place::Shard(model, _) => table.models.get(model),
+            };
+            let Some(model) = model else { return Ok(None) };
+            (place.clone(), model.clone())
+        };
+        match place {
+            Place::Manifest => Held::file(File::open(self.cache.layout().manifest(blob))?).map(Some),
+            Place::Index(_) => Held::file(File::open(model.index_path())?).map(Some),
+            Place::Shard(_, shard) => model.shard(shard),
+        }
+    }
+
+    /// Whether the cache was looked through. It is not when that was done less than [`REFRESH`] ago, or is being done.
+    fn refresh(&self) -> Result<bool, CacheError> {
+        let Ok(mut refreshed) = self.refreshed.try_lock() else { return Ok(false) };
+        if refreshed.elapsed() < REFRESH {
+            return Ok(false);
+        }
+        self.look_through()?;
+        *refreshed = Instant::now();
+        Ok(true)
+    }
+
+    fn look_through(&self) -> Result<(), CacheError> {
+        for digest in self.cache.finished()? {
+            if self.table.read().unwrap_or_else(PoisonError::into_inner).models.contains_key(&digest) {
+                continue;
+            }
+            match self.cache.model(&digest) {
+                Ok(Some(model)) => self.add(&model),
+                Ok(None) => {}
+                Err(error) => tracing::warn!(%digest, %error, "this model is not served"),
+            }
+        }
+        Ok(())
+    }
+}
+
+impl Table {
+    fn add(&mut self, model: Model) {
+        let digest = *model.digest();
+        let manifest = model.manifest();
+        self.places.insert(digest, Place::Manifest);
+        if let Some(pieces) = manifest.pieces().filter(|_| model.index_path().exists()) {
+            self.places.insert(pieces.index, Place::Index(digest));
+        }
+        // Data shards last: a parity shard that equals one is then served from the weights.
+        let data = 0..manifest.data_shard_count();
+        for shard in model.parity_kept().iter().copied().chain(data) {
+            if let Some(entry) = manifest.shards().get(shard as usize) {
+                self.places.insert(entry.digest, Place::Shard(digest, shard));
+            }
+        }
+        self.models.insert(digest, model);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use manifest::Codec;
+
+    use super::*;
+    use crate::encode::tests::{options, publish_bytes, sample};
+
+    fn cache() -> (tempfile::TempDir, Cache) {
+        let dir = tempfile::tempdir().unwrap();
+        let cache = Cache::open(dir.path()).unwrap();
+        (dir, cache)
+    }
+
+    fn assert_served(blobs: &Blobs, digest: &Digest) {
+        let held = blobs.lookup(digest).unwrap().unwrap();
+        let mut bytes = vec![0; usize::try_from(held.size_bytes()).unwrap()];
+        held.read_at(0, &mut bytes).unwrap();
+        assert_eq!(Digest::of(&bytes), *digest);
+        assert!(held.read_at(1, &mut bytes).is_err(), "it ends there");
+        assert!(held.read_at(u64::MAX, &mut bytes).is_err());
+        let middle = bytes.len() / 2;
+        let mut rest = vec![0; bytes.len() - middle];
+        held.read_at(middle as u64, &mut rest).unwrap();
+        assert_eq!(rest, bytes[middle..]);
+    }
+
+    #[test]
+    fn every_blob_of_a_finished_model_is_served() {
+        for codec in [Codec::Rs, Codec::Replica] {
+            let (_dir, cache) = cache();
+            let published = publish_bytes(&cache, &sample(100_001, 1), &options(4, 5, codec));
+            let blobs = Blobs::open(cache, Vec::new()).unwrap();
+            assert_served(&blobs, &published.digest);
+            assert_served(&blobs, &published.manifest.pieces().unwrap().index);
+            for shard in published.manifest.shards() {
+                assert_served(&blobs, &shard.digest);
+            }
+            assert_eq!(blobs.have(&published.digest).unwrap(), Some(vec![true; 9]));
+            assert!(blobs.lookup(&Digest::of(b"unknown")).unwrap().is_none());
+            assert!(blobs.have(&Digest::of(b"unknown")).unwrap().is_none());
+            assert_eq!(blobs.models(), [published.digest]);
+        }
+    }
+
+    #[test]
+    fn a_fetched_model_without_parity_has_its_data_shards() {
+        let (_dir, cache) = cache();
+        let published = publish_bytes(&cache, &sample(100_001, 1), &options(3, 2, Codec::Rs));
+        let (digest, dir) = (published.digest, published.model.dir().to_owned());
+        let parity = published.manifest.shards()[3].digest;
+        drop(published);
+        std::fs::remove_dir_all(dir.join("parity")).unwrap();
+        let blobs = Blobs::open(cache, Vec::new()).unwrap();
+        assert_eq!(blobs.have(&digest).unwrap(), Some(vec![true, true, true, false, false]));
+        assert!(blobs.lookup(&parity).unwrap().is_none());
+    }
+
+    #[test]
+    fn models_that_are_finished_later_are_found_at_most_once_a_second_or_when_added() {
+        let (_dir, cache) = cache();
+        let blobs = Blobs::open(cache.clone(), Vec::new()).unwrap();
+        let one = publish_bytes(&cache, &sample(1000, 1), &options(3, 2, Codec::Rs));
+        *blobs.refreshed.lock().unwrap() = Instant::now();
+        assert!(blobs.lookup(&one.digest).unwrap().is_none(), "it has just been looked for");
+        blobs.add(&one.model);
+        assert_served(&blobs, &one.digest);
+        let two = publish_bytes(&cache, &sample(1000, 2), &options(3, 2, Codec::Rs));
+        *blobs.refreshed.lock().unwrap() = Instant::now().checked_sub(REFRESH).unwrap();
+        assert_served(&blobs, &two.digest);
+        assert_eq!(blobs.models().len(), 2);
+    }
+
+    #[test]
+    fn a_served_model_cannot_be_removed_and_a_corrupt_one_is_left_out() {
+        let (_dir, cache) = cache();
+        let published = publish_bytes(&cache, &sample(1000, 1), &options(3, 2, Codec::Rs));
+        let digest = published.digest;
+        let path = published.model.weights().path().to_owned();
+        drop(published);
+        let blobs = Blobs::open(cache.clone(), Vec::new()).unwrap();
+        assert!(matches!(cache.remove(&digest), Err(CacheError::InUse { .. })));
+        drop(blobs);
+        std::fs::remove_file(&path).unwrap();
+        super::super::atomic::write(&path, &sample(1000, 2), 0o444).unwrap();
+        let blobs = Blobs::open(cache, Vec::new()).unwrap();
+        assert!(blobs.models().is_empty());
+    }
+
+    #[test]
+    fn folders_serve_whole_shards_and_manifests() {
+        let ((_a, from), (_b, cache), dir) = (cache(), cache(), tempfile::tempdir().unwrap());
+        let published = publish_bytes(&from, &sample(1001, 1), &options(3, 2, Codec::Rs));
+        let put = |digest: &Digest, bytes: &[u8]| {
+            super::super::atomic::write(&dir.path().join(digest.to_string()), bytes, 0o644).unwrap();
+        };
+        put(&published.digest, &published.manifest.to_json());
+        for shard in [1, 4] {
+            let held = published.model.shard(shard).unwrap().unwrap();
+            let mut bytes = vec![0; usize::try_from(held.size_bytes()).unwrap()];
+            held.read_at(0, &mut bytes).unwrap();
+            put(&published.manifest.shards()[shard as usize].digest, &bytes);
+        }
+        let blobs = Blobs::open(cache, vec![BlobDir::open(dir.path()).unwrap()]).unwrap();
+        assert_eq!(blobs.have(&published.digest).unwrap(), Some(vec![false, true, false, false, true]));
+        assert_served(&blobs, &published.digest);
+        assert_served(&blobs, &published.manifest.shards()[4].digest);
+        assert!(blobs.lookup(&published.manifest.shards()[0].digest).unwrap().is_none());
+    }
+}

@@ -1,0 +1,170 @@
+//! What is in the cache, and getting rid of it.
+
+use std::fs;
+use std::io;
+use std::os::unix::fs::MetadataExt as _;
+use std::path::{Path, PathBuf};
+
+use manifest::{Digest, Geometry};
+
+use super::layout::{JOURNAL, digest_named};
+use super::lock::LockFile;
+use super::progress::Progress;
+use super::{Cache, CacheError, journal, lock, remove_file};
+
+/// One model in the cache.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Entry {
+    /// Digest of its manifest.
+    pub digest: Digest,
+    /// What the manifest calls it; `None` when the manifest is not there.
+    pub model_kind: Option<String>,
+    /// How long the weights are; `None` when the manifest is not there.
+    pub total_size_bytes: Option<u64>,
+    /// How far it is.
+    pub state: EntryState,
+    /// How much of the disk it takes.
+    pub disk_bytes: u64,
+    /// Its directory.
+    pub path: PathBuf,
+}
+
+/// How far a model is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum EntryState {
+    /// All there.
+    Finished,
+    /// Being filled, or left so by a run that ended early.
+    Partial {
+        /// How many bytes of shards its journal calls verified.
+        verified_bytes: u64,
+    },
+}
+
+/// What removing a model gave back.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Removed {
+    /// Disk space.
+    pub freed_bytes: u64,
+}
+
+impl Cache {
+    /// All finished and partial models, by digest.
+    ///
+    /// # Errors
+    /// [`CacheError::Io`].
+    pub fn list(&self) -> Result<Vec<Entry>, CacheError> {
+        let mut entries = Vec::new();
+        for digest in self.finished()? {
+            let path = self.layout().model(&digest);
+            entries.extend(self.entry(digest, path, EntryState::Finished)?);
+        }
+        for digest in digests_in(&self.layout().partials())? {
+            let path = self.layout().partial(&digest);
+            let state = EntryState::Partial { verified_bytes: self.claimed_bytes(&digest)? };
+            entries.extend(self.entry(digest, path, state)?);
+        }
+        entries.sort_by_key(|entry| entry.digest);
+        Ok(entries)
+    }
+
+    /// Removes a model, finished or partial, and its manifest.
+    ///
+    /// # Errors
+    /// [`CacheError::InUse`] while somebody maps, serves or fills it; [`CacheError::NotCached`]; [`CacheError::Io`].
+    pub fn remove(&self, digest: &Digest) -> Result<Removed, CacheError> {
+        let locks = self.layout().locks();
+        let usage = LockFile::usage(&locks, digest);
+        let in_use = |lock: &LockFile| CacheError::InUse { digest: *digest, holders: lock.holders() };
+        let _filling =
+            lock::try_fill(&locks, digest)?.ok_or_else(|| in_use(&LockFile::fill(&locks, digest)))?;
+        let _using = usage.try_exclusive()?.ok_or_else(|| in_use(&usage))?;
+        let manifest = self.layout().manifest(digest);
+        let mut found = manifest.exists();
+        let mut freed_bytes = 0;
+        let staging = self.staging()?;
+        for (from, name) in
+            [(self.layout().model(digest), "model"), (self.layout().partial(digest), "partial")]
+        {
+            let bytes = disk_bytes(&from)?;
+            match fs::rename(&from, staging.path().join(name)) {
+                Ok(()) => (found, freed_bytes) = (true, freed_bytes + bytes),
+                Err(error) if error.kind() == io::ErrorKind::NotFound => {}
+                Err(error) => return Err(CacheError::io("remove", &from, error)),
+            }
+        }
+        remove_file(&manifest)?;
+        staging.remove()?;
+        if found {
+            return Ok(Removed { freed_bytes });
+        }
+        Err(CacheError::NotCached { digest: *digest, path: self.dir().to_owned() })
+    }
+
+    /// Digests of the models that are finished, by their directories.
+    pub(super) fn finished(&self) -> Result<Vec<Digest>, CacheError> {
+        digests_in(&self.layout().models())
+    }
+
+    /// Removes what an earlier run left of a model that is finished now. The caller holds its fill lock.
+    pub(crate) fn discard_partial(&self, lock: &lock::FillLock) -> Result<(), CacheError> {
+        let dir = self.layout().partial(lock.digest());
+        match fs::remove_dir_all(&dir) {
+            Err(error) if error.kind() != io::ErrorKind::NotFound => {
+                Err(CacheError::io("remove", &dir, error))
+            }
+            _ => Ok(()),
+        }
+    }
+
+    /// `None` when it has gone meanwhile.
+    fn entry(&self, digest: Digest, path: PathBuf, state: EntryState) -> Result<Option<Entry>, CacheError> {
+        if !path.exists() {
+            return Ok(None);
+        }
+        let manifest = self.manifest(&digest)?;
+        let model_kind = manifest.as_ref().map(|manifest| manifest.model_kind().to_owned());
+        let total_size_bytes = manifest.as_ref().map(|manifest| manifest.total_size_bytes());
+        let disk_bytes = disk_bytes(&path)?;
+        Ok(Some(Entry { digest, model_kind, total_size_bytes, state, disk_bytes, path }))
+    }
+
+    fn claimed_bytes(&self, digest: &Digest) -> Result<u64, CacheError> {
+        let Some(manifest) = self.manifest(digest)? else { return Ok(0) };
+        let geometry = Geometry::new(manifest);
+        let mut progress = Progress::new(&geometry, self.boot());
+        let path = self.layout().partial(digest).join(JOURNAL);
+        journal::read(&path, digest, |record| progress.apply(&geometry, record))?;
+        Ok(progress.bytes(&geometry))
+    }
+}
+
+fn digests_in(dir: &Path) -> Result<Vec<Digest>, CacheError> {
+    let fail = |source| CacheError::io("list", dir, source);
+    let mut digests = Vec::new();
+    for entry in fs::read_dir(dir).map_err(fail)? {
+        digests.extend(digest_named(&entry.map_err(fail)?.file_name()));
+    }
+    Ok(digests)
+}
+
+/// Disk space that the files of a model take; 0 when it is not there.
+fn disk_bytes(dir: &Path) -> Result<u64, CacheError> {
+    let fail = |source| CacheError::io("list", dir, source);
+    let entries = match fs::read_dir(dir) {
+        Ok(entries) => entries,
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(0),
+        Err(error) => return Err(fail(error)),
+    };
+    let mut bytes = 0;
+    for entry in entries {
+        let entry = entry.map_err(fail)?;
+        match entry.metadata() {
+            Ok(metadata) if metadata.is_dir() => bytes += disk_bytes(&entry.path())?,
+            Ok(metadata) => bytes += metadata.blocks() * 512,
+            Err(error) if error.kind() == io::ErrorKind::NotFound => {}
+            Err(error) => return Err(fail(error)),
+        }
+    }
+    Ok(bytes)
+}

@@ -1,0 +1,186 @@
+//! What can go wrong with the cache.
+
+use std::io;
+use std::path::{Path, PathBuf};
+
+use manifest::{Blame, ByteRange, Digest, IndexError, ManifestError};
+
+/// Why the cache could not do what it was asked.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum CacheError {
+    /// The operating system refused.
+    #[error("cannot {action} {}", path.display())]
+    Io {
+        /// What was being done to it.
+        action: &'static str,
+        /// The file or directory.
+        path: PathBuf,
+        /// What the operating system said.
+        source: io::Error,
+    },
+    /// The disk, or a quota, is full. What was verified so far is kept.
+    #[error("no space left to {action} {}: free some space and try again, verified pieces are kept", path.display())]
+    DiskFull {
+        /// What was being done to it.
+        action: &'static str,
+        /// The file that did not fit.
+        path: PathBuf,
+        /// What the operating system said.
+        source: io::Error,
+    },
+    /// The directory belongs to another version of this program.
+    #[error(
+        "{} says {found:?}, this program knows cache layout {expected:?}: use another cache directory, a program of \
+         that version, or delete this directory",
+        path.display()
+    )]
+    UnknownVersion {
+        /// The file `VERSION`.
+        path: PathBuf,
+        /// Its content.
+        found: String,
+        /// What this program writes there.
+        expected: &'static str,
+    },
+    /// A manifest that has the right digest, or is about to get one, but is not valid.
+    #[error("manifest {digest} is not valid")]
+    Manifest {
+        /// Its digest.
+        digest: Digest,
+        /// What is wrong with it.
+        source: ManifestError,
+    },
+    /// A finished model is not what was verified, so somebody else changed it, or the disk did.
+    #[error(
+        "model {digest} in {} is corrupt: {damage}; remove it (`loader cache rm {digest}`) and fetch it again",
+        path.display()
+    )]
+    Corrupt {
+        /// Its manifest's digest.
+        digest: Digest,
+        /// Where it is.
+        path: PathBuf,
+        /// Which part is bad, and how.
+        damage: String,
+    },
+    /// Somebody uses, or fills, the model that was to be removed.
+    #[error("model {digest} is in use by {}: end what uses it and try again", describe_holders(holders))]
+    InUse {
+        /// Its manifest's digest.
+        digest: Digest,
+        /// Ids of the processes that hold it, as far as the system tells.
+        holders: Vec<u32>,
+    },
+    /// The model to be removed is not in the cache.
+    #[error("model {digest} is not in the cache {}", path.display())]
+    NotCached {
+        /// Its manifest's digest.
+        digest: Digest,
+        /// The cache.
+        path: PathBuf,
+    },
+    /// A piece index blob that does not belong to the manifest.
+    #[error("the piece index of model {digest} is not valid")]
+    Index {
+        /// The manifest's digest.
+        digest: Digest,
+        /// What is wrong with it.
+        source: IndexError,
+    },
+    /// A piece, or a range of a shard, that the manifest does not have.
+    #[error("shard {shard} has no bytes {range}: it has {size_bytes} bytes")]
+    OutOfBounds {
+        /// Index of the shard.
+        shard: u32,
+        /// What was asked for.
+        range: ByteRange,
+        /// How long the shard is; 0 when there is no such shard.
+        size_bytes: u64,
+    },
+    /// A piece, or a buffer for a range, of the wrong length.
+    #[error("{found_bytes} bytes were given for {range} of shard {shard}")]
+    WrongLength {
+        /// Index of the shard.
+        shard: u32,
+        /// Which bytes of it were meant.
+        range: ByteRange,
+        /// How many were given.
+        found_bytes: usize,
+    },
+    /// A model was to be finished before all of its pieces were recorded as verified.
+    #[error("model {digest} cannot be finished: piece {piece} of shard {shard} has not been verified")]
+    Incomplete {
+        /// Its manifest's digest.
+        digest: Digest,
+        /// The first shard that is not complete.
+        shard: u32,
+        /// Its first piece that is missing.
+        piece: u32,
+    },
+}
+
+impl CacheError {
+    /// A failed system call; one that failed because the disk is full becomes [`CacheError::DiskFull`].
+    pub(crate) fn io(action: &'static str, path: &Path, source: io::Error) -> Self {
+        let path = path.to_owned();
+        match source.kind() {
+            io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded => {
+                Self::DiskFull { action, path, source }
+            }
+            _ => Self::Io { action, path, source },
+        }
+    }
+
+    /// Who is at fault: never a peer, because nothing reaches the cache unverified.
+    pub fn blame(&self) -> Blame {
+        match self {
+            Self::Io { .. }
+            | Self::DiskFull { .. }
+            | Self::UnknownVersion { .. }
+            | Self::Manifest { .. }
+            | Self::Corrupt { .. }
+            | Self::Index { .. } => Blame::Us,
+            Self::InUse { .. }
+            | Self::NotCached { .. }
+            | Self::OutOfBounds { .. }
+            | Self::WrongLength { .. }
+            | Self::Incomplete { .. } => Blame::Caller,
+        }
+    }
+
+    /// Whether freeing disk space would help.
+    pub fn is_disk_full(&self) -> bool {
+        matches!(self, Self::DiskFull { .. })
+    }
+}
+
+fn describe_holders(holders: &[u32]) -> String {
+    match holders {
+        [] => "another process".to_owned(),
+        [one] => format!("process {one}"),
+        many => format!("processes {}", many.iter().map(u32::to_string).collect::<Vec<_>>().join(", ")),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_full_disk_is_recognised_whatever_call_met_it() {
+        for kind in [io::ErrorKind::StorageFull, io::ErrorKind::QuotaExceeded] {
+            let error = CacheError::io("write", Path::new("weights"), io::Error::from(kind));
+            assert!(error.is_disk_full(), "{error}");
+        }
+        let other = CacheError::io("write", Path::new("weights"), io::Error::from(io::ErrorKind::NotFound));
+        assert!(!other.is_disk_full(), "{other}");
+    }
+
+    #[test]
+    fn holders_are_named_as_far_as_they_are_known() {
+        assert_eq!(describe_holders(&[]), "another process");
+        assert_eq!(describe_holders(&[7]), "process 7");
+        assert_eq!(describe_holders(&[7, 8]), "processes 7, 8");
+    }
+}

@@ -1,0 +1,279 @@
+//! The journal of one partial model: which pieces were verified, in which boot of the machine.
+//!
+//! Format, all integers big-endian. A header of 40 bytes: `"RPBJ"`, version `u32`, the manifest's digest. Then records
+//! of 28 bytes: kind `u32`, 16 bytes that depend on the kind, and a checksum `u64` over both, seeded with the digest.
+//!
+//! Records are appended, never changed. What was written before a `kill -9` is in the page cache and is read back; a
+//! torn last record has a wrong checksum and is dropped, with everything after it. A power cut can lose *data* whose
+//! record survived: so each boot begins with its own record, and what stands before the current boot's is only a claim.
+
+use std::fs::File;
+use std::io::{self, BufReader, Read};
+use std::os::unix::fs::FileExt as _;
+use std::path::{Path, PathBuf};
+use std::time::{SystemTime, UNIX_EPOCH};
+
+use manifest::Digest;
+
+use super::CacheError;
+
+const MAGIC: [u8; 4] = *b"RPBJ";
+const VERSION: u32 = 1;
+const HEADER_BYTES: usize = 40;
+const RECORD_BYTES: usize = 28;
+
+const BOOT: u32 = 1;
+const PIECE: u32 = 2;
+const FORGET: u32 = 3;
+
+/// One boot of the machine.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct BootId([u8; 16]);
+
+impl BootId {
+    /// The current boot. Where the system does not name its boots, every call gives another id, so that nothing is
+    /// trusted that an earlier process wrote.
+    pub(super) fn current() -> Self {
+        let named = std::fs::read_to_string("/proc/sys/kernel/random/boot_id").ok();
+        let digits = named.map(|text| text.trim().replace('-', ""));
+        let parsed = digits.and_then(|digits| u128::from_str_radix(&digits, 16).ok());
+        let now = || SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |now| now.as_nanos());
+        Self(parsed.unwrap_or_else(now).to_be_bytes())
+    }
+
+    #[cfg(test)]
+    pub(super) const fn other() -> Self {
+        Self([0xAB; 16])
+    }
+}
+
+/// One entry.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Record {
+    /// What follows was verified in this boot.
+    Boot(BootId),
+    /// This piece of this shard was verified after it was written.
+    Piece(u32, u32),
+    /// Whatever was said about this shard is void.
+    Forget(u32),
+}
+
+impl Record {
+    fn encode(self, seed: u64) -> [u8; RECORD_BYTES] {
+        let (kind, a, b) = match self {
+            Self::Boot(BootId(id)) => {
+                let mut bytes = [0; RECORD_BYTES];
+                bytes[..4].copy_from_slice(&BOOT.to_be_bytes());
+                bytes[4..20].copy_from_slice(&id);
+                return seal(bytes, seed);
+            }
+            Self::Piece(shard, piece) => (PIECE, shard, piece),
+            Self::Forget(shard) => (FORGET, shard, 0),
+        };
+        let mut bytes = [0; RECORD_BYTES];
+        bytes[..4].copy_from_slice(&kind.to_be_bytes());
+        bytes[4..8].copy_from_slice(&a.to_be_bytes());
+        bytes[8..12].copy_from_slice(&b.to_be_bytes());
+        seal(bytes, seed)
+    }
+
+    /// `None` for anything that this version did not write whole.
+    fn decode(bytes: &[u8; RECORD_BYTES], seed: u64) -> Option<Self> {
+        if *bytes != seal(*bytes, seed) {
+            return None;
+        }
+        let word = |at: usize| bytes[at..].first_chunk().map(|word| u32::from_be_bytes(*word));
+        match word(0)? {
+            BOOT => Some(Self::Boot(BootId(*bytes[4..].first_chunk()?))),
+            PIECE => Some(Self::Piece(word(4)?, word(8)?)),
+            FORGET => Some(Self::Forget(word(4)?)),
+            _ => None,
+        }
+    }
+}
+
+/// A journal that records are appended to, by whoever holds the model's fill lock.
+#[derive(Debug)]
+pub(super) struct Journal {
+    file: File,
+    path: PathBuf,
+    seed: u64,
+    end_bytes: u64,
+}
+
+impl Journal {
+    /// Opens or creates the journal of the model `digest` and reads it, calling `on_record` for each record in order.
+    pub(super) fn open(
+        path: &Path,
+        digest: &Digest,
+        on_record: impl FnMut(Record),
+    ) -> Result<Self, CacheError> {
+        let fail = |source| CacheError::io("open", path, source);
+        let file = File::options().read(true).write(true).create(true).truncate(false).open(path);
+        let file = file.map_err(fail)?;
+        let mut end_bytes = scan(&file, digest, on_record).map_err(fail)?;
+        if end_bytes == 0 {
+            file.set_len(0).map_err(fail)?;
+            file.write_all_at(&header(digest), 0).map_err(|source| CacheError::io("write", path, source))?;
+            end_bytes = HEADER_BYTES as u64;
+        }
+        Ok(Self { file, path: path.to_owned(), seed: seed(digest), end_bytes })
+    }
+
+    /// Appends records. When that fails, half a record may stand at the end; the next append goes over it.
+    pub(super) fn append(&mut self, records: impl IntoIterator<Item = Record>) -> Result<(), CacheError> {
+        let bytes: Vec<u8> = records.into_iter().flat_map(|record| record.encode(self.seed)).collect();
+        let written = self.file.write_all_at(&bytes, self.end_bytes);
+        written.map_err(|source| CacheError::io("write", &self.path, source))?;
+        self.end_bytes += bytes.len() as u64;
+        Ok(())
+    }
+}
+
+/// Reads the journal at `path` without changing it; fine when there is none.
+pub(super) fn read(path: &Path, digest: &Digest, on_record: impl FnMut(Record)) -> Result<(), CacheError> {
+    let scanned = match File::open(path) {
+        Ok(file) => scan(&file, digest, on_record),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
+        Err(error) => Err(error),
+    };
+    scanned.map(|_| ()).map_err(|source| CacheError::io("read", path, source))
+}
+
+/// How many bytes of `file` are a header and whole records; 0 when it is no journal of this model.
+fn scan(file: &File, digest: &Digest, mut on_record: impl FnMut(Record)) -> io::Result<u64> {
+    let mut reader = BufReader::new(file);
+    let mut found = [0; HEADER_BYTES];
+    if !fill(&mut reader, &mut found)? || found != header(digest) {
+        return Ok(0);
+    }
+    let seed = seed(digest);
+    let mut end_bytes = HEADER_BYTES as u64;
+    let mut bytes = [0; RECORD_BYTES];
+    while fill(&mut reader, &mut bytes)? {
+        let Some(record) = Record::decode(&bytes, seed) else { break };
+        on_record(record);
+        end_bytes += RECORD_BYTES as u64;
+    }
+    Ok(end_bytes)
+}
+
+/// Whether there were enough bytes left to fill `buffer`.
+fn fill(reader: &mut impl Read, buffer: &mut [u8]) -> io::Result<bool> {
+    match reader.read_exact(buffer) {
+        Ok(()) => Ok(true),
+        Err(error) if error.kind() == io::ErrorKind::UnexpectedEof => Ok(false),
+        Err(error) => Err(error),
+    }
+}
+
+fn header(digest: &Digest) -> [u8; HEADER_BYTES] {
+    let mut bytes = [0; HEADER_BYTES];
+    bytes[..4].copy_from_slice(&MAGIC);
+    bytes[4..8].copy_from_slice(&VERSION.to_be_bytes());
+    bytes[8..].copy_from_slice(digest.as_bytes());
+    bytes
+}
+
+fn seal(mut bytes: [u8; RECORD_BYTES], seed: u64) -> [u8; RECORD_BYTES] {
+    let (content, checksum) = bytes.split_at_mut(20);
+    checksum.copy_from_slice(&fnv1a(content, seed).to_be_bytes());
+    bytes
+}
+
+fn seed(digest: &Digest) -> u64 {
+    fnv1a(digest.as_bytes(), 0xcbf2_9ce4_8422_2325)
+}
+
+/// FNV-1a with 64 bits: finds torn records; nobody is kept out by it.
+fn fnv1a(bytes: &[u8], seed: u64) -> u64 {
+    bytes.iter().fold(seed, |hash, byte| (hash ^ u64::from(*byte)).wrapping_mul(0x0100_0000_01b3))
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    const RECORDS: [Record; 4] = [
+        Record::Boot(BootId::other()),
+        Record::Piece(0, 7),
+        Record::Forget(u32::MAX),
+        Record::Piece(u32::MAX, 0),
+    ];
+
+    fn records(path: &Path, digest: &Digest) -> Vec<Record> {
+        let mut all = Vec::new();
+        read(path, digest, |record| all.push(record)).unwrap();
+        all
+    }
+
+    fn written(dir: &Path, digest: &Digest) -> PathBuf {
+        let path = dir.join("journal");
+        let mut journal = Journal::open(&path, digest, |_| panic!("it is new")).unwrap();
+        journal.append(RECORDS).unwrap();
+        path
+    }
+
+    #[test]
+    fn records_survive_reopening_and_go_on() {
+        let (dir, digest) = (tempfile::tempdir().unwrap(), Digest::of(b"m"));
+        let path = written(dir.path(), &digest);
+        assert_eq!(records(&path, &digest), RECORDS);
+        let mut seen = 0;
+        let mut journal = Journal::open(&path, &digest, |_| seen += 1).unwrap();
+        assert_eq!(seen, RECORDS.len());
+        journal.append([Record::Piece(1, 1)]).unwrap();
+        assert_eq!(records(&path, &digest).last(), Some(&Record::Piece(1, 1)));
+    }
+
+    #[test]
+    fn a_journal_torn_anywhere_keeps_its_whole_records_and_goes_on() {
+        let digest = Digest::of(b"m");
+        let dir = tempfile::tempdir().unwrap();
+        let path = written(dir.path(), &digest);
+        let whole = std::fs::read(&path).unwrap();
+        for length in 0..whole.len() {
+            File::create(&path).unwrap().write_all_at(&whole[..length], 0).unwrap();
+            let kept = length.saturating_sub(HEADER_BYTES) / RECORD_BYTES;
+            let mut journal = Journal::open(&path, &digest, |_| ()).unwrap();
+            journal.append([Record::Piece(5, 5)]).unwrap();
+            let mut expected = RECORDS[..kept].to_vec();
+            expected.push(Record::Piece(5, 5));
+            assert_eq!(records(&path, &digest), expected, "torn after {length} bytes");
+        }
+    }
+
+    #[test]
+    fn another_models_journal_is_not_believed() {
+        let (dir, digest) = (tempfile::tempdir().unwrap(), Digest::of(b"m"));
+        let path = written(dir.path(), &digest);
+        assert_eq!(records(&path, &Digest::of(b"other")), []);
+        drop(Journal::open(&path, &Digest::of(b"other"), |_| panic!("not ours")).unwrap());
+        assert_eq!(records(&path, &digest), []);
+    }
+
+    #[test]
+    fn zeros_are_no_record() {
+        assert_eq!(Record::decode(&[0; RECORD_BYTES], seed(&Digest::of(b"m"))), None);
+    }
+
+    #[cfg(target_os = "linux")]
+    #[test]
+    fn the_boot_has_one_name() {
+        assert_eq!(BootId::current(), BootId::current());
+    }
+
+    proptest! {
+        #[test]
+        fn any_flipped_bit_voids_a_record(shard: u32, piece: u32, bit in 0..RECORD_BYTES * 8) {
+            let seed = seed(&Digest::of(b"m"));
+            let record = Record::Piece(shard, piece);
+            let mut bytes = record.encode(seed);
+            prop_assert_eq!(Record::decode(&bytes, seed), Some(record));
+            bytes[bit / 8] ^= 1 << (bit % 8);
+            prop_assert_eq!(Record::decode(&bytes, seed), None);
+        }
+    }
+}

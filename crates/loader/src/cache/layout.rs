@@ -1,0 +1,98 @@
+//! Names inside a cache directory.
+
+use std::ffi::OsStr;
+use std::path::{Path, PathBuf};
+
+use manifest::Digest;
+
+pub(crate) const WEIGHTS: &str = "weights";
+pub(crate) const PARITY: &str = "parity";
+pub(crate) const PIECES: &str = "pieces";
+pub(super) const STAMP: &str = "stamp";
+pub(super) const JOURNAL: &str = "journal";
+
+/// The paths of one cache, as listed in the documentation of [`crate::cache`].
+#[derive(Debug)]
+pub(super) struct Layout {
+    root: PathBuf,
+}
+
+impl Layout {
+    pub(super) fn new(root: PathBuf) -> Self {
+        Self { root }
+    }
+
+    pub(super) fn root(&self) -> &Path {
+        &self.root
+    }
+
+    pub(super) fn version(&self) -> PathBuf {
+        self.root.join("VERSION")
+    }
+
+    pub(super) fn tag(&self) -> PathBuf {
+        self.root.join("CACHEDIR.TAG")
+    }
+
+    pub(super) fn identity(&self) -> PathBuf {
+        self.root.join("identity")
+    }
+
+    pub(super) fn manifests(&self) -> PathBuf {
+        self.root.join("manifests")
+    }
+
+    pub(super) fn manifest(&self, digest: &Digest) -> PathBuf {
+        self.manifests().join(format!("{digest}.json"))
+    }
+
+    pub(super) fn models(&self) -> PathBuf {
+        self.root.join("models")
+    }
+
+    pub(super) fn model(&self, digest: &Digest) -> PathBuf {
+        self.models().join(digest.to_string())
+    }
+
+    pub(super) fn partials(&self) -> PathBuf {
+        self.root.join("partial")
+    }
+
+    pub(super) fn partial(&self, digest: &Digest) -> PathBuf {
+        self.partials().join(digest.to_string())
+    }
+
+    pub(super) fn locks(&self) -> PathBuf {
+        self.root.join("locks")
+    }
+}
+
+/// The digest that a file or directory is named by; `None` for any other name, which is none of ours.
+pub(super) fn digest_named(name: &OsStr) -> Option<Digest> {
+    name.to_str()?.parse().ok()
+}
+
+/// The parity shard index that a file is named by.
+pub(super) fn index_named(name: &OsStr) -> Option<u32> {
+    let text = name.to_str()?;
+    let index: u32 = text.parse().ok()?;
+    (index.to_string() == text).then_some(index)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_our_own_names_are_followed() {
+        let digest = Digest::of(b"x");
+        assert_eq!(digest_named(OsStr::new(&digest.to_string())), Some(digest));
+        for other in ["", "publish-1", "..", &format!("{digest}.json"), &digest.to_string().to_uppercase()] {
+            assert_eq!(digest_named(OsStr::new(other)), None, "{other}");
+        }
+        assert_eq!(index_named(OsStr::new("12")), Some(12));
+        for other in ["", "012", "+1", "-1", "1.tmp", "4294967296"] {
+            assert_eq!(index_named(OsStr::new(other)), None, "{other}");
+        }
+    }
+}

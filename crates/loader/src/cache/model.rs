@@ -1,0 +1,235 @@
+//! A finished model, mapped.
+
+use std::fmt;
+use std::fs::File;
+use std::io;
+use std::os::unix::fs::FileExt as _;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use manifest::piece_index::PieceIndex;
+use manifest::{Digest, Manifest};
+use safetensors::{SafeTensorError, SafeTensors};
+
+use super::layout::{PARITY, PIECES, WEIGHTS};
+use super::{CacheError, lock, stamp};
+use crate::mmap::Map;
+
+/// A finished model of the cache. While any clone of it, or of its [`Weights`], lives, it cannot be removed.
+#[derive(Debug, Clone)]
+pub struct Model {
+    digest: Digest,
+    weights: Weights,
+    parity: Arc<[u32]>,
+}
+
+impl Model {
+    /// Maps what is in `dir`, unverified. `None` when there are no weights.
+    pub(super) fn open(
+        dir: &Path,
+        digest: &Digest,
+        manifest: Arc<Manifest>,
+        lock: lock::Guard,
+    ) -> Result<Option<Self>, CacheError> {
+        let path = dir.join(WEIGHTS);
+        let fail = |source| CacheError::io("map", &path, source);
+        let file = match File::open(&path) {
+            Ok(file) => file,
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
+            Err(error) => return Err(fail(error)),
+        };
+        let (found, expected) = (file.metadata().map_err(fail)?.len(), manifest.total_size_bytes());
+        if found != expected {
+            let damage = format!("the weights have {found} bytes, expected {expected}");
+            return Err(CacheError::Corrupt { digest: *digest, path: dir.to_owned(), damage });
+        }
+        let map = Map::of(&file).map_err(fail)?;
+        let parity = stamp::parity_kept(dir)?.into();
+        let mapped = Mapped { map, file, path, manifest, _lock: lock };
+        Ok(Some(Self { digest: *digest, weights: Weights(Arc::new(mapped)), parity }))
+    }
+
+    /// Digest of the manifest: the name of the model.
+    pub fn digest(&self) -> &Digest {
+        &self.digest
+    }
+
+    /// What the model is.
+    pub fn manifest(&self) -> &Arc<Manifest> {
+        &self.weights.0.manifest
+    }
+
+    /// The model's bytes.
+    pub fn weights(&self) -> &Weights {
+        &self.weights
+    }
+
+    /// Indices of the parity shards whose bytes are kept in files of their own, in order. A parity shard that equals
+    /// a data shard has none: it is served from the weights.
+    pub fn parity_kept(&self) -> &[u32] {
+        &self.parity
+    }
+
+    /// The piece index, mapped and checked against its digest; `None` when the manifest has none, or it is not kept.
+    ///
+    /// # Errors
+    /// [`CacheError::Index`] when the file is not what the manifest names.
+    pub fn index(&self) -> Result<Option<PieceIndex<Map>>, CacheError> {
+        open_index(&self.index_path(), &self.digest, self.manifest())
+    }
+
+    /// The bytes of a shard; `None` for a parity shard that is not kept in a file of its own, and for an index past
+    /// the last shard.
+    ///
+    /// # Errors
+    /// When the parity shard's file cannot be opened.
+    pub fn shard(&self, shard: u32) -> io::Result<Option<Held>> {
+        let manifest = self.manifest();
+        let Some(entry) = manifest.shards().get(shard as usize) else { return Ok(None) };
+        if let Some(stored) = manifest.weights_range(shard) {
+            let (start, stored_bytes, size_bytes) = (stored.start, stored.len(), entry.size_bytes);
+            let bytes = Stored::Weights(self.weights.clone());
+            return Ok(Some(Held { bytes, start, stored_bytes, size_bytes }));
+        }
+        if self.parity.binary_search(&shard).is_err() {
+            return Ok(None);
+        }
+        Held::file(File::open(self.parity_path(shard))?).map(Some)
+    }
+
+    pub(crate) fn dir(&self) -> &Path {
+        self.weights.path().parent().unwrap_or(Path::new(""))
+    }
+
+    pub(super) fn parity_path(&self, shard: u32) -> PathBuf {
+        self.dir().join(PARITY).join(shard.to_string())
+    }
+
+    pub(super) fn index_path(&self) -> PathBuf {
+        self.dir().join(PIECES)
+    }
+}
+
+/// Maps and checks a piece index; `None` when there is no file, or no index in the manifest.
+pub(super) fn open_index(
+    path: &Path,
+    digest: &Digest,
+    manifest: &Manifest,
+) -> Result<Option<PieceIndex<Map>>, CacheError> {
+    if manifest.pieces().is_none() {
+        return Ok(None);
+    }
+    let map = match File::open(path).and_then(|file| Map::of(&file)) {
+        Ok(map) => map,
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
+        Err(error) => return Err(CacheError::io("map", path, error)),
+    };
+    let index = PieceIndex::parse(map, manifest);
+    index.map(Some).map_err(|source| CacheError::Index { digest: *digest, source })
+}
+
+/// The weights of a finished model: a read-only memory map of one file.
+///
+/// Cloning is cheap, and every clone keeps the model from being removed. Pages are read from disk when they are first
+/// touched. When somebody else truncates the file, touching what is lost raises SIGBUS.
+#[derive(Clone)]
+pub struct Weights(Arc<Mapped>);
+
+struct Mapped {
+    map: Map,
+    file: File,
+    path: PathBuf,
+    manifest: Arc<Manifest>,
+    _lock: lock::Guard,
+}
+
+impl Weights {
+    /// The file, for a runtime that wants to map it itself.
+    pub fn path(&self) -> &Path {
+        &self.0.path
+    }
+
+    /// How many bytes: never 0.
+    #[expect(clippy::len_without_is_empty, reason = "weights are never empty")]
+    pub fn len(&self) -> usize {
+        self.as_ref().len()
+    }
+
+    /// The weights bytes that data shard `shard` holds, without padding: empty for a row that is padding only. `None`
+    /// for a parity shard and for an index past the last shard.
+    pub fn shard(&self, shard: u32) -> Option<&[u8]> {
+        let manifest = &self.0.manifest;
+        manifest.shards().get(shard as usize)?;
+        let range = manifest.weights_range(shard)?;
+        self.as_ref().get(usize::try_from(range.start).ok()?..usize::try_from(range.end).ok()?)
+    }
+
+    /// Reads the weights as a safetensors file; tensors borrow from the map.
+    ///
+    /// # Errors
+    /// When they are not one.
+    pub fn safetensors(&self) -> Result<SafeTensors<'_>, SafeTensorError> {
+        SafeTensors::deserialize(self.as_ref())
+    }
+}
+
+impl AsRef<[u8]> for Weights {
+    fn as_ref(&self) -> &[u8] {
+        self.0.map.as_ref()
+    }
+}
+
+impl fmt::Debug for Weights {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Weights").field("path", &self.0.path).field("len", &self.len()).finish()
+    }
+}
+
+/// The bytes of one blob that is held on disk, read by position. Reading never moves a cursor, so that any number of
+/// threads may read at once.
+#[derive(Debug)]
+pub struct Held {
+    bytes: Stored,
+    /// Where in the file the blob begins.
+    start: u64,
+    /// How much of it is in the file; the rest is zeros.
+    stored_bytes: u64,
+    size_bytes: u64,
+}
+
+#[derive(Debug)]
+enum Stored {
+    Weights(Weights),
+    File(File),
+}
+
+impl Held {
+    /// All of a file.
+    pub(super) fn file(file: File) -> io::Result<Self> {
+        let size_bytes = file.metadata()?.len();
+        Ok(Self { bytes: Stored::File(file), start: 0, stored_bytes: size_bytes, size_bytes })
+    }
+
+    /// How long the blob is, padding included.
+    pub fn size_bytes(&self) -> u64 {
+        self.size_bytes
+    }
+
+    /// Fills `buffer` with the blob's bytes from `offset` on; padding is produced.
+    ///
+    /// # Errors
+    /// [`io::ErrorKind::UnexpectedEof`] when the blob has fewer bytes, and whatever the disk says.
+    pub fn read_at(&self, offset: u64, buffer: &mut [u8]) -> io::Result<()> {
+        let end = offset.checked_add(buffer.len() as u64).filter(|end| *end <= self.size_bytes);
+        end.ok_or(io::ErrorKind::UnexpectedEof)?;
+        let stored = self.stored_bytes.saturating_sub(offset);
+        let stored = usize::try_from(stored).unwrap_or(usize::MAX).min(buffer.len());
+        let (stored, padding) = buffer.split_at_mut(stored);
+        padding.fill(0);
+        let file = match &self.bytes {
+            Stored::File(file) => file,
+            Stored::Weights(weights) => &weights.0.file,
+        };
+        file.read_exact_at(stored, self.start + offset)
+    }
+}

@@ -1,0 +1,306 @@
+//! A model that is being filled.
+
+use std::collections::HashMap;
+use std::fs::{self, File};
+use std::io;
+use std::os::unix::fs::FileExt as _;
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
+
+use manifest::piece_index::PieceIndex;
+use manifest::{ByteRange, Geometry, Manifest};
+
+use super::journal::{Journal, Record};
+use super::layout::{JOURNAL, PARITY, PIECES, WEIGHTS};
+use super::progress::{self, Claim, Progress};
+use super::{Cache, CacheError, FillLock, Model, atomic, model, stamp};
+use crate::mmap::Map;
+
+/// What an earlier run left of a model.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Resumed {
+    /// The pieces that were recorded, as (shard, piece); of shards with the same digest, the first stands for all.
+    pub pieces: Vec<(u32, u32)>,
+    /// Whether they were all verified in this boot of the machine. If not, each is hashed again and then recorded
+    /// again before it is used: a power cut may have lost it.
+    pub trusted: bool,
+}
+
+/// A model that is being filled: its weights file, its parity files, and the journal of what is verified in them.
+///
+/// Data shards are written straight to their place in the weights. Shards with the same digest are written together
+/// and count as one. All methods may be called from several threads; writing the same piece twice at once is harmless,
+/// because both writers verified what they write.
+#[derive(Debug)]
+pub struct Partial {
+    cache: Cache,
+    geometry: Geometry,
+    dir: PathBuf,
+    weights: File,
+    parity: Mutex<HashMap<u32, Arc<File>>>,
+    journal: Mutex<(Journal, Progress)>,
+    index: OnceLock<Arc<PieceIndex<Map>>>,
+    /// Last, so that it is given back after everything else is closed.
+    lock: FillLock,
+}
+
+impl Partial {
+    pub(super) fn open(cache: Cache, lock: FillLock, manifest: Arc<Manifest>) -> Result<Self, CacheError> {
+        let dir = cache.layout().partial(lock.digest());
+        atomic::create_dir(&dir.join(PARITY))?;
+        let geometry = Geometry::new(manifest);
+        let mut progress = Progress::new(&geometry, cache.boot());
+        let journal = dir.join(JOURNAL);
+        let mut journal = Journal::open(&journal, lock.digest(), |record| progress.apply(&geometry, record))?;
+        let total_bytes = geometry.manifest().total_size_bytes();
+        let (weights, weights_were_there) = open_sized(&dir.join(WEIGHTS), total_bytes)?;
+        let mut notes = Vec::new();
+        for shard in progress::first_shards(&geometry) {
+            let there = if is_data(&geometry, shard) {
+                weights_were_there
+            } else {
+                parity_path(&dir, shard).exists()
+            };
+            if !there && progress.any(&geometry, shard) {
+                notes.push(Record::Forget(shard));
+            }
+        }
+        if !progress.is_this_boot() {
+            notes.push(Record::Boot(cache.boot()));
+        }
+        journal.append(notes.iter().copied())?;
+        notes.into_iter().for_each(|record| progress.apply(&geometry, record));
+        let journal = Mutex::new((journal, progress));
+        let (parity, index) = (Mutex::default(), OnceLock::new());
+        Ok(Self { cache, geometry, dir, weights, parity, journal, index, lock })
+    }
+
+    /// What it is a part of.
+    pub fn manifest(&self) -> &Arc<Manifest> {
+        self.geometry.manifest()
+    }
+
+    /// What earlier runs, and this one, have recorded.
+    pub fn resumed(&self) -> Resumed {
+        let (_, progress) = &*self.journal();
+        let pieces: Vec<_> = progress.pieces(&self.geometry, Claim::Claimed).collect();
+        let trusted = progress.pieces(&self.geometry, Claim::Verified).count() == pieces.len();
+        Resumed { pieces, trusted }
+    }
+
+    /// Keeps the piece index blob, after checking that it is the one the manifest names.
+    ///
+    /// # Errors
+    /// [`CacheError::Index`] when it is not.
+    pub fn store_index(&self, blob: &[u8]) -> Result<(), CacheError> {
+        let digest = *self.lock.digest();
+        PieceIndex::parse(blob, self.manifest()).map_err(|source| CacheError::Index { digest, source })?;
+        atomic::write(&self.dir.join(PIECES), blob, 0o444)
+    }
+
+    /// The piece index, mapped; `None` when it is not there yet, or the manifest has none. A bad file is removed.
+    ///
+    /// # Errors
+    /// When the file cannot be read or mapped.
+    pub fn index(&self) -> Result<Option<Arc<PieceIndex<Map>>>, CacheError> {
+        if let Some(index) = self.index.get() {
+            return Ok(Some(Arc::clone(index)));
+        }
+        let path = self.dir.join(PIECES);
+        match model::open_index(&path, self.lock.digest(), self.manifest()) {
+            Ok(Some(index)) => Ok(Some(Arc::clone(self.index.get_or_init(|| Arc::new(index))))),
+            Ok(None) => Ok(None),
+            Err(CacheError::Index { source, .. }) => {
+                tracing::warn!(path = %path.display(), error = %source, "removing a bad piece index");
+                fs::remove_file(&path).map_err(|source| CacheError::io("remove", &path, source))?;
+                Ok(None)
+            }
+            Err(error) => Err(error),
+        }
+    }
+
+    /// Writes a verified piece in place, and to every data shard with the same digest. Padding is not stored.
+    ///
+    /// # Errors
+    /// [`CacheError::OutOfBounds`] when there is no such piece, [`CacheError::WrongLength`] when `bytes` is not as
+    /// long as it, [`CacheError::DiskFull`], [`CacheError::Io`].
+    pub fn write_piece(&self, shard: u32, piece: u32, bytes: &[u8]) -> Result<(), CacheError> {
+        let range = self.piece_range(shard, piece)?;
+        check_length(shard, range, bytes)?;
+        let first = self.geometry.canonical(shard);
+        if !is_data(&self.geometry, first) {
+            let file = self.parity_file(first, true)?;
+            let written = file.write_all_at(bytes, range.start);
+            return written.map_err(|source| CacheError::io("write", &parity_path(&self.dir, first), source));
+        }
+        for twin in self.geometry.same(first).filter(|shard| is_data(&self.geometry, *shard)) {
+            let (stored, at) = self.stored(twin, range);
+            let written = self.weights.write_all_at(&bytes[..stored], at);
+            written.map_err(|source| CacheError::io("write", &self.dir.join(WEIGHTS), source))?;
+        }
+        Ok(())
+    }
+
+    /// Fills `buffer` with `range` of a shard, as far as it was written: what was not is arbitrary. Padding reads as
+    /// zeros.
+    ///
+    /// # Errors
+    /// [`CacheError::OutOfBounds`], [`CacheError::WrongLength`] when `buffer` is not as long as the range,
+    /// [`CacheError::Io`].
+    pub fn read(&self, shard: u32, range: ByteRange, buffer: &mut [u8]) -> Result<(), CacheError> {
+        let size_bytes = self.manifest().shards().get(shard as usize).map_or(0, |shard| shard.size_bytes);
+        if range.end > size_bytes {
+            return Err(CacheError::OutOfBounds { shard, range, size_bytes });
+        }
+        check_length(shard, range, buffer)?;
+        let first = self.geometry.canonical(shard);
+        if !is_data(&self.geometry, first) {
+            let file = self.parity_file(first, false)?;
+            let read = file.read_exact_at(buffer, range.start);
+            return read.map_err(|source| CacheError::io("read", &parity_path(&self.dir, first), source));
+        }
+        let (stored, at) = self.stored(first, range);
+        let (stored, padding) = buffer.split_at_mut(stored);
+        padding.fill(0);
+        let read = self.weights.read_exact_at(stored, at);
+        read.map_err(|source| CacheError::io("read", &self.dir.join(WEIGHTS), source))
+    }
+
+    /// Records pieces as verified, after they were written: from here on they survive a `kill -9`.
+    ///
+    /// # Errors
+    /// [`CacheError::OutOfBounds`] when there is no such piece, [`CacheError::DiskFull`], [`CacheError::Io`].
+    pub fn record(&self, pieces: &[(u32, u32)]) -> Result<(), CacheError> {
+        for (shard, piece) in pieces {
+            self.piece_range(*shard, *piece)?;
+        }
+        let (journal, progress) = &mut *self.journal();
+        let fresh =
+            |(shard, piece): &&(u32, u32)| progress.claim(&self.geometry, *shard, *piece) < Claim::Verified;
+        let records: Vec<_> =
+            pieces.iter().filter(fresh).map(|(shard, piece)| Record::Piece(*shard, *piece)).collect();
+        journal.append(records.iter().copied())?;
+        records.into_iter().for_each(|record| progress.apply(&self.geometry, record));
+        Ok(())
+    }
+
+    /// Voids what was recorded about a shard, and about those with the same digest: it was found bad as a whole.
+    ///
+    /// # Errors
+    /// [`CacheError::DiskFull`], [`CacheError::Io`].
+    pub fn forget(&self, shard: u32) -> Result<(), CacheError> {
+        let (journal, progress) = &mut *self.journal();
+        journal.append([Record::Forget(shard)])?;
+        progress.apply(&self.geometry, Record::Forget(shard));
+        Ok(())
+    }
+
+    /// Makes a finished model of it: durable, read-only, stamped, and under its final name, all or nothing. Parity
+    /// shards that are not wanted, or not complete, are dropped.
+    ///
+    /// When another process was first, what that one left is checked, and is the result.
+    ///
+    /// # Errors
+    /// [`CacheError::Incomplete`] unless every piece of every data shard was recorded in this boot, but for rows that
+    /// are padding only; [`CacheError::DiskFull`], [`CacheError::Io`]; [`CacheError::Corrupt`] when what another
+    /// process left is bad.
+    pub fn finish(self, keep_parity: bool) -> Result<Model, CacheError> {
+        self.check_complete()?;
+        for shard in self.parity_stored()? {
+            let complete = self.journal().1.first_below(&self.geometry, shard, Claim::Verified).is_none();
+            if keep_parity && complete {
+                continue;
+            }
+            self.forget(shard)?;
+            let path = parity_path(&self.dir, shard);
+            fs::remove_file(&path).map_err(|source| CacheError::io("remove", &path, source))?;
+        }
+        let manifest = Arc::clone(self.manifest());
+        self.cache.install(&self.dir, &self.lock, manifest)
+    }
+
+    fn check_complete(&self) -> Result<(), CacheError> {
+        let (_, progress) = &*self.journal();
+        for shard in progress::first_shards(&self.geometry) {
+            let held = self.manifest().weights_range(shard);
+            if held.is_none_or(|held| held.is_empty()) {
+                continue;
+            }
+            if let Some(piece) = progress.first_below(&self.geometry, shard, Claim::Verified) {
+                return Err(CacheError::Incomplete { digest: *self.lock.digest(), shard, piece });
+            }
+        }
+        Ok(())
+    }
+
+    fn parity_stored(&self) -> Result<Vec<u32>, CacheError> {
+        let kept = stamp::parity_kept(&self.dir)?;
+        Ok(kept.into_iter().filter(|shard| progress::exists(&self.geometry, *shard, 0)).collect())
+    }
+
+    fn piece_range(&self, shard: u32, piece: u32) -> Result<ByteRange, CacheError> {
+        let manifest = self.manifest();
+        if progress::exists(&self.geometry, shard, piece) {
+            return Ok(manifest.piece_range(shard, piece));
+        }
+        let size_bytes = manifest.shards().get(shard as usize).map_or(0, |shard| shard.size_bytes);
+        let start = u64::from(piece) * u64::from(manifest.piece_size_bytes());
+        let range = ByteRange::new(start, start + u64::from(manifest.piece_size_bytes()));
+        Err(CacheError::OutOfBounds { shard, range, size_bytes })
+    }
+
+    /// How many bytes of `range` of a data shard are stored, and where in the weights they begin.
+    fn stored(&self, shard: u32, range: ByteRange) -> (usize, u64) {
+        let Some(held) = self.manifest().weights_range(shard) else { return (0, 0) };
+        let at = (held.start + range.start).min(held.end);
+        let bytes = (held.end - at).min(range.len());
+        // A range is as long as a buffer that is in memory, so this never saturates.
+        (usize::try_from(bytes).unwrap_or(usize::MAX), at)
+    }
+
+    fn parity_file(&self, shard: u32, create: bool) -> Result<Arc<File>, CacheError> {
+        let mut files = self.parity.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(file) = files.get(&shard) {
+            return Ok(Arc::clone(file));
+        }
+        let path = parity_path(&self.dir, shard);
+        if !create && !path.exists() {
+            return Err(CacheError::io("read", &path, io::ErrorKind::NotFound.into()));
+        }
+        let (file, _) = open_sized(&path, self.manifest().row_size_bytes())?;
+        let file = Arc::new(file);
+        files.insert(shard, Arc::clone(&file));
+        Ok(file)
+    }
+
+    fn journal(&self) -> MutexGuard<'_, (Journal, Progress)> {
+        self.journal.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// Opens a file for reading and writing and makes it `size_bytes` long. The second value says whether it was there
+/// with that size already.
+fn open_sized(path: &Path, size_bytes: u64) -> Result<(File, bool), CacheError> {
+    let file = File::options().read(true).write(true).create(true).truncate(false).open(path);
+    let file = file.map_err(|source| CacheError::io("open", path, source))?;
+    let found = file.metadata().map_err(|source| CacheError::io("inspect", path, source))?.len();
+    if found != size_bytes {
+        atomic::allocate(&file, path, size_bytes)?;
+    }
+    Ok((file, found == size_bytes))
+}
+
+fn is_data(geometry: &Geometry, shard: u32) -> bool {
+    shard < geometry.manifest().data_shard_count()
+}
+
+fn parity_path(dir: &Path, shard: u32) -> PathBuf {
+    dir.join(PARITY).join(shard.to_string())
+}
+
+fn check_length(shard: u32, range: ByteRange, bytes: &[u8]) -> Result<(), CacheError> {
+    if bytes.len() as u64 == range.len() {
+        return Ok(());
+    }
+    Err(CacheError::WrongLength { shard, range, found_bytes: bytes.len() })
+}

@@ -1,0 +1,110 @@
+//! Which pieces of a partial model are there, as its journal tells.
+
+use manifest::{Geometry, PieceId};
+
+use super::journal::{BootId, Record};
+
+/// How sure it is that a piece is on disk and right.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) enum Claim {
+    /// It is not there.
+    Missing,
+    /// It was verified in an earlier boot; a power cut may have lost it.
+    Claimed,
+    /// It was verified in this boot.
+    Verified,
+}
+
+/// The state of every piece. Shards with the same digest are one: they are written together, and counted under the
+/// first of them.
+#[derive(Debug)]
+pub(super) struct Progress {
+    claims: Vec<Claim>,
+    boot: BootId,
+    /// Whether the records that come now were written in this boot.
+    this_boot: bool,
+}
+
+impl Progress {
+    pub(super) fn new(geometry: &Geometry, boot: BootId) -> Self {
+        Self { claims: vec![Claim::Missing; geometry.piece_total() as usize], boot, this_boot: false }
+    }
+
+    /// Whether the journal's last boot record is this boot's.
+    pub(super) fn is_this_boot(&self) -> bool {
+        self.this_boot
+    }
+
+    /// Follows the journal. Records of pieces that the manifest does not have are not believed.
+    pub(super) fn apply(&mut self, geometry: &Geometry, record: Record) {
+        match record {
+            Record::Boot(boot) => self.this_boot = boot == self.boot,
+            Record::Piece(shard, piece) => {
+                let claim = if self.this_boot { Claim::Verified } else { Claim::Claimed };
+                if let Some(found) = self.claim_mut(geometry, shard, piece) {
+                    *found = (*found).max(claim);
+                }
+            }
+            Record::Forget(shard) => self.forget(geometry, shard),
+        }
+    }
+
+    pub(super) fn claim(&self, geometry: &Geometry, shard: u32, piece: u32) -> Claim {
+        self.claims[flat(geometry, shard, piece)]
+    }
+
+    /// The first piece of a shard that is less sure than `claim`.
+    pub(super) fn first_below(&self, geometry: &Geometry, shard: u32, claim: Claim) -> Option<u32> {
+        let mut pieces = 0..geometry.manifest().piece_count(shard);
+        pieces.find(|piece| self.claim(geometry, shard, *piece) < claim)
+    }
+
+    /// Whether anything is claimed of a shard.
+    pub(super) fn any(&self, geometry: &Geometry, shard: u32) -> bool {
+        let mut pieces = 0..geometry.manifest().piece_count(shard);
+        pieces.any(|piece| self.claim(geometry, shard, piece) > Claim::Missing)
+    }
+
+    /// The pieces that are at least as sure as `claim`, in order.
+    pub(super) fn pieces(&self, geometry: &Geometry, claim: Claim) -> impl Iterator<Item = (u32, u32)> {
+        first_shards(geometry)
+            .flat_map(|shard| (0..geometry.manifest().piece_count(shard)).map(move |piece| (shard, piece)))
+            .filter(move |(shard, piece)| self.claim(geometry, *shard, *piece) >= claim)
+    }
+
+    /// Bytes of the shards that are at least claimed.
+    pub(super) fn bytes(&self, geometry: &Geometry) -> u64 {
+        let pieces = self.pieces(geometry, Claim::Claimed);
+        pieces.map(|(shard, piece)| geometry.piece_bytes(PieceId { shard, piece })).sum()
+    }
+
+    fn claim_mut(&mut self, geometry: &Geometry, shard: u32, piece: u32) -> Option<&mut Claim> {
+        if !exists(geometry, shard, piece) {
+            return None;
+        }
+        self.claims.get_mut(flat(geometry, shard, piece))
+    }
+
+    fn forget(&mut self, geometry: &Geometry, shard: u32) {
+        let pieces = if exists(geometry, shard, 0) { geometry.manifest().piece_count(shard) } else { 0 };
+        for piece in 0..pieces {
+            self.claims[flat(geometry, shard, piece)] = Claim::Missing;
+        }
+    }
+}
+
+/// Whether the manifest has such a piece.
+pub(super) fn exists(geometry: &Geometry, shard: u32, piece: u32) -> bool {
+    let manifest = geometry.manifest();
+    (shard as usize) < manifest.shards().len() && piece < manifest.piece_count(shard)
+}
+
+fn flat(geometry: &Geometry, shard: u32, piece: u32) -> usize {
+    geometry.flat(PieceId { shard: geometry.canonical(shard), piece })
+}
+
+/// The shards that are the first with their digest, in order.
+pub(super) fn first_shards(geometry: &Geometry) -> impl Iterator<Item = u32> {
+    let shards = (0..).zip(geometry.manifest().shards()).map(|(shard, _)| shard);
+    shards.filter(|shard| geometry.canonical(*shard) == *shard)
+}

@@ -1,0 +1,361 @@
+//! Publishing: from a file, or one file per layer, to a finished model in the cache and the digest of its manifest.
+//!
+//! Memory is bounded by 48 MiB of buffers, whatever the model's size and geometry, and the piece index: 64 bytes for
+//! each piece while it is put together. Where the rows are the shards, the source is read once; where layers straddle
+//! rows, the copy that was made of it is read again.
+
+mod error;
+mod layers;
+mod pipeline;
+mod rows;
+mod source;
+
+use std::collections::HashSet;
+use std::fs::{self, File};
+use std::os::unix::fs::FileExt as _;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use manifest::piece_index::encode_index;
+use manifest::{
+    Codec, Digest, MAX_PIECE_BYTES, MAX_PIECES, MAX_ROWS, MAX_SHARDS, MODEL_KINDS, Manifest, Pieces, Shard,
+    TRANSFER_PIECE_BYTES,
+};
+
+pub use error::PublishError;
+
+use crate::cache::layout::{PARITY, PIECES, WEIGHTS};
+use crate::cache::{Cache, CacheError, Model, Staging, allocate};
+use rows::Job;
+use source::Source;
+
+/// Smaller pieces cost more in requests, and in index, than they save.
+const MIN_PIECE_BYTES: u32 = 16 << 10;
+
+/// The chaining values of one shard.
+type Values = Vec<[u8; 32]>;
+/// Fills a buffer with weights from an offset on.
+type ReadAt<'a> = dyn Fn(u64, &mut [u8]) -> Result<(), PublishError> + Sync + 'a;
+
+/// What is published.
+#[derive(Debug, Clone)]
+pub enum Input {
+    /// One file of weights, cut into `data` shards of equal size.
+    File(PathBuf),
+    /// One file per layer, each a data shard; in this order they are the weights.
+    Layers(Vec<PathBuf>),
+}
+
+/// How it is published.
+#[derive(Debug, Clone)]
+pub struct Options {
+    /// One of [`MODEL_KINDS`].
+    pub model_kind: String,
+    /// Number of rows: with one input file, of data shards. From 1 on.
+    pub data: u32,
+    /// Number of parity shards, 0 for none. At most 256 together with the rows.
+    pub parity: u32,
+    /// How parity is made.
+    pub codec: Codec,
+    /// Size of the pieces, a multiple of 64 from 16 KiB to 4 MiB; `None` leaves out the piece index.
+    pub piece_size_bytes: Option<u32>,
+}
+
+impl Default for Options {
+    /// Reed-Solomon 10 + 4, pieces of 1 MiB.
+    fn default() -> Self {
+        Self {
+            model_kind: MODEL_KINDS[0].to_owned(),
+            data: 10,
+            parity: 4,
+            codec: Codec::Rs,
+            piece_size_bytes: Some(TRANSFER_PIECE_BYTES),
+        }
+    }
+}
+
+/// What was published.
+#[derive(Debug)]
+pub struct Published {
+    /// Digest of the manifest: what is written on chain.
+    pub digest: Digest,
+    /// The manifest.
+    pub manifest: Arc<Manifest>,
+    /// What whoever publishes should know, one sentence each.
+    pub warnings: Vec<String>,
+    /// The finished model, with its parity.
+    pub model: Model,
+}
+
+/// Encodes a model and stores it in the cache, with parity and piece index. Blocks, and uses a few threads.
+///
+/// Publishing what is in the cache already leaves the finished model as it is, and adds the parity shards and the
+/// piece index where they are missing. Publishing that is killed leaves nothing that is trusted.
+///
+/// `progress` is told how many bytes of how many are done.
+///
+/// # Errors
+/// - Before anything is read: [`PublishError::UnknownModelKind`], [`PublishError::BadGeometry`],
+///   [`PublishError::BadPieceSize`], [`PublishError::TooMany`], [`PublishError::NoLayers`], [`PublishError::Empty`],
+///   [`PublishError::NotAFile`].
+/// - [`PublishError::Changed`]: the source was written to meanwhile.
+/// - [`PublishError::Read`], [`PublishError::Cache`]: the disk.
+pub fn publish(
+    cache: &Cache,
+    input: &Input,
+    options: &Options,
+    progress: &(dyn Fn(u64, u64) + Sync),
+) -> Result<Published, PublishError> {
+    let plan = Plan::new(input, options)?;
+    let staging = cache.staging()?;
+    let shards = plan.encode(&staging, progress)?;
+    for source in &plan.sources {
+        source.check_unchanged()?;
+    }
+    let manifest = plan.store(&staging, shards)?;
+    let (digest, manifest) = cache.store_manifest(&manifest.to_json())?;
+    let lock = cache.lock_fill(&digest)?;
+    let model = match cache.model(&digest)? {
+        Some(model) => cache.complete(model, staging.path())?,
+        None => cache.install(staging.path(), &lock, Arc::clone(&manifest))?,
+    };
+    cache.discard_partial(&lock)?;
+    Ok(Published { digest, warnings: plan.warnings(), manifest, model })
+}
+
+/// A checked input.
+struct Plan<'a> {
+    options: &'a Options,
+    sources: Vec<Source>,
+    is_layers: bool,
+    total_bytes: u64,
+    row_bytes: u64,
+}
+
+impl<'a> Plan<'a> {
+    fn new(input: &Input, options: &'a Options) -> Result<Self, PublishError> {
+        check_options(options)?;
+        let (paths, is_layers) = match input {
+            Input::File(path) => (std::slice::from_ref(path), false),
+            Input::Layers(paths) => (paths.as_slice(), true),
+        };
+        let shards = if is_layers { paths.len() } else { options.data as usize } + options.parity as usize;
+        check_count("shards", shards as u64, MAX_SHARDS as u64, "merge some layers")?;
+        if paths.is_empty() {
+            return Err(PublishError::NoLayers);
+        }
+        let sources = paths.iter().map(|path| Source::open(path)).collect::<Result<Vec<_>, _>>()?;
+        let total_bytes = sources.iter().map(|source| source.size_bytes).sum::<u64>();
+        let row_bytes = total_bytes.div_ceil(u64::from(options.data));
+        let plan = Self { options, sources, is_layers, total_bytes, row_bytes };
+        let piece_bytes = u64::from(plan.piece_size_bytes());
+        let pieces = |size_bytes: u64| size_bytes.div_ceil(piece_bytes);
+        let data_pieces = if is_layers {
+            plan.sources.iter().map(|source| pieces(source.size_bytes)).sum()
+        } else {
+            pieces(row_bytes) * u64::from(options.data)
+        };
+        let found = data_pieces + pieces(row_bytes) * u64::from(options.parity);
+        check_count("pieces", found, MAX_PIECES, "use larger pieces")?;
+        Ok(plan)
+    }
+
+    fn piece_size_bytes(&self) -> u32 {
+        self.options.piece_size_bytes.unwrap_or(TRANSFER_PIECE_BYTES)
+    }
+
+    fn data_shards(&self) -> usize {
+        if self.is_layers { self.sources.len() } else { self.options.data as usize }
+    }
+
+    /// How many parity shards are made. A copy of a row that is a shard is not: it is that shard.
+    fn encoded_parity(&self) -> u32 {
+        match (self.options.codec, self.is_layers) {
+            (Codec::Rs, _) => self.options.parity,
+            (Codec::Replica, true) => self.options.parity.min(self.options.data),
+            (Codec::Replica, false) => 0,
+        }
+    }
+
+    /// Writes weights and parity, and gives the digests and chaining values of all shards.
+    fn encode(
+        &self,
+        staging: &Staging,
+        progress: &(dyn Fn(u64, u64) + Sync),
+    ) -> Result<Vec<(Digest, Values)>, PublishError> {
+        let path = staging.path().join(WEIGHTS);
+        let file = create(&path)?;
+        let weights = (&file, path.as_path());
+        let parity_files = self.create_parity(staging)?;
+        let mut shards = match self.sources.as_slice() {
+            [source] if !self.is_layers => self.encode_file(source, weights, &parity_files, progress)?,
+            _ => self.encode_layers(weights, &parity_files, progress)?,
+        };
+        if self.options.codec == Codec::Replica {
+            let first_row = if self.is_layers { self.data_shards() } else { 0 };
+            for copy in self.encoded_parity()..self.options.parity {
+                shards.push(shards[first_row + (copy % self.options.data) as usize].clone());
+            }
+        }
+        Ok(shards)
+    }
+
+    /// One pass: the rows are the shards.
+    fn encode_file(
+        &self,
+        source: &Source,
+        weights: (&File, &Path),
+        parity_files: &[(File, PathBuf)],
+        progress: &(dyn Fn(u64, u64) + Sync),
+    ) -> Result<Vec<(Digest, Values)>, PublishError> {
+        let progress = |done| progress(done, self.total_bytes);
+        if rustix::fs::ioctl_ficlone(weights.0, &source.file).is_ok() {
+            source.check_unchanged()?;
+            let read = |offset, buffer: &mut [u8]| read_copy(weights, offset, buffer);
+            return self.job(&read, parity_files).run(&progress);
+        }
+        allocate(weights.0, weights.1, self.total_bytes)?;
+        let read = |offset, buffer: &mut [u8]| source.read_at(offset, buffer);
+        Job { weights: Some(weights), ..self.job(&read, parity_files) }.run(&progress)
+    }
+
+    /// Two passes, unless there is no parity: layers straddle rows.
+    fn encode_layers(
+        &self,
+        weights: (&File, &Path),
+        parity_files: &[(File, PathBuf)],
+        progress: &(dyn Fn(u64, u64) + Sync),
+    ) -> Result<Vec<(Digest, Values)>, PublishError> {
+        let passes = if parity_files.is_empty() { 1 } else { 2 };
+        let total_bytes = passes * self.total_bytes;
+        allocate(weights.0, weights.1, self.total_bytes)?;
+        let copied = |done| progress(done, total_bytes);
+        let mut shards = layers::copy(&self.sources, weights, self.piece_size_bytes(), &copied)?;
+        if !parity_files.is_empty() {
+            let read = |offset, buffer: &mut [u8]| read_copy(weights, offset, buffer);
+            let encoded = |done| progress(self.total_bytes + done, total_bytes);
+            let job = Job { hash_rows: false, ..self.job(&read, parity_files) };
+            shards.extend(job.run(&encoded)?);
+        }
+        Ok(shards)
+    }
+
+    fn job<'j>(&'j self, read: &'j ReadAt<'j>, parity_files: &'j [(File, PathBuf)]) -> Job<'j> {
+        Job {
+            data: self.options.data as usize,
+            codec: self.options.codec,
+            total_bytes: self.total_bytes,
+            row_bytes: self.row_bytes,
+            piece_size_bytes: self.piece_size_bytes(),
+            hash_rows: true,
+            read,
+            weights: None,
+            parity_files,
+        }
+    }
+
+    fn create_parity(&self, staging: &Staging) -> Result<Vec<(File, PathBuf)>, PublishError> {
+        let indices = (self.data_shards()..).take(self.encoded_parity() as usize);
+        let created = indices.map(|index| {
+            let path = staging.path().join(PARITY).join(index.to_string());
+            let file = create(&path)?;
+            allocate(&file, &path, self.row_bytes)?;
+            Ok((file, path))
+        });
+        created.collect()
+    }
+
+    /// Writes the piece index and makes the manifest.
+    fn store(&self, staging: &Staging, encoded: Vec<(Digest, Values)>) -> Result<Manifest, PublishError> {
+        let data_shards = self.data_shards();
+        let (digests, values): (Vec<Digest>, Vec<Values>) = encoded.into_iter().unzip();
+        let size_of = |index: usize| {
+            let layer = self.sources.get(index).filter(|_| self.is_layers);
+            layer.map_or(self.row_bytes, |layer| layer.size_bytes)
+        };
+        let shard = |(index, digest): (usize, &Digest)| Shard {
+            digest: *digest,
+            size_bytes: size_of(index),
+            is_parity: index >= data_shards,
+        };
+        let shards = digests.iter().enumerate().map(shard).collect();
+        // What equals an earlier shard is served from there.
+        let mut seen = HashSet::new();
+        for (index, digest) in digests.iter().enumerate() {
+            let is_copy = !seen.insert(digest);
+            let path = staging.path().join(PARITY).join(index.to_string());
+            if is_copy && index >= data_shards && path.exists() {
+                fs::remove_file(&path).map_err(|source| CacheError::io("remove", &path, source))?;
+            }
+        }
+        let pieces = match self.options.piece_size_bytes {
+            Some(size_bytes) => {
+                let blob = encode_index(size_bytes, &values);
+                staging.write(PIECES, &blob)?;
+                Some(Pieces { size_bytes, index: Digest::of(&blob) })
+            }
+            None => None,
+        };
+        let Options { model_kind, data, parity, codec, .. } = self.options;
+        let kind = model_kind.clone();
+        Ok(Manifest::new(kind, self.total_bytes, shards, *data, *parity, *codec, pieces)?)
+    }
+
+    fn warnings(&self) -> Vec<String> {
+        let Options { data, parity, codec, .. } = *self.options;
+        let mut warnings = Vec::new();
+        if parity == 0 {
+            return warnings;
+        }
+        if codec == Codec::Replica && parity < data {
+            warnings.push(format!(
+                "{parity} copies of {data} rows: the rows from {parity} on have none and cannot be rebuilt"
+            ));
+        }
+        let rebuildable_bytes = u64::from(parity) * self.row_bytes;
+        let too_long = |source: &&Source| codec == Codec::Rs && source.size_bytes > rebuildable_bytes;
+        for layer in self.sources.iter().filter(too_long).filter(|_| self.is_layers) {
+            warnings.push(format!(
+                "layer {} has {} bytes, more than parity can rebuild ({rebuildable_bytes}): when nobody holds it, \
+                 it is lost",
+                layer.path().display(),
+                layer.size_bytes,
+            ));
+        }
+        warnings
+    }
+}
+
+fn check_options(options: &Options) -> Result<(), PublishError> {
+    let Options { model_kind, data, parity, piece_size_bytes, .. } = options;
+    if !MODEL_KINDS.contains(&model_kind.as_str()) {
+        return Err(PublishError::UnknownModelKind { found: model_kind.clone() });
+    }
+    if *data == 0 || data.checked_add(*parity).is_none_or(|rows| rows > MAX_ROWS) {
+        return Err(PublishError::BadGeometry { data: *data, parity: *parity, max: MAX_ROWS });
+    }
+    match *piece_size_bytes {
+        Some(bytes) if !(MIN_PIECE_BYTES..=MAX_PIECE_BYTES).contains(&bytes) || !bytes.is_multiple_of(64) => {
+            let (min_bytes, max_bytes) = (MIN_PIECE_BYTES, MAX_PIECE_BYTES);
+            Err(PublishError::BadPieceSize { found_bytes: bytes, min_bytes, max_bytes })
+        }
+        _ => Ok(()),
+    }
+}
+
+fn check_count(what: &'static str, found: u64, max: u64, hint: &'static str) -> Result<(), PublishError> {
+    if found > max { Err(PublishError::TooMany { what, found, max, hint }) } else { Ok(()) }
+}
+
+fn create(path: &Path) -> Result<File, CacheError> {
+    let file = File::options().read(true).write(true).create_new(true).open(path);
+    file.map_err(|source| CacheError::io("create", path, source))
+}
+
+fn read_copy((file, path): (&File, &Path), offset: u64, buffer: &mut [u8]) -> Result<(), PublishError> {
+    let read = file.read_exact_at(buffer, offset);
+    read.map_err(|source| CacheError::io("read", path, source).into())
+}
+
+#[cfg(test)]
+pub(crate) mod tests;

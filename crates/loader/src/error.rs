@@ -1,0 +1,129 @@
+//! Why a model could not be loaded.
+
+use std::fmt;
+
+use manifest::{Blame, Digest, IndexError, ManifestError};
+
+use crate::cache::CacheError;
+use crate::observer::SourceReport;
+use crate::plan::ShardState;
+
+/// Why a model could not be loaded.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum LoadError {
+    /// The blob with the digest is not a manifest: whoever published it is at fault.
+    #[error("blob {digest} is not a valid manifest")]
+    NotAManifest {
+        /// Its digest.
+        digest: Digest,
+        /// What is wrong.
+        #[source]
+        source: ManifestError,
+    },
+    /// The piece index has its digest but does not fit the manifest.
+    #[error("the piece index of manifest {digest} is not valid")]
+    BadIndex {
+        /// The manifest.
+        digest: Digest,
+        /// What is wrong.
+        #[source]
+        source: IndexError,
+    },
+    /// The bytes after the end of the weights are not zero, though they have their digest.
+    #[error("shard {shard} of manifest {digest} has padding that is not zero")]
+    DirtyPadding {
+        /// The manifest.
+        digest: Digest,
+        /// The shard.
+        shard: u32,
+    },
+    /// No source gave the manifest.
+    #[error("no source has the manifest {digest}; asked: {}", Asked(.asked))]
+    ManifestUnavailable {
+        /// Its digest.
+        digest: Digest,
+        /// Who was asked, and what each said.
+        asked: Vec<SourceReport>,
+    },
+    /// Pieces are missing and no source can be asked for them.
+    #[error("missing {}, and no source has enough to rebuild them; asked: {}", Missing(.missing), Asked(.asked))]
+    Unavailable {
+        /// The manifest.
+        digest: Digest,
+        /// What is missing.
+        missing: Vec<ShardState>,
+        /// Who was asked, and what each said.
+        asked: Vec<SourceReport>,
+    },
+    /// The cache failed.
+    #[error(transparent)]
+    Cache(#[from] CacheError),
+    /// A thread could not be started, or ended unexpectedly.
+    #[error("a worker of the loader failed")]
+    Worker(#[source] std::io::Error),
+}
+
+impl LoadError {
+    /// Who is at fault. The peer stands for whoever published the model.
+    pub fn blame(&self) -> Blame {
+        match self {
+            Self::NotAManifest { .. } | Self::BadIndex { .. } | Self::DirtyPadding { .. } => Blame::Peer,
+            Self::ManifestUnavailable { .. } | Self::Unavailable { .. } => Blame::Network,
+            Self::Cache(error) => error.blame(),
+            Self::Worker(_) => Blame::Us,
+        }
+    }
+
+    /// Whether something has the right digest but is not valid: trying again cannot help.
+    pub fn is_integrity(&self) -> bool {
+        matches!(self, Self::NotAManifest { .. } | Self::BadIndex { .. } | Self::DirtyPadding { .. })
+    }
+}
+
+struct Missing<'a>(&'a [ShardState]);
+
+impl fmt::Display for Missing<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        const SHOWN: usize = 16;
+        for (position, state) in self.0.iter().take(SHOWN).enumerate() {
+            let separator = if position > 0 { ", " } else { "" };
+            write!(f, "{separator}shard {}", state.shard)?;
+            if state.missing_pieces < state.pieces {
+                write!(f, " ({} of {} pieces)", state.missing_pieces, state.pieces)?;
+            }
+        }
+        if self.0.len() > SHOWN {
+            write!(f, " and {} more", self.0.len() - SHOWN)?;
+        }
+        Ok(())
+    }
+}
+
+struct Asked<'a>(&'a [SourceReport]);
+
+impl fmt::Display for Asked<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        const SHOWN: usize = 16;
+        if self.0.is_empty() {
+            return f.write_str("nobody, no source is known");
+        }
+        for (position, report) in self.0.iter().take(SHOWN).enumerate() {
+            let separator = if position > 0 { "; " } else { "" };
+            write!(f, "{separator}{}", report.source)?;
+            if report.good_bytes > 0 {
+                write!(f, " sent {} right bytes", report.good_bytes)?;
+            }
+            if report.bad_bytes > 0 {
+                write!(f, " sent {} wrong bytes", report.bad_bytes)?;
+            }
+            if let Some(error) = &report.last_error {
+                write!(f, " ({error})")?;
+            }
+        }
+        if self.0.len() > SHOWN {
+            write!(f, "; and {} more", self.0.len() - SHOWN)?;
+        }
+        Ok(())
+    }
+}

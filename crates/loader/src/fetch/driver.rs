@@ -1,0 +1,241 @@
+//! Drives the planner: turns its actions into requests and jobs, and what comes of them into events.
+
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use manifest::{Digest, PieceId};
+use tokio::sync::mpsc;
+
+use super::buffers::{Buffers, PieceBuf};
+use super::requests::{Moved, Requests};
+use super::sources::Sources;
+use super::workers::{CheckJob, Done, Workers};
+use crate::error::LoadError;
+use crate::observer::{Event, Observer, Report};
+use crate::plan::{Checked, Failure, PlanAction, PlanEvent, Planner, RequestId, SourceKey};
+use crate::reconstruct::RebuildJob;
+use crate::source::{SourceError, SourceEvent};
+
+/// How often the sources' progress is looked at.
+const PROGRESS_INTERVAL: Duration = Duration::from_millis(50);
+
+pub(super) struct Driver<'a> {
+    pub(super) digest: Digest,
+    pub(super) planner: Planner,
+    pub(super) requests: Requests,
+    pub(super) workers: Workers,
+    pub(super) sources: &'a mut Sources,
+    pub(super) observer: &'a dyn Observer,
+    pub(super) report: &'a mut Report,
+    /// How long to go on when nothing can be asked of anybody.
+    pub(super) wait: Duration,
+}
+
+impl Driver<'_> {
+    /// Runs until all weights are there and verified.
+    pub(super) async fn run(
+        mut self,
+        events: &mut mpsc::Receiver<SourceEvent>,
+        moved: &mut mpsc::Receiver<Moved>,
+        done: &mut mpsc::Receiver<Done>,
+    ) -> Result<(), LoadError> {
+        let up: Vec<SourceKey> = self.sources.up().map(|(key, _)| key).collect();
+        for key in up {
+            self.on_up(key);
+        }
+        self.tell(PlanEvent::Connecting { pending: self.sources.connecting });
+        let mut stuck_since: Option<Instant> = None;
+        let mut next_progress = Instant::now();
+        loop {
+            let now = Instant::now();
+            if now >= next_progress {
+                next_progress = now + PROGRESS_INTERVAL;
+                for event in self.sources.progress() {
+                    self.planner.on_event(event, now);
+                }
+            }
+            while let Some(action) = self.planner.poll_action(Instant::now()) {
+                self.act(action);
+            }
+            if self.planner.is_done() {
+                return Ok(());
+            }
+            stuck_since = match stuck_since {
+                _ if !self.planner.is_stuck() || self.sources.connecting => None,
+                Some(since) if now >= since + self.wait => return Err(self.unavailable()),
+                since => since.or(Some(now)),
+            };
+            let wakeups = [self.planner.next_wakeup(now), stuck_since.map(|since| since + self.wait)];
+            let wakeup = wakeups.into_iter().flatten().chain([now + Duration::from_secs(1)]).min();
+            let wakeup = wakeup.unwrap_or(now).max(now + Duration::from_millis(1));
+            // Progress is only of interest while somebody owes bytes; then the planner wants to wake up soon as well.
+            tokio::select! {
+                Some(event) = events.recv() => self.on_source(event),
+                Some(moved) = moved.recv() => self.on_moved(moved),
+                Some(done) = done.recv() => self.on_done(done)?,
+                () = tokio::time::sleep_until(wakeup.into()) => {}
+            }
+        }
+    }
+
+    fn tell(&mut self, event: PlanEvent) {
+        self.planner.on_event(event, Instant::now());
+    }
+
+    fn act(&mut self, action: PlanAction) {
+        match action {
+            PlanAction::Request { request, source, shard, pieces } => match self.sources.get(source) {
+                Some(source) => self.requests.start(request, Arc::clone(source), shard, pieces),
+                None => self.tell(PlanEvent::Down { source }),
+            },
+            PlanAction::Cancel { request } => self.requests.cancel(request),
+            PlanAction::Rebuild { pieces } => {
+                let geometry = self.planner.geometry();
+                let job = RebuildJob::new(geometry, pieces, |piece| self.planner.is_good(piece));
+                self.workers.rebuild(job);
+            }
+            PlanAction::CheckShard { shard } => self.workers.check_shard(shard),
+        }
+    }
+
+    fn on_up(&mut self, key: SourceKey) {
+        let Some(source) = self.sources.get(key) else { return };
+        if source.serves_ranges() {
+            // It is asked once it has said what it holds.
+            self.requests.ask_holdings(key, Arc::clone(source));
+        } else {
+            self.tell(PlanEvent::Up { source: key, ranges: false });
+        }
+    }
+
+    fn on_source(&mut self, event: SourceEvent) {
+        let is_up = matches!(event, SourceEvent::Up(_));
+        match self.sources.on_event(event, self.observer) {
+            Some(key) if is_up => self.on_up(key),
+            Some(key) => self.tell(PlanEvent::Down { source: key }),
+            None => self.tell(PlanEvent::Connecting { pending: self.sources.connecting }),
+        }
+    }
+
+    fn on_moved(&mut self, moved: Moved) {
+        match moved {
+            Moved::Arrived { request, piece, buf } => self.on_arrived(request, piece, buf),
+            Moved::Ended { request, result } => {
+                self.requests.ended(request);
+                let failure = result.as_ref().err().map(SourceError::failure);
+                if let Err(error) = result {
+                    self.note_failure(request, &error);
+                }
+                self.tell(PlanEvent::Ended { request, failure });
+            }
+            Moved::Holdings { source, result } => match result {
+                Ok(shards) => {
+                    self.tell(PlanEvent::Up { source, ranges: true });
+                    self.tell(PlanEvent::Holds { source, shards });
+                }
+                Err(error) => self.note_error(source, &error),
+            },
+        }
+    }
+
+    fn on_arrived(&mut self, request: RequestId, piece: PieceId, buf: PieceBuf) {
+        let source = self.planner.source_of(request);
+        let bytes = buf.bytes.len() as u64;
+        if self.planner.arrived(request, piece, Instant::now()) {
+            let indexed = self.planner.is_indexed(piece.shard);
+            self.workers.check(CheckJob { piece, source, buf, indexed });
+            return;
+        }
+        self.report.wasted_bytes += bytes;
+        if let Some(report) = source.and_then(|source| self.sources.report_mut(source)) {
+            report.duplicate_bytes += bytes;
+        }
+    }
+
+    fn on_done(&mut self, done: Done) -> Result<(), LoadError> {
+        match done {
+            Done::Checked { piece, source, outcome } => {
+                self.count(piece, source, outcome);
+                self.tell(PlanEvent::Checked { piece, source, outcome });
+                let banned = source.and_then(|key| self.planner.source_state(key)).is_some_and(|s| s.banned);
+                if let Some(report) = source.and_then(|key| self.sources.report_mut(key)) {
+                    report.banned = banned;
+                }
+            }
+            Done::ShardChecked { shard, good } => {
+                if !good {
+                    self.observer.on_event(&Event::ShardWrong { shard });
+                    self.report.wasted_bytes +=
+                        self.planner.geometry().manifest().shards()[shard as usize].size_bytes;
+                }
+                self.tell(PlanEvent::ShardChecked { shard, good });
+            }
+            Done::DirtyPadding { shard } => {
+                return Err(LoadError::DirtyPadding { digest: self.digest, shard });
+            }
+            Done::Failed(error) => return Err(error.into()),
+        }
+        Ok(())
+    }
+
+    fn count(&mut self, piece: PieceId, source: Option<SourceKey>, outcome: Checked) {
+        let bytes = self.planner.geometry().piece_bytes(piece);
+        let bad = matches!(outcome, Checked::Bad { .. });
+        let Some(key) = source else {
+            if bad {
+                tracing::warn!(shard = piece.shard, piece = piece.piece, "rebuilt bytes are wrong");
+            } else {
+                self.report.rebuilt_bytes += bytes;
+                self.observer.on_event(&Event::PieceRebuilt { shard: piece.shard, bytes });
+            }
+            return;
+        };
+        let Some(report) = self.sources.report_mut(key) else { return };
+        if bad {
+            self.report.wasted_bytes += bytes;
+            report.bad_bytes += bytes;
+            report.last_error = Some(format!("sent wrong bytes for shard {}", piece.shard));
+            let shard = Some(piece.shard);
+            self.observer.on_event(&Event::WrongBytes { shard, source: &report.source, bytes });
+        } else {
+            self.report.fetched_bytes += bytes;
+            report.good_bytes += bytes;
+            let shard = piece.shard;
+            self.observer.on_event(&Event::PieceFetched { shard, bytes, source: &report.source });
+        }
+    }
+
+    fn note_failure(&mut self, request: RequestId, error: &SourceError) {
+        if let Some(source) = self.planner.source_of(request) {
+            self.note_error(source, error);
+            if let Some(report) = self.sources.report_mut(source) {
+                report.banned |= error.failure() == Failure::Misbehaved;
+            }
+        }
+    }
+
+    fn note_error(&mut self, source: SourceKey, error: &SourceError) {
+        let text = error.with_causes();
+        tracing::debug!(?source, error = text, "a source failed");
+        if let Some(report) = self.sources.report_mut(source) {
+            report.last_error = Some(text);
+        }
+    }
+
+    fn unavailable(&self) -> LoadError {
+        let mut asked = self.sources.reports();
+        for report in &mut asked {
+            let state = self.sources.find(&report.source).and_then(|key| self.planner.source_state(key));
+            if state.is_some_and(|state| state.stalled) && report.last_error.is_none() {
+                report.last_error = Some("stopped sending".into());
+            }
+        }
+        LoadError::Unavailable { digest: self.digest, missing: self.planner.missing_shards(), asked }
+    }
+}
+
+/// Buffers for so many bytes of pieces.
+pub(super) fn buffers(memory_bytes: u64, piece_bytes: u32) -> Buffers {
+    let count = (memory_bytes / u64::from(piece_bytes)).max(4);
+    Buffers::new(usize::try_from(count).unwrap_or(usize::MAX >> 4))
+}

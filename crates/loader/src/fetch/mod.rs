@@ -1,0 +1,264 @@
+//! Loading a model: from the cache, or piece by piece from sources.
+
+mod buffers;
+mod driver;
+mod requests;
+mod resume;
+mod small;
+mod sources;
+mod workers;
+
+use std::collections::HashMap;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use manifest::{Digest, Geometry, Manifest, PieceId};
+use tokio::sync::mpsc;
+
+use crate::cache::{Cache, CacheError, Model, Partial};
+use crate::error::LoadError;
+use crate::observer::{Event, Observer, Report};
+use crate::plan::{PlanConfig, Planner};
+use crate::source::SourceEvent;
+use driver::Driver;
+use requests::Requests;
+use small::{Found, Wanted};
+use sources::Sources;
+use workers::Workers;
+
+/// Largest manifest that is read.
+const MAX_MANIFEST_BYTES: u64 = 16 << 20;
+/// How long the piece index is looked for when no source has it, before shards are checked as a whole instead.
+const INDEX_WAIT: Duration = Duration::from_secs(1);
+/// Results that may wait for the driver.
+const QUEUE: usize = 256;
+
+/// How a model is fetched.
+#[derive(Debug, Clone)]
+pub struct FetchOptions {
+    /// How long to go on when no source can be asked for what is missing: others may come up.
+    pub wait: Duration,
+    /// Memory for pieces that arrived and are not written yet.
+    pub memory_bytes: u64,
+    /// Threads that hash, write and rebuild.
+    pub threads: usize,
+}
+
+impl Default for FetchOptions {
+    fn default() -> Self {
+        let threads = std::thread::available_parallelism().map_or(1, std::num::NonZero::get).min(8);
+        Self { wait: Duration::from_secs(30), memory_bytes: 64 << 20, threads }
+    }
+}
+
+/// Loads the model of a manifest: what is in the cache is mapped, anything else is fetched from `sources` into the
+/// cache first.
+///
+/// **Resume.** What an earlier run verified is not fetched again. Another process that fills the same model is waited
+/// for. **Cancel safety.** Dropping the future leaves everything verified so far to the next run.
+///
+/// # Errors
+/// [`LoadError`]; after an integrity error nothing of the model is left in the cache.
+pub async fn load(
+    cache: &Cache,
+    digest: Digest,
+    mut sources: mpsc::Receiver<SourceEvent>,
+    options: &FetchOptions,
+    observer: &dyn Observer,
+) -> Result<(Model, Report), LoadError> {
+    let started = Instant::now();
+    let mut report = Report::default();
+    let model = match find_cached(cache, digest).await? {
+        Some(model) => {
+            report.from_cache = true;
+            model
+        }
+        None => {
+            let fetch = Fetch { cache, digest, options, observer, known: Sources::default() };
+            let (model, sources) = fetch.run(&mut sources, &mut report).await?;
+            report.sources = sources;
+            model
+        }
+    };
+    report.elapsed = started.elapsed();
+    Ok((model, report))
+}
+
+async fn find_cached(cache: &Cache, digest: Digest) -> Result<Option<Model>, LoadError> {
+    let cache = cache.clone();
+    Ok(blocking(move || cache.model(&digest)).await??)
+}
+
+/// Runs what blocks on a thread for that.
+async fn blocking<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static) -> Result<T, LoadError> {
+    tokio::task::spawn_blocking(work).await.map_err(|error| LoadError::Worker(error.into()))
+}
+
+struct Fetch<'a> {
+    cache: &'a Cache,
+    digest: Digest,
+    options: &'a FetchOptions,
+    observer: &'a dyn Observer,
+    known: Sources,
+}
+
+impl Fetch<'_> {
+    async fn run(
+        mut self,
+        events: &mut mpsc::Receiver<SourceEvent>,
+        report: &mut Report,
+    ) -> Result<(Model, Vec<crate::SourceReport>), LoadError> {
+        self.known.connecting = true;
+        let manifest = self.manifest(events).await?;
+        self.observer.on_event(&Event::Manifest { digest: self.digest, manifest: &manifest });
+        let lock = {
+            let (cache, digest) = (self.cache.clone(), self.digest);
+            match blocking(move || cache.try_lock_fill(&digest)).await?? {
+                Some(lock) => lock,
+                None => {
+                    self.observer.on_event(&Event::Waiting);
+                    let (cache, digest) = (self.cache.clone(), self.digest);
+                    blocking(move || cache.lock_fill(&digest)).await??
+                }
+            }
+        };
+        // Whoever held the lock may have finished.
+        if let Some(model) = find_cached(self.cache, self.digest).await? {
+            report.resumed_bytes = manifest.total_size_bytes();
+            return Ok((model, self.known.reports()));
+        }
+        let store = {
+            let (cache, manifest) = (self.cache.clone(), Arc::clone(&manifest));
+            blocking(move || cache.partial(lock, manifest)).await??
+        };
+        self.index(&store, &manifest, events).await?;
+        let store = Arc::new(store);
+        match self.pieces(Arc::clone(&store), &manifest, events, report).await {
+            Ok(()) => {}
+            Err(error) => {
+                if error.is_integrity() {
+                    drop(store);
+                    self.discard().await;
+                }
+                return Err(error);
+            }
+        }
+        self.observer.on_event(&Event::Finishing);
+        // The workers and the requests are gone, so this is the only owner.
+        let Some(store) = Arc::into_inner(store) else {
+            return Err(LoadError::Worker(std::io::Error::other("the partial files are still in use")));
+        };
+        let model = blocking(move || store.finish(false)).await??;
+        Ok((model, self.known.reports()))
+    }
+
+    /// The manifest, from the cache or from a source.
+    async fn manifest(&mut self, events: &mut mpsc::Receiver<SourceEvent>) -> Result<Arc<Manifest>, LoadError> {
+        let (cache, digest) = (self.cache.clone(), self.digest);
+        if let Some(manifest) = blocking(move || cache.manifest(&digest)).await?? {
+            return Ok(manifest);
+        }
+        let wanted = Wanted { blob: digest, max_bytes: MAX_MANIFEST_BYTES, wait: self.options.wait };
+        let bytes = match small::find(wanted, &mut self.known, events, self.observer).await {
+            Found::Blob(bytes) => bytes,
+            Found::Nowhere => {
+                return Err(LoadError::ManifestUnavailable { digest, asked: self.known.reports() });
+            }
+        };
+        let manifest =
+            Manifest::parse(&bytes).map_err(|source| LoadError::NotAManifest { digest, source })?;
+        let cache = self.cache.clone();
+        blocking(move || cache.store_manifest(&bytes)).await??;
+        Ok(Arc::new(manifest))
+    }
+
+    /// Gets the piece index into `store`, when the manifest has one and somebody holds it. Without it shards are
+    /// checked as a whole.
+    async fn index(
+        &mut self,
+        store: &Partial,
+        manifest: &Manifest,
+        events: &mut mpsc::Receiver<SourceEvent>,
+    ) -> Result<(), LoadError> {
+        let Some(pieces) = manifest.pieces() else { return Ok(()) };
+        if store.index()?.is_some() {
+            return Ok(());
+        }
+        let wait = self.options.wait.min(INDEX_WAIT);
+        let wanted = Wanted { blob: pieces.index, max_bytes: manifest.index_size_bytes(), wait };
+        match small::find(wanted, &mut self.known, events, self.observer).await {
+            Found::Blob(bytes) => match store.store_index(&bytes) {
+                Ok(()) => Ok(()),
+                Err(CacheError::Index { digest, source }) => {
+                    self.discard().await;
+                    Err(LoadError::BadIndex { digest, source })
+                }
+                Err(error) => Err(error.into()),
+            },
+            Found::Nowhere => {
+                tracing::warn!("no source has the piece index: shards are checked as a whole");
+                Ok(())
+            }
+        }
+    }
+
+    /// Fetches and rebuilds until all weights are in `store`.
+    async fn pieces(
+        &mut self,
+        store: Arc<Partial>,
+        manifest: &Arc<Manifest>,
+        events: &mut mpsc::Receiver<SourceEvent>,
+        report: &mut Report,
+    ) -> Result<(), LoadError> {
+        let geometry = Geometry::new(Arc::clone(manifest));
+        let piece_bytes = manifest.piece_size_bytes();
+        let config = PlanConfig {
+            // The rest is for streams of whole shards, and for rebuilding.
+            max_in_flight_bytes: (self.options.memory_bytes / 4 * 3).max(2 * u64::from(piece_bytes)),
+            ..PlanConfig::default()
+        };
+        let resumed = {
+            let (store, geometry) = (Arc::clone(&store), geometry.clone());
+            blocking(move || resume::verified(&store, &geometry)).await??
+        };
+        report.resumed_bytes = resumed.iter().map(|piece: &PieceId| geometry.piece_bytes(*piece)).sum();
+        if report.resumed_bytes > 0 {
+            self.observer.on_event(&Event::Resumed { bytes: report.resumed_bytes });
+        }
+        let index = store.index()?;
+        let mut planner = Planner::new(geometry.clone(), index.is_some(), config, Instant::now());
+        planner.resume(resumed);
+
+        let (moved_sender, mut moved) = mpsc::channel(QUEUE);
+        let (done_sender, mut done) = mpsc::channel(QUEUE);
+        let buffers = driver::buffers(self.options.memory_bytes, piece_bytes);
+        let workers = Workers::start(self.options.threads.max(1), store, index, geometry.clone(), done_sender)
+            .map_err(LoadError::Worker)?;
+        let driver = Driver {
+            digest: self.digest,
+            planner,
+            requests: Requests::new(self.digest, geometry, buffers, moved_sender),
+            workers,
+            sources: &mut self.known,
+            observer: self.observer,
+            report,
+            wait: self.options.wait,
+        };
+        driver.run(events, &mut moved, &mut done).await
+    }
+
+    /// Removes what is in the cache of a model that can never be loaded.
+    async fn discard(&self) {
+        let (cache, digest) = (self.cache.clone(), self.digest);
+        match blocking(move || cache.remove(&digest)).await {
+            Ok(Ok(_)) => {}
+            Ok(Err(error)) => tracing::warn!(%error, "could not clean up after an invalid model"),
+            Err(error) => tracing::warn!(%error, "could not clean up after an invalid model"),
+        }
+    }
+}
+
+/// No padding that is known to be dirty: for shards that are checked before anything was fetched.
+fn no_padding() -> HashMap<u32, Vec<u8>> {
+    HashMap::new()
+}

@@ -1,0 +1,142 @@
+//! The tasks that move bytes from sources into piece buffers.
+
+use std::collections::HashMap;
+use std::ops::Range;
+use std::sync::Arc;
+
+use manifest::{Digest, Geometry, PieceId};
+use tokio::sync::mpsc;
+use tokio::task::{AbortHandle, JoinSet};
+
+use super::buffers::{Buffers, PieceBuf};
+use crate::plan::{Holding, RequestId, SourceKey};
+use crate::source::{RangeRead, Source, SourceError};
+
+/// What the tasks report.
+pub(super) enum Moved {
+    /// A piece is complete in its buffer.
+    Arrived { request: RequestId, piece: PieceId, buf: PieceBuf },
+    /// A request ended.
+    Ended { request: RequestId, result: Result<(), SourceError> },
+    /// A source said what it holds.
+    Holdings { source: SourceKey, result: Result<Vec<Holding>, SourceError> },
+}
+
+/// Runs requests. Dropping it gives all of them up.
+pub(super) struct Requests {
+    manifest: Digest,
+    geometry: Geometry,
+    buffers: Buffers,
+    tasks: JoinSet<()>,
+    running: HashMap<RequestId, AbortHandle>,
+    moved: mpsc::Sender<Moved>,
+}
+
+impl Requests {
+    pub(super) fn new(
+        manifest: Digest,
+        geometry: Geometry,
+        buffers: Buffers,
+        moved: mpsc::Sender<Moved>,
+    ) -> Self {
+        Self { manifest, geometry, buffers, tasks: JoinSet::new(), running: HashMap::new(), moved }
+    }
+
+    pub(super) fn start(&mut self, request: RequestId, source: Arc<dyn Source>, shard: u32, pieces: Range<u32>) {
+        // Ended tasks are only kept until somebody looks.
+        while self.tasks.try_join_next().is_some() {}
+        let task = Task {
+            manifest: self.manifest,
+            geometry: self.geometry.clone(),
+            buffers: self.buffers.clone(),
+            moved: self.moved.clone(),
+            request,
+            shard,
+        };
+        let handle = self.tasks.spawn(async move {
+            let result = if source.serves_ranges() {
+                task.read_pieces(&*source, pieces).await
+            } else {
+                task.read_whole(&*source, pieces).await
+            };
+            // The driver is gone: so is the reason for this request.
+            let _ = task.moved.send(Moved::Ended { request, result }).await;
+        });
+        self.running.insert(request, handle);
+    }
+
+    pub(super) fn ask_holdings(&mut self, key: SourceKey, source: Arc<dyn Source>) {
+        let (manifest, moved) = (self.manifest, self.moved.clone());
+        let shards = 0..self.geometry.manifest().shards().len();
+        #[expect(clippy::cast_possible_truncation, reason = "a manifest has at most 65,536 shards")]
+        let counts: Arc<[u32]> =
+            shards.map(|shard| self.geometry.manifest().piece_count(shard as u32)).collect();
+        self.tasks.spawn(async move {
+            let result = source.holdings(manifest, counts).await;
+            let _ = moved.send(Moved::Holdings { source: key, result }).await;
+        });
+    }
+
+    pub(super) fn cancel(&mut self, request: RequestId) {
+        if let Some(handle) = self.running.remove(&request) {
+            handle.abort();
+        }
+    }
+
+    pub(super) fn ended(&mut self, request: RequestId) {
+        self.running.remove(&request);
+    }
+}
+
+struct Task {
+    manifest: Digest,
+    geometry: Geometry,
+    buffers: Buffers,
+    moved: mpsc::Sender<Moved>,
+    request: RequestId,
+    shard: u32,
+}
+
+impl Task {
+    async fn read_pieces(&self, source: &dyn Source, pieces: Range<u32>) -> Result<(), SourceError> {
+        for piece in pieces {
+            let piece = PieceId { shard: self.shard, piece };
+            let Some(mut buf) = self.buffer(piece).await else { return Ok(()) };
+            let manifest = self.geometry.manifest();
+            let shard = manifest.shards()[self.shard as usize];
+            let read = RangeRead {
+                manifest: self.manifest,
+                blob: shard.digest,
+                blob_size_bytes: shard.size_bytes,
+                range: manifest.piece_range(self.shard, piece.piece),
+            };
+            let bytes = std::mem::take(&mut buf.bytes);
+            buf.bytes = source.read(read, bytes).await?;
+            self.arrived(piece, buf).await;
+        }
+        Ok(())
+    }
+
+    async fn read_whole(&self, source: &dyn Source, pieces: Range<u32>) -> Result<(), SourceError> {
+        let shard = self.geometry.manifest().shards()[self.shard as usize];
+        let mut stream = source.open(shard.digest, shard.size_bytes).await?;
+        for piece in pieces {
+            let piece = PieceId { shard: self.shard, piece };
+            let Some(mut buf) = self.buffer(piece).await else { return Ok(()) };
+            let bytes = std::mem::take(&mut buf.bytes);
+            buf.bytes = stream.read_exact(bytes).await?;
+            self.arrived(piece, buf).await;
+        }
+        Ok(())
+    }
+
+    async fn buffer(&self, piece: PieceId) -> Option<PieceBuf> {
+        #[expect(clippy::cast_possible_truncation, reason = "a piece has at most 4 MiB")]
+        let len = self.geometry.piece_bytes(piece) as usize;
+        self.buffers.take(len).await
+    }
+
+    async fn arrived(&self, piece: PieceId, buf: PieceBuf) {
+        let _ = self.moved.send(Moved::Arrived { request: self.request, piece, buf }).await;
+    }
+}

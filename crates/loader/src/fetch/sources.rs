@@ -1,0 +1,118 @@
+//! The sources of one fetch: their names, what they contributed, what went wrong with them.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+
+use manifest::SourceId;
+
+use crate::observer::{Event, Observer, SourceReport};
+use crate::plan::{PlanEvent, SourceKey};
+use crate::source::{Source, SourceEvent};
+
+/// Sources that are remembered in one fetch: names beyond that are not told apart in the report.
+const MAX_REMEMBERED: usize = 4096;
+
+struct Known {
+    /// None while it is down.
+    source: Option<Arc<dyn Source>>,
+    report: SourceReport,
+    received_bytes: u64,
+}
+
+/// See the module's documentation.
+#[derive(Default)]
+pub(super) struct Sources {
+    keys: HashMap<SourceId, SourceKey>,
+    known: Vec<Known>,
+    pub(super) connecting: bool,
+}
+
+impl Sources {
+    /// Takes in an event; returns the source that came up or went down, if one did.
+    pub(super) fn on_event(&mut self, event: SourceEvent, observer: &dyn Observer) -> Option<SourceKey> {
+        match event {
+            SourceEvent::Up(source) => {
+                let key = self.key(source.id())?;
+                observer.on_event(&Event::SourceUp { source: source.id() });
+                let known = &mut self.known[key.0 as usize];
+                known.received_bytes = source.received_bytes();
+                known.source = Some(source);
+                Some(key)
+            }
+            SourceEvent::Down { source, reason } => {
+                observer.on_event(&Event::SourceDown { source: &source, reason: &reason });
+                let key = self.key(&source)?;
+                let known = &mut self.known[key.0 as usize];
+                known.source = None;
+                known.report.last_error = Some(reason);
+                Some(key)
+            }
+            SourceEvent::Unreachable { address, reason } => {
+                let id = SourceId::new(address);
+                observer.on_event(&Event::SourceDown { source: &id, reason: &reason });
+                let key = self.key(&id)?;
+                self.known[key.0 as usize].report.last_error = Some(reason);
+                None
+            }
+            SourceEvent::Connecting(pending) => {
+                self.connecting = pending;
+                None
+            }
+        }
+    }
+
+    fn key(&mut self, id: &SourceId) -> Option<SourceKey> {
+        if let Some(key) = self.keys.get(id) {
+            return Some(*key);
+        }
+        if self.known.len() >= MAX_REMEMBERED {
+            return None;
+        }
+        let key = SourceKey(u32::try_from(self.known.len()).ok()?);
+        let report = SourceReport {
+            source: id.clone(),
+            good_bytes: 0,
+            bad_bytes: 0,
+            duplicate_bytes: 0,
+            banned: false,
+            last_error: None,
+        };
+        self.known.push(Known { source: None, report, received_bytes: 0 });
+        self.keys.insert(id.clone(), key);
+        Some(key)
+    }
+
+    pub(super) fn get(&self, key: SourceKey) -> Option<&Arc<dyn Source>> {
+        self.known.get(key.0 as usize)?.source.as_ref()
+    }
+
+    pub(super) fn find(&self, id: &SourceId) -> Option<SourceKey> {
+        self.keys.get(id).copied()
+    }
+
+    pub(super) fn up(&self) -> impl Iterator<Item = (SourceKey, &Arc<dyn Source>)> {
+        (0..).zip(&self.known).filter_map(|(key, known)| Some((SourceKey(key), known.source.as_ref()?)))
+    }
+
+    pub(super) fn report_mut(&mut self, key: SourceKey) -> Option<&mut SourceReport> {
+        self.known.get_mut(key.0 as usize).map(|known| &mut known.report)
+    }
+
+    pub(super) fn reports(&self) -> Vec<SourceReport> {
+        self.known.iter().map(|known| known.report.clone()).collect()
+    }
+
+    /// The sources that sent something since this was last asked.
+    pub(super) fn progress(&mut self) -> Vec<PlanEvent> {
+        let mut moved = Vec::new();
+        for (key, known) in (0..).zip(&mut self.known) {
+            let Some(source) = &known.source else { continue };
+            let received_bytes = source.received_bytes();
+            if received_bytes != known.received_bytes {
+                known.received_bytes = received_bytes;
+                moved.push(PlanEvent::Progress { source: SourceKey(key) });
+            }
+        }
+        moved
+    }
+}

@@ -1,0 +1,319 @@
+//! The threads that hash, write and rebuild, so that the tasks that move bytes never do.
+
+use std::collections::{HashMap, VecDeque};
+use std::sync::{Arc, Condvar, Mutex, PoisonError};
+use std::thread::JoinHandle;
+
+use manifest::piece_index::{PieceCheck, PieceIndex, ShardHasher};
+use manifest::{ByteRange, Digest, Geometry, PieceId};
+use tokio::sync::mpsc;
+
+use super::buffers::PieceBuf;
+use crate::cache::{CacheError, Partial};
+use crate::mmap::Map;
+use crate::plan::{Checked, SourceKey};
+use crate::reconstruct::{RebuildJob, Rebuilder};
+
+/// A piece to check and write.
+#[derive(Debug)]
+pub(crate) struct CheckJob {
+    pub(crate) piece: PieceId,
+    pub(crate) source: Option<SourceKey>,
+    pub(crate) buf: PieceBuf,
+    /// Whether it is checked against the index; else only written.
+    pub(crate) indexed: bool,
+}
+
+/// What became of a job.
+#[derive(Debug)]
+pub(crate) enum Done {
+    Checked { piece: PieceId, source: Option<SourceKey>, outcome: Checked },
+    ShardChecked { shard: u32, good: bool },
+    /// The weights' padding is not zero: the manifest's publisher is at fault.
+    DirtyPadding { shard: u32 },
+    Failed(CacheError),
+}
+
+enum Job {
+    Check(CheckJob),
+    Rebuild(RebuildJob),
+    CheckShard(u32),
+}
+
+#[derive(Default)]
+struct Queue {
+    jobs: VecDeque<Job>,
+    closed: bool,
+}
+
+struct Shared {
+    queue: Mutex<Queue>,
+    ready: Condvar,
+    store: Arc<Partial>,
+    index: Option<Arc<PieceIndex<Map>>>,
+    geometry: Geometry,
+    /// Padding that is not zero, of pieces that are not proven. It has no place in the weights file.
+    dirty_padding: Mutex<HashMap<PieceId, Vec<u8>>>,
+    done: mpsc::Sender<Done>,
+}
+
+/// The threads. Dropping waits until each has finished the job it is on.
+pub(crate) struct Workers {
+    shared: Arc<Shared>,
+    threads: Vec<JoinHandle<()>>,
+}
+
+impl Workers {
+    /// Starts `threads` of them; what they finish goes to `done`.
+    pub(crate) fn start(
+        threads: usize,
+        store: Arc<Partial>,
+        index: Option<Arc<PieceIndex<Map>>>,
+        geometry: Geometry,
+        done: mpsc::Sender<Done>,
+    ) -> std::io::Result<Self> {
+        let shared =
+            Arc::new(Shared { queue: Mutex::default(), ready: Condvar::new(), store, index, geometry, dirty_padding: Mutex::default(), done });
+        let mut workers = Self { shared, threads: Vec::new() };
+        for number in 0..threads {
+            let shared = Arc::clone(&workers.shared);
+            let name = format!("verify-{number}");
+            workers.threads.push(std::thread::Builder::new().name(name).spawn(move || shared.work())?);
+        }
+        Ok(workers)
+    }
+
+    pub(crate) fn check(&self, job: CheckJob) {
+        self.push(Job::Check(job));
+    }
+
+    pub(crate) fn rebuild(&self, job: RebuildJob) {
+        self.push(Job::Rebuild(job));
+    }
+
+    pub(crate) fn check_shard(&self, shard: u32) {
+        self.push(Job::CheckShard(shard));
+    }
+
+    fn push(&self, job: Job) {
+        self.shared.queue.lock().unwrap_or_else(PoisonError::into_inner).jobs.push_back(job);
+        self.shared.ready.notify_one();
+    }
+}
+
+impl Drop for Workers {
+    fn drop(&mut self) {
+        let mut queue = self.shared.queue.lock().unwrap_or_else(PoisonError::into_inner);
+        queue.closed = true;
+        queue.jobs.clear();
+        drop(queue);
+        self.shared.ready.notify_all();
+        for thread in self.threads.drain(..) {
+            if thread.join().is_err() {
+                tracing::error!("a verification thread panicked");
+            }
+        }
+    }
+}
+
+/// Jobs taken from the queue at once.
+enum Batch {
+    /// Pieces to check together: their hashes are interleaved on one core.
+    Checks(Vec<CheckJob>),
+    Rebuild(RebuildJob),
+    CheckShard(u32),
+}
+
+impl Shared {
+    fn work(&self) {
+        let mut rebuilder = Rebuilder::new(self.geometry.clone());
+        while let Some(batch) = self.next() {
+            let result = match batch {
+                Batch::Checks(jobs) => self.check(jobs),
+                Batch::Rebuild(job) => self.rebuild(&mut rebuilder, &job),
+                Batch::CheckShard(shard) => self.check_shard(shard).map(|done| vec![done]),
+            };
+            // The driver may be gone: then nobody needs the results.
+            for done in result.unwrap_or_else(|error| vec![Done::Failed(error)]) {
+                let _ = self.done.blocking_send(done);
+            }
+        }
+    }
+
+    fn next(&self) -> Option<Batch> {
+        let mut queue = self.queue.lock().unwrap_or_else(PoisonError::into_inner);
+        loop {
+            if queue.closed {
+                return None;
+            }
+            match queue.jobs.pop_front() {
+                Some(Job::Rebuild(job)) => return Some(Batch::Rebuild(job)),
+                Some(Job::CheckShard(shard)) => return Some(Batch::CheckShard(shard)),
+                Some(Job::Check(job)) => {
+                    let mut jobs = vec![job];
+                    while jobs.len() < sha256_lanes::MAX_LANES
+                        && matches!(queue.jobs.front(), Some(Job::Check(_)))
+                        && let Some(Job::Check(job)) = queue.jobs.pop_front()
+                    {
+                        jobs.push(job);
+                    }
+                    return Some(Batch::Checks(jobs));
+                }
+                None => {}
+            }
+            queue = self.ready.wait(queue).unwrap_or_else(PoisonError::into_inner);
+        }
+    }
+
+    fn check(&self, jobs: Vec<CheckJob>) -> Result<Vec<Done>, CacheError> {
+        let (indexed, unindexed): (Vec<CheckJob>, Vec<CheckJob>) =
+            jobs.into_iter().partition(|job| job.indexed);
+        let mut done = Vec::with_capacity(indexed.len() + unindexed.len());
+        let pieces: Vec<(PieceId, &[u8])> =
+            indexed.iter().map(|job| (job.piece, job.buf.bytes.as_slice())).collect();
+        let outcomes = self.check_indexed(&pieces)?;
+        for (job, outcome) in indexed.iter().zip(outcomes) {
+            done.push(outcome.into_done(job.piece, job.source));
+        }
+        for job in &unindexed {
+            done.push(self.write(job.piece, &job.buf.bytes, false)?.into_done(job.piece, job.source));
+        }
+        Ok(done)
+    }
+
+    /// Verifies pieces together, writes the good ones and records them.
+    fn check_indexed(&self, pieces: &[(PieceId, &[u8])]) -> Result<Vec<Outcome>, CacheError> {
+        let Some(index) = &self.index else { return Ok(vec![Outcome::Wrong(0); pieces.len()]) };
+        let mut checks: Vec<PieceCheck<'_>> = pieces
+            .iter()
+            .map(|(id, bytes)| PieceCheck { shard: id.shard, piece: id.piece, bytes, good: false })
+            .collect();
+        index.verify(self.geometry.manifest(), &mut checks);
+        let mut outcomes = Vec::with_capacity(pieces.len());
+        let mut good = Vec::with_capacity(pieces.len());
+        for (check, (id, bytes)) in checks.iter().zip(pieces) {
+            if !check.good {
+                outcomes.push(Outcome::Wrong(fingerprint(bytes)));
+                continue;
+            }
+            let outcome = self.write(*id, bytes, true)?;
+            if let Outcome::Written = outcome {
+                good.push((id.shard, id.piece));
+                outcomes.push(Outcome::Good);
+            } else {
+                outcomes.push(outcome);
+            }
+        }
+        self.store.record(&good)?;
+        Ok(outcomes)
+    }
+
+    fn write(&self, piece: PieceId, bytes: &[u8], indexed: bool) -> Result<Outcome, CacheError> {
+        let weights = self.geometry.weights_of(piece);
+        let padding = weights.and_then(|weights| usize::try_from(weights.len()).ok()).and_then(|len| bytes.get(len..));
+        let dirty = padding.is_some_and(|padding| padding.iter().any(|byte| *byte != 0));
+        if dirty && indexed {
+            return Ok(Outcome::DirtyPadding);
+        }
+        let mut dirty_padding = self.dirty_padding.lock().unwrap_or_else(PoisonError::into_inner);
+        match padding {
+            // Not proven yet: whether a peer or the publisher is at fault, the check of the whole shard tells.
+            Some(padding) if dirty => dirty_padding.insert(piece, padding.to_vec()),
+            _ => dirty_padding.remove(&piece),
+        };
+        drop(dirty_padding);
+        self.store.write_piece(piece.shard, piece.piece, bytes)?;
+        Ok(Outcome::Written)
+    }
+
+    fn rebuild(&self, rebuilder: &mut Rebuilder, job: &RebuildJob) -> Result<Vec<Done>, CacheError> {
+        let rebuilt = rebuilder.rebuild(job, &self.store)?;
+        let pieces: Vec<(PieceId, &[u8])> =
+            job.pieces.iter().copied().zip(rebuilt.iter().map(Vec::as_slice)).collect();
+        let mut done = Vec::with_capacity(pieces.len());
+        for batch in pieces.chunks(sha256_lanes::MAX_LANES) {
+            let outcomes = if self.index.is_some() {
+                self.check_indexed(batch)?
+            } else {
+                batch.iter().map(|(id, bytes)| self.write(*id, bytes, false)).collect::<Result<_, _>>()?
+            };
+            done.extend(batch.iter().zip(outcomes).map(|((id, _), outcome)| outcome.into_done(*id, None)));
+        }
+        Ok(done)
+    }
+
+    /// Hashes a whole shard from the disk.
+    fn check_shard(&self, shard: u32) -> Result<Done, CacheError> {
+        let manifest = self.geometry.manifest();
+        let mut dirty = HashMap::new();
+        self.dirty_padding.lock().unwrap_or_else(PoisonError::into_inner).retain(|piece, padding| {
+            if piece.shard == shard {
+                dirty.insert(piece.piece, std::mem::take(padding));
+            }
+            piece.shard != shard
+        });
+        let digest = hash_shard(&self.geometry, &self.store, shard, &dirty)?;
+        let good = digest == manifest.shards()[shard as usize].digest;
+        if good && !dirty.is_empty() {
+            return Ok(Done::DirtyPadding { shard });
+        }
+        if good {
+            let pieces = (0..manifest.piece_count(shard)).map(|piece| (shard, piece));
+            self.store.record(&pieces.collect::<Vec<_>>())?;
+        }
+        Ok(Done::ShardChecked { shard, good })
+    }
+}
+
+/// What the bytes of a piece turned out to be.
+#[derive(Clone, Copy)]
+enum Outcome {
+    Good,
+    Written,
+    Wrong(u64),
+    DirtyPadding,
+}
+
+impl Outcome {
+    fn into_done(self, piece: PieceId, source: Option<SourceKey>) -> Done {
+        let outcome = match self {
+            Self::Good => Checked::Good,
+            Self::Written => Checked::Stored,
+            Self::Wrong(fingerprint) => Checked::Bad { fingerprint },
+            Self::DirtyPadding => return Done::DirtyPadding { shard: piece.shard },
+        };
+        Done::Checked { piece, source, outcome }
+    }
+}
+
+/// Tells wrong bytes apart: computed only for the few pieces that are wrong.
+fn fingerprint(bytes: &[u8]) -> u64 {
+    let digest = Digest::of(bytes);
+    digest.as_bytes().iter().take(8).fold(0, |print, byte| print << 8 | u64::from(*byte))
+}
+
+/// The digest of a shard as it stands on the disk, with `padding` at the end of some of its pieces.
+pub(super) fn hash_shard(
+    geometry: &Geometry,
+    store: &Partial,
+    shard: u32,
+    padding: &HashMap<u32, Vec<u8>>,
+) -> Result<Digest, CacheError> {
+    let manifest = geometry.manifest();
+    let mut hashers =
+        [ShardHasher::new(manifest.shards()[shard as usize].size_bytes, manifest.piece_size_bytes())];
+    let mut buf = Vec::new();
+    for piece in 0..manifest.piece_count(shard) {
+        let range: ByteRange = manifest.piece_range(shard, piece);
+        #[expect(clippy::cast_possible_truncation, reason = "a piece has at most 4 MiB")]
+        buf.resize(range.len() as usize, 0);
+        store.read(shard, range, &mut buf)?;
+        if let Some(padding) = padding.get(&piece) {
+            let start = buf.len() - padding.len();
+            buf[start..].copy_from_slice(padding);
+        }
+        ShardHasher::update_all(&mut hashers, &[&buf]);
+    }
+    let [hasher] = hashers;
+    Ok(hasher.finish().0)
+}

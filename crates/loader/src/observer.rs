@@ -1,0 +1,119 @@
+//! What happens during a fetch, for whoever shows it, and the report at its end.
+
+use std::time::Duration;
+
+use manifest::{Digest, Manifest, SourceId};
+
+/// Something happened.
+#[derive(Debug)]
+#[non_exhaustive]
+pub enum Event<'a> {
+    /// The manifest is known and valid.
+    Manifest {
+        /// Its digest.
+        digest: Digest,
+        /// What it says.
+        manifest: &'a Manifest,
+    },
+    /// Another process fills the same model; waiting for it.
+    Waiting,
+    /// Bytes that are here already, from an earlier run.
+    Resumed {
+        /// How many, data and parity.
+        bytes: u64,
+    },
+    /// A source can be asked.
+    SourceUp {
+        /// Which.
+        source: &'a SourceId,
+    },
+    /// A source is gone.
+    SourceDown {
+        /// Which.
+        source: &'a SourceId,
+        /// Why.
+        reason: &'a str,
+    },
+    /// A piece arrived and is written in place.
+    PieceFetched {
+        /// Its shard.
+        shard: u32,
+        /// Its size.
+        bytes: u64,
+        /// Who sent it.
+        source: &'a SourceId,
+    },
+    /// A piece of a data shard was rebuilt from other shards.
+    PieceRebuilt {
+        /// Its shard.
+        shard: u32,
+        /// Its size.
+        bytes: u64,
+    },
+    /// Bytes that do not match their digest arrived, and were dropped.
+    WrongBytes {
+        /// The shard, or none for the manifest and the piece index.
+        shard: Option<u32>,
+        /// Who sent them.
+        source: &'a SourceId,
+        /// How many.
+        bytes: u64,
+    },
+    /// A shard that was checked as a whole is wrong: its bytes are fetched again.
+    ShardWrong {
+        /// Which.
+        shard: u32,
+    },
+    /// All weights are there; the file is being made durable.
+    Finishing,
+}
+
+/// Is told what happens; called on the tasks of the fetch, so it must be quick.
+pub trait Observer: Send + Sync {
+    /// Something happened.
+    fn on_event(&self, event: &Event<'_>);
+}
+
+/// Ignores everything.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct Silent;
+
+impl Observer for Silent {
+    fn on_event(&self, _: &Event<'_>) {}
+}
+
+/// What one source contributed.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct SourceReport {
+    /// Its name: a peer id, or the address of one that was never reached.
+    pub source: SourceId,
+    /// Bytes of pieces that were right.
+    pub good_bytes: u64,
+    /// Bytes that were wrong.
+    pub bad_bytes: u64,
+    /// Bytes that were there already when they came.
+    pub duplicate_bytes: u64,
+    /// It lied or broke the protocol, and was not asked again.
+    pub banned: bool,
+    /// The last thing that went wrong with it.
+    pub last_error: Option<String>,
+}
+
+/// What a fetch did.
+#[derive(Debug, Clone, Default)]
+pub struct Report {
+    /// The model was there already: no source was asked.
+    pub from_cache: bool,
+    /// Bytes of data and parity that came from sources and were right.
+    pub fetched_bytes: u64,
+    /// Bytes that an earlier run, or another process, had left.
+    pub resumed_bytes: u64,
+    /// Bytes rebuilt from parity or replicas.
+    pub rebuilt_bytes: u64,
+    /// Bytes that came and were wrong, or there already.
+    pub wasted_bytes: u64,
+    /// What each source contributed.
+    pub sources: Vec<SourceReport>,
+    /// How long it took.
+    pub elapsed: Duration,
+}

@@ -1,0 +1,130 @@
+//! What the loader needs of a network: sources of blobs, none of them trusted.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use futures::future::BoxFuture;
+use manifest::{Blame, ByteRange, Digest, SourceId};
+
+use crate::plan::{Failure, Holding};
+
+/// A range of one blob, as asked of a source.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct RangeRead {
+    /// The manifest the blob belongs to.
+    pub manifest: Digest,
+    /// The blob.
+    pub blob: Digest,
+    /// How large the blob is, going by the manifest.
+    pub blob_size_bytes: u64,
+    /// Which of its bytes: at least one, at most 4 MiB.
+    pub range: ByteRange,
+}
+
+/// Why a source did not deliver.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum SourceError {
+    /// It does not hold the blob, or not that part of it.
+    #[error("does not hold it")]
+    NotHeld,
+    /// It has no capacity now.
+    #[error("is busy for {retry_after:?}")]
+    Busy {
+        /// When it may be asked again.
+        retry_after: Duration,
+    },
+    /// It broke the protocol, or sent something of the wrong size.
+    #[error("broke the protocol")]
+    Misbehaved(#[source] Box<dyn std::error::Error + Send + Sync>),
+    /// The stream or connection to it failed, or it stopped sending.
+    #[error("was lost")]
+    Lost(#[source] Box<dyn std::error::Error + Send + Sync>),
+}
+
+impl SourceError {
+    /// Who is at fault.
+    pub fn blame(&self) -> Blame {
+        match self {
+            Self::NotHeld | Self::Busy { .. } | Self::Lost(_) => Blame::Network,
+            Self::Misbehaved(_) => Blame::Peer,
+        }
+    }
+
+    pub(crate) fn failure(&self) -> Failure {
+        match self {
+            Self::NotHeld => Failure::Refused,
+            Self::Busy { retry_after } => Failure::Busy(*retry_after),
+            Self::Misbehaved(_) => Failure::Misbehaved,
+            Self::Lost(_) => Failure::Lost,
+        }
+    }
+
+    /// The message with its causes, for a report.
+    pub fn with_causes(&self) -> String {
+        let mut text = self.to_string();
+        let mut cause = std::error::Error::source(self);
+        while let Some(error) = cause {
+            text = format!("{text}: {error}");
+            cause = error.source();
+        }
+        text
+    }
+}
+
+/// Something blobs are fetched from. Cheap calls may be made at any time; dropping a future gives its request up.
+pub trait Source: Send + Sync + 'static {
+    /// Its name.
+    fn id(&self) -> &SourceId;
+
+    /// Whether it serves ranges ([`Source::read`]); else only whole blobs ([`Source::open`]).
+    fn serves_ranges(&self) -> bool;
+
+    /// Fills `buf`, which is as long as the range, and gives it back. The bytes are not checked.
+    fn read(&self, read: RangeRead, buf: Vec<u8>) -> BoxFuture<'_, Result<Vec<u8>, SourceError>>;
+
+    /// Asks for a whole blob that should have `size_bytes`. The bytes are not checked.
+    fn open(&self, blob: Digest, size_bytes: u64)
+    -> BoxFuture<'_, Result<Box<dyn BlobStream>, SourceError>>;
+
+    /// A small blob in memory, at most `max_bytes`. The bytes are not checked.
+    fn read_blob(&self, blob: Digest, max_bytes: u64) -> BoxFuture<'_, Result<Vec<u8>, SourceError>>;
+
+    /// What it says to hold of each shard, whose numbers of pieces are given.
+    fn holdings(
+        &self,
+        manifest: Digest,
+        piece_counts: Arc<[u32]>,
+    ) -> BoxFuture<'_, Result<Vec<Holding>, SourceError>>;
+
+    /// Bytes that have arrived from it so far, also of answers that are not complete: what shows progress.
+    fn received_bytes(&self) -> u64;
+}
+
+/// The bytes of a blob, front to back.
+pub trait BlobStream: Send {
+    /// Fills `buf` with the next bytes and gives it back.
+    fn read_exact(&mut self, buf: Vec<u8>) -> BoxFuture<'_, Result<Vec<u8>, SourceError>>;
+}
+
+/// What becomes known of sources while a model is fetched.
+pub enum SourceEvent {
+    /// A source can be asked.
+    Up(Arc<dyn Source>),
+    /// A source is gone.
+    Down {
+        /// Which.
+        source: SourceId,
+        /// Why.
+        reason: String,
+    },
+    /// A source, named by its address, could not be reached.
+    Unreachable {
+        /// Its address.
+        address: String,
+        /// Why not.
+        reason: String,
+    },
+    /// Whether first connections to known addresses are still being made.
+    Connecting(bool),
+}

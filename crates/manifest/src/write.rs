@@ -1,0 +1,54 @@
+//! Writing a manifest as Python's `json.dumps(manifest, sort_keys=True)` does: keys in order, `", "` and `": "`
+//! between them, everything but printable ASCII escaped.
+
+use std::fmt::Write as _;
+
+use crate::{Manifest, Pieces, Shard};
+
+pub(crate) fn json(manifest: &Manifest) -> String {
+    let mut shards = String::new();
+    for (index, Shard { digest, size_bytes, is_parity }) in manifest.shards().iter().enumerate() {
+        let comma = if index == 0 { "" } else { ", " };
+        // Writing to a String cannot fail.
+        let _ = write!(
+            shards,
+            r#"{comma}{{"hash": "{digest}", "index": {index}, "is_parity": {is_parity}, "size": {size_bytes}}}"#
+        );
+    }
+    let pieces = match manifest.pieces() {
+        Some(Pieces { size_bytes, index }) => {
+            format!(r#""pieces": {{"index": "{index}", "size": {size_bytes}}}, "#)
+        }
+        None => String::new(),
+    };
+    format!(
+        r#"{{"erasure": {{"codec": "{}", "data": {}, "parity": {}}}, "merkle_root": "{}", "model_kind": {}, {pieces}"shards": [{shards}], "total_size": {}, "version": 1}}"#,
+        manifest.codec(),
+        manifest.data(),
+        manifest.parity(),
+        manifest.merkle_root(),
+        quoted(manifest.model_kind()),
+        manifest.total_size_bytes(),
+    )
+}
+
+fn quoted(text: &str) -> String {
+    let mut quoted = String::from('"');
+    for unit in text.encode_utf16() {
+        match u8::try_from(unit) {
+            Ok(b'"') => quoted.push_str("\\\""),
+            Ok(b'\\') => quoted.push_str("\\\\"),
+            Ok(b'\n') => quoted.push_str("\\n"),
+            Ok(b'\r') => quoted.push_str("\\r"),
+            Ok(b'\t') => quoted.push_str("\\t"),
+            Ok(0x08) => quoted.push_str("\\b"),
+            Ok(0x0c) => quoted.push_str("\\f"),
+            Ok(ascii @ b' '..=b'~') => quoted.push(char::from(ascii)),
+            _ => {
+                let _ = write!(quoted, "\\u{unit:04x}");
+            }
+        }
+    }
+    quoted.push('"');
+    quoted
+}

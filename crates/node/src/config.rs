@@ -1,0 +1,40 @@
+//! What a node can be told.
+
+use std::path::PathBuf;
+
+use loader::FetchOptions;
+use p2p_blob::Multiaddr;
+
+/// How a node behaves. [`Config::new`] has the defaults.
+#[derive(Debug, Clone)]
+pub struct Config {
+    /// Where models are kept.
+    pub cache_dir: PathBuf,
+    /// Folders of files named by their digests, which are served as well. Default: none.
+    pub blob_dirs: Vec<PathBuf>,
+    /// Where it listens for peers. Default: nowhere, it only dials.
+    pub listen: Vec<Multiaddr>,
+    /// Addresses others reach it at. Default: none.
+    pub external_addrs: Vec<Multiaddr>,
+    /// Peers to fetch from. Default: none.
+    pub peers: Vec<Multiaddr>,
+    /// The contract to read. Default: none, models are loaded by digest.
+    pub chain: Option<chain_reader::Config>,
+    /// How models are fetched.
+    pub fetch: FetchOptions,
+}
+
+impl Config {
+    /// The defaults, with this cache.
+    pub fn new(cache_dir: impl Into<PathBuf>) -> Self {
+        Self {
+            cache_dir: cache_dir.into(),
+            blob_dirs: Vec::new(),
+            listen: Vec::new(),
+            external_addrs: Vec::new(),
+            peers: Vec::new(),
+            chain: None,
+            fetch: FetchOptions::default(),
+        }
+    }
+}

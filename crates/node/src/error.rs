@@ -1,0 +1,49 @@
+//! Why a node could not do what it was asked.
+
+use chain_reader::ChainError;
+use loader::LoadError;
+use loader::cache::CacheError;
+use manifest::Blame;
+use p2p_blob::{IdentityError, StartError};
+
+/// Why a node could not do what it was asked.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum NodeError {
+    /// The cache failed.
+    #[error(transparent)]
+    Cache(#[from] CacheError),
+    /// The node's key cannot be used.
+    #[error(transparent)]
+    Identity(#[from] IdentityError),
+    /// The network cannot be started.
+    #[error(transparent)]
+    Network(#[from] StartError),
+    /// The contract could not be read.
+    #[error(transparent)]
+    Chain(#[from] ChainError),
+    /// The model could not be loaded.
+    #[error(transparent)]
+    Load(#[from] LoadError),
+    /// The current model was asked for, but the configuration names no contract.
+    #[error("no contract is configured: set Config::chain, or load a model by its digest")]
+    NoContract,
+    /// A thread of the node ended unexpectedly.
+    #[error("a worker of the node failed")]
+    Worker(#[source] tokio::task::JoinError),
+}
+
+impl NodeError {
+    /// Who is at fault.
+    pub fn blame(&self) -> Blame {
+        match self {
+            Self::Cache(error) => error.blame(),
+            Self::Identity(error) => error.blame(),
+            Self::Network(error) => error.blame(),
+            Self::Chain(error) => error.blame(),
+            Self::Load(error) => error.blame(),
+            Self::NoContract => Blame::Caller,
+            Self::Worker(_) => Blame::Us,
+        }
+    }
+}

@@ -1,0 +1,131 @@
+//! Which connections there are to whom, and on which one a stream is opened.
+
+use std::collections::{HashMap, VecDeque};
+use std::task::{Context, Poll};
+use std::time::Duration;
+
+use libp2p::core::Endpoint;
+use libp2p::core::transport::PortUse;
+use libp2p::swarm::behaviour::{ConnectionClosed, ConnectionEstablished};
+use libp2p::swarm::{
+    ConnectionDenied, ConnectionId, FromSwarm, NetworkBehaviour, NotifyHandler, THandler, ToSwarm,
+};
+use libp2p::{Multiaddr, PeerId};
+
+use crate::handler::{BlobStream, Handler, OpenError, OpenStream};
+use crate::wire::Version;
+
+/// A stream that a peer opened.
+#[derive(Debug)]
+pub(crate) struct Inbound {
+    pub(crate) peer: PeerId,
+    pub(crate) stream: BlobStream,
+}
+
+/// One connection, and how many streams were opened on it.
+struct Connection {
+    id: ConnectionId,
+    opened_streams: u64,
+}
+
+/// Opens blob streams on the connections of a peer in turn, and reports those that peers open.
+pub(crate) struct Behaviour {
+    accepted: &'static [Version],
+    negotiation_timeout: Duration,
+    connections: HashMap<PeerId, Vec<Connection>>,
+    /// Bounded by the permits of its orders.
+    orders: VecDeque<(PeerId, ConnectionId, OpenStream)>,
+    /// Drained at every poll: the connections wait until their events are taken.
+    inbound: VecDeque<Inbound>,
+}
+
+impl Behaviour {
+    pub(crate) fn new(accepted: &'static [Version], negotiation_timeout: Duration) -> Self {
+        Self {
+            accepted,
+            negotiation_timeout,
+            connections: HashMap::new(),
+            orders: VecDeque::new(),
+            inbound: VecDeque::new(),
+        }
+    }
+
+    /// Opens a stream on the connection that has had the fewest.
+    pub(crate) fn open(&mut self, peer: PeerId, order: OpenStream) {
+        let connections = self.connections.get_mut(&peer);
+        match connections.and_then(|all| all.iter_mut().min_by_key(|one| one.opened_streams)) {
+            Some(connection) => {
+                connection.opened_streams += 1;
+                self.orders.push_back((peer, connection.id, order));
+            }
+            None => {
+                // The caller may be gone; then nobody needs to know.
+                let _ = order.reply.send(Err(OpenError::NotConnected));
+            }
+        }
+    }
+
+    fn handler(&self) -> Handler {
+        Handler::new(self.accepted, self.negotiation_timeout)
+    }
+}
+
+impl NetworkBehaviour for Behaviour {
+    type ConnectionHandler = Handler;
+    type ToSwarm = Inbound;
+
+    fn handle_established_inbound_connection(
+        &mut self,
+        _: ConnectionId,
+        _: PeerId,
+        _: &Multiaddr,
+        _: &Multiaddr,
+    ) -> Result<THandler<Self>, ConnectionDenied> {
+        Ok(self.handler())
+    }
+
+    fn handle_established_outbound_connection(
+        &mut self,
+        _: ConnectionId,
+        _: PeerId,
+        _: &Multiaddr,
+        _: Endpoint,
+        _: PortUse,
+    ) -> Result<THandler<Self>, ConnectionDenied> {
+        Ok(self.handler())
+    }
+
+    fn on_swarm_event(&mut self, event: FromSwarm<'_>) {
+        match event {
+            FromSwarm::ConnectionEstablished(ConnectionEstablished { peer_id, connection_id, .. }) => {
+                let connection = Connection { id: connection_id, opened_streams: 0 };
+                self.connections.entry(peer_id).or_default().push(connection);
+            }
+            FromSwarm::ConnectionClosed(ConnectionClosed { peer_id, connection_id, .. }) => {
+                if let Some(connections) = self.connections.get_mut(&peer_id) {
+                    connections.retain(|connection| connection.id != connection_id);
+                    if connections.is_empty() {
+                        self.connections.remove(&peer_id);
+                    }
+                }
+                self.orders.retain(|(_, id, _)| *id != connection_id);
+            }
+            _ => {}
+        }
+    }
+
+    fn on_connection_handler_event(&mut self, peer: PeerId, _: ConnectionId, stream: BlobStream) {
+        self.inbound.push_back(Inbound { peer, stream });
+    }
+
+    fn poll(&mut self, _: &mut Context<'_>) -> Poll<ToSwarm<Inbound, OpenStream>> {
+        if let Some(inbound) = self.inbound.pop_front() {
+            return Poll::Ready(ToSwarm::GenerateEvent(inbound));
+        }
+        if let Some((peer_id, id, event)) = self.orders.pop_front() {
+            return Poll::Ready(ToSwarm::NotifyHandler { peer_id, handler: NotifyHandler::One(id), event });
+        }
+        // The swarm polls again after every event; `open` is followed by a poll of the swarm.
+        Poll::Pending
+    }
+}

@@ -1,0 +1,245 @@
+//! Starting the node, and the handle that it is used by.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+use std::time::Duration;
+
+use libp2p::{Multiaddr, PeerId};
+use manifest::SourceId;
+use tokio::sync::{Semaphore, broadcast, mpsc, oneshot, watch};
+use tokio::task::{JoinError, JoinHandle};
+use tokio_util::sync::CancellationToken;
+
+use crate::config::{Config, Versions};
+use crate::error::{ConnectError, FetchError, StartError};
+use crate::handler::{BlobStream, OpenError, OpenStream};
+use crate::serve::Servers;
+use crate::session::{BlobSession, RangeSession, Session};
+use crate::store::Store;
+use crate::swarm;
+use crate::task::{Command, Dial, NetworkTask};
+use crate::wire::Version;
+
+/// Commands that wait for the network task; further callers wait themselves.
+const COMMAND_QUEUE: usize = 64;
+/// Connections that may be in the making at one time, and streams in negotiation; further callers wait.
+const MAX_CONNECTING: usize = 64;
+const MAX_OPENING: usize = 256;
+/// A subscriber further behind than this loses the oldest events, and is told so.
+const PEER_EVENT_QUEUE: usize = 256;
+
+/// Starts a node on the caller's tokio runtime. It listens, serves `store`, and fetches for whoever has a [`Client`].
+///
+/// The node ends, draining, when [`Client::shutdown`] is called or when the last [`Client`] and [`Session`] are gone.
+///
+/// # Errors
+/// - [`StartError::NoRuntime`]: called outside of a runtime.
+/// - [`StartError::Listen`]: an address is in use or has no transport here.
+/// - [`StartError::Transport`]: the system lacks something.
+pub fn start(config: Config, store: Arc<dyn Store>) -> Result<(Client, Task), StartError> {
+    let runtime = tokio::runtime::Handle::try_current().map_err(|_| StartError::NoRuntime)?;
+    let mut swarm = swarm::build(&config)?;
+    for addr in &config.listen {
+        swarm.listen_on(addr.clone()).map_err(|source| StartError::Listen { addr: addr.clone(), source })?;
+    }
+    for addr in &config.external_addrs {
+        swarm.add_external_address(addr.clone());
+    }
+
+    let (commands_tx, commands) = mpsc::channel(COMMAND_QUEUE);
+    let (listen_addrs, listen_addrs_rx) = watch::channel(Vec::new());
+    let (peer_events, _) = broadcast::channel(PEER_EVENT_QUEUE);
+    let stop = CancellationToken::new();
+    let ended = CancellationToken::new();
+    let client = Client {
+        node: Arc::new(Node {
+            peer_id: config.identity.peer_id(),
+            commands: commands_tx,
+            connecting: Arc::new(Semaphore::new(MAX_CONNECTING)),
+            opening: Arc::new(Semaphore::new(MAX_OPENING)),
+            listen_addrs: listen_addrs_rx,
+            peer_events: peer_events.clone(),
+            versions: config.versions,
+            progress_timeout: config.progress_timeout,
+            connect_timeout: config.connect_timeout,
+            stop: stop.clone(),
+            ended: ended.clone(),
+        }),
+    };
+    let task = NetworkTask {
+        swarm,
+        servers: Servers::new(store, &config),
+        commands,
+        dials: HashMap::new(),
+        stop,
+        drain_timeout: config.drain_timeout,
+        listen_addrs,
+        peer_events,
+        identity: config.identity,
+        ended: ended.drop_guard(),
+    };
+    Ok((client, Task { handle: runtime.spawn(task.run()) }))
+}
+
+/// The name of a peer as a source of blobs: its id as text.
+pub fn source_id(peer: &PeerId) -> SourceId {
+    SourceId::new(peer.to_base58())
+}
+
+/// The running node. Dropping it leaves the node running.
+#[derive(Debug)]
+pub struct Task {
+    handle: JoinHandle<()>,
+}
+
+impl Task {
+    /// Waits until the node has ended; [`Client::shutdown`] makes it end.
+    ///
+    /// # Errors
+    /// When it was aborted or panicked.
+    pub async fn join(self) -> Result<(), JoinError> {
+        self.handle.await
+    }
+
+    /// Ends the node now, without draining.
+    pub fn abort(&self) {
+        self.handle.abort();
+    }
+}
+
+/// A peer came or went.
+#[derive(Debug, Clone, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum PeerEvent {
+    /// The first connection with the peer is up, whoever made it.
+    Connected {
+        /// The peer.
+        peer: PeerId,
+    },
+    /// The last connection with the peer is gone.
+    Disconnected {
+        /// The peer.
+        peer: PeerId,
+        /// What the connection says, when it did not just close.
+        reason: Option<String>,
+    },
+}
+
+/// A handle to a running node. Clones are the same node.
+#[derive(Debug, Clone)]
+pub struct Client {
+    node: Arc<Node>,
+}
+
+#[derive(Debug)]
+struct Node {
+    peer_id: PeerId,
+    commands: mpsc::Sender<Command>,
+    connecting: Arc<Semaphore>,
+    opening: Arc<Semaphore>,
+    listen_addrs: watch::Receiver<Vec<Multiaddr>>,
+    peer_events: broadcast::Sender<PeerEvent>,
+    versions: Versions,
+    progress_timeout: Duration,
+    connect_timeout: Duration,
+    stop: CancellationToken,
+    ended: CancellationToken,
+}
+
+impl Client {
+    /// This node's name.
+    pub fn peer_id(&self) -> PeerId {
+        self.node.peer_id
+    }
+
+    /// Where the node listens now, each address with its `/p2p/…`: what others dial.
+    pub fn listen_addrs(&self) -> watch::Receiver<Vec<Multiaddr>> {
+        self.node.listen_addrs.clone()
+    }
+
+    /// Peers that come and go from now on.
+    pub fn peer_events(&self) -> broadcast::Receiver<PeerEvent> {
+        self.node.peer_events.subscribe()
+    }
+
+    /// Connects to the peer at `addr` and tells who it is. With a `/p2p/…` at its end the address is only good for
+    /// that peer, and a connection with it that is there already is used.
+    ///
+    /// **Cancel safety.** Dropping the future leaves the dial to itself.
+    ///
+    /// # Errors
+    /// - [`ConnectError::Dial`], [`ConnectError::TimedOut`]: nobody there, now.
+    /// - [`ConnectError::WrongPeer`]: somebody else is there.
+    /// - [`ConnectError::UnsupportedAddress`], [`ConnectError::OwnAddress`]: no use to try again.
+    /// - [`ConnectError::Stopped`]: the node has ended.
+    pub async fn connect(&self, addr: Multiaddr) -> Result<PeerId, ConnectError> {
+        let after = self.node.connect_timeout;
+        let (reply, answer) = oneshot::channel();
+        let connected = async {
+            let permit = Arc::clone(&self.node.connecting).acquire_owned().await;
+            let permit = permit.map_err(|_| ConnectError::Stopped)?;
+            let command = Command::Connect(Dial { addr: addr.clone(), reply, _permit: permit });
+            self.node.commands.send(command).await.map_err(|_| ConnectError::Stopped)?;
+            answer.await.unwrap_or(Err(ConnectError::Stopped))
+        };
+        match tokio::time::timeout(after, connected).await {
+            Ok(result) => result,
+            Err(_) => Err(ConnectError::TimedOut { addr, after }),
+        }
+    }
+
+    /// Opens a stream to a connected peer, in the best version that both speak.
+    ///
+    /// # Errors
+    /// - [`FetchError::Unreachable`]: there is no connection.
+    /// - [`FetchError::UnsupportedProtocol`]: the peer speaks no version that this node speaks.
+    /// - [`FetchError::Stalled`], [`FetchError::Closed`]: the connection failed.
+    /// - [`FetchError::Stopped`]: the node has ended.
+    pub async fn open(&self, peer: PeerId) -> Result<Session, FetchError> {
+        let stream = self.open_stream(peer, self.node.versions.offered()).await?;
+        Ok(match stream.version {
+            Version::Ranges => Session::Ranges(RangeSession::start(self.clone(), peer, stream.io)),
+            Version::Blobs => Session::Blobs(BlobSession::new(self.clone(), peer, stream.io)),
+        })
+    }
+
+    /// Stops serving and fetching: answers in progress may end within the drain timeout, then all connections close.
+    /// Returns when the node has ended.
+    pub async fn shutdown(&self) {
+        self.node.stop.cancel();
+        self.node.ended.cancelled().await;
+    }
+
+    pub(crate) fn progress_timeout(&self) -> Duration {
+        self.node.progress_timeout
+    }
+
+    /// Opens a stream in the first of `versions` that the peer speaks.
+    pub(crate) async fn open_stream(
+        &self,
+        peer: PeerId,
+        versions: &'static [Version],
+    ) -> Result<BlobStream, FetchError> {
+        let permit = Arc::clone(&self.node.opening).acquire_owned().await.map_err(|_| FetchError::Stopped)?;
+        let (reply, answer) = oneshot::channel();
+        let order = OpenStream { versions, reply, _permit: permit };
+        let command = Command::Open { peer, order };
+        self.node.commands.send(command).await.map_err(|_| FetchError::Stopped)?;
+        let error = match answer.await {
+            Ok(Ok(stream)) => return Ok(stream),
+            Ok(Err(error)) => error,
+            Err(_) if self.node.commands.is_closed() => return Err(FetchError::Stopped),
+            Err(_) => return Err(FetchError::Closed { peer: source_id(&peer), source: None }),
+        };
+        let peer = source_id(&peer);
+        Err(match error {
+            OpenError::NotConnected => FetchError::Unreachable { peer },
+            OpenError::TimedOut => FetchError::Stalled { peer, after: self.node.progress_timeout },
+            OpenError::Io(source) => FetchError::Closed { peer, source: Some(Arc::new(source)) },
+            OpenError::Unsupported => {
+                let offered: Vec<_> = versions.iter().map(|one| one.protocol().to_string()).collect();
+                FetchError::UnsupportedProtocol { peer, offered: offered.join(", ") }
+            }
+        })
+    }
+}

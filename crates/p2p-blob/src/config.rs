@@ -1,0 +1,92 @@
+//! What a node can be told.
+
+use std::time::Duration;
+
+use libp2p::Multiaddr;
+
+use crate::identity::Identity;
+use crate::wire::Version;
+
+/// How a node behaves. [`Config::new`] has the documented defaults.
+#[derive(Debug)]
+pub struct Config {
+    /// Who the node is.
+    pub identity: Identity,
+    /// Where it listens: `/ip4/…/tcp/…` and `/ip4/…/udp/…/quic-v1`. Default: nowhere, it only dials.
+    pub listen: Vec<Multiaddr>,
+    /// Addresses others reach it at, told to its peers. Default: none.
+    pub external_addrs: Vec<Multiaddr>,
+    /// Which versions of the blob protocol it speaks, in both directions. Default: both.
+    pub versions: Versions,
+    /// A stream on which no byte moves for this long while one is due is given up. Default: 15 s.
+    pub progress_timeout: Duration,
+    /// An inbound stream without a request for this long is closed. Default: 120 s.
+    pub idle_timeout: Duration,
+    /// How long [`crate::Client::connect`] may take. Default: 10 s.
+    pub connect_timeout: Duration,
+    /// How long answers in progress may take when the node stops. Default: 5 s.
+    pub drain_timeout: Duration,
+    /// What the node takes on at most.
+    pub limits: Limits,
+}
+
+impl Config {
+    /// The defaults, for this identity.
+    pub fn new(identity: Identity) -> Self {
+        Self {
+            identity,
+            listen: Vec::new(),
+            external_addrs: Vec::new(),
+            versions: Versions::Both,
+            progress_timeout: Duration::from_secs(15),
+            idle_timeout: Duration::from_secs(120),
+            connect_timeout: Duration::from_secs(10),
+            drain_timeout: Duration::from_secs(5),
+            limits: Limits::default(),
+        }
+    }
+}
+
+/// What a node takes on at most. Serving a stream costs 256 KiB of memory.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Limits {
+    /// Inbound blob streams in all. Default: 128.
+    pub streams: usize,
+    /// Inbound blob streams of one peer. Default: 16.
+    pub streams_per_peer: usize,
+    /// Reads of the store at one time. Default: 32.
+    pub disk_reads: usize,
+    /// Connections in all. Default: 512.
+    pub connections: u32,
+    /// Connections with one peer. Default: 8.
+    pub connections_per_peer: u32,
+}
+
+impl Default for Limits {
+    fn default() -> Self {
+        Self { streams: 128, streams_per_peer: 16, disk_reads: 32, connections: 512, connections_per_peer: 8 }
+    }
+}
+
+/// Which versions of the blob protocol a node speaks.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum Versions {
+    /// 2.0.0, and 1.0.0 with peers that do not know it.
+    #[default]
+    Both,
+    /// Only `/autonet/blob/1.0.0`.
+    OnlyBlobs,
+    /// Only `/autonet/blob/2.0.0`.
+    OnlyRanges,
+}
+
+impl Versions {
+    /// In the order in which they are offered.
+    pub(crate) fn offered(self) -> &'static [Version] {
+        match self {
+            Self::Both => &[Version::Ranges, Version::Blobs],
+            Self::OnlyBlobs => &[Version::Blobs],
+            Self::OnlyRanges => &[Version::Ranges],
+        }
+    }
+}

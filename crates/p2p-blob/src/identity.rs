@@ -1,0 +1,172 @@
+//! Who a node is: an Ed25519 key, in memory or in a file.
+
+use std::fmt;
+use std::fs::{File, TryLockError};
+use std::io::{self, Read as _, Write as _};
+use std::os::unix::fs::PermissionsExt as _;
+use std::path::Path;
+
+use libp2p::PeerId;
+use libp2p::identity::Keypair;
+
+use crate::error::IdentityError;
+
+/// An Ed25519 key has 68 bytes in libp2p's protobuf form; a larger file is something else.
+const MAX_KEY_FILE_BYTES: u64 = 1024;
+
+/// An Ed25519 key pair. One from a file keeps the file locked while it lives.
+pub struct Identity {
+    keypair: Keypair,
+    lock: Option<File>,
+}
+
+impl Identity {
+    /// A new key that lives as long as this value.
+    pub fn ephemeral() -> Self {
+        Self { keypair: Keypair::generate_ed25519(), lock: None }
+    }
+
+    /// The key in the file at `path` (libp2p's protobuf form, mode 0600), created when the file is missing.
+    ///
+    /// The file is locked (`flock`) until the identity, or the node that uses it, is gone. When another process has
+    /// the lock, the identity is an ephemeral one: two nodes must not have one id.
+    ///
+    /// # Errors
+    /// - [`IdentityError::Io`]: the file cannot be created, read or locked.
+    /// - [`IdentityError::TooOpen`]: others than its owner can access it.
+    /// - [`IdentityError::Invalid`]: it holds something else.
+    pub fn load_or_create(path: &Path) -> Result<Self, IdentityError> {
+        let fail = |action| move |source| IdentityError::Io { action, path: path.to_owned(), source };
+        let mut file = match File::open(path) {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => {
+                create(path).map_err(fail("create"))?;
+                File::open(path)
+            }
+            opened => opened,
+        }
+        .map_err(fail("open"))?;
+
+        let mode = file.metadata().map_err(fail("inspect"))?.permissions().mode() & 0o7777;
+        if mode & 0o077 != 0 {
+            return Err(IdentityError::TooOpen { path: path.to_owned(), mode });
+        }
+        match file.try_lock() {
+            Ok(()) => {}
+            Err(TryLockError::WouldBlock) => {
+                tracing::info!(path = %path.display(), "identity is in use, this node takes an ephemeral one");
+                return Ok(Self::ephemeral());
+            }
+            Err(TryLockError::Error(source)) => return Err(fail("lock")(source)),
+        }
+        let mut bytes = Vec::new();
+        (&mut file).take(MAX_KEY_FILE_BYTES).read_to_end(&mut bytes).map_err(fail("read"))?;
+        let keypair = Keypair::from_protobuf_encoding(&bytes)
+            .map_err(|source| IdentityError::Invalid { path: path.to_owned(), source })?;
+        Ok(Self { keypair, lock: Some(file) })
+    }
+
+    /// The name that others know the node by.
+    pub fn peer_id(&self) -> PeerId {
+        self.keypair.public().to_peer_id()
+    }
+
+    /// Whether the key is gone with the process.
+    pub fn is_ephemeral(&self) -> bool {
+        self.lock.is_none()
+    }
+
+    pub(crate) fn keypair(&self) -> &Keypair {
+        &self.keypair
+    }
+}
+
+impl fmt::Debug for Identity {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Identity")
+            .field("peer_id", &self.peer_id())
+            .field("is_ephemeral", &self.is_ephemeral())
+            .finish()
+    }
+}
+
+/// Creates the key file whole or not at all. A file that somebody else created meanwhile stays.
+fn create(path: &Path) -> io::Result<()> {
+    let dir = match path.parent() {
+        Some(dir) if !dir.as_os_str().is_empty() => dir,
+        _ => Path::new("."),
+    };
+    let encoded = Keypair::generate_ed25519().to_protobuf_encoding().map_err(io::Error::other)?;
+    // A temporary file has mode 0600 from the start.
+    let mut file = tempfile::NamedTempFile::new_in(dir)?;
+    file.write_all(&encoded)?;
+    file.as_file().sync_all()?;
+    match file.persist_noclobber(path) {
+        Ok(_) => File::open(dir)?.sync_all(),
+        Err(error) if error.error.kind() == io::ErrorKind::AlreadyExists => Ok(()),
+        Err(error) => Err(error.error),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::fs;
+
+    use super::*;
+
+    #[test]
+    fn a_key_file_is_created_once_private_and_read_back() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("identity");
+        let first = Identity::load_or_create(&path).unwrap();
+        assert!(!first.is_ephemeral());
+        assert_eq!(fs::metadata(&path).unwrap().permissions().mode() & 0o7777, 0o600);
+        assert_eq!(fs::read_dir(dir.path()).unwrap().count(), 1, "a temporary file was left");
+        let id = first.peer_id();
+        drop(first);
+        assert_eq!(Identity::load_or_create(&path).unwrap().peer_id(), id);
+    }
+
+    #[test]
+    fn a_key_in_use_gives_an_ephemeral_one() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("identity");
+        let first = Identity::load_or_create(&path).unwrap();
+        let second = Identity::load_or_create(&path).unwrap();
+        assert!(second.is_ephemeral());
+        assert_ne!(first.peer_id(), second.peer_id());
+    }
+
+    #[test]
+    fn an_open_key_file_and_one_with_something_else_are_refused() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("identity");
+        drop(Identity::load_or_create(&path).unwrap());
+        fs::set_permissions(&path, fs::Permissions::from_mode(0o644)).unwrap();
+        let error = Identity::load_or_create(&path).unwrap_err();
+        assert!(matches!(error, IdentityError::TooOpen { mode: 0o644, .. }), "{error}");
+
+        fs::set_permissions(&path, fs::Permissions::from_mode(0o600)).unwrap();
+        File::create(&path).unwrap().write_all(b"not a key").unwrap();
+        let error = Identity::load_or_create(&path).unwrap_err();
+        assert!(matches!(error, IdentityError::Invalid { .. }), "{error}");
+    }
+
+    #[test]
+    fn a_missing_directory_is_an_error_that_names_the_file() {
+        let dir = tempfile::tempdir().unwrap();
+        let error = Identity::load_or_create(&dir.path().join("no/identity")).unwrap_err();
+        assert!(error.to_string().contains("no/identity"), "{error}");
+    }
+
+    #[test]
+    fn many_creators_agree_on_one_key() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("identity");
+        std::thread::scope(|scope| {
+            for _ in 0..8 {
+                scope.spawn(|| Identity::load_or_create(&path).unwrap());
+            }
+        });
+        assert_eq!(fs::read_dir(dir.path()).unwrap().count(), 1);
+    }
+}

@@ -1,0 +1,179 @@
+//! Serving 2.0.0: requests of a stream are answered one after the other.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use futures::{AsyncRead, AsyncReadExt as _, AsyncWrite};
+use manifest::{ByteRange, Digest};
+
+use super::read::{Outcome, Reader};
+use super::{ServeError, Service};
+use crate::progress;
+use crate::wire::FramingError;
+use crate::wire::v2::{GetHead, MAX_REQUEST_BYTES, MAX_UNANSWERED, Refusal, Request, RequestError};
+
+/// When a fetcher that was told "busy" may ask again.
+const RETRY_AFTER: Duration = Duration::from_millis(500);
+const BUSY: Refusal = Refusal::Busy { retry_after: RETRY_AFTER };
+
+/// Answers requests until the peer closes the stream, is idle, or the node stops.
+pub(super) async fn serve(
+    service: Service,
+    stream: impl AsyncRead + AsyncWrite + Unpin,
+) -> Result<(), ServeError> {
+    let mut server = RangeServer { service, stream, reader: Reader::default() };
+    while let Some(request) = server.read_request().await? {
+        match request {
+            Ok(Request::Get { manifest, blob, offset, length }) => {
+                server.answer_get(manifest, blob, offset, length).await?;
+            }
+            Ok(Request::Have { manifest, since }) => server.answer_have(manifest, since).await?,
+            // This node does not know who else holds what.
+            Ok(Request::Peers { .. }) => server.send(&Refusal::NotFound.encode()).await?,
+            Err(error) => server.send_bad_request(error).await?,
+        }
+    }
+    server.close().await
+}
+
+/// Answers "busy" to as many requests as a peer may send at once, then closes the stream.
+pub(super) async fn refuse(
+    mut service: Service,
+    stream: impl AsyncRead + AsyncWrite + Unpin,
+) -> Result<(), ServeError> {
+    service.idle_timeout = service.progress_timeout;
+    let mut server = RangeServer { service, stream, reader: Reader::default() };
+    for _ in 0..MAX_UNANSWERED {
+        if server.read_request().await?.is_none() {
+            break;
+        }
+        server.send(&BUSY.encode()).await?;
+    }
+    server.close().await
+}
+
+struct RangeServer<S> {
+    service: Service,
+    stream: S,
+    reader: Reader,
+}
+
+impl<S: AsyncRead + AsyncWrite + Unpin> RangeServer<S> {
+    /// The next request, well-formed or not. `None`: the peer is done or idle, or the node stops.
+    async fn read_request(&mut self) -> Result<Option<Result<Request, RequestError>>, ServeError> {
+        let limit = self.service.progress_timeout;
+        let mut head = [0; 4];
+        let first_bytes = tokio::select! {
+            biased;
+            () = self.service.stopping.cancelled() => return Ok(None),
+            read = tokio::time::timeout(self.service.idle_timeout, self.stream.read(&mut head)) => match read {
+                Ok(read) => read.map_err(|error| ServeError::Closed(Some(error)))?,
+                Err(_) => return Ok(None),
+            },
+        };
+        if first_bytes == 0 {
+            return Ok(None);
+        }
+        progress::read_exact(&mut self.stream, &mut head[first_bytes..], limit, |_| ()).await?;
+        let body_bytes = u32::from_be_bytes(head);
+        let mut body = [0; MAX_REQUEST_BYTES];
+        let body = match body.get_mut(..body_bytes as usize) {
+            Some(body) if !body.is_empty() => body,
+            _ => {
+                let max_bytes = MAX_REQUEST_BYTES as u64;
+                return Err(
+                    FramingError::FrameLength { found_bytes: u64::from(body_bytes), max_bytes }.into()
+                );
+            }
+        };
+        progress::read_exact(&mut self.stream, body, limit, |_| ()).await?;
+        Ok(Some(Request::decode(body)))
+    }
+
+    async fn answer_get(
+        &mut self,
+        manifest: Option<Digest>,
+        blob: Digest,
+        offset: u64,
+        length: u32,
+    ) -> Result<(), ServeError> {
+        let Some(end) = offset.checked_add(u64::from(length)) else {
+            return self.send_bad_request(RequestError::RangeLength(length)).await;
+        };
+        // Busy is said at once; only what has begun waits for its turn at the disk.
+        let Ok(permit) = Arc::clone(&self.service.disk_reads).try_acquire_owned() else {
+            return self.send(&BUSY.encode()).await;
+        };
+        let range = ByteRange::new(offset, end);
+        let store = Arc::clone(&self.service.store);
+        let (reader, outcome) =
+            std::mem::take(&mut self.reader).first(permit, store, manifest, blob, Some(range)).await;
+        self.reader = reader;
+        let size_bytes = match outcome {
+            Ok(Outcome::Read { size_bytes }) => size_bytes,
+            Ok(Outcome::NotFound) => return self.send(&Refusal::NotFound.encode()).await,
+            Ok(Outcome::NotHeld) => return self.send(&Refusal::NotHeld.encode()).await,
+            Ok(Outcome::OutOfBounds { size_bytes }) => {
+                return self.send_bad_request(RequestError::OutOfBounds { end, size_bytes }).await;
+            }
+            Err(error) => {
+                tracing::warn!(%blob, %range, error = &error as &dyn std::error::Error, "cannot read the store");
+                return self.send(&BUSY.encode()).await;
+            }
+        };
+        self.write(&GetHead { size_bytes, length }.encode()).await?;
+        self.send_range(range).await
+    }
+
+    /// Sends the chunk that is read, and reads and sends the rest.
+    async fn send_range(&mut self, range: ByteRange) -> Result<(), ServeError> {
+        let limit = self.service.progress_timeout;
+        let mut start = range.start;
+        loop {
+            progress::write_all(&mut self.stream, self.reader.chunk(), limit).await?;
+            start += self.reader.chunk().len() as u64;
+            if start >= range.end {
+                return Ok(progress::flush(&mut self.stream, limit).await?);
+            }
+            let reader = std::mem::take(&mut self.reader);
+            self.reader = self.service.read_next(reader, ByteRange::new(start, range.end)).await?;
+        }
+    }
+
+    async fn answer_have(&mut self, manifest: Digest, since: u64) -> Result<(), ServeError> {
+        let Ok(permit) = Arc::clone(&self.service.disk_reads).try_acquire_owned() else {
+            return self.send(&BUSY.encode()).await;
+        };
+        let store = Arc::clone(&self.service.store);
+        let job = tokio::task::spawn_blocking(move || {
+            let have = store.have(&manifest, since).map(|have| have.map(|have| have.encode()));
+            drop(permit);
+            have
+        });
+        match job.await.map_err(std::io::Error::other).flatten() {
+            Ok(Some(frame)) => self.send(&frame).await,
+            Ok(None) => self.send(&Refusal::NotFound.encode()).await,
+            Err(error) => {
+                tracing::warn!(%manifest, error = &error as &dyn std::error::Error, "cannot read the store");
+                self.send(&BUSY.encode()).await
+            }
+        }
+    }
+
+    async fn send_bad_request(&mut self, error: RequestError) -> Result<(), ServeError> {
+        self.send(&Refusal::BadRequest { reason: error.to_string() }.encode()).await
+    }
+
+    async fn send(&mut self, frame: &[u8]) -> Result<(), ServeError> {
+        self.write(frame).await?;
+        Ok(progress::flush(&mut self.stream, self.service.progress_timeout).await?)
+    }
+
+    async fn write(&mut self, bytes: &[u8]) -> Result<(), ServeError> {
+        Ok(progress::write_all(&mut self.stream, bytes, self.service.progress_timeout).await?)
+    }
+
+    async fn close(&mut self) -> Result<(), ServeError> {
+        Ok(progress::close(&mut self.stream, self.service.progress_timeout).await?)
+    }
+}

@@ -1,0 +1,120 @@
+//! Fetching from one peer.
+
+mod blobs;
+mod ranges;
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use futures::{StreamExt as _, TryStreamExt as _};
+use libp2p::PeerId;
+use manifest::{ByteRange, Digest, SourceId};
+
+use crate::client::source_id;
+use crate::error::FetchError;
+use crate::progress::Halt;
+
+pub use blobs::{BlobBody, BlobSession};
+pub use ranges::{GetRequest, RangeSession};
+
+/// How [`read_blob`] cuts a blob, and how many parts it asks for at one time.
+const PART_BYTES: u64 = 1 << 20;
+const PARTS_AT_ONCE: usize = 4;
+
+/// A way to fetch from one peer, in the version that it speaks. Clones are the same session.
+#[derive(Debug, Clone)]
+pub enum Session {
+    /// 2.0.0: ranges.
+    Ranges(RangeSession),
+    /// 1.0.0: whole blobs.
+    Blobs(BlobSession),
+}
+
+impl Session {
+    /// Who is at the other end.
+    pub fn peer(&self) -> PeerId {
+        match self {
+            Self::Ranges(session) => session.peer(),
+            Self::Blobs(session) => session.peer(),
+        }
+    }
+
+    /// How many bytes of blobs have arrived so far. Never falls: a fetch that makes progress moves it.
+    pub fn received_bytes(&self) -> u64 {
+        match self {
+            Self::Ranges(session) => session.received_bytes(),
+            Self::Blobs(session) => session.received_bytes(),
+        }
+    }
+}
+
+/// Reads a small blob whole, whichever version the peer speaks. `None`: the peer does not have it.
+///
+/// **Trust.** The bytes are *not* checked against the digest here.
+/// **Memory.** As much as the peer says the blob has, up to `max_bytes`.
+///
+/// # Errors
+/// - [`FetchError::TooLarge`]: the peer claims a size over `max_bytes`; nothing was read.
+/// - Those of [`RangeSession::get`] and [`BlobSession::request`].
+pub async fn read_blob(
+    session: &Session,
+    blob: Digest,
+    max_bytes: u64,
+) -> Result<Option<Vec<u8>>, FetchError> {
+    let check_size = |size_bytes: u64| match size_bytes <= max_bytes {
+        true => Ok(()),
+        false => Err(FetchError::TooLarge {
+            peer: source_id(&session.peer()),
+            blob,
+            got_bytes: size_bytes,
+            max_bytes,
+        }),
+    };
+    match session {
+        Session::Ranges(session) => {
+            let part = |range: ByteRange, blob_size_bytes| {
+                let request = GetRequest { manifest: None, blob, blob_size_bytes, range };
+                // A part has at most `PART_BYTES`.
+                let buf = vec![0; usize::try_from(range.len()).unwrap_or(0)];
+                session.get_with_size(request, buf)
+            };
+            let size_bytes = match part(ByteRange::new(0, 1), None).await {
+                Ok((size_bytes, _)) => size_bytes,
+                Err(FetchError::NotFound { .. }) => return Ok(None),
+                Err(error) => return Err(error),
+            };
+            check_size(size_bytes)?;
+            let ranges = (0..size_bytes.div_ceil(PART_BYTES)).map(|index| {
+                let start = index * PART_BYTES;
+                ByteRange::new(start, (start + PART_BYTES).min(size_bytes))
+            });
+            let mut parts = futures::stream::iter(ranges.map(|range| part(range, Some(size_bytes))))
+                .buffered(PARTS_AT_ONCE);
+            let mut bytes = Vec::new();
+            while let Some((_, part)) = parts.try_next().await? {
+                bytes.extend_from_slice(&part);
+            }
+            Ok(Some(bytes))
+        }
+        Session::Blobs(session) => {
+            let Some(mut body) = session.request(blob).await? else { return Ok(None) };
+            check_size(body.size_bytes())?;
+            let mut bytes = Vec::new();
+            while (bytes.len() as u64) < body.size_bytes() {
+                let start = bytes.len();
+                let part_bytes = (body.size_bytes() - start as u64).min(PART_BYTES);
+                bytes.resize(start + usize::try_from(part_bytes).unwrap_or(0), 0);
+                body.read_exact(&mut bytes[start..]).await?;
+            }
+            Ok(Some(bytes))
+        }
+    }
+}
+
+/// The error for a stream that halted.
+fn halted(peer: &SourceId, limit: Duration, halt: Halt) -> FetchError {
+    match halt {
+        Halt::Stalled => FetchError::Stalled { peer: peer.clone(), after: limit },
+        Halt::Closed(source) => FetchError::Closed { peer: peer.clone(), source: source.map(Arc::new) },
+    }
+}

@@ -1,0 +1,203 @@
+//! The network task: it owns the swarm. Its handlers never wait.
+
+use std::collections::HashMap;
+use std::time::Duration;
+
+use futures::StreamExt as _;
+use libp2p::swarm::dial_opts::{DialOpts, PeerCondition};
+use libp2p::swarm::{ConnectionId, DialError, SwarmEvent};
+use libp2p::{Multiaddr, PeerId, Swarm};
+use tokio::sync::{OwnedSemaphorePermit, broadcast, mpsc, oneshot, watch};
+use tokio_util::sync::{CancellationToken, DropGuard};
+
+use crate::address;
+use crate::client::{PeerEvent, source_id};
+use crate::error::ConnectError;
+use crate::handler::OpenStream;
+use crate::identity::Identity;
+use crate::serve::Servers;
+use crate::swarm::{Behaviours, BehavioursEvent};
+
+/// How long connections may take to say goodbye.
+const GOODBYE_TIMEOUT: Duration = Duration::from_secs(1);
+
+/// What a [`crate::Client`] asks of the task.
+pub(crate) enum Command {
+    Connect(Dial),
+    Open { peer: PeerId, order: OpenStream },
+}
+
+/// A connection that somebody waits for.
+pub(crate) struct Dial {
+    pub(crate) addr: Multiaddr,
+    pub(crate) reply: oneshot::Sender<Result<PeerId, ConnectError>>,
+    /// Bounds how many there are, waiting and under way.
+    pub(crate) _permit: OwnedSemaphorePermit,
+}
+
+/// The task's state.
+pub(crate) struct NetworkTask {
+    pub(crate) swarm: Swarm<Behaviours>,
+    pub(crate) servers: Servers,
+    pub(crate) commands: mpsc::Receiver<Command>,
+    /// Dials under way, for those who wait for them.
+    pub(crate) dials: HashMap<ConnectionId, Dial>,
+    pub(crate) stop: CancellationToken,
+    pub(crate) drain_timeout: Duration,
+    pub(crate) listen_addrs: watch::Sender<Vec<Multiaddr>>,
+    pub(crate) peer_events: broadcast::Sender<PeerEvent>,
+    /// Keeps the key file locked while the task runs.
+    pub(crate) identity: Identity,
+    /// Cancelled when the task is gone, however it went.
+    pub(crate) ended: DropGuard,
+}
+
+impl NetworkTask {
+    /// Runs until `stop` is cancelled or the last client is gone, then drains.
+    pub(crate) async fn run(mut self) {
+        loop {
+            tokio::select! {
+                biased;
+                () = self.stop.cancelled() => break,
+                () = self.servers.reap(), if !self.servers.is_empty() => {}
+                command = self.commands.recv() => match command {
+                    Some(command) => self.on_command(command),
+                    None => break,
+                },
+                event = self.swarm.select_next_some() => self.on_swarm_event(event),
+            }
+        }
+        // Commands that wait, and those to come, end as `Stopped`.
+        self.commands.close();
+        while self.commands.try_recv().is_ok() {}
+        self.dials.clear();
+        self.drain().await;
+        tracing::debug!(identity = ?self.identity, "stopped");
+        drop(self.ended);
+    }
+
+    fn on_command(&mut self, command: Command) {
+        match command {
+            Command::Open { peer, order } => self.swarm.behaviour_mut().blob.open(peer, order),
+            Command::Connect(dial) if dial.reply.is_closed() => {}
+            Command::Connect(dial) => self.on_connect(dial),
+        }
+    }
+
+    fn on_connect(&mut self, dial: Dial) {
+        let addr = dial.addr.clone();
+        if !address::is_dialable(&addr) {
+            return dial.end(Err(ConnectError::UnsupportedAddress { addr }));
+        }
+        let options = match address::peer_of(&addr) {
+            Some(peer) if peer == *self.swarm.local_peer_id() => {
+                return dial.end(Err(ConnectError::OwnAddress { addr }));
+            }
+            Some(peer) if self.swarm.is_connected(&peer) => return dial.end(Ok(peer)),
+            Some(peer) => {
+                DialOpts::peer_id(peer).addresses(vec![addr]).condition(PeerCondition::Always).build()
+            }
+            None => DialOpts::unknown_peer_id().address(addr).build(),
+        };
+        let connection = options.connection_id();
+        match self.swarm.dial(options) {
+            Ok(()) => {
+                self.dials.insert(connection, dial);
+            }
+            Err(error) => dial.fail(error),
+        }
+    }
+
+    fn on_swarm_event(&mut self, event: SwarmEvent<BehavioursEvent>) {
+        match event {
+            SwarmEvent::Behaviour(BehavioursEvent::Blob(inbound)) => {
+                self.servers.admit(inbound.peer, inbound.stream);
+            }
+            SwarmEvent::ConnectionEstablished { peer_id, connection_id, num_established, .. } => {
+                if let Some(dial) = self.dials.remove(&connection_id) {
+                    dial.end(Ok(peer_id));
+                }
+                if num_established.get() == 1 {
+                    tracing::debug!(peer = %peer_id, "connected");
+                    // Nobody may be listening.
+                    let _ = self.peer_events.send(PeerEvent::Connected { peer: peer_id });
+                }
+            }
+            SwarmEvent::ConnectionClosed { peer_id, num_established: 0, cause, .. } => {
+                let reason = cause.map(|cause| cause.to_string());
+                tracing::debug!(peer = %peer_id, reason, "disconnected");
+                let _ = self.peer_events.send(PeerEvent::Disconnected { peer: peer_id, reason });
+            }
+            SwarmEvent::OutgoingConnectionError { connection_id, error, .. } => {
+                if let Some(dial) = self.dials.remove(&connection_id) {
+                    dial.fail(error);
+                }
+            }
+            SwarmEvent::NewListenAddr { address, .. } => {
+                let full = address::with_peer(address, *self.swarm.local_peer_id());
+                tracing::info!(address = %full, "listening");
+                self.listen_addrs.send_modify(|all| all.push(full));
+            }
+            SwarmEvent::ExpiredListenAddr { address, .. } => {
+                let full = address::with_peer(address, *self.swarm.local_peer_id());
+                self.listen_addrs.send_modify(|all| all.retain(|one| *one != full));
+            }
+            SwarmEvent::ListenerClosed { addresses, reason, .. } => {
+                tracing::warn!(?addresses, ?reason, "a listener has closed");
+                let peer = *self.swarm.local_peer_id();
+                let gone: Vec<_> =
+                    addresses.into_iter().map(|address| address::with_peer(address, peer)).collect();
+                self.listen_addrs.send_modify(|all| all.retain(|one| !gone.contains(one)));
+            }
+            other => tracing::trace!(event = ?other, "swarm"),
+        }
+    }
+
+    /// Lets the answers in progress end, then closes the connections, each within its time.
+    async fn drain(&mut self) {
+        self.servers.stop();
+        let deadline = tokio::time::Instant::now() + self.drain_timeout;
+        while !self.servers.is_empty() {
+            tokio::select! {
+                biased;
+                () = self.servers.reap() => {}
+                () = tokio::time::sleep_until(deadline) => break,
+                // Streams that are opened now are dropped: that resets them.
+                _ = self.swarm.select_next_some() => {}
+            }
+        }
+        let peers: Vec<_> = self.swarm.connected_peers().copied().collect();
+        for peer in peers {
+            // An error says that it is disconnected already.
+            let _ = self.swarm.disconnect_peer_id(peer);
+        }
+        let deadline = tokio::time::Instant::now() + GOODBYE_TIMEOUT;
+        while self.swarm.network_info().num_peers() > 0 {
+            tokio::select! {
+                () = tokio::time::sleep_until(deadline) => break,
+                _ = self.swarm.select_next_some() => {}
+            }
+        }
+    }
+}
+
+impl Dial {
+    /// Tells how it ended. A caller that is gone does not mind.
+    fn end(self, result: Result<PeerId, ConnectError>) {
+        let _ = self.reply.send(result);
+    }
+
+    fn fail(self, error: DialError) {
+        let addr = self.addr.clone();
+        let error = match (error, address::peer_of(&addr)) {
+            (DialError::WrongPeerId { obtained, .. }, Some(expected)) => {
+                let (expected, found) = (source_id(&expected), source_id(&obtained));
+                ConnectError::WrongPeer { addr, expected, found }
+            }
+            // The swarm leaves out the addresses that it listens on, and there was just one.
+            (DialError::LocalPeerId { .. } | DialError::NoAddresses, _) => ConnectError::OwnAddress { addr },
+            (error, _) => ConnectError::Dial { addr, source: Box::new(error) },
+        };
+        self.end(Err(error));
+    }
+}

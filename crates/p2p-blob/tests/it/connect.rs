@@ -1,0 +1,134 @@
+//! Connecting, listening, starting.
+
+use std::error::Error as _;
+use std::net::TcpListener;
+use std::time::Duration;
+
+use manifest::Blame;
+use p2p_blob::{Config, ConnectError, Identity, Limits, PeerEvent, StartError, source_id};
+
+use crate::common::{MemoryStore, Node, QUIC, TCP, soon};
+
+#[tokio::test]
+async fn a_connection_is_up_and_told_to_both() {
+    for listen in [TCP, QUIC] {
+        let seeder =
+            Node::start(MemoryStore::with(&[]), |config| config.listen = vec![listen.parse().unwrap()]);
+        let fetcher = Node::fetcher();
+        let (mut of_seeder, mut of_fetcher) = (seeder.client.peer_events(), fetcher.client.peer_events());
+        let addr = seeder.addr().await;
+        assert!(addr.to_string().ends_with(&format!("/p2p/{}", seeder.client.peer_id())), "{addr}");
+        let peer = soon(fetcher.client.connect(addr.clone())).await.unwrap();
+        assert_eq!(peer, seeder.client.peer_id());
+        assert_eq!(soon(of_fetcher.recv()).await.unwrap(), PeerEvent::Connected { peer });
+        let dialer = fetcher.client.peer_id();
+        assert_eq!(soon(of_seeder.recv()).await.unwrap(), PeerEvent::Connected { peer: dialer });
+
+        assert_eq!(soon(fetcher.client.connect(addr)).await.unwrap(), peer, "already connected");
+        soon(fetcher.client.shutdown()).await;
+        let event = soon(of_seeder.recv()).await.unwrap();
+        assert!(matches!(event, PeerEvent::Disconnected { peer, .. } if peer == dialer), "{event:?}");
+    }
+}
+
+#[tokio::test]
+async fn an_address_without_a_peer_id_tells_who_is_there() {
+    let (seeder, fetcher) = (Node::start(MemoryStore::with(&[]), |_| ()), Node::fetcher());
+    let mut addr = seeder.addr().await;
+    addr.pop();
+    assert_eq!(soon(fetcher.client.connect(addr)).await.unwrap(), seeder.client.peer_id());
+}
+
+#[tokio::test]
+async fn nobody_there() {
+    let port = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
+    let addr: p2p_blob::Multiaddr = format!("/ip4/127.0.0.1/tcp/{port}").parse().unwrap();
+    let error = soon(Node::fetcher().client.connect(addr)).await.unwrap_err();
+    assert!(matches!(error, ConnectError::Dial { .. }), "{error}");
+    assert_eq!(error.blame(), Blame::Network);
+    assert!(error.source().unwrap().to_string().contains("refused"), "{error:?}");
+}
+
+#[tokio::test]
+async fn somebody_else_there() {
+    let (seeder, fetcher) = (Node::start(MemoryStore::with(&[]), |_| ()), Node::fetcher());
+    let mut addr = seeder.addr().await;
+    addr.pop();
+    let stranger = Identity::ephemeral().peer_id();
+    let error = soon(fetcher.client.connect(addr.with_p2p(stranger).unwrap())).await.unwrap_err();
+    let ConnectError::WrongPeer { expected, found, .. } = &error else { panic!("{error}") };
+    assert_eq!((expected, found), (&source_id(&stranger), &source_id(&seeder.client.peer_id())));
+}
+
+#[tokio::test]
+async fn an_address_of_no_use() {
+    let fetcher = Node::fetcher();
+    let error = soon(fetcher.client.connect("/ip4/127.0.0.1/udp/1".parse().unwrap())).await.unwrap_err();
+    assert!(matches!(error, ConnectError::UnsupportedAddress { .. }), "{error}");
+    assert_eq!(error.blame(), Blame::Caller);
+}
+
+#[tokio::test]
+async fn its_own_address() {
+    let node = Node::start(MemoryStore::with(&[]), |_| ());
+    let addr = node.addr().await;
+    for addr in [addr.clone(), addr.into_iter().take(2).collect()] {
+        let error = soon(node.client.connect(addr)).await.unwrap_err();
+        assert!(matches!(error, ConnectError::OwnAddress { .. }), "{error}");
+    }
+}
+
+#[tokio::test]
+async fn nobody_speaks() {
+    // The system accepts the connection, nobody ever reads it.
+    let silent = TcpListener::bind("127.0.0.1:0").unwrap();
+    let addr = format!("/ip4/127.0.0.1/tcp/{}", silent.local_addr().unwrap().port()).parse().unwrap();
+    let after = Duration::from_millis(200);
+    let fetcher = Node::start(MemoryStore::with(&[]), |config| config.connect_timeout = after);
+    let error = soon(fetcher.client.connect(addr)).await.unwrap_err();
+    assert!(matches!(error, ConnectError::TimedOut { .. } | ConnectError::Dial { .. }), "{error}");
+}
+
+#[tokio::test]
+async fn stopped() {
+    let fetcher = Node::fetcher();
+    soon(fetcher.client.shutdown()).await;
+    let error = soon(fetcher.client.connect(TCP.parse().unwrap())).await.unwrap_err();
+    assert!(matches!(error, ConnectError::Stopped), "{error}");
+    assert_eq!(error.blame(), Blame::Us);
+}
+
+#[tokio::test]
+async fn connections_over_the_limit_are_refused() {
+    let limits = Limits { connections: 1, ..Limits::default() };
+    let seeder = Node::start(MemoryStore::with(&[b"data"]), |config| config.limits = limits);
+    let (one, two) = (Node::fetcher(), Node::fetcher());
+    let _session = one.ranges(&seeder).await;
+    // The handshake may end before the refusal: then the connection is closed again.
+    let mut events = two.client.peer_events();
+    match soon(two.client.connect(seeder.addr().await)).await {
+        Err(error) => assert!(matches!(error, ConnectError::Dial { .. }), "{error}"),
+        Ok(_) => while !matches!(soon(events.recv()).await.unwrap(), PeerEvent::Disconnected { .. }) {},
+    }
+}
+
+#[test]
+fn no_runtime() {
+    let config = Config::new(Identity::ephemeral());
+    let error = p2p_blob::start(config, MemoryStore::with(&[])).unwrap_err();
+    assert!(matches!(error, StartError::NoRuntime), "{error}");
+}
+
+#[tokio::test]
+async fn an_address_in_use_and_one_of_no_use() {
+    let taken = TcpListener::bind("127.0.0.1:0").unwrap();
+    let port = taken.local_addr().unwrap().port();
+    for addr in [format!("/ip4/127.0.0.1/tcp/{port}"), "/ip4/127.0.0.1/sctp/1".to_owned()] {
+        let mut config = Config::new(Identity::ephemeral());
+        config.listen = vec![addr.parse().unwrap()];
+        let error = p2p_blob::start(config, MemoryStore::with(&[])).unwrap_err();
+        assert!(matches!(error, StartError::Listen { .. }), "{error}");
+        assert!(error.to_string().contains(&addr), "{error}");
+        assert_eq!(error.blame(), Blame::Caller);
+    }
+}

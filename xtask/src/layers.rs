@@ -1,0 +1,60 @@
+//! Which crate may not know which others.
+
+use std::path::Path;
+
+use anyhow::{Result, bail};
+
+use crate::tool;
+
+/// A crate of ours, and packages that must not be among its dependencies, however far down: these, and those whose
+/// names go on from one of these with a hyphen.
+const FORBIDDEN: [(&str, &[&str]); 6] = [
+    ("sha256-lanes", &["manifest", "tokio", "libp2p", "alloy"]),
+    ("manifest", &["tokio", "libp2p", "alloy"]),
+    ("chain-reader", &["libp2p", "loader", "p2p-blob"]),
+    ("p2p-blob", &["alloy", "loader", "chain-reader"]),
+    ("loader", &["libp2p", "alloy", "p2p-blob", "chain-reader"]),
+    ("node", &["clap", "indicatif"]),
+];
+
+/// Fails when a crate depends on one that it must not know.
+pub(crate) fn check(root: &Path) -> Result<()> {
+    for (package, forbidden) in FORBIDDEN {
+        let mut tree = tool::cargo(root, &["tree"]);
+        tree.args(["--package", package, "--edges", "normal,build", "--prefix", "none", "--format", "{p}"]);
+        if let Some(found) = first_forbidden(&tool::output(&mut tree)?, forbidden) {
+            bail!(
+                "`{package}` depends on `{found}`, which it must not know; \
+                 `cargo tree --package {package} --edges normal,build --invert {found}` shows through whom"
+            );
+        }
+    }
+    Ok(())
+}
+
+/// `tree` has one package a line: its name, a space, and its version.
+fn first_forbidden<'a>(tree: &'a str, forbidden: &[&str]) -> Option<&'a str> {
+    let names = tree.lines().skip(1).filter_map(|line| line.split(' ').next());
+    names.into_iter().find(|name| {
+        forbidden
+            .iter()
+            .any(|bad| name.strip_prefix(bad).is_some_and(|rest| rest.is_empty() || rest.starts_with('-')))
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn packages_are_found_by_their_name_or_their_family() {
+        let tree = "loader v0.1.0 (/somewhere)\nbytes v1.12.2\nlibp2p-core v0.1.0 (*)\nalloyed v1.0.0\n";
+        assert_eq!(first_forbidden(tree, &["libp2p"]), Some("libp2p-core"));
+        assert_eq!(
+            first_forbidden(tree, &["alloy", "loader"]),
+            None,
+            "neither another word nor the crate itself"
+        );
+        assert_eq!(first_forbidden(tree, &["bytes"]), Some("bytes"));
+    }
+}

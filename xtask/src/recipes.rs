@@ -1,0 +1,53 @@
+//! The recipes that build and run something.
+
+use std::env;
+use std::ffi::OsString;
+use std::os::unix::process::CommandExt as _;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+use anyhow::{Context as _, Result};
+
+use crate::tool::{self, C_COMPILER, NODE, NPM};
+use crate::{layers, setup};
+
+/// Builds everything once, then runs all tests of the workspace against it.
+pub(crate) fn test(root: &Path) -> Result<()> {
+    let tools = setup::everything(root)?;
+    layers::check(root)?;
+    // The same packages and kinds of targets as below: another choice would compile the dependencies again.
+    tool::run(tool::cargo(root, &["build"]).args(["--workspace", "--tests", "--bins"]))?;
+    let loader = profile_dir()?.join("loader");
+    let with_tools = |command: &mut Command| {
+        command
+            .env(setup::ANVIL, &tools.anvil)
+            .env(setup::INTERPRETER, &tools.python)
+            .env("LOADER_BIN", &loader);
+        tool::run(command)
+    };
+    let has_nextest = tool::answers(Command::new("cargo-nextest").args(["nextest", "--version"]));
+    let runner: &[&str] = if has_nextest { &["nextest", "run"] } else { &["test"] };
+    with_tools(tool::cargo(root, runner).args(["--workspace", "--tests"]))?;
+    with_tools(tool::cargo(root, &["test"]).args(["--workspace", "--doc"]))
+}
+
+/// Becomes `loader demo`, so that signals reach it as they would without us.
+pub(crate) fn demo(root: &Path, args: &[OsString]) -> Result<()> {
+    tool::require(&[C_COMPILER, NODE, NPM])?;
+    let anvil = setup::anvil(root)?;
+    tool::run(tool::cargo(root, &["build"]).args(["--release", "--package", "loader-cli"]))?;
+    let loader = profile_dir()?.with_file_name("release").join("loader");
+    let error = Command::new(&loader).arg("demo").arg("--anvil").arg(anvil).args(args).exec();
+    Err(error).with_context(|| format!("cannot run {}", loader.display()))
+}
+
+/// The script that decides whether a change goes in.
+pub(crate) fn ci(root: &Path) -> Result<()> {
+    tool::run(&mut Command::new(root.join(".ci/run")))
+}
+
+/// Where cargo has put our own program, and so those of the same profile.
+fn profile_dir() -> Result<PathBuf> {
+    let program = env::current_exe().context("cannot find this program")?;
+    Ok(program.parent().context("this program has no directory")?.to_owned())
+}
