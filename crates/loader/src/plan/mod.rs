@@ -336,6 +336,7 @@ impl Planner {
     /// All bytes of a piece arrived. Returns whether they are of use: then the driver has them checked and reports
     /// [`PlanEvent::Checked`]; else it drops them.
     pub fn arrived(&mut self, id: RequestId, piece: PieceId, now: Instant) -> bool {
+        let source = self.source_of(id);
         if let Some(request) = self.requests.get_mut(&id) {
             request.stalled = false;
             let (issued, is_last) = (request.issued, request.pieces.len() <= 1);
@@ -349,6 +350,9 @@ impl Planner {
             }
         }
         let wanted = self.pieces.is_missing(piece);
+        if wanted && let Some(source) = source.and_then(|source| self.sources.get_mut(&source)) {
+            source.checking();
+        }
         self.pieces.arrived(piece);
         wanted
     }
@@ -377,6 +381,9 @@ impl Planner {
     fn on_checked(&mut self, piece: PieceId, source: Option<SourceKey>, outcome: Checked) {
         if source.is_none() {
             self.rebuilding = self.rebuilding.saturating_sub(self.pieces.rebuilt(piece));
+        }
+        if let Some(source) = source.and_then(|source| self.sources.get_mut(&source)) {
+            source.checked(!matches!(outcome, Checked::Bad { .. }));
         }
         match outcome {
             Checked::Good => {

@@ -49,7 +49,10 @@ pub(super) struct Source {
     pub(super) ranges: bool,
     pub(super) banned: bool,
     stalled: bool,
+    /// Its last checked piece was right, or could not be checked alone.
     proven: bool,
+    /// Pieces that arrived from it and are being checked.
+    unchecked: usize,
     /// Not asked for anything before this time: it was busy, or its stream broke.
     paused_until: Option<Instant>,
     failures_in_a_row: u32,
@@ -83,6 +86,7 @@ impl Source {
             banned: false,
             stalled: false,
             proven: false,
+            unchecked: 0,
             paused_until: None,
             failures_in_a_row: 0,
             holdings: Vec::new(),
@@ -169,7 +173,10 @@ impl Source {
 
     /// Rule 2: whether one more request fits into its window.
     pub(super) fn has_room(&self, piece_bytes: u64) -> bool {
-        if !self.ranges || !self.proven {
+        if !self.proven {
+            return self.requests.is_empty() && self.unchecked == 0;
+        }
+        if !self.ranges {
             return self.requests.is_empty();
         }
         #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "an estimate, clamped")]
@@ -215,16 +222,26 @@ impl Source {
         let seconds = now.saturating_duration_since(since).as_secs_f64().max(1e-6);
         #[expect(clippy::cast_precision_loss, reason = "an estimate")]
         let measured = bytes as f64 / seconds;
-        self.bytes_per_s = if self.proven {
+        self.bytes_per_s = if self.bytes_per_s > 0.0 {
             self.bytes_per_s + SMOOTHING * (measured - self.bytes_per_s)
         } else {
             measured
         };
-        self.proven = true;
         self.last_arrival = now;
         if let Some((_, owed)) = self.requests.iter_mut().find(|(id, _)| *id == request) {
             *owed = owed.saturating_sub(bytes);
         }
+    }
+
+    /// A piece of it is being checked.
+    pub(super) fn checking(&mut self) {
+        self.unchecked += 1;
+    }
+
+    /// A piece of it was checked.
+    pub(super) fn checked(&mut self, good: bool) {
+        self.unchecked = self.unchecked.saturating_sub(1);
+        self.proven = good;
     }
 
     pub(super) fn on_failure(&mut self, shard: u32, failure: Failure, ttl: Duration, now: Instant) {

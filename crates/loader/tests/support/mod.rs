@@ -1,0 +1,244 @@
+//! Sources in memory, good and bad, and models to fetch from them.
+#![expect(clippy::unwrap_used, reason = "test code")]
+
+use std::collections::{HashMap, HashSet};
+use std::path::Path;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
+
+use futures::FutureExt;
+use futures::future::BoxFuture;
+use loader::cache::{Cache, Model};
+use loader::encode::{Input, Options, publish};
+use loader::plan::Holding;
+use loader::{BlobStream, FetchOptions, LoadError, RangeRead, Report, Silent, Source, SourceError, SourceEvent};
+use manifest::{Codec, Digest, Manifest, SourceId};
+use tokio::sync::mpsc;
+
+/// A published model and all its blobs.
+pub struct Origin {
+    pub digest: Digest,
+    pub manifest: Arc<Manifest>,
+    pub weights: Vec<u8>,
+    pub blobs: HashMap<Digest, Vec<u8>>,
+}
+
+/// `total_bytes` that repeat nowhere.
+pub fn weights(total_bytes: usize) -> Vec<u8> {
+    let word = |index: u64| {
+        let mixed = index.wrapping_add(1).wrapping_mul(0x9E37_79B9_7F4A_7C15);
+        (mixed ^ (mixed >> 29)).wrapping_mul(0xBF58_476D_1CE4_E5B9).to_le_bytes()
+    };
+    (0..=total_bytes as u64 / 8).flat_map(word).take(total_bytes).collect()
+}
+
+impl Origin {
+    pub fn uniform(total_bytes: usize, data: u32, parity: u32, codec: Codec, index: bool) -> Self {
+        let dir = tempfile::tempdir().unwrap();
+        let bytes = weights(total_bytes);
+        let path = dir.path().join("weights");
+        std::fs::File::create(&path).and_then(|mut file| std::io::Write::write_all(&mut file, &bytes)).unwrap();
+        Self::publish(dir.path(), &Input::File(path), bytes, data, parity, codec, index)
+    }
+
+    pub fn layers(sizes: &[usize], data: u32, parity: u32, codec: Codec, index: bool) -> Self {
+        let dir = tempfile::tempdir().unwrap();
+        let bytes = weights(sizes.iter().sum());
+        let mut start = 0;
+        let mut paths = Vec::new();
+        for (number, size) in sizes.iter().enumerate() {
+            let path = dir.path().join(format!("layer-{number}"));
+            let layer = &bytes[start..start + size];
+            std::fs::File::create(&path).and_then(|mut file| std::io::Write::write_all(&mut file, layer)).unwrap();
+            paths.push(path);
+            start += size;
+        }
+        Self::publish(dir.path(), &Input::Layers(paths), bytes, data, parity, codec, index)
+    }
+
+    fn publish(
+        dir: &Path,
+        input: &Input,
+        weights: Vec<u8>,
+        data: u32,
+        parity: u32,
+        codec: Codec,
+        index: bool,
+    ) -> Self {
+        let cache = Cache::open(&dir.join("cache")).unwrap();
+        let options = Options {
+            model_kind: "llm-backbone".into(),
+            data,
+            parity,
+            codec,
+            piece_size_bytes: index.then_some(16 << 10),
+        };
+        let published = publish(&cache, input, &options, &|_, _| {}).unwrap();
+        let model = published.model;
+        assert!(model.weights().as_ref() == weights, "the published weights are those of the input");
+        let mut blobs = HashMap::new();
+        blobs.insert(published.digest, published.manifest.to_json());
+        for (shard, entry) in (0..).zip(published.manifest.shards()) {
+            if let Some(bytes) = shard_bytes(&model, shard) {
+                assert_eq!(Digest::of(&bytes), entry.digest);
+                blobs.insert(entry.digest, bytes);
+            }
+        }
+        for shard in published.manifest.shards() {
+            assert!(blobs.contains_key(&shard.digest), "every shard is kept by its publisher");
+        }
+        if let Some(pieces) = published.manifest.pieces() {
+            let path = cache.dir().join(format!("models/{}/pieces", published.digest));
+            blobs.insert(pieces.index, std::fs::read(path).unwrap());
+        }
+        Self { digest: published.digest, manifest: published.manifest, weights, blobs }
+    }
+
+    /// A source of everything but these shards.
+    pub fn without(&self, shards: &[u32]) -> Memory {
+        let mut blobs = self.blobs.clone();
+        for shard in shards {
+            blobs.remove(&self.manifest.shards()[*shard as usize].digest);
+        }
+        Memory { blobs, ..Memory::default() }
+    }
+}
+
+fn shard_bytes(model: &Model, shard: u32) -> Option<Vec<u8>> {
+    let held = model.shard(shard).unwrap()?;
+    let mut bytes = vec![0; usize::try_from(held.size_bytes()).unwrap()];
+    held.read_at(0, &mut bytes).unwrap();
+    Some(bytes)
+}
+
+/// A source in memory.
+#[derive(Default, Clone)]
+pub struct Memory {
+    pub name: String,
+    pub blobs: HashMap<Digest, Vec<u8>>,
+    /// Only whole blobs.
+    pub whole: bool,
+    /// Blobs that it sends with a flipped bit.
+    pub lies: HashSet<Digest>,
+    /// Blobs that it never sends, though it accepts the request.
+    pub stalls: HashSet<Digest>,
+}
+
+struct MemorySource {
+    id: SourceId,
+    memory: Memory,
+    sent_bytes: AtomicU64,
+}
+
+impl Memory {
+    pub fn named(mut self, name: &str) -> Self {
+        self.name = name.into();
+        self
+    }
+
+    pub fn up(self) -> SourceEvent {
+        let id = SourceId::new(self.name.clone());
+        SourceEvent::Up(Arc::new(MemorySource { id, memory: self, sent_bytes: AtomicU64::new(0) }))
+    }
+}
+
+impl MemorySource {
+    async fn blob(&self, digest: Digest) -> Result<Vec<u8>, SourceError> {
+        let mut bytes = self.memory.blobs.get(&digest).ok_or(SourceError::NotHeld)?.clone();
+        if self.memory.stalls.contains(&digest) {
+            std::future::pending::<()>().await;
+        }
+        if self.memory.lies.contains(&digest) {
+            for byte in bytes.iter_mut().step_by(1000) {
+                *byte ^= 1;
+            }
+        }
+        Ok(bytes)
+    }
+}
+
+impl Source for MemorySource {
+    fn id(&self) -> &SourceId {
+        &self.id
+    }
+
+    fn serves_ranges(&self) -> bool {
+        !self.memory.whole
+    }
+
+    fn read(&self, read: RangeRead, mut buf: Vec<u8>) -> BoxFuture<'_, Result<Vec<u8>, SourceError>> {
+        async move {
+            tokio::task::yield_now().await;
+            let bytes = self.blob(read.blob).await?;
+            assert_eq!(bytes.len() as u64, read.blob_size_bytes);
+            let (start, end) = (usize::try_from(read.range.start).unwrap(), usize::try_from(read.range.end).unwrap());
+            buf.copy_from_slice(&bytes[start..end]);
+            self.sent_bytes.fetch_add(buf.len() as u64, Ordering::Relaxed);
+            Ok(buf)
+        }
+        .boxed()
+    }
+
+    fn open(&self, blob: Digest, size: u64) -> BoxFuture<'_, Result<Box<dyn BlobStream>, SourceError>> {
+        async move {
+            let bytes = self.blob(blob).await?;
+            assert_eq!(bytes.len() as u64, size);
+            Ok(Box::new(MemoryStream(bytes, 0)) as Box<dyn BlobStream>)
+        }
+        .boxed()
+    }
+
+    fn read_blob(&self, blob: Digest, max_bytes: u64) -> BoxFuture<'_, Result<Vec<u8>, SourceError>> {
+        async move {
+            let bytes = self.blob(blob).await?;
+            assert!(bytes.len() as u64 <= max_bytes);
+            Ok(bytes)
+        }
+        .boxed()
+    }
+
+    fn holdings(&self, _: Digest, counts: Arc<[u32]>) -> BoxFuture<'_, Result<Vec<Holding>, SourceError>> {
+        async move { Ok(vec![Holding::Unknown; counts.len()]) }.boxed()
+    }
+
+    fn received_bytes(&self) -> u64 {
+        self.sent_bytes.load(Ordering::Relaxed)
+    }
+}
+
+struct MemoryStream(Vec<u8>, usize);
+
+impl BlobStream for MemoryStream {
+    fn read_exact(&mut self, mut buf: Vec<u8>) -> BoxFuture<'_, Result<Vec<u8>, SourceError>> {
+        async move {
+            tokio::task::yield_now().await;
+            let end = self.1 + buf.len();
+            buf.copy_from_slice(&self.0[self.1..end]);
+            self.1 = end;
+            Ok(buf)
+        }
+        .boxed()
+    }
+}
+
+pub fn options() -> FetchOptions {
+    FetchOptions { wait: Duration::from_millis(100), memory_bytes: 1 << 20, threads: 2 }
+}
+
+/// Loads `digest` into the cache at `dir` from these sources.
+pub async fn load(
+    dir: &Path,
+    digest: Digest,
+    sources: Vec<Memory>,
+) -> Result<(Model, Report), LoadError> {
+    let cache = Cache::open(dir).unwrap();
+    let (events, receiver) = mpsc::channel(sources.len() + 1);
+    for source in sources {
+        events.try_send(source.up()).ok().unwrap();
+    }
+    events.try_send(SourceEvent::Connecting(false)).ok().unwrap();
+    let options = options();
+    let loading = loader::load(&cache, digest, receiver, &options, &Silent);
+    tokio::time::timeout(Duration::from_secs(30), loading).await.unwrap()
+}
