@@ -137,3 +137,20 @@ async fn another_manifest_is_refused() {
     assert!(error.to_string().contains("liar"), "{error}");
     loads(&origin, vec![liar, origin.without(&[]).named("honest")]).await;
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_index_that_does_not_fit_leaves_nothing() {
+    let mut origin = Origin::uniform(100_000, 2, 1, Codec::Rs, true);
+    let bad = b"RPBX and no more".to_vec();
+    let index = origin.manifest.pieces().unwrap();
+    let text = String::from_utf8(origin.manifest.to_json()).unwrap();
+    let json = text.replace(&index.index.to_string(), &Digest::of(&bad).to_string()).into_bytes();
+    origin.digest = Digest::of(&json);
+    origin.blobs.extend([(origin.digest, json), (Digest::of(&bad), bad)]);
+    let dir = tempfile::tempdir().unwrap();
+    let error = load(dir.path(), origin.digest, vec![origin.without(&[]).named("a")]).await.unwrap_err();
+    assert!(error.is_integrity(), "{error}");
+    for place in ["manifests", "models", "partial"] {
+        assert_eq!(std::fs::read_dir(dir.path().join(place)).map_or(0, Iterator::count), 0, "{place}");
+    }
+}

@@ -23,6 +23,9 @@ pub(super) struct Driver<'a> {
     pub(super) digest: Digest,
     pub(super) planner: Planner,
     pub(super) requests: Requests,
+    pub(super) moved: mpsc::Receiver<Moved>,
+    /// Before the workers, so that it is dropped before them: they must not wait to send when they are to end.
+    pub(super) done: mpsc::Receiver<Done>,
     pub(super) workers: Workers,
     pub(super) sources: &'a mut Sources,
     pub(super) observer: &'a dyn Observer,
@@ -33,12 +36,7 @@ pub(super) struct Driver<'a> {
 
 impl Driver<'_> {
     /// Runs until all weights are there and verified.
-    pub(super) async fn run(
-        mut self,
-        events: &mut mpsc::Receiver<SourceEvent>,
-        moved: &mut mpsc::Receiver<Moved>,
-        done: &mut mpsc::Receiver<Done>,
-    ) -> Result<(), LoadError> {
+    pub(super) async fn run(mut self, events: &mut mpsc::Receiver<SourceEvent>) -> Result<(), LoadError> {
         let up: Vec<SourceKey> = self.sources.up().map(|(key, _)| key).collect();
         for key in up {
             self.on_up(key);
@@ -71,8 +69,8 @@ impl Driver<'_> {
             // Progress is only of interest while somebody owes bytes; then the planner wants to wake up soon as well.
             tokio::select! {
                 Some(event) = events.recv() => self.on_source(event),
-                Some(moved) = moved.recv() => self.on_moved(moved),
-                Some(done) = done.recv() => self.on_done(done)?,
+                Some(moved) = self.moved.recv() => self.on_moved(moved),
+                Some(done) = self.done.recv() => self.on_done(done)?,
                 () = tokio::time::sleep_until(wakeup.into()) => {}
             }
         }

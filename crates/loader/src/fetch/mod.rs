@@ -131,17 +131,14 @@ impl Fetch<'_> {
             let (cache, manifest) = (self.cache.clone(), Arc::clone(&manifest));
             blocking(move || cache.partial(lock, manifest)).await??
         };
-        self.index(&store, &manifest, events).await?;
         let store = Arc::new(store);
-        match self.pieces(Arc::clone(&store), &manifest, events, report).await {
-            Ok(()) => {}
-            Err(error) => {
-                if error.is_integrity() {
-                    drop(store);
-                    self.discard().await;
-                }
-                return Err(error);
+        if let Err(error) = self.fill(&store, &manifest, events, report).await {
+            // The lock on the partial files goes with them.
+            drop(store);
+            if error.is_integrity() {
+                self.discard().await;
             }
+            return Err(error);
         }
         self.observer.on_event(&Event::Finishing);
         // The workers and the requests are gone, so this is the only owner.
@@ -150,6 +147,18 @@ impl Fetch<'_> {
         };
         let model = blocking(move || store.finish(false)).await??;
         Ok((model, self.known.reports()))
+    }
+
+    /// Gets everything into `store`. Nothing holds on to it afterwards, whatever comes of it.
+    async fn fill(
+        &mut self,
+        store: &Arc<Partial>,
+        manifest: &Arc<Manifest>,
+        events: &mut mpsc::Receiver<SourceEvent>,
+        report: &mut Report,
+    ) -> Result<(), LoadError> {
+        self.index(store, manifest, events).await?;
+        self.pieces(Arc::clone(store), manifest, events, report).await
     }
 
     /// The manifest, from the cache or from a source.
@@ -189,10 +198,7 @@ impl Fetch<'_> {
         match small::find(wanted, &mut self.known, events, self.observer).await {
             Found::Blob(bytes) => match store.store_index(&bytes) {
                 Ok(()) => Ok(()),
-                Err(CacheError::Index { digest, source }) => {
-                    self.discard().await;
-                    Err(LoadError::BadIndex { digest, source })
-                }
+                Err(CacheError::Index { digest, source }) => Err(LoadError::BadIndex { digest, source }),
                 Err(error) => Err(error.into()),
             },
             Found::Nowhere => {
@@ -229,8 +235,8 @@ impl Fetch<'_> {
         let mut planner = Planner::new(geometry.clone(), index.is_some(), config, Instant::now());
         planner.resume(resumed);
 
-        let (moved_sender, mut moved) = mpsc::channel(QUEUE);
-        let (done_sender, mut done) = mpsc::channel(QUEUE);
+        let (moved_sender, moved) = mpsc::channel(QUEUE);
+        let (done_sender, done) = mpsc::channel(QUEUE);
         let buffers = driver::buffers(self.options.memory_bytes, piece_bytes);
         let workers = Workers::start(self.options.threads.max(1), store, index, geometry.clone(), done_sender)
             .map_err(LoadError::Worker)?;
@@ -238,13 +244,15 @@ impl Fetch<'_> {
             digest: self.digest,
             planner,
             requests: Requests::new(self.digest, geometry, buffers, moved_sender),
+            moved,
+            done,
             workers,
             sources: &mut self.known,
             observer: self.observer,
             report,
             wait: self.options.wait,
         };
-        driver.run(events, &mut moved, &mut done).await
+        driver.run(events).await
     }
 
     /// Removes what is in the cache of a model that can never be loaded.

@@ -1,0 +1,179 @@
+//! The cache as a whole.
+
+mod filling;
+mod trust;
+
+use std::os::unix::fs::FileExt as _;
+use std::time::SystemTime;
+
+use manifest::{Blame, ByteRange, Codec};
+use tempfile::TempDir;
+
+use super::*;
+use crate::encode::Published;
+use crate::encode::tests::{options, publish_bytes, sample};
+
+const SIZE: usize = 300_001;
+
+fn cache() -> (TempDir, Cache) {
+    let dir = tempfile::tempdir().unwrap();
+    let cache = Cache::open(dir.path()).unwrap();
+    (dir, cache)
+}
+
+fn publish(cache: &Cache) -> Published {
+    publish_bytes(cache, &sample(SIZE, 1), &options(3, 2, Codec::Rs))
+}
+
+fn all_pieces(manifest: &Manifest, shards: impl IntoIterator<Item = u32>) -> Vec<(u32, u32)> {
+    let pieces = |shard| (0..manifest.piece_count(shard)).map(move |piece| (shard, piece));
+    shards.into_iter().flat_map(pieces).collect()
+}
+
+fn all_shards(manifest: &Manifest) -> std::ops::Range<u32> {
+    0..manifest.data_shard_count() + manifest.parity()
+}
+
+fn bytes_of(model: &Model, shard: u32, range: ByteRange) -> Vec<u8> {
+    let mut bytes = vec![0; usize::try_from(range.len()).unwrap()];
+    model.shard(shard).unwrap().unwrap().read_at(range.start, &mut bytes).unwrap();
+    bytes
+}
+
+/// Begins to fill `cache` with the model of another one.
+fn begin(cache: &Cache, from: &Published) -> Partial {
+    let (digest, manifest) = cache.store_manifest(&from.manifest.to_json()).unwrap();
+    cache.partial(cache.lock_fill(&digest).unwrap(), manifest).unwrap()
+}
+
+fn copy(partial: &Partial, from: &Model, pieces: &[(u32, u32)]) {
+    for (shard, piece) in pieces {
+        let range = from.manifest().piece_range(*shard, *piece);
+        partial.write_piece(*shard, *piece, &bytes_of(from, *shard, range)).unwrap();
+    }
+    partial.record(pieces).unwrap();
+}
+
+/// Changes one byte of a read-only file, keeping its time of change when told to.
+fn damage(path: &Path, at: u64, keep_time: bool) {
+    let before = fs::metadata(path).unwrap();
+    fs::set_permissions(path, Permissions::from_mode(0o644)).unwrap();
+    let file = File::options().read(true).write(true).open(path).unwrap();
+    let mut byte = [0];
+    file.read_exact_at(&mut byte, at).unwrap();
+    file.write_all_at(&[!byte[0]], at).unwrap();
+    let time = if keep_time { before.modified().unwrap() } else { SystemTime::UNIX_EPOCH };
+    file.set_modified(time).unwrap();
+}
+
+#[test]
+fn opening_creates_the_layout_and_opening_again_keeps_it() {
+    let dir = tempfile::tempdir().unwrap();
+    let root = dir.path().join("some/where");
+    for _ in 0..2 {
+        let cache = Cache::open(&root).unwrap();
+        assert_eq!(cache.dir(), root);
+        assert!(
+            fs::read_to_string(root.join("CACHEDIR.TAG")).unwrap().starts_with("Signature: 8a477f597d28d172")
+        );
+        assert_eq!(fs::read_to_string(root.join("VERSION")).unwrap(), "1\n");
+        assert!(cache.list().unwrap().is_empty());
+    }
+}
+
+#[test]
+fn an_unknown_layout_is_refused_with_what_to_do() {
+    let (dir, _cache) = cache();
+    atomic::write(&dir.path().join("VERSION"), b"7\n", 0o644).unwrap();
+    let error = Cache::open(dir.path()).unwrap_err();
+    assert_eq!(error.blame(), Blame::Us);
+    let text = error.to_string();
+    assert!(
+        text.contains("\"7\"") && text.contains("\"1\"") && text.contains("another cache directory"),
+        "{text}"
+    );
+}
+
+#[test]
+fn manifests_are_kept_once_valid_and_hashed_when_read() {
+    let ((_a, from), (_b, cache)) = (cache(), cache());
+    let published = publish(&from);
+    assert!(matches!(cache.store_manifest(b"{}"), Err(CacheError::Manifest { .. })));
+    assert!(cache.manifest(&Digest::of(b"{}")).unwrap().is_none());
+    let (digest, _) = cache.store_manifest(&published.manifest.to_json()).unwrap();
+    assert_eq!(digest, published.digest);
+    assert!(cache.manifest(&digest).unwrap().is_some());
+    let path = cache.layout().manifest(&digest);
+    damage(&path, 5, false);
+    assert!(cache.manifest(&digest).unwrap().is_none());
+    assert!(!path.exists(), "a corrupt manifest is removed");
+}
+
+#[test]
+fn weights_know_their_shards() {
+    let (_dir, cache) = cache();
+    let model = publish(&cache).model;
+    let weights = model.weights().clone();
+    drop(model);
+    assert_eq!(weights.len(), SIZE);
+    assert_eq!(weights.shard(0).unwrap(), &sample(SIZE, 1)[..100_001]);
+    assert_eq!(weights.shard(2).unwrap().len(), 99_999, "without padding");
+    assert!(weights.shard(3).is_none(), "parity is not in the weights");
+    assert!(weights.shard(5).is_none());
+    assert!(weights.safetensors().is_err());
+}
+
+#[test]
+fn weights_are_read_as_safetensors() {
+    let (_dir, cache) = cache();
+    let header = br#"{"t":{"dtype":"U8","shape":[4],"data_offsets":[0,4]}}"#;
+    let bytes = [&(header.len() as u64).to_le_bytes()[..], header, &[1, 2, 3, 4]].concat();
+    let model = publish_bytes(&cache, &bytes, &options(3, 2, Codec::Rs)).model;
+    assert_eq!(model.weights().safetensors().unwrap().tensor("t").unwrap().data(), [1, 2, 3, 4]);
+}
+
+#[test]
+fn a_model_in_use_is_not_removed() {
+    let (_dir, cache) = cache();
+    let Published { digest, model, .. } = publish(&cache);
+    let weights = model.weights().clone();
+    drop(model);
+    let error = cache.remove(&digest).unwrap_err();
+    assert_eq!(error.blame(), Blame::Caller);
+    let expected = CacheError::InUse { digest, holders: vec![std::process::id()] };
+    assert_eq!(error.to_string(), expected.to_string());
+    drop(weights);
+    assert!(cache.remove(&digest).unwrap().freed_bytes >= SIZE as u64);
+    assert!(cache.model(&digest).unwrap().is_none() && cache.manifest(&digest).unwrap().is_none());
+    assert!(matches!(cache.remove(&digest), Err(CacheError::NotCached { .. })));
+}
+
+#[test]
+fn a_partial_model_is_listed_and_removed_when_nobody_fills_it() {
+    let ((_a, from), (_b, cache)) = (cache(), cache());
+    let published = publish(&from);
+    let partial = begin(&cache, &published);
+    copy(&partial, &published.model, &all_pieces(&published.manifest, [1]));
+    let entries = cache.list().unwrap();
+    let [entry] = entries.as_slice() else { panic!("{entries:?}") };
+    assert_eq!(entry.state, EntryState::Partial { verified_bytes: 100_001 });
+    assert_eq!((entry.digest, entry.total_size_bytes), (published.digest, Some(SIZE as u64)));
+    assert_eq!(entry.model_kind.as_deref(), Some("vl-jepa"));
+    assert!(matches!(cache.remove(&published.digest), Err(CacheError::InUse { .. })));
+    drop(partial);
+    cache.remove(&published.digest).unwrap();
+    assert!(cache.list().unwrap().is_empty());
+}
+
+#[test]
+fn finished_models_are_listed_even_without_their_manifest() {
+    let (_dir, cache) = cache();
+    let Published { digest, .. } = publish(&cache);
+    fs::remove_file(cache.layout().manifest(&digest)).unwrap();
+    let entries = cache.list().unwrap();
+    let [entry] = entries.as_slice() else { panic!("{entries:?}") };
+    assert_eq!((entry.digest, entry.state), (digest, EntryState::Finished));
+    assert_eq!((entry.model_kind.as_ref(), entry.total_size_bytes), (None, None));
+    assert!(entry.disk_bytes >= SIZE as u64);
+    cache.remove(&digest).unwrap();
+}

@@ -1,0 +1,97 @@
+//! What is believed of files that somebody else may have changed.
+
+use super::*;
+use crate::encode::Options;
+use crate::recheck::IndexState;
+
+#[test]
+fn files_that_were_touched_are_hashed_and_stamped_again() {
+    let (_dir, cache) = cache();
+    let Published { digest, model, .. } = publish(&cache);
+    let dir = model.dir().to_owned();
+    File::open(dir.join(WEIGHTS)).unwrap().set_modified(SystemTime::UNIX_EPOCH).unwrap();
+    assert!(!stamp::matches(&dir).unwrap());
+    assert!(cache.model(&digest).unwrap().is_some());
+    assert!(stamp::matches(&dir).unwrap());
+}
+
+#[test]
+fn changed_weights_are_not_trusted() {
+    let (_dir, cache) = cache();
+    let Published { digest, model, .. } = publish(&cache);
+    damage(model.weights().path(), 150_000, false);
+    let error = cache.model(&digest).unwrap_err();
+    let text = error.to_string();
+    assert!(matches!(error, CacheError::Corrupt { .. }), "{text}");
+    assert!(
+        text.contains("shard 1 (piece 3)") && text.contains(&format!("loader cache rm {digest}")),
+        "{text}"
+    );
+    let path = model.weights().path().to_owned();
+    drop(model);
+    File::options().write(true).open(&path).unwrap().set_len(1000).unwrap();
+    let text = cache.model(&digest).unwrap_err().to_string();
+    assert!(text.contains("1000 bytes, expected 300001"), "{text}");
+    cache.remove(&digest).unwrap();
+    assert!(cache.model(&digest).unwrap().is_none());
+}
+
+#[test]
+fn damage_behind_the_stamp_is_found_by_verifying() {
+    for index in [true, false] {
+        let (_dir, cache) = cache();
+        let options = options(3, 2, Codec::Rs);
+        let options = if index { options } else { Options { piece_size_bytes: None, ..options } };
+        let Published { digest, model, .. } = publish_bytes(&cache, &sample(SIZE, 1), &options);
+        let report = cache.verify(&digest, 2, &|_, _| ()).unwrap().unwrap();
+        assert!(report.is_good(), "{report}");
+        assert_eq!((report.checked_shards, report.checked_bytes), (5, 5 * 100_001));
+        damage(model.weights().path(), 150_000, true);
+        damage(&model.parity_path(4), 7, true);
+        assert!(cache.model(&digest).unwrap().is_some(), "the stamp fits");
+        let report = cache.verify(&digest, 2, &|_, _| ()).unwrap().unwrap();
+        let found: Vec<_> =
+            report.bad.iter().map(|bad| (bad.shard, bad.is_parity, bad.pieces.clone())).collect();
+        let pieces = |piece| if index { vec![piece] } else { Vec::new() };
+        assert_eq!(found, [(1, false, pieces(3)), (4, true, pieces(0))]);
+        assert_eq!(report.index, if index { IndexState::Good } else { IndexState::Absent });
+        assert!(matches!(cache.model(&digest), Err(CacheError::Corrupt { .. })), "now it is known");
+    }
+    let (_dir, cache) = cache();
+    assert!(cache.verify(&Digest::of(b"nothing"), 1, &|_, _| ()).unwrap().is_none());
+}
+
+#[test]
+fn bad_parity_and_a_bad_index_are_dropped_and_the_weights_used() {
+    let (_dir, cache) = cache();
+    let Published { digest, model, .. } = publish(&cache);
+    damage(&model.parity_path(3), 7, false);
+    damage(&model.index_path(), 40, false);
+    let report = cache.verify(&digest, 1, &|_, _| ()).unwrap().unwrap();
+    assert_eq!((report.bad.len(), report.index), (1, IndexState::Corrupt), "{report}");
+    let healed = cache.model(&digest).unwrap().unwrap();
+    assert_eq!(healed.parity_kept(), [4]);
+    assert!(healed.index().unwrap().is_none());
+    assert!(stamp::matches(healed.dir()).unwrap());
+}
+
+#[test]
+fn an_index_that_calls_right_pieces_wrong_is_told_from_damage() {
+    let ((_a, from), (_b, cache)) = (cache(), cache());
+    let published = publish(&from);
+    let mut blob = fs::read(published.model.index_path()).unwrap();
+    blob[50] ^= 1;
+    let pieces = manifest::Pieces { index: Digest::of(&blob), ..published.manifest.pieces().unwrap() };
+    let right = &published.manifest;
+    let shards = right.shards().to_vec();
+    let kind = right.model_kind().to_owned();
+    let manifest = Manifest::new(kind, SIZE as u64, shards, 3, 2, Codec::Rs, Some(pieces)).unwrap();
+    let (digest, manifest) = cache.store_manifest(&manifest.to_json()).unwrap();
+    let partial = cache.partial(cache.lock_fill(&digest).unwrap(), manifest).unwrap();
+    partial.store_index(&blob).unwrap();
+    copy(&partial, &published.model, &all_pieces(right, 0..3));
+    let model = partial.finish(false).unwrap();
+    let report = recheck(&model, 1, &|_, _| ()).unwrap();
+    assert!(report.bad.is_empty() && report.weights_are_good() && !report.is_good(), "{report}");
+    assert_eq!(report.index, IndexState::Wrong);
+}
