@@ -162,7 +162,10 @@ impl Fetch<'_> {
     }
 
     /// The manifest, from the cache or from a source.
-    async fn manifest(&mut self, events: &mut mpsc::Receiver<SourceEvent>) -> Result<Arc<Manifest>, LoadError> {
+    async fn manifest(
+        &mut self,
+        events: &mut mpsc::Receiver<SourceEvent>,
+    ) -> Result<Arc<Manifest>, LoadError> {
         let (cache, digest) = (self.cache.clone(), self.digest);
         if let Some(manifest) = blocking(move || cache.manifest(&digest)).await?? {
             return Ok(manifest);
@@ -238,8 +241,9 @@ impl Fetch<'_> {
         let (moved_sender, moved) = mpsc::channel(QUEUE);
         let (done_sender, done) = mpsc::channel(QUEUE);
         let buffers = driver::buffers(self.options.memory_bytes, piece_bytes);
-        let workers = Workers::start(self.options.threads.max(1), store, index, geometry.clone(), done_sender)
-            .map_err(LoadError::Worker)?;
+        let workers =
+            Workers::start(self.options.threads.max(1), store, index, geometry.clone(), done_sender)
+                .map_err(LoadError::Worker)?;
         let driver = Driver {
             digest: self.digest,
             planner,

@@ -42,7 +42,13 @@ impl Requests {
         Self { manifest, geometry, buffers, tasks: JoinSet::new(), running: HashMap::new(), moved }
     }
 
-    pub(super) fn start(&mut self, request: RequestId, source: Arc<dyn Source>, shard: u32, pieces: Range<u32>) {
+    pub(super) fn start(
+        &mut self,
+        request: RequestId,
+        source: Arc<dyn Source>,
+        shard: u32,
+        pieces: Range<u32>,
+    ) {
         // Ended tasks are only kept until somebody looks.
         while self.tasks.try_join_next().is_some() {}
         let task = Task {

@@ -3,9 +3,11 @@
 use std::collections::{HashMap, VecDeque};
 use std::sync::{Arc, Condvar, Mutex, PoisonError};
 use std::thread::JoinHandle;
+use std::time::{Duration, Instant};
 
 use manifest::piece_index::{PieceCheck, PieceIndex, ShardHasher};
 use manifest::{ByteRange, Digest, Geometry, PieceId};
+use sha256_lanes::MAX_LANES;
 use tokio::sync::mpsc;
 
 use super::buffers::PieceBuf;
@@ -27,10 +29,19 @@ pub(crate) struct CheckJob {
 /// What became of a job.
 #[derive(Debug)]
 pub(crate) enum Done {
-    Checked { piece: PieceId, source: Option<SourceKey>, outcome: Checked },
-    ShardChecked { shard: u32, good: bool },
+    Checked {
+        piece: PieceId,
+        source: Option<SourceKey>,
+        outcome: Checked,
+    },
+    ShardChecked {
+        shard: u32,
+        good: bool,
+    },
     /// The weights' padding is not zero: the manifest's publisher is at fault.
-    DirtyPadding { shard: u32 },
+    DirtyPadding {
+        shard: u32,
+    },
     Failed(CacheError),
 }
 
@@ -42,8 +53,32 @@ enum Job {
 
 #[derive(Default)]
 struct Queue {
-    jobs: VecDeque<Job>,
+    /// Each with the time it came.
+    jobs: VecDeque<(Instant, Job)>,
     closed: bool,
+}
+
+/// How long a piece waits for others to be hashed with: four at once cost half as much as one by one.
+const BATCH_WAIT: Duration = Duration::from_millis(10);
+
+impl Queue {
+    /// How long to wait before the first job is taken: not at all, unless it is a piece that may get company.
+    fn wait(&self) -> Duration {
+        let lonely = |(_, job): &(Instant, Job)| matches!(job, Job::Check(_));
+        match self.jobs.front() {
+            Some((came, Job::Check(_))) if self.jobs.len() < MAX_LANES && self.jobs.iter().all(lonely) => {
+                BATCH_WAIT.saturating_sub(came.elapsed())
+            }
+            _ => Duration::ZERO,
+        }
+    }
+
+    fn pop_check(&mut self) -> Option<CheckJob> {
+        match self.jobs.pop_front_if(|(_, job)| matches!(job, Job::Check(_))) {
+            Some((_, Job::Check(job))) => Some(job),
+            _ => None,
+        }
+    }
 }
 
 struct Shared {
@@ -72,8 +107,15 @@ impl Workers {
         geometry: Geometry,
         done: mpsc::Sender<Done>,
     ) -> std::io::Result<Self> {
-        let shared =
-            Arc::new(Shared { queue: Mutex::default(), ready: Condvar::new(), store, index, geometry, dirty_padding: Mutex::default(), done });
+        let shared = Arc::new(Shared {
+            queue: Mutex::default(),
+            ready: Condvar::new(),
+            store,
+            index,
+            geometry,
+            dirty_padding: Mutex::default(),
+            done,
+        });
         let mut workers = Self { shared, threads: Vec::new() };
         for number in 0..threads {
             let shared = Arc::clone(&workers.shared);
@@ -96,7 +138,9 @@ impl Workers {
     }
 
     fn push(&self, job: Job) {
-        self.shared.queue.lock().unwrap_or_else(PoisonError::into_inner).jobs.push_back(job);
+        let mut queue = self.shared.queue.lock().unwrap_or_else(PoisonError::into_inner);
+        queue.jobs.push_back((Instant::now(), job));
+        drop(queue);
         self.shared.ready.notify_one();
     }
 }
@@ -146,22 +190,22 @@ impl Shared {
             if queue.closed {
                 return None;
             }
-            match queue.jobs.pop_front() {
-                Some(Job::Rebuild(job)) => return Some(Batch::Rebuild(job)),
-                Some(Job::CheckShard(shard)) => return Some(Batch::CheckShard(shard)),
-                Some(Job::Check(job)) => {
-                    let mut jobs = vec![job];
-                    while jobs.len() < sha256_lanes::MAX_LANES
-                        && matches!(queue.jobs.front(), Some(Job::Check(_)))
-                        && let Some(Job::Check(job)) = queue.jobs.pop_front()
-                    {
-                        jobs.push(job);
+            let wait = queue.wait();
+            if queue.jobs.is_empty() {
+                queue = self.ready.wait(queue).unwrap_or_else(PoisonError::into_inner);
+            } else if wait > Duration::ZERO {
+                (queue, _) = self.ready.wait_timeout(queue, wait).unwrap_or_else(PoisonError::into_inner);
+            } else {
+                match queue.jobs.pop_front() {
+                    Some((_, Job::Check(first))) => {
+                        let rest = std::iter::from_fn(|| queue.pop_check()).take(MAX_LANES - 1);
+                        return Some(Batch::Checks(std::iter::once(first).chain(rest).collect()));
                     }
-                    return Some(Batch::Checks(jobs));
+                    Some((_, Job::Rebuild(job))) => return Some(Batch::Rebuild(job)),
+                    Some((_, Job::CheckShard(shard))) => return Some(Batch::CheckShard(shard)),
+                    None => {}
                 }
-                None => {}
             }
-            queue = self.ready.wait(queue).unwrap_or_else(PoisonError::into_inner);
         }
     }
 
@@ -210,7 +254,8 @@ impl Shared {
 
     fn write(&self, piece: PieceId, bytes: &[u8], indexed: bool) -> Result<Outcome, CacheError> {
         let weights = self.geometry.weights_of(piece);
-        let padding = weights.and_then(|weights| usize::try_from(weights.len()).ok()).and_then(|len| bytes.get(len..));
+        let padding =
+            weights.and_then(|weights| usize::try_from(weights.len()).ok()).and_then(|len| bytes.get(len..));
         let dirty = padding.is_some_and(|padding| padding.iter().any(|byte| *byte != 0));
         if dirty && indexed {
             return Ok(Outcome::DirtyPadding);
@@ -231,7 +276,7 @@ impl Shared {
         let pieces: Vec<(PieceId, &[u8])> =
             job.pieces.iter().copied().zip(rebuilt.iter().map(Vec::as_slice)).collect();
         let mut done = Vec::with_capacity(pieces.len());
-        for batch in pieces.chunks(sha256_lanes::MAX_LANES) {
+        for batch in pieces.chunks(MAX_LANES) {
             let outcomes = if self.index.is_some() {
                 self.check_indexed(batch)?
             } else {
