@@ -19,6 +19,7 @@ pub(crate) enum Answer {
     CacheEntry(CacheEntry),
     Path(PathAnswer),
     Removed(Removed),
+    Demo(DemoDone),
     Error(Failure),
 }
 
@@ -157,6 +158,18 @@ pub(crate) struct Removed {
     pub(crate) freed_bytes: u64,
 }
 
+/// The demo has told its story.
+#[derive(Debug, Serialize)]
+pub(crate) struct DemoDone {
+    pub(crate) manifest: Text,
+    pub(crate) total_size_bytes: u64,
+    pub(crate) publish_ms: u64,
+    pub(crate) fetch_ms: u64,
+    pub(crate) fetched_bytes: u64,
+    pub(crate) rebuilt_bytes: u64,
+    pub(crate) wasted_bytes: u64,
+}
+
 /// The command failed.
 #[derive(Debug, Serialize)]
 pub(crate) struct Failure {
@@ -188,7 +201,8 @@ impl Display for Text {
 }
 
 impl Answer {
-    /// What is written without `--json`: one line, but for a manifest and a call; nothing for an error.
+    /// What is written without `--json`: one line, but for a manifest and a call; nothing for an error, nor for
+    /// the end of the demo, whose story is told already.
     pub(crate) fn plain(&self) -> Option<String> {
         Some(match self {
             Self::Fetched(fetched) => fetched.weights.display().to_string(),
@@ -204,7 +218,7 @@ impl Answer {
             Self::Removed(removed) => {
                 format!("{}  removed, {} freed", removed.manifest, show_size(removed.freed_bytes))
             }
-            Self::Error(_) => return None,
+            Self::Demo(_) | Self::Error(_) => return None,
         })
     }
 }

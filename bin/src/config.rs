@@ -76,7 +76,9 @@ impl Settings {
     /// Reads the settings file, if one is named or stands at its usual place.
     pub(crate) fn load(common: &Common) -> Result<Self> {
         let file = match &common.config {
-            Some(path) => read(path)?.ok_or_else(|| Usage::new(format!("there is no file {}", path.display())))?,
+            Some(path) => {
+                read(path)?.ok_or_else(|| Usage::new(format!("there is no file {}", path.display())))?
+            }
             None => match base_dir("XDG_CONFIG_HOME", ".config") {
                 Some(dir) => read(&dir.join("loader/loader.toml"))?.unwrap_or_default(),
                 None => File::default(),
@@ -95,7 +97,12 @@ impl Settings {
         let Some(contract) = flags.contract.or(self.file.contract.as_ref().map(|text| text.0)) else {
             return Ok(None);
         };
-        let rpc_urls = or_file(&flags.rpc_url, &self.file.rpc_url);
+        let named = flags.rpc_url.iter().map(|url| url.parse::<RpcUrl>());
+        let mut rpc_urls: Vec<_> =
+            named.collect::<Result<_, _>>().map_err(|error| Usage::new(error.to_string()))?;
+        if rpc_urls.is_empty() {
+            rpc_urls = self.file.rpc_url.iter().map(|text| text.0.clone()).collect();
+        }
         let Some(first) = rpc_urls.first() else {
             return Err(Usage::new(format!("to read contract {contract} give --rpc-url URL")).into());
         };
@@ -140,7 +147,9 @@ impl Settings {
 /// A variable that a flag names, such as the one with a private key.
 pub(crate) fn secret(variable: &str) -> Result<String> {
     env::var(variable).map_err(|error| match error {
-        env::VarError::NotPresent => Usage::new(format!("the environment variable {variable} is not set")).into(),
+        env::VarError::NotPresent => {
+            Usage::new(format!("the environment variable {variable} is not set")).into()
+        }
         env::VarError::NotUnicode(_) => Usage::new(format!("the variable {variable} is not text")).into(),
     })
 }
@@ -214,7 +223,8 @@ mod tests {
         assert_eq!(of_file.network(&flags.network).peers.len(), 2);
         assert_eq!(of_file.wait(flags.wait), Duration::from_secs(300));
 
-        let args = "--cache-dir /a --rpc-url http://flag --block-tag latest --peer /ip4/192.0.2.3/tcp/1 --wait 1s";
+        let args =
+            "--cache-dir /a --rpc-url http://flag --block-tag latest --peer /ip4/192.0.2.3/tcp/1 --wait 1s";
         let (both, flags) = settings(&toml, args).unwrap();
         assert_eq!(both.cache_dir, Path::new("/a"));
         let chain = both.chain(&flags.chain).unwrap().unwrap();
@@ -253,7 +263,10 @@ mod tests {
             let error = settings(toml, "").unwrap_err();
             assert!(error.is::<Usage>() && error.to_string().contains(part), "{toml}: {error}");
         }
-        let (settings, flags) = settings(&format!("contract = '{CONTRACT}'"), "").unwrap();
-        assert!(settings.chain(&flags.chain).unwrap_err().to_string().contains("--rpc-url"));
+        let toml = format!("contract = '{CONTRACT}'");
+        let chain = |args| settings(&toml, args).and_then(|(settings, flags)| settings.chain(&flags.chain));
+        assert!(chain("").unwrap_err().to_string().contains("--rpc-url"));
+        let error = chain("--rpc-url ws://example.org/secretkey").unwrap_err();
+        assert!(error.is::<Usage>() && !format!("{error:#}").contains("secretkey"), "{error:#}");
     }
 }

@@ -8,6 +8,7 @@ use loader::LoadError;
 use loader::cache::CacheError;
 use loader::encode::PublishError;
 use manifest::{Blame, ManifestError, ParseDigestError};
+use node::NodeError;
 
 /// How the command ended, as its caller sees it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -65,12 +66,22 @@ fn status_of(error: &(dyn Error + 'static)) -> Option<Status> {
     if error.is::<Damaged>() || error.is::<ManifestError>() {
         return Some(Status::Integrity);
     }
-    None.or_else(|| error.downcast_ref().map(of_load))
+    None.or_else(|| error.downcast_ref().map(of_node))
+        .or_else(|| error.downcast_ref().map(of_load))
         .or_else(|| error.downcast_ref().map(of_cache))
         .or_else(|| error.downcast_ref().map(of_chain))
         .or_else(|| error.downcast_ref().map(|error: &SubmitError| of_availability(error.availability())))
         .or_else(|| error.downcast_ref().map(|error: &SignerError| of_blame(error.blame())))
         .or_else(|| error.downcast_ref().map(of_publish))
+}
+
+fn of_node(error: &NodeError) -> Status {
+    match error {
+        NodeError::Cache(error) => of_cache(error),
+        NodeError::Chain(error) => of_chain(error),
+        NodeError::Load(error) => of_load(error),
+        error => of_blame(error.blame()),
+    }
 }
 
 fn of_load(error: &LoadError) -> Status {
@@ -83,7 +94,9 @@ fn of_load(error: &LoadError) -> Status {
 
 fn of_cache(error: &CacheError) -> Status {
     match error {
-        CacheError::Corrupt { .. } | CacheError::Manifest { .. } | CacheError::Index { .. } => Status::Integrity,
+        CacheError::Corrupt { .. } | CacheError::Manifest { .. } | CacheError::Index { .. } => {
+            Status::Integrity
+        }
         _ => Status::Failed,
     }
 }
@@ -142,6 +155,8 @@ mod tests {
             (CacheError::NotCached { digest, path: PathBuf::new() }.into(), Status::Failed),
             (unavailable.into(), Status::Unavailable),
             (ChainError::NoEndpoint.into(), Status::Usage),
+            (NodeError::from(LoadError::from(corrupt())).into(), Status::Integrity),
+            (NodeError::NoContract.into(), Status::Usage),
             (manifest::Manifest::parse(b"{}").unwrap_err().into(), Status::Integrity),
         ];
         for (error, expected) in cases {

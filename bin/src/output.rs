@@ -31,10 +31,14 @@ impl Output {
         io::stderr().is_terminal()
     }
 
-    /// Writes an answer to stdout at once. That nobody reads it any more is no error: the work is done all the same.
+    /// Writes an answer to stdout at once.
     pub(crate) fn answer(&self, answer: &Answer) -> Result<()> {
         let text = if self.json { Some(serde_json::to_string(answer)?) } else { answer.plain() };
-        let Some(text) = text else { return Ok(()) };
+        text.map_or(Ok(()), |text| self.print(&text))
+    }
+
+    /// That nobody reads it any more is no error: the work is done all the same.
+    fn print(&self, text: &str) -> Result<()> {
         let written = self.bars.suspend(|| {
             let mut stdout = io::stdout().lock();
             writeln!(stdout, "{text}").and_then(|()| stdout.flush())
@@ -43,6 +47,15 @@ impl Output {
             Err(error) if error.kind() == ErrorKind::BrokenPipe => Ok(()),
             written => written.context("cannot write to stdout"),
         }
+    }
+
+    /// Tells a part of a story: to stdout, but to stderr when that is for objects.
+    pub(crate) fn tell(&self, text: &str) -> Result<()> {
+        if self.json {
+            self.note(text);
+            return Ok(());
+        }
+        self.print(text)
     }
 
     /// Tells the person at the terminal something, above the bars.

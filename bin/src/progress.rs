@@ -19,7 +19,8 @@ const MAX_NAMED: usize = 64;
 /// How often bars are drawn again when nothing happens, so that the time left is right.
 const REDRAW_EVERY: Duration = Duration::from_millis(500);
 
-const TOTAL: &str = "{prefix:12} {bar:30} {binary_bytes:>10} of {binary_total_bytes:10}  {binary_bytes_per_sec}  {eta} left";
+const TOTAL: &str =
+    "{prefix:12} {bar:30} {binary_bytes:>10} of {binary_total_bytes:10}  {binary_bytes_per_sec}  {eta} left";
 const SHARD: &str = "{prefix:12} {bar:30} {binary_bytes:>10} of {binary_total_bytes:10}";
 
 /// Work of which only the number of bytes done is known, such as encoding.
@@ -114,12 +115,13 @@ impl FetchProgress {
         let mut state = lock(&self.state);
         state.tally = Tally::new(manifest);
         state.total.set_length(state.tally.total_bytes());
-        if self.output.shows_bars() && manifest.data_shard_count() <= MAX_SHARD_BARS {
-            for (shard, size_bytes) in state.tally.shards() {
-                let bar = bar(size_bytes, SHARD, format!("shard {shard}"));
-                let bar = self.output.bars().insert_before(&state.total, bar);
-                state.shards.insert(shard, bar);
-            }
+        if !self.output.shows_bars() || manifest.data_shard_count() > MAX_SHARD_BARS {
+            return;
+        }
+        let State { tally, total, shards, .. } = &mut *state;
+        for (shard, size_bytes) in tally.shards() {
+            let bar = bar(size_bytes, SHARD, format!("shard {shard}"));
+            shards.insert(shard, self.output.bars().insert_before(total, bar));
         }
     }
 

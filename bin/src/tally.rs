@@ -107,7 +107,8 @@ impl Lines {
         let left = match new_bytes {
             0 => "stalled".to_owned(),
             _ => {
-                let left_s = elapsed.as_secs_f64() * total_bytes.saturating_sub(done_bytes) as f64 / new_bytes as f64;
+                let left_s =
+                    elapsed.as_secs_f64() * total_bytes.saturating_sub(done_bytes) as f64 / new_bytes as f64;
                 let left = Duration::try_from_secs_f64(left_s).unwrap_or(Duration::MAX);
                 format!("{} left", show_duration(left))
             }
@@ -125,7 +126,11 @@ mod tests {
 
     /// Three rows of 10 bytes, the last two equal, and one parity shard.
     fn manifest() -> Manifest {
-        let shard = |content: &[u8], is_parity| ManifestShard { digest: Digest::of(content), size_bytes: 10, is_parity };
+        let shard = |content: &[u8], is_parity| ManifestShard {
+            digest: Digest::of(content),
+            size_bytes: 10,
+            is_parity,
+        };
         let shards = vec![shard(b"a", false), shard(b"b", false), shard(b"b", false), shard(b"p", true)];
         Manifest::new("simplenet".to_owned(), 30, shards, 3, 1, Codec::Rs, None).unwrap()
     }
@@ -149,7 +154,8 @@ mod tests {
         const MIB: u64 = 1 << 20;
         let start = Instant::now();
         let mut lines = Lines::new(start);
-        let mut next = |seconds, done_bytes| lines.next(start + Duration::from_secs(seconds), done_bytes, 100 * MIB);
+        let mut next =
+            |seconds, done_bytes| lines.next(start + Duration::from_secs(seconds), done_bytes, 100 * MIB);
         assert_eq!(next(4, MIB), None);
         let line = next(10, 50 * MIB).unwrap();
         assert_eq!(line, "50 %, 50.0 MiB of 100 MiB, 5 MB/s, 10 s left");

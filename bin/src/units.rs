@@ -6,7 +6,8 @@ const BINARY_UNITS: [&str; 5] = ["B", "KiB", "MiB", "GiB", "TiB"];
 
 /// Reads a size: a whole number of bytes, or one with a unit: `B`, `KiB`, `MiB`, `GiB`, `TiB`.
 pub(crate) fn parse_size(text: &str) -> Result<u64, String> {
-    let refuse = || format!("expected a whole number and a unit, such as 256MiB or 2GiB; units are {BINARY_UNITS:?}");
+    let refuse =
+        || format!("expected a whole number and a unit, such as 256MiB or 2GiB; units are {BINARY_UNITS:?}");
     let (number, unit) = split(text).ok_or_else(refuse)?;
     let power = match unit {
         "" => 0,
@@ -79,7 +80,8 @@ mod tests {
         {
             assert_eq!(parse_size(text), Ok(bytes), "{text}");
         }
-        for bad in ["", "MiB", "1.5GiB", "-1", "1MB", "1 mib", "99999999999999999999", "18014398509481984KiB"] {
+        for bad in ["", "MiB", "1.5GiB", "-1", "1MB", "1 mib", "99999999999999999999", "18014398509481984KiB"]
+        {
             assert!(parse_size(bad).is_err(), "{bad}");
         }
     }
@@ -106,9 +108,13 @@ mod tests {
         ] {
             assert_eq!(show_size(bytes), text);
         }
-        for (ms, text) in
-            [(0, "0.0 s"), (9_940, "9.9 s"), (10_000, "10 s"), (200_000, "3 min 20 s"), (7_500_000, "2 h 5 min")]
-        {
+        for (ms, text) in [
+            (0, "0.0 s"),
+            (9_940, "9.9 s"),
+            (10_000, "10 s"),
+            (200_000, "3 min 20 s"),
+            (7_500_000, "2 h 5 min"),
+        ] {
             assert_eq!(show_duration(Duration::from_millis(ms)), text);
         }
         assert_eq!(show_rate(50_000_000, Duration::from_millis(500)), "100 MB/s");

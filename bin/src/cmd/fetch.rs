@@ -1,17 +1,17 @@
 //! `loader fetch`.
 
-use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::{Context as _, Result};
+use chain_reader::{Address, MatureModel};
 use loader::{Report, SourceReport};
 use manifest::Digest;
-use node::{LoadOptions, Loaded, Node};
+use node::{Loaded, Node};
 use tokio::time::{MissedTickBehavior, interval};
 
 use crate::answer::{self, Answer, FetchSource, OnChain, Text};
 use crate::args;
-use crate::cmd::{chain, node_config};
+use crate::cmd::node_config;
 use crate::config::Settings;
 use crate::exit::{Interrupted, Usage};
 use crate::interrupt::Interrupt;
@@ -32,10 +32,24 @@ pub(crate) async fn run(flags: &args::Fetch, settings: &Settings, output: &Outpu
 }
 
 async fn fetch(flags: &args::Fetch, settings: &Settings, output: &Output) -> Result<()> {
-    let (digest, on_chain) = wanted(flags, settings).await?;
-    let node = Node::start(node_config(settings, settings.network(&flags.network), Vec::new())).await?;
-    let progress = Arc::new(FetchProgress::new(output));
-    let loaded = load(&node, digest, settings.wait(flags.wait), &progress).await;
+    let mut config = node_config(settings, settings.network(&flags.network));
+    config.fetch.wait = settings.wait(flags.wait);
+    if flags.manifest.is_none() {
+        config.chain = Some(settings.chain(&flags.chain)?.ok_or_else(|| {
+            Usage::new("which model? Give --contract ADDRESS and --rpc-url URL, or --manifest DIGEST")
+        })?);
+    }
+    let contract = config.chain.as_ref().map(|chain| chain.contract);
+    let node = Node::start(config).await?;
+    let (digest, on_chain) = match flags.manifest {
+        Some(digest) => (digest, None),
+        None => {
+            let current = node.mature_model().await?;
+            (current.manifest, contract.map(|contract| self::on_chain(contract, &current)))
+        }
+    };
+    let progress = FetchProgress::new(output);
+    let loaded = load(&node, digest, &progress).await;
     progress.finish();
     node.shutdown().await;
     let Loaded { model, report } = loaded?;
@@ -58,21 +72,9 @@ async fn fetch(flags: &args::Fetch, settings: &Settings, output: &Output) -> Res
     }))
 }
 
-/// The pinned model, or else the contract's.
-async fn wanted(flags: &args::Fetch, settings: &Settings) -> Result<(Digest, Option<OnChain>)> {
-    if let Some(digest) = flags.manifest {
-        return Ok((digest, None));
-    }
-    let config = settings.chain(&flags.chain)?.ok_or_else(|| {
-        Usage::new("which model? Give --contract ADDRESS and --rpc-url URL, or --manifest DIGEST")
-    })?;
-    let (digest, on_chain) = chain::current(config).await?;
-    Ok((digest, Some(on_chain)))
-}
-
-async fn load(node: &Node, digest: Digest, wait: Duration, progress: &Arc<FetchProgress>) -> Result<Loaded> {
-    let options = LoadOptions { wait, observer: Arc::clone(progress) as _ };
-    let loading = node.load(digest, options);
+/// Loads the model, showing how far that is.
+pub(super) async fn load(node: &Node, digest: Digest, progress: &FetchProgress) -> Result<Loaded> {
+    let loading = node.load(digest, progress);
     tokio::pin!(loading);
     let mut ticks = interval(TICK);
     ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
@@ -84,12 +86,20 @@ async fn load(node: &Node, digest: Digest, wait: Duration, progress: &Arc<FetchP
     }
 }
 
-fn summary(report: &Report, total_size_bytes: u64) -> String {
+/// What was done, in a line.
+pub(super) fn summary(report: &Report, total_size_bytes: u64) -> String {
     if report.from_cache {
         return format!("{} in the cache already: no peer was asked", show_size(total_size_bytes));
     }
-    let parts = [("fetched", report.fetched_bytes), ("rebuilt", report.rebuilt_bytes), ("kept from an earlier run", report.resumed_bytes)];
-    let parts = parts.iter().filter(|(_, bytes)| *bytes > 0).map(|(what, bytes)| format!("{} {what}", show_size(*bytes)));
+    let parts = [
+        ("fetched", report.fetched_bytes),
+        ("rebuilt", report.rebuilt_bytes),
+        ("kept from an earlier run", report.resumed_bytes),
+    ];
+    let parts = parts
+        .iter()
+        .filter(|(_, bytes)| *bytes > 0)
+        .map(|(what, bytes)| format!("{} {what}", show_size(*bytes)));
     format!(
         "{} verified and mapped in {} ({}): {}",
         show_size(total_size_bytes),
@@ -97,6 +107,16 @@ fn summary(report: &Report, total_size_bytes: u64) -> String {
         show_rate(total_size_bytes, report.elapsed),
         parts.collect::<Vec<_>>().join(", ")
     )
+}
+
+fn on_chain(contract: Address, model: &MatureModel) -> OnChain {
+    OnChain {
+        contract: Text::of(contract),
+        chain_id: model.chain_id,
+        block_number: model.block_number,
+        block_hash: Text::of(model.block_hash),
+        price: Text::of(model.price),
+    }
 }
 
 fn source(report: &SourceReport) -> FetchSource {

@@ -1,7 +1,7 @@
 //! The commands. Each reads its flags, calls a library, and answers.
 
 mod cache;
-mod chain;
+mod demo;
 mod fetch;
 mod manifest;
 mod publish;
@@ -15,8 +15,10 @@ use anyhow::{Context as _, Result};
 use loader::cache::{Cache, CacheError, Model};
 
 use crate::args::{Command, CommandLine};
-use crate::config::Settings;
+use crate::config::{NetworkSettings, Settings};
 use crate::output::Output;
+
+pub(crate) use demo::liar::Liar;
 
 /// Runs what the command line asks for.
 pub(crate) fn run(line: CommandLine, output: &Output) -> Result<()> {
@@ -29,6 +31,8 @@ pub(crate) fn run(line: CommandLine, output: &Output) -> Result<()> {
         Command::Verify(flags) => verify::run(flags, &open()?, output),
         Command::Manifest(command) => manifest::run(command, &settings, output),
         Command::Cache(command) => cache::run(command, &open()?, output),
+        Command::Demo(flags) => block_on(demo::run(flags, output)),
+        Command::DemoLiar(flags) => block_on(demo::liar::run(flags, output)),
     }
 }
 
@@ -50,14 +54,11 @@ fn not_cached(cache: &Cache, digest: &Digest) -> CacheError {
     CacheError::NotCached { digest: *digest, path: cache.dir().to_owned() }
 }
 
-/// The node that fetches or serves from the user's cache.
-fn node_config(settings: &Settings, network: NetworkSettings, blob_dirs: Vec<PathBuf>) -> node::Config {
-    let mut config = node::Config::new(settings.cache_dir.clone());
-    config.network = node::Network {
-        listen: network.listen,
-        external_addrs: network.external_addrs,
-        peers: network.peers,
-    };
-    config.blob_dirs = blob_dirs;
+/// A node on the user's cache and network.
+fn node_config(settings: &Settings, network: NetworkSettings) -> node::Config {
+    let mut config = node::Config::new(&settings.cache_dir);
+    config.peers = network.peers;
+    config.listen = network.listen;
+    config.external_addrs = network.external_addrs;
     config
 }

@@ -4,7 +4,9 @@ use std::fs;
 use std::path::Path;
 
 use anyhow::{Context as _, Result};
-use chain_reader::{Address, Receipt, Signer, SubmitConfig, U256, set_mature_model, set_mature_model_calldata};
+use chain_reader::{
+    Address, Receipt, Signer, SubmitConfig, U256, set_mature_model, set_mature_model_calldata,
+};
 use loader::cache::Cache;
 use loader::encode::{self, Input, Options};
 use manifest::Digest;
@@ -23,7 +25,8 @@ const PASSWORD_VARIABLE: &str = "LOADER_KEYSTORE_PASSWORD";
 pub(crate) fn run(flags: &args::Publish, settings: &Settings, cache: &Cache, output: &Output) -> Result<()> {
     // Everything that can be wrong with the flags is found before minutes of encoding.
     let on_chain = OnChain::of(flags, settings)?;
-    let piece_size_bytes = u32::try_from(flags.piece_size).map_err(|_| Usage::new("--piece-size is over 4MiB"))?;
+    let piece_size_bytes =
+        u32::try_from(flags.piece_size).map_err(|_| Usage::new("--piece-size is over 4MiB"))?;
     let options = Options {
         model_kind: flags.model_kind.clone(),
         data: flags.data,
@@ -95,7 +98,9 @@ impl OnChain {
             return Ok(Self::Calldata { price });
         }
         let chain = settings.chain(&flags.chain)?.ok_or_else(|| {
-            Usage::new("to set the model on chain give --contract and --rpc-url, or --calldata to print the call")
+            Usage::new(
+                "to set the model on chain give --contract and --rpc-url, or --calldata to print the call",
+            )
         })?;
         let [rpc_url] = chain.rpc_urls.as_slice() else {
             return Err(Usage::new("a transaction is sent through one endpoint: give one --rpc-url").into());
@@ -109,7 +114,8 @@ impl OnChain {
 
 impl Send {
     fn run(&self, digest: Digest) -> Result<Transaction> {
-        let receipt = block_on(async { Ok(set_mature_model(&self.config, &self.signer, digest, self.price).await?) })?;
+        let receipt =
+            block_on(async { Ok(set_mature_model(&self.config, &self.signer, digest, self.price).await?) })?;
         Ok(transaction(self.config.contract, &receipt))
     }
 }
@@ -126,14 +132,17 @@ fn transaction(contract: Address, receipt: &Receipt) -> Transaction {
 fn signer(flags: &args::Publish) -> Result<Signer> {
     if let Some(variable) = &flags.private_key_env {
         let key = config::secret(variable)?;
-        return Signer::from_private_key(&key).with_context(|| format!("the variable {variable} holds no key"));
+        return Signer::from_private_key(&key)
+            .with_context(|| format!("the variable {variable} holds no key"));
     }
     let Some(keystore) = &flags.keystore else {
         return Err(Usage::new("to sign the transaction give --keystore or --private-key-env").into());
     };
     let password = match &flags.password_file {
         Some(file) => first_line(file)?,
-        None => config::secret(PASSWORD_VARIABLE).context("the keystore needs its password: --password-file")?,
+        None => {
+            config::secret(PASSWORD_VARIABLE).context("the keystore needs its password: --password-file")?
+        }
     };
     Ok(Signer::from_keystore(keystore, &password)?)
 }

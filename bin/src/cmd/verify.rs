@@ -26,7 +26,8 @@ pub(crate) fn run(flags: &args::Verify, cache: &Cache, output: &Output) -> Resul
     let mut bad = 0;
     for digest in &digests {
         let progress = ByteProgress::new(output, "verifying");
-        let report = cache.verify(digest, threads, &|done_bytes, total_bytes| progress.update(done_bytes, total_bytes))?;
+        let report = cache
+            .verify(digest, threads, &|done_bytes, total_bytes| progress.update(done_bytes, total_bytes))?;
         drop(progress);
         let report = report.ok_or_else(|| not_cached(cache, digest))?;
         bad += usize::from(!report.is_good());

@@ -1,0 +1,93 @@
+//! A made-up safetensors model.
+//!
+//! Format: <https://github.com/huggingface/safetensors>: a little-endian `u64` with the header's length, the header, JSON
+//! that may end in spaces, and the tensors' bytes.
+
+use std::fs::File;
+use std::io::{self, BufWriter, Write as _};
+use std::path::Path;
+
+use loader::cache::Weights;
+use serde_json::{Map, Value, json};
+
+/// The smallest model there is.
+pub(super) const MIN_SIZE_BYTES: u64 = 1 << 20;
+const HEADER_BYTES: usize = 2048;
+const LAYERS: u64 = 8;
+/// The tensor that is read again in the end: 256 numbers, each half its index.
+pub(super) const PROBE: &str = "probe";
+const PROBE_LEN: u16 = 256;
+
+/// Writes a model of about `size_bytes` (an even number): the probe, and layers of noise.
+pub(super) fn write(path: &Path, size_bytes: u64) -> io::Result<()> {
+    let probe: Vec<u8> = probe().flat_map(f32::to_le_bytes).collect();
+    let data_bytes = size_bytes.saturating_sub(8 + HEADER_BYTES as u64);
+    let header = header(probe.len() as u64, data_bytes & !1).to_string();
+    let mut file = BufWriter::with_capacity(1 << 20, File::create(path)?);
+    file.write_all(&(HEADER_BYTES as u64).to_le_bytes())?;
+    write!(file, "{header:<HEADER_BYTES$}")?;
+    file.write_all(&probe)?;
+    let mut noise = fastrand::Rng::with_seed(size_bytes);
+    let mut chunk = vec![0; 1 << 20];
+    let mut left_bytes = (data_bytes & !1).saturating_sub(probe.len() as u64);
+    while left_bytes > 0 {
+        let len = usize::try_from(left_bytes).unwrap_or(usize::MAX).min(chunk.len());
+        noise.fill(&mut chunk[..len]);
+        file.write_all(&chunk[..len])?;
+        left_bytes -= len as u64;
+    }
+    file.flush()
+}
+
+/// Where each tensor is. The layers are in 16-bit numbers, and share evenly what the probe leaves of the data.
+fn header(probe_bytes: u64, data_bytes: u64) -> Value {
+    let mut tensors = Map::new();
+    tensors.insert(
+        PROBE.to_owned(),
+        json!({"dtype": "F32", "shape": [PROBE_LEN], "data_offsets": [0, probe_bytes]}),
+    );
+    let each_bytes = (data_bytes - probe_bytes) / LAYERS & !1;
+    for layer in 0..LAYERS {
+        let start = probe_bytes + layer * each_bytes;
+        let end = if layer + 1 == LAYERS { data_bytes } else { start + each_bytes };
+        let entry = json!({"dtype": "BF16", "shape": [(end - start) / 2], "data_offsets": [start, end]});
+        tensors.insert(format!("layers.{layer}.weight"), entry);
+    }
+    Value::Object(tensors)
+}
+
+fn probe() -> impl Iterator<Item = f32> {
+    (0..PROBE_LEN).map(|index| f32::from(index) / 2.0)
+}
+
+/// Reads the probe out of the mapped weights: how many tensors there are, or `None` when they are not those written.
+pub(super) fn read(weights: &Weights) -> Option<usize> {
+    let tensors = weights.safetensors().ok()?;
+    let found = tensors.tensor(PROBE).ok()?;
+    let expected: Vec<u8> = probe().flat_map(f32::to_le_bytes).collect();
+    (found.data() == expected).then(|| tensors.len())
+}
+
+#[cfg(test)]
+mod tests {
+    use std::path::PathBuf;
+
+    use loader::cache::Cache;
+    use loader::encode::{Input, Options, publish};
+
+    use super::*;
+
+    #[test]
+    fn a_made_up_model_is_a_safetensors_file_of_its_size() {
+        let dir = tempfile::tempdir().unwrap();
+        let path: PathBuf = dir.path().join("model");
+        for size_bytes in [MIN_SIZE_BYTES, MIN_SIZE_BYTES + 3] {
+            write(&path, size_bytes).unwrap();
+            assert_eq!(path.metadata().unwrap().len(), size_bytes & !1);
+        }
+        let cache = Cache::open(&dir.path().join("cache")).unwrap();
+        let options = Options { model_kind: "simplenet".to_owned(), ..Options::default() };
+        let published = publish(&cache, &Input::File(path), &options, &|_, _| ()).unwrap();
+        assert_eq!(read(published.model.weights()), Some(9));
+    }
+}
