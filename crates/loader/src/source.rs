@@ -84,8 +84,7 @@ pub trait Source: Send + Sync + 'static {
     fn read(&self, read: RangeRead, buf: Vec<u8>) -> BoxFuture<'_, Result<Vec<u8>, SourceError>>;
 
     /// Asks for a whole blob that should have `size_bytes`. The bytes are not checked.
-    fn open(&self, blob: Digest, size_bytes: u64)
-    -> BoxFuture<'_, Result<Box<dyn BlobStream>, SourceError>>;
+    fn open(&self, blob: Digest, size_bytes: u64) -> BoxFuture<'_, Result<Box<dyn BlobStream>, SourceError>>;
 
     /// A small blob in memory, at most `max_bytes`. The bytes are not checked.
     fn read_blob(&self, blob: Digest, max_bytes: u64) -> BoxFuture<'_, Result<Vec<u8>, SourceError>>;

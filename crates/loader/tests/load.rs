@@ -27,7 +27,11 @@ async fn sizes_codecs_and_layouts() {
             for total_bytes in [1, 9, 10, 11, 160 * KIB, 333_333] {
                 let origin = Origin::uniform(total_bytes, 10, 4, codec, index);
                 let report = loads(&origin, vec![origin.without(&[]).named("a")]).await;
-                assert_eq!((report.wasted_bytes, report.rebuilt_bytes), (0, 0), "{total_bytes} {codec} {index}");
+                assert_eq!(
+                    (report.wasted_bytes, report.rebuilt_bytes),
+                    (0, 0),
+                    "{total_bytes} {codec} {index}"
+                );
             }
             let origin = Origin::layers(&[70_000, 1, 100_000, 33_333, 5], 4, 2, codec, index);
             loads(&origin, vec![origin.without(&[]).named("a")]).await;

@@ -3,12 +3,16 @@
 use std::fmt;
 use std::fs::File;
 use std::io;
+#[cfg(target_os = "linux")]
+use std::io::IoSliceMut;
 use std::os::unix::fs::FileExt as _;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use manifest::piece_index::PieceIndex;
 use manifest::{Digest, Manifest};
+#[cfg(target_os = "linux")]
+use rustix::io::{Errno, ReadWriteFlags, preadv2};
 use safetensors::{SafeTensorError, SafeTensors};
 
 use super::layout::{PARITY, PIECES, WEIGHTS};
@@ -220,6 +224,41 @@ impl Held {
     /// # Errors
     /// [`io::ErrorKind::UnexpectedEof`] when the blob has fewer bytes, and whatever the disk says.
     pub fn read_at(&self, offset: u64, buffer: &mut [u8]) -> io::Result<()> {
+        let (stored, file) = self.prepare(offset, buffer)?;
+        file.read_exact_at(stored, self.start + offset)
+    }
+
+    /// Like [`Held::read_at`], but only what is in the page cache. False: not all of it is, or the system cannot tell;
+    /// the buffer's content means nothing then.
+    ///
+    /// # Errors
+    /// Those of [`Held::read_at`].
+    #[cfg(target_os = "linux")]
+    pub fn try_read_at(&self, offset: u64, buffer: &mut [u8]) -> io::Result<bool> {
+        let (stored, file) = self.prepare(offset, buffer)?;
+        if stored.is_empty() {
+            return Ok(true);
+        }
+        let stored_bytes = stored.len();
+        let parts = &mut [IoSliceMut::new(stored)];
+        match preadv2(file, parts, self.start + offset, ReadWriteFlags::NOWAIT) {
+            Ok(read_bytes) => Ok(read_bytes == stored_bytes),
+            Err(Errno::AGAIN | Errno::OPNOTSUPP | Errno::NOSYS | Errno::INTR) => Ok(false),
+            Err(error) => Err(error.into()),
+        }
+    }
+
+    /// Only Linux can read without waiting for a disk.
+    ///
+    /// # Errors
+    /// None.
+    #[cfg(not(target_os = "linux"))]
+    pub fn try_read_at(&self, _: u64, _: &mut [u8]) -> io::Result<bool> {
+        Ok(false)
+    }
+
+    /// Produces the padding at the end of `buffer`; gives the part to read from the file.
+    fn prepare<'a>(&self, offset: u64, buffer: &'a mut [u8]) -> io::Result<(&'a mut [u8], &File)> {
         let end = offset.checked_add(buffer.len() as u64).filter(|end| *end <= self.size_bytes);
         end.ok_or(io::ErrorKind::UnexpectedEof)?;
         let stored = self.stored_bytes.saturating_sub(offset);
@@ -230,6 +269,53 @@ impl Held {
             Stored::File(file) => file,
             Stored::Weights(weights) => &weights.0.file,
         };
-        file.read_exact_at(stored, self.start + offset)
+        Ok((stored, file))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::io::Write as _;
+
+    use super::*;
+
+    fn held(stored: &[u8], padding_bytes: u64) -> Held {
+        let mut file = tempfile::tempfile().unwrap();
+        file.write_all(stored).unwrap();
+        let held = Held::file(file).unwrap();
+        Held { size_bytes: held.size_bytes + padding_bytes, ..held }
+    }
+
+    #[test]
+    fn reads_give_the_stored_bytes_and_then_zeros() {
+        let held = held(b"abcdef", 3);
+        for (offset, expected) in
+            [(0, &b"abcdef\0\0\0"[..]), (2, b"cd"), (5, b"f\0"), (6, b"\0\0\0"), (7, b"\0"), (9, b"")]
+        {
+            let mut buffer = vec![9; expected.len()];
+            held.read_at(offset, &mut buffer).unwrap();
+            assert_eq!(buffer, expected, "from {offset}");
+        }
+    }
+
+    #[test]
+    fn a_read_that_does_not_wait_gives_the_same_or_says_that_it_cannot() {
+        let held = held(b"abcdef", 3);
+        for (offset, length) in [(0, 9), (2, 2), (5, 2), (6, 3), (9, 0)] {
+            let (mut tried, mut read) = (vec![9; length], vec![9; length]);
+            held.read_at(offset, &mut read).unwrap();
+            if held.try_read_at(offset, &mut tried).unwrap() {
+                assert_eq!(tried, read, "{length} bytes from {offset}");
+            }
+        }
+    }
+
+    #[test]
+    fn reads_past_the_end_fail() {
+        let held = held(b"abcdef", 3);
+        for (offset, length) in [(0, 10), (9, 1), (u64::MAX, 2)] {
+            let error = held.read_at(offset, &mut vec![0; length]).unwrap_err();
+            assert_eq!(error.kind(), io::ErrorKind::UnexpectedEof, "{length} bytes from {offset}");
+        }
     }
 }

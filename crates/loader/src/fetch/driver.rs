@@ -88,9 +88,7 @@ impl Driver<'_> {
             },
             PlanAction::Cancel { request } => self.requests.cancel(request),
             PlanAction::Rebuild { pieces } => {
-                let geometry = self.planner.geometry();
-                let job = RebuildJob::new(geometry, pieces, |piece| self.planner.is_good(piece));
-                self.workers.rebuild(job);
+                self.workers.rebuild(RebuildJob::new(&self.planner, pieces));
             }
             PlanAction::CheckShard { shard } => self.workers.check_shard(shard),
         }

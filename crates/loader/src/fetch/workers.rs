@@ -273,16 +273,16 @@ impl Shared {
 
     fn rebuild(&self, rebuilder: &mut Rebuilder, job: &RebuildJob) -> Result<Vec<Done>, CacheError> {
         let rebuilt = rebuilder.rebuild(job, &self.store)?;
-        let pieces: Vec<(PieceId, &[u8])> =
-            job.pieces.iter().copied().zip(rebuilt.iter().map(Vec::as_slice)).collect();
-        let mut done = Vec::with_capacity(pieces.len());
-        for batch in pieces.chunks(MAX_LANES) {
-            let outcomes = if self.index.is_some() {
-                self.check_indexed(batch)?
-            } else {
-                batch.iter().map(|(id, bytes)| self.write(*id, bytes, false)).collect::<Result<_, _>>()?
-            };
+        let pieces = job.pieces.iter().copied().zip(rebuilt.iter().map(Vec::as_slice)).zip(&job.indexed);
+        let (indexed, whole): (Vec<_>, Vec<_>) = pieces.partition(|(_, indexed)| **indexed);
+        let indexed: Vec<(PieceId, &[u8])> = indexed.into_iter().map(|(piece, _)| piece).collect();
+        let mut done = Vec::with_capacity(job.pieces.len());
+        for batch in indexed.chunks(MAX_LANES) {
+            let outcomes = self.check_indexed(batch)?;
             done.extend(batch.iter().zip(outcomes).map(|((id, _), outcome)| outcome.into_done(*id, None)));
+        }
+        for ((id, bytes), _) in whole {
+            done.push(self.write(id, bytes, false)?.into_done(id, None));
         }
         Ok(done)
     }

@@ -1,281 +1,205 @@
 //! Whom to ask for what next.
 
+use std::ops::Range;
 use std::time::{Duration, Instant};
 
-use manifest::{Cell, Codec, PieceId};
+use manifest::PieceId;
 
-use super::pieces::PieceState;
-use super::{PlanAction, Planner, Request, RequestId, SourceKey};
+use super::requests::Request;
+use super::{HEDGE_INTERVAL, PlanAction, Planner, RequestId, SourceKey};
 
 /// A piece is asked of a second source only when that gains more than this.
 const HEDGE_GAIN: Duration = Duration::from_millis(50);
+/// Parity is asked for in place of a late piece only when that gains more than this: what is merely next in a
+/// window is not late.
+const PARITY_GAIN: Duration = Duration::from_millis(500);
 /// Sources that a piece may be asked of at once.
 const MAX_ASKED: usize = 2;
 
 impl Planner {
+    /// The next request, to a source that has room for one, or `None`.
     pub(super) fn next_request(&mut self, now: Instant) -> Option<PlanAction> {
         let piece_bytes = u64::from(self.geometry().manifest().piece_size_bytes());
         let owed: u64 = self.sources.values().map(|source| source.owed_in_memory(piece_bytes)).sum();
-        if owed + piece_bytes > self.config.max_in_flight_bytes {
+        let in_memory = owed + self.pieces.arrived_count() as u64 * piece_bytes;
+        if in_memory + piece_bytes > self.config.max_in_flight_bytes {
             return None;
         }
         let unproven: u64 = self
             .sources
             .values()
-            .filter(|source| !source.is_proven())
+            .filter(|source| !source.is_proven() && !source.is_stalled())
             .map(|source| source.owed_in_memory(piece_bytes))
             .sum();
-        let room_for_unproven =
+        let has_room_for_unproven =
             unproven == 0 || unproven + piece_bytes <= self.config.max_in_flight_bytes / 4;
         let may_ask = |key: &SourceKey| {
             let source = &self.sources[key];
-            source.is_live(now)
-                && source.has_room(piece_bytes)
-                && (source.is_proven() || room_for_unproven)
+            source.is_live() && source.has_room(piece_bytes) && (source.is_proven() || has_room_for_unproven)
         };
         let mut keys: Vec<SourceKey> = self.sources.keys().copied().filter(may_ask).collect();
         let split = keys.partition_point(|key| key.0 < self.turn);
         keys.rotate_left(split);
+        let hedge = now >= self.next_hedge;
         for key in keys {
-            let Some((shard, pieces)) = self.pick(key, now) else { continue };
-            self.turn = key.0 + 1;
-            return Some(self.ask(key, shard, pieces, now));
+            let piece = self
+                .pick_data(key)
+                .or_else(|| self.pick_parity(key, now))
+                .or_else(|| if hedge { self.pick_late(key, now) } else { None })
+                .or_else(|| self.pick_second_opinion(key));
+            if let Some(piece) = piece {
+                self.turn = key.0 + 1;
+                return Some(self.ask(key, piece, now));
+            }
+        }
+        if hedge {
+            self.next_hedge = now + HEDGE_INTERVAL;
         }
         None
     }
 
-    fn pick(&mut self, key: SourceKey, now: Instant) -> Option<(u32, std::ops::Range<u32>)> {
-        let piece = self
-            .pick_data(key, now)
-            .or_else(|| self.pick_parity(key, now, false))
-            .or_else(|| self.pick_late(key, now))
-            .or_else(|| self.pick_parity(key, now, true))?;
-        let pieces = if self.sources[&key].ranges {
-            piece.piece..piece.piece + 1
-        } else {
-            0..self.geometry().manifest().piece_count(piece.shard)
-        };
-        Some((piece.shard, pieces))
-    }
-
-    fn ask(&mut self, key: SourceKey, shard: u32, pieces: std::ops::Range<u32>, now: Instant) -> PlanAction {
-        let request = RequestId(self.next_request);
-        self.next_request += 1;
-        let mut bytes = 0;
-        for piece in pieces.clone() {
-            let piece = PieceId { shard, piece };
-            bytes += self.geometry().piece_bytes(piece);
-            if self.pieces.is_missing(piece) {
-                let flat = self.geometry().flat(piece);
-                self.asked.entry(flat).or_default().push(request);
-            }
-        }
+    /// Asks for a piece: where only whole shards are served, for all pieces of its shard.
+    fn ask(&mut self, key: SourceKey, piece: PieceId, now: Instant) -> PlanAction {
+        let shard = piece.shard;
+        let pieces = self.pieces_of_request(key, piece);
+        let bytes = pieces.clone().map(|piece| self.geometry().piece_bytes(PieceId { shard, piece })).sum();
+        let retry = self.sources[&key].is_doubtful(shard);
+        let request =
+            Request { source: key, shard, pieces: pieces.clone(), issued: now, stalled: false, retry };
+        let request = self.requests.add(request, |piece| self.pieces.is_missing(piece));
         if let Some(source) = self.sources.get_mut(&key) {
             source.asked(request, bytes, now);
         }
-        let asked = Request { source: key, shard, pieces: pieces.clone(), issued: now, stalled: false };
-        self.requests.insert(request, asked);
         PlanAction::Request { request, source: key, shard, pieces }
     }
 
-    /// A data piece nobody was asked for: of the shard that the fewest hold, front first, so that columns complete.
-    fn pick_data(&mut self, key: SourceKey, now: Instant) -> Option<PieceId> {
-        let mut best: Option<(usize, PieceId)> = None;
-        let shards: Vec<u32> = self.pieces.needed_shards().collect();
-        for shard in shards {
-            if self.pieces.is_closed(shard) || !self.may_ask(key, shard, now) {
-                continue;
-            }
-            let Some(piece) = self.next_open(key, shard) else { continue };
-            let holders = self.sources.values().filter(|source| source.may_hold(shard, now)).count();
-            let better = |(fewest, first): &(usize, PieceId)| {
-                (holders, piece.piece, piece.shard) < (*fewest, first.piece, first.shard)
-            };
-            if best.as_ref().is_none_or(better) {
-                best = Some((holders, piece));
-            }
+    fn pieces_of_request(&self, key: SourceKey, piece: PieceId) -> Range<u32> {
+        if self.sources[&key].ranges {
+            piece.piece..piece.piece + 1
+        } else {
+            0..self.geometry().manifest().piece_count(piece.shard)
         }
-        best.map(|(_, piece)| piece)
     }
 
-    fn may_ask(&self, key: SourceKey, shard: u32, now: Instant) -> bool {
-        if !self.sources[&key].may_hold(shard, now) {
-            return false;
+    /// A data piece nobody was asked for: of the shard that the fewest hold, front first, so that columns complete; but
+    /// one shard after the other where they are checked as a whole, so that a lie shows early.
+    fn pick_data(&mut self, key: SourceKey) -> Option<PieceId> {
+        let mut best: Option<(u32, u32, u32, u32)> = None;
+        for at in 0..self.pieces.needed_shards().len() {
+            let shard = self.pieces.needed_shards()[at];
+            let Some(piece) = self.next_open(key, shard) else { continue };
+            let column = if self.pieces.is_indexed(shard) { piece } else { 0 };
+            let rank = (self.holders[shard as usize].count, column, shard, piece);
+            if best.is_none_or(|best| rank < best) && self.may_ask(key, shard) && self.is_worth(key, shard) {
+                best = Some(rank);
+            }
         }
-        if !self.pieces.is_solo(shard) {
-            return true;
-        }
-        let asked: Vec<SourceKey> =
-            self.requests.values().filter(|r| r.shard == shard).map(|r| r.source).collect();
-        self.pieces.may_join(shard, key, &asked)
+        best.map(|(_, _, shard, piece)| PieceId { shard, piece })
+    }
+
+    /// Whether a source may be asked for some of a shard.
+    pub(super) fn may_ask(&self, key: SourceKey, shard: u32) -> bool {
+        self.sources[&key].may_hold(shard) && self.may_join(key, shard)
+    }
+
+    /// Whether no other source keeps this one from a shard that is to come from one source alone.
+    pub(super) fn may_join(&self, key: SourceKey, shard: u32) -> bool {
+        !self.pieces.is_solo(shard)
+            || self.pieces.whole.may_own(shard, key)
+                && self.requests.sources_of(shard).all(|other| other == key)
+    }
+
+    /// Whether a piece is asked of as many sources as may be.
+    pub(super) fn is_taken(&self, piece: PieceId) -> bool {
+        self.requests.asked(piece).len() >= MAX_ASKED
+    }
+
+    /// Whether a source should send a shard, if it can only send the whole: others may be at it, or could be.
+    pub(super) fn is_worth(&self, key: SourceKey, shard: u32) -> bool {
+        let count = self.geometry().manifest().piece_count(shard);
+        self.sources[&key].ranges
+            || (2 * self.pieces.absent(shard) >= count || !self.holders[shard as usize].ranges_now)
+                && !(0..count).any(|piece| self.is_taken(PieceId { shard, piece }))
     }
 
     /// The first piece of `shard` that is missing, not asked of anybody, and held by `key`.
-    fn next_open(&mut self, key: SourceKey, shard: u32) -> Option<PieceId> {
+    pub(super) fn next_open(&mut self, key: SourceKey, shard: u32) -> Option<u32> {
         let count = self.geometry().manifest().piece_count(shard);
-        let mut all_closed = true;
-        for piece in self.pieces.first_open(shard)..count {
-            let id = PieceId { shard, piece };
-            let open = self.pieces.is_missing(id) && !self.is_asked(id);
-            if open && self.sources[&key].holds(shard, piece) {
-                return Some(id);
-            }
-            all_closed &= !open;
-            if all_closed {
-                self.pieces.close_until(shard, piece + 1);
-            }
-        }
-        None
+        let source = self.sources.get_mut(&key)?;
+        let is_open = |at: &u32| {
+            let piece = PieceId { shard, piece: *at };
+            self.pieces.is_missing(piece) && self.requests.asked(piece).is_empty() && source.holds(piece)
+        };
+        let found = (source.first_open[shard as usize]..count).find(is_open);
+        source.first_open[shard as usize] = found.unwrap_or(count);
+        found
     }
 
-    fn is_asked(&self, piece: PieceId) -> bool {
-        self.asked.contains_key(&self.geometry().flat(piece))
-    }
-
-    /// Rule 1: a parity piece, in the first column in which a data piece has no live holder, or, when `late`, in which
-    /// a data piece is asked of a source that is late.
-    fn pick_parity(&mut self, key: SourceKey, now: Instant, late: bool) -> Option<PieceId> {
-        let manifest = self.geometry().manifest().clone();
-        if self.connecting && now < self.started + self.config.grace {
-            return None;
-        }
-        let parity_shards = manifest.data_shard_count()..manifest.data_shard_count() + manifest.parity();
-        let mine: Vec<u32> = parity_shards.filter(|shard| self.may_ask(key, *shard, now)).collect();
-        if mine.is_empty() || (!late && !self.some_shard_is_lost(now)) {
-            return None;
-        }
-        let column_bytes = u64::from(manifest.piece_size_bytes());
-        let first = if late { 0 } else { self.parity_cursor };
-        let mut stripe = self.geometry().stripe_at(u64::from(first) * column_bytes);
-        let mut all_served = !late;
-        while stripe < self.geometry().stripe_count() {
-            let wanted = self.parity_wanted(stripe, key, now, late);
-            let here = |piece: &PieceId| {
-                mine.contains(&piece.shard) && self.sources[&key].holds(piece.shard, piece.piece)
+    /// Rule 3, end game: a piece that is asked of a source that will take clearly longer than `key` would; or, where
+    /// `key` does not have it, parity in its place.
+    fn pick_late(&self, key: SourceKey, now: Instant) -> Option<PieceId> {
+        let mut late: Vec<(Duration, PieceId)> = Vec::new();
+        for (id, request) in self.requests.iter().filter(|(_, request)| request.source != key) {
+            let is_open = |piece: &PieceId| {
+                let asked = self.requests.asked(*piece);
+                asked.contains(&id) && asked.len() < MAX_ASKED && self.pieces.is_missing(*piece)
             };
-            if let Some(piece) = wanted.iter().copied().find(here) {
-                return Some(piece);
-            }
-            all_served &= wanted.is_empty();
-            stripe += 1;
-            if all_served && stripe < self.geometry().stripe_count() {
-                let offset = self.geometry().stripe(stripe).start;
-                #[expect(clippy::cast_possible_truncation, reason = "a shard has at most 2^24 pieces")]
-                if offset % column_bytes == 0 {
-                    self.parity_cursor = (offset / column_bytes) as u32;
-                }
+            // The last missing piece of a stream is the one that will take longest.
+            let Some(piece) = request.piece_ids().filter(is_open).last() else { continue };
+            let wait = self.sources[&request.source].expected_wait(id, now);
+            if self.is_gain(key, piece, wait, HEDGE_GAIN) {
+                late.push((wait, piece));
             }
         }
-        if all_served {
-            self.parity_cursor = manifest.piece_count(manifest.data_shard_count());
-        }
-        None
-    }
-
-    /// Whether some data shard has missing pieces that nobody can be asked for.
-    fn some_shard_is_lost(&self, now: Instant) -> bool {
-        let lost = |shard| {
-            self.pieces.has_missing(shard)
-                && !self
-                    .sources
-                    .values()
-                    .any(|source| source.may_hold(shard, now) && source.holds_all(shard))
+        late.sort_by(|a, b| b.cmp(a));
+        let here = |piece: PieceId| {
+            let is_here = self.may_ask(key, piece.shard) && self.sources[&key].holds(piece);
+            (is_here && self.is_worth(key, piece.shard)).then_some(piece)
         };
-        self.pieces.needed_shards().any(lost)
+        late.iter().find_map(|(_, piece)| here(*piece).or_else(|| self.parity_instead(key, *piece, now)))
     }
 
-    /// The parity pieces of a stripe that would help: none when nothing is lost in it, or when all of them together
-    /// would not be enough.
-    fn parity_wanted(&self, stripe: usize, key: SourceKey, now: Instant, late: bool) -> Vec<PieceId> {
-        let manifest = self.geometry().manifest();
-        let data = manifest.data() as usize;
-        let cells: Vec<Cell> = self.geometry().cells(stripe).collect();
-        let (data_cells, parity_cells) = cells.split_at(data);
-        let lost: Vec<usize> =
-            (0..data).filter(|row| self.is_lost(data_cells[*row], key, now, late)).collect();
-        if lost.is_empty() {
-            return Vec::new();
-        }
-        let (mut coming, mut open) = (Vec::new(), Vec::new());
-        for (index, cell) in parity_cells.iter().enumerate() {
-            let Cell::Piece { piece, .. } = cell else { continue };
-            if self.pieces.state(*piece) != PieceState::Missing || self.is_asked(*piece) {
-                coming.push(index);
-            } else if self.has_live_holder(*piece, now) {
-                open.push((index, *piece));
-            }
-        }
-        match manifest.codec() {
-            Codec::Rs if coming.len() >= lost.len() || coming.len() + open.len() < lost.len() => Vec::new(),
-            Codec::Rs => open.into_iter().map(|(_, piece)| piece).collect(),
-            Codec::Replica => {
-                let unserved = |row: &usize| !coming.iter().any(|index| index % data == *row);
-                let rows: Vec<usize> = lost.into_iter().filter(unserved).collect();
-                let helps = |(index, _): &(usize, PieceId)| rows.contains(&(index % data));
-                open.into_iter().filter(helps).map(|(_, piece)| piece).collect()
-            }
-        }
+    /// A piece of which somebody sent wrong bytes, when all who hold its shard did that: whether another one sends the
+    /// same tells liars from a wrong index.
+    fn pick_second_opinion(&self, key: SourceKey) -> Option<PieceId> {
+        let source = &self.sources[&key];
+        let mut wrong = self.pieces.wrong_of_others(key);
+        wrong.find(|piece| {
+            self.holders[piece.shard as usize].count == 0
+                && source.may_answer(piece.shard)
+                && source.holds(*piece)
+                && self.requests.asked(*piece).is_empty()
+        })
     }
 
-    fn is_lost(&self, cell: Cell, key: SourceKey, now: Instant, late: bool) -> bool {
-        let Cell::Piece { piece, .. } = cell else { return false };
-        if !self.pieces.is_missing(piece) {
-            return false;
-        }
-        if self.is_asked(piece) { late && self.is_late(piece, key, now) } else { !self.has_live_holder(piece, now) }
-    }
-
-    fn has_live_holder(&self, piece: PieceId, now: Instant) -> bool {
-        let holds = |(key, source): (&SourceKey, &super::Source)| {
-            source.may_hold(piece.shard, now)
-                && source.holds(piece.shard, piece.piece)
-                && (!self.pieces.is_solo(piece.shard) || self.may_ask(*key, piece.shard, now))
-        };
-        self.sources.iter().any(holds)
-    }
-
-    /// Rule 3, end game: a piece asked of a source that will take clearly longer than `key` would.
-    fn pick_late(&mut self, key: SourceKey, now: Instant) -> Option<PieceId> {
-        let mut latest: Option<(Duration, PieceId)> = None;
-        for (id, request) in &self.requests {
-            if request.source == key || !self.may_ask(key, request.shard, now) {
-                continue;
-            }
-            // The last missing one of a stream of a whole shard is the one that will take longest.
-            let missing = request.pieces.clone().rev().find(|piece| {
-                let piece = PieceId { shard: request.shard, piece: *piece };
-                self.pieces.is_missing(piece)
-                    && self.sources[&key].holds(piece.shard, piece.piece)
-                    && self.asked.get(&self.geometry().flat(piece)).is_none_or(|ids| ids.len() < MAX_ASKED)
-            });
-            let Some(piece) = missing else { continue };
-            let piece = PieceId { shard: request.shard, piece };
-            let wait = self.sources[&request.source].expected_wait(*id, now);
-            if self.gains(key, piece, wait) && latest.as_ref().is_none_or(|(longest, _)| wait > *longest) {
-                latest = Some((wait, piece));
-            }
-        }
-        latest.map(|(_, piece)| piece)
-    }
-
-    fn is_late(&self, piece: PieceId, key: SourceKey, now: Instant) -> bool {
-        let Some(ids) = self.asked.get(&self.geometry().flat(piece)) else { return false };
+    /// Whether a piece is asked of a source that will take clearly longer than `key` would take for parity.
+    pub(super) fn is_late(&self, piece: PieceId, key: SourceKey, now: Instant) -> bool {
         let wait = |id: &RequestId| {
-            let request = &self.requests[id];
-            self.sources[&request.source].expected_wait(*id, now)
+            let source = self.requests.get(*id)?.source;
+            Some(self.sources[&source].expected_wait(*id, now))
         };
-        ids.iter().map(wait).min().is_some_and(|wait| self.gains(key, piece, wait))
+        let soonest = self.requests.asked(piece).iter().filter_map(wait).min();
+        soonest.is_some_and(|wait| self.is_gain(key, piece, wait, PARITY_GAIN))
     }
 
-    /// Whether `key` would bring a piece much sooner than somebody who takes `wait`.
-    fn gains(&self, key: SourceKey, piece: PieceId, wait: Duration) -> bool {
+    /// Whether `key` would bring a piece, or one like it, much sooner than somebody who takes `wait`.
+    fn is_gain(&self, key: SourceKey, piece: PieceId, wait: Duration, gain: Duration) -> bool {
         let source = &self.sources[&key];
         let asked_bytes = if source.ranges {
             self.geometry().piece_bytes(piece)
         } else {
             self.geometry().manifest().shards()[piece.shard as usize].size_bytes
         };
-        let bytes = source.owed_bytes() + asked_bytes;
-        source.time_for(bytes).is_some_and(|time| wait > 2 * time + HEDGE_GAIN)
+        let time = source.time_for(source.owed_bytes() + asked_bytes);
+        time.is_some_and(|time| wait > 2 * time + gain)
+    }
+
+    /// Whether a source that stalls now may keep a request: those of stalled sources together hold at most a quarter
+    /// of the memory.
+    pub(super) fn has_room_for_probe(&self, key: SourceKey) -> bool {
+        let piece_bytes = u64::from(self.geometry().manifest().piece_size_bytes());
+        let others = self.sources.iter().filter(|(other, source)| **other != key && source.is_stalled());
+        let held: u64 = others.map(|(_, source)| source.owed_in_memory(piece_bytes)).sum();
+        held + piece_bytes <= self.config.max_in_flight_bytes / 4
     }
 }

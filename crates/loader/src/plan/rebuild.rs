@@ -2,43 +2,53 @@
 
 use manifest::{Cell, Codec, Layout, PieceId};
 
-use super::pieces::PieceState;
-use super::{MAX_REBUILDS, PlanAction, Planner};
+use super::{PlanAction, Planner};
+
+/// Rebuilds under way at once: each holds its output in memory.
+const MAX_REBUILDS: usize = 2;
 
 impl Planner {
     /// Pieces whose stripes all have enough good cells: a whole column at once where layers are rows, since one
     /// decoding gives all that is missing in it.
     pub(super) fn next_rebuild(&mut self) -> Option<PlanAction> {
-        while self.rebuilding < MAX_REBUILDS {
+        while self.pieces.rebuild_count() < MAX_REBUILDS {
             let candidate = self.pieces.pop_candidate()?;
-            let pieces: Vec<PieceId> = match self.geometry().manifest().layout() {
-                Layout::Uniform => {
-                    let cells = self.geometry().cells(candidate.piece as usize);
-                    let piece = |cell| match cell {
-                        Cell::Piece { piece, .. } => Some(piece),
-                        Cell::Padding => None,
-                    };
-                    let data = self.geometry().manifest().data() as usize;
-                    let mut pieces: Vec<PieceId> =
-                        cells.take(data).filter_map(piece).filter(|piece| self.can_rebuild(*piece)).collect();
-                    pieces.sort_unstable();
-                    pieces.dedup();
-                    pieces
-                }
-                Layout::LayerWise if self.can_rebuild(candidate) => vec![candidate],
-                Layout::LayerWise => Vec::new(),
+            let mut pieces = match self.geometry().manifest().layout() {
+                Layout::Uniform => self.column_of(candidate),
+                Layout::LayerWise => vec![candidate],
             };
+            pieces.retain(|piece| self.can_rebuild(*piece));
+            let (piece_bytes, budget) =
+                (self.geometry().manifest().piece_size_bytes(), self.config.max_in_flight_bytes);
+            let max = usize::try_from(budget / 4 / u64::from(piece_bytes)).unwrap_or(usize::MAX).max(1);
+            for later in pieces.drain(max.min(pieces.len())..) {
+                self.pieces.recheck_candidate(later);
+            }
             if pieces.is_empty() {
                 continue;
             }
-            self.rebuilding += 1;
             self.pieces.start_rebuild(&pieces);
             for piece in &pieces {
-                self.cancel_single(*piece);
+                self.cancel_singles(*piece);
             }
             return Some(PlanAction::Rebuild { pieces });
         }
         None
+    }
+
+    /// The data pieces in the column of `piece`, in the uniform layout.
+    fn column_of(&self, piece: PieceId) -> Vec<PieceId> {
+        let data_cells =
+            self.geometry().cells(piece.piece as usize).take(self.geometry().manifest().data() as usize);
+        let mut pieces: Vec<PieceId> = data_cells
+            .filter_map(|cell| match cell {
+                Cell::Piece { piece, .. } => Some(piece),
+                Cell::Padding => None,
+            })
+            .collect();
+        pieces.sort_unstable();
+        pieces.dedup();
+        pieces
     }
 
     fn can_rebuild(&self, piece: PieceId) -> bool {
@@ -47,28 +57,18 @@ impl Planner {
             return false;
         }
         let data = manifest.data();
-        let enough = |(stripe, row): (usize, u32)| match manifest.codec() {
-            Codec::Rs => self.pieces.known_cells(stripe) >= data,
-            Codec::Replica => self.geometry().cells(stripe).enumerate().any(|(other, cell)| match cell {
-                Cell::Piece { piece, .. } => {
-                    other >= data as usize
-                        && (other - data as usize) % data as usize == row as usize
-                        && self.pieces.state(piece) == PieceState::Good
-                }
-                Cell::Padding => false,
-            }),
+        let is_good_copy = |other: usize, row: u32, cell: Cell| {
+            let data = data as usize;
+            let is_copy = other >= data && (other - data) % data == row as usize;
+            is_copy && matches!(cell, Cell::Piece { piece, .. } if self.pieces.is_good(piece))
         };
-        self.geometry().stripes_of(piece).into_iter().all(enough)
-    }
-
-    /// A piece is rebuilt: nobody needs to send it. Streams of whole shards go on.
-    fn cancel_single(&mut self, piece: PieceId) {
-        let flat = self.geometry().flat(piece);
-        let single = |id: &super::RequestId| self.requests.get(id).is_some_and(|r| r.pieces.len() == 1);
-        let ids: Vec<_> = self.asked.get(&flat).into_iter().flatten().copied().filter(single).collect();
-        for request in ids {
-            self.drop_request(request);
-            self.actions.push_back(PlanAction::Cancel { request });
-        }
+        let is_enough = |(stripe, row): (usize, u32)| match manifest.codec() {
+            Codec::Rs => self.pieces.known_cells(stripe) >= data,
+            Codec::Replica => {
+                let mut cells = self.geometry().cells(stripe).enumerate();
+                cells.any(|(other, cell)| is_good_copy(other, row, cell))
+            }
+        };
+        self.geometry().stripes_of(piece).into_iter().all(is_enough)
     }
 }

@@ -1,8 +1,11 @@
 //! What the planner knows of one source: what it holds, how fast it is, whether it may be asked.
 
-use std::collections::{HashMap, HashSet, VecDeque};
+use std::collections::{HashSet, VecDeque};
 use std::time::{Duration, Instant};
 
+use manifest::{Geometry, PieceId};
+
+use super::rate::Meter;
 use super::{Failure, PlanConfig, RequestId};
 
 /// What a source holds of one shard.
@@ -26,6 +29,19 @@ impl Holding {
             Self::Some(bits) => bits.get(piece as usize / 8).is_some_and(|byte| byte >> (piece % 8) & 1 == 1),
         }
     }
+
+    /// What a source holds that says this of one shard and `other` of another one with the same bytes.
+    fn or(self, other: Self) -> Self {
+        match (self, other) {
+            (Self::All, _) | (_, Self::All) => Self::All,
+            (Self::Unknown, _) | (_, Self::Unknown) => Self::Unknown,
+            (Self::None, other) | (other, Self::None) => other,
+            (Self::Some(mut bits), Self::Some(others)) => {
+                bits.iter_mut().zip(others).for_each(|(byte, other)| *byte |= other);
+                Self::Some(bits)
+            }
+        }
+    }
 }
 
 /// What the planner thinks of a source, for a report.
@@ -47,57 +63,68 @@ pub struct SourceState {
 pub(super) struct Source {
     up: bool,
     pub(super) ranges: bool,
-    pub(super) banned: bool,
+    banned: bool,
     stalled: bool,
-    /// Its last checked piece was right, or could not be checked alone.
+    /// It has delivered something right since it came up, or last failed.
     proven: bool,
-    /// Pieces that arrived from it and are being checked.
-    unchecked: usize,
     /// Not asked for anything before this time: it was busy, or its stream broke.
     paused_until: Option<Instant>,
     failures_in_a_row: u32,
     /// One entry per shard, or none when it did not say.
-    pub(super) holdings: Vec<Holding>,
-    refused: HashMap<u32, Instant>,
-    pub(super) suspended: HashSet<u32>,
+    holdings: Vec<Holding>,
+    /// Shards it refused and is not asked for until their time in `refusal_ends`.
+    refused: HashSet<u32>,
+    /// When refusals are over, soonest first.
+    refusal_ends: VecDeque<(Instant, u32)>,
+    /// Shards it refused and has not delivered anything of since.
+    doubted: HashSet<u32>,
+    /// Shards of which it sent wrong bytes.
+    suspended: HashSet<u32>,
     /// Requests under way, oldest first, each with its bytes still owed.
     requests: VecDeque<(RequestId, u64)>,
-    bytes_per_s: f64,
+    meter: Meter,
     last_progress: Instant,
     last_arrival: Instant,
-    pub(super) bad_pieces: u32,
+    bad_pieces: u32,
     refusals: u32,
+    /// By shard: no piece before this one is held, missing and unasked.
+    pub(super) first_open: Vec<u32>,
+    /// No stripe before this one needs parity that is held.
+    pub(super) first_stripe: usize,
 }
 
-/// Throughput times this is what a source is asked for ahead: enough for a round trip and a scheduling delay.
-const WINDOW: Duration = Duration::from_millis(300);
 /// Requests under way at one source: the most that protocol 2.0.0 lets a stream have unanswered.
 const MAX_REQUESTS: usize = 16;
 /// Pieces of a stream of a whole shard that are in memory at once.
 const STREAM_PIECES: u64 = 4;
-/// How much one arrival changes the measured throughput.
-const SMOOTHING: f64 = 0.3;
+/// Pause after a failure; doubled with each further one, six times at most.
+const PAUSE: Duration = Duration::from_millis(50);
+/// Shortest pause of a busy source, whatever it says.
+const MIN_BUSY: Duration = Duration::from_millis(10);
 
 impl Source {
-    pub(super) fn new(now: Instant) -> Self {
+    pub(super) fn new(shards: usize, now: Instant) -> Self {
         Self {
             up: false,
             ranges: false,
             banned: false,
             stalled: false,
             proven: false,
-            unchecked: 0,
             paused_until: None,
             failures_in_a_row: 0,
             holdings: Vec::new(),
-            refused: HashMap::new(),
+            refused: HashSet::new(),
+            refusal_ends: VecDeque::new(),
+            doubted: HashSet::new(),
             suspended: HashSet::new(),
             requests: VecDeque::new(),
-            bytes_per_s: 0.0,
+            meter: Meter::new(now),
             last_progress: now,
             last_arrival: now,
             bad_pieces: 0,
             refusals: 0,
+            first_open: vec![0; shards],
+            first_stripe: 0,
         }
     }
 
@@ -114,34 +141,86 @@ impl Source {
     pub(super) fn come_up(&mut self, ranges: bool, now: Instant) {
         self.up = true;
         self.ranges = ranges;
-        self.stalled = false;
         self.proven = false;
         self.refused.clear();
+        self.refusal_ends.clear();
         self.last_progress = now;
+        self.first_open.fill(0);
     }
 
+    /// Its requests are void.
     pub(super) fn go_down(&mut self) {
         self.up = false;
         self.stalled = false;
+        if !self.requests.is_empty() {
+            self.failures_in_a_row = self.failures_in_a_row.saturating_add(1);
+        }
         self.holdings.clear();
         self.requests.clear();
     }
 
-    /// Whether it may be asked for anything now.
-    pub(super) fn is_live(&self, now: Instant) -> bool {
-        self.up && !self.banned && !self.stalled && self.paused_until.is_none_or(|until| now >= until)
+    /// Takes in what it says to hold of each shard. Of shards with the same bytes, any will do.
+    pub(super) fn set_holdings(&mut self, mut shards: Vec<Holding>, geometry: &Geometry) {
+        for shard in (0..shards.len()).rev() {
+            #[expect(clippy::cast_possible_truncation, reason = "a manifest has at most 65,536 shards")]
+            let canonical = geometry.manifest().shards().get(shard).map(|_| geometry.canonical(shard as u32));
+            if let Some(canonical) = canonical.map(|first| first as usize).filter(|first| *first < shard) {
+                let holding = shards[shard].clone();
+                let first = std::mem::replace(&mut shards[canonical], Holding::None);
+                shards[canonical] = first.or(holding);
+            }
+        }
+        self.holdings = shards;
+        self.first_open.fill(0);
     }
 
-    /// Whether it may be asked for this shard now, as far as shards go.
-    pub(super) fn may_hold(&self, shard: u32, now: Instant) -> bool {
-        self.is_live(now)
-            && !self.suspended.contains(&shard)
-            && self.refused.get(&shard).is_none_or(|until| now >= *until)
-            && !matches!(self.holdings.get(shard as usize), Some(Holding::None))
+    pub(super) fn ban(&mut self) {
+        self.banned = true;
     }
 
-    pub(super) fn holds(&self, shard: u32, piece: u32) -> bool {
-        self.holdings.get(shard as usize).is_none_or(|holding| holding.has(piece))
+    /// It sent wrong bytes for a shard.
+    pub(super) fn suspend(&mut self, shard: u32) {
+        self.suspended.insert(shard);
+        self.bad_pieces += 1;
+        self.proven = false;
+    }
+
+    pub(super) fn lift_suspension(&mut self, shard: u32) {
+        self.suspended.remove(&shard);
+    }
+
+    /// Bytes of it turned out to be right, as far as can be told.
+    pub(super) fn prove(&mut self) {
+        self.proven = true;
+    }
+
+    /// Whether it may be asked for anything.
+    pub(super) fn is_live(&self) -> bool {
+        self.up && !self.banned && !self.stalled && self.paused_until.is_none()
+    }
+
+    /// Whether it may be asked for this shard, as far as shards go.
+    pub(super) fn may_hold(&self, shard: u32) -> bool {
+        self.may_answer(shard) && !self.suspended.contains(&shard)
+    }
+
+    /// The same, whether or not it sent wrong bytes for this shard before.
+    pub(super) fn may_answer(&self, shard: u32) -> bool {
+        self.is_live() && !self.refused.contains(&shard) && !self.denies(shard)
+    }
+
+    /// Whether it may be asked for this shard now or some time.
+    pub(super) fn is_holder(&self, shard: u32) -> bool {
+        self.up && !self.banned && !self.suspended.contains(&shard) && !self.denies(shard)
+    }
+
+    /// Whether it says to hold nothing of this shard.
+    fn denies(&self, shard: u32) -> bool {
+        matches!(self.holdings.get(shard as usize), Some(Holding::None))
+    }
+
+    pub(super) fn holds(&self, piece: PieceId) -> bool {
+        self.holdings.get(piece.shard as usize).is_none_or(|holding| holding.has(piece.piece))
     }
 
     /// Whether it holds every piece of the shard, as far as it said.
@@ -149,16 +228,27 @@ impl Source {
         !matches!(self.holdings.get(shard as usize), Some(Holding::Some(_) | Holding::None))
     }
 
+    /// Whether its last answers leave little hope for a request for this shard.
+    pub(super) fn is_doubtful(&self, shard: u32) -> bool {
+        self.failures_in_a_row > 0 || self.doubted.contains(&shard)
+    }
+
     /// Ends refusals and pauses whose time is over; returns whether there were any.
     pub(super) fn expire(&mut self, now: Instant) -> bool {
-        let before = self.refused.len();
-        self.refused.retain(|_, until| now < *until);
-        let paused = self.paused_until.take_if(|until| now >= *until).is_some();
-        paused || self.refused.len() < before
+        let mut ended = self.paused_until.take_if(|until| now >= *until).is_some();
+        while let Some((_, shard)) = self.refusal_ends.pop_front_if(|(until, _)| now >= *until) {
+            self.refused.remove(&shard);
+            ended = true;
+        }
+        ended
     }
 
     pub(super) fn is_proven(&self) -> bool {
         self.proven
+    }
+
+    pub(super) fn is_stalled(&self) -> bool {
+        self.stalled
     }
 
     pub(super) fn owed_bytes(&self) -> u64 {
@@ -173,37 +263,31 @@ impl Source {
 
     /// Rule 2: whether one more request fits into its window.
     pub(super) fn has_room(&self, piece_bytes: u64) -> bool {
-        if !self.proven {
-            return self.requests.is_empty() && self.unchecked == 0;
-        }
-        if !self.ranges {
+        if !self.ranges || !self.proven {
             return self.requests.is_empty();
         }
-        #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "an estimate, clamped")]
-        let window_bytes = (self.bytes_per_s * WINDOW.as_secs_f64()) as u64;
-        self.requests.len() < MAX_REQUESTS
-            && self.owed_bytes() + piece_bytes <= window_bytes.max(2 * piece_bytes)
+        let window_bytes = self.meter.window_bytes().max(2 * piece_bytes);
+        self.requests.len() < MAX_REQUESTS && self.owed_bytes() + piece_bytes <= window_bytes
     }
 
     /// How long until `request` is done, going by how fast the source was, or how long nothing has come.
     pub(super) fn expected_wait(&self, request: RequestId, now: Instant) -> Duration {
-        let ahead: u64 = self.requests.iter().take_while(|(id, _)| *id != request).map(|(_, b)| b).sum();
-        let own = self.requests.iter().find(|(id, _)| *id == request).map_or(0, |(_, bytes)| *bytes);
+        let position = self.requests.iter().position(|(id, _)| *id == request);
+        let owed = self.requests.iter().take(position.map_or(0, |at| at + 1)).map(|(_, bytes)| bytes).sum();
         let silent = now.saturating_duration_since(self.last_arrival);
-        self.time_for(ahead + own).map_or(silent, |time| time.max(silent))
+        self.time_for(owed).map_or(silent, |time| time.max(silent))
     }
 
     /// How long it takes to deliver so many bytes, when that is known.
     pub(super) fn time_for(&self, bytes: u64) -> Option<Duration> {
-        #[expect(clippy::cast_precision_loss, reason = "an estimate")]
-        let seconds = bytes as f64 / self.bytes_per_s;
-        (self.proven && self.bytes_per_s > 0.0).then(|| Duration::from_secs_f64(seconds.min(3600.0)))
+        self.meter.time_for(bytes).filter(|_| self.proven)
     }
 
     pub(super) fn asked(&mut self, request: RequestId, bytes: u64, now: Instant) {
         if self.requests.is_empty() {
             self.last_progress = now;
             self.last_arrival = now;
+            self.meter.start(now);
         }
         self.requests.push_back((request, bytes));
     }
@@ -214,54 +298,52 @@ impl Source {
         std::mem::take(&mut self.stalled)
     }
 
-    pub(super) fn on_arrived(&mut self, request: RequestId, bytes: u64, issued: Instant, now: Instant) {
-        self.on_progress(now);
+    /// A piece of `shard` is complete that `request`, made at `issued`, asked for.
+    pub(super) fn on_arrived(
+        &mut self,
+        request: RequestId,
+        shard: u32,
+        bytes: u64,
+        issued: Instant,
+        now: Instant,
+    ) {
         self.failures_in_a_row = 0;
-        self.paused_until = None;
-        let since = self.last_arrival.max(issued);
-        let seconds = now.saturating_duration_since(since).as_secs_f64().max(1e-6);
-        #[expect(clippy::cast_precision_loss, reason = "an estimate")]
-        let measured = bytes as f64 / seconds;
-        self.bytes_per_s = if self.bytes_per_s > 0.0 {
-            self.bytes_per_s + SMOOTHING * (measured - self.bytes_per_s)
-        } else {
-            measured
-        };
+        self.doubted.remove(&shard);
+        self.meter.add(bytes, issued, now);
         self.last_arrival = now;
         if let Some((_, owed)) = self.requests.iter_mut().find(|(id, _)| *id == request) {
             *owed = owed.saturating_sub(bytes);
         }
     }
 
-    /// A piece of it is being checked.
-    pub(super) fn checking(&mut self) {
-        self.unchecked += 1;
-    }
-
-    /// A piece of it was checked.
-    pub(super) fn checked(&mut self, good: bool) {
-        self.unchecked = self.unchecked.saturating_sub(1);
-        self.proven = good;
-    }
-
     pub(super) fn on_failure(&mut self, shard: u32, failure: Failure, ttl: Duration, now: Instant) {
         match failure {
             Failure::Refused => {
                 self.refusals += 1;
-                self.refused.insert(shard, now + ttl);
+                self.doubted.insert(shard);
+                if self.refused.insert(shard) {
+                    self.refusal_ends.push_back((now + ttl, shard));
+                }
             }
             Failure::Busy(pause) => {
                 self.refusals += 1;
-                self.paused_until = Some(now + pause.clamp(Duration::from_millis(10), ttl));
+                self.proven = false;
+                self.failures_in_a_row = self.failures_in_a_row.saturating_add(1);
+                self.paused_until = Some(now + pause.max(MIN_BUSY).min(ttl.max(MIN_BUSY)));
             }
             Failure::Misbehaved => self.bad_pieces += 1,
-            Failure::Lost => {
-                self.proven = false;
-                self.failures_in_a_row = (self.failures_in_a_row + 1).min(6);
-                self.paused_until =
-                    Some(now + Duration::from_millis(50) * 2_u32.saturating_pow(self.failures_in_a_row));
-            }
+            Failure::Lost => self.on_lost(now),
         }
+        // What stalled has ended: it is tried again after the pause.
+        self.stalled &= !self.requests.is_empty();
+    }
+
+    /// Its stream or connection broke, or nothing came of it for long: a pause, longer each time.
+    pub(super) fn on_lost(&mut self, now: Instant) {
+        self.stalled = false;
+        self.proven = false;
+        self.paused_until = Some(now + PAUSE * 2_u32.pow(self.failures_in_a_row.min(6)));
+        self.failures_in_a_row = self.failures_in_a_row.saturating_add(1);
     }
 
     pub(super) fn forget(&mut self, request: RequestId) {
@@ -280,8 +362,13 @@ impl Source {
         self.requests.iter().map(|(id, _)| *id).collect()
     }
 
-    pub(super) fn next_wakeup(&self, config: &PlanConfig, now: Instant) -> Option<Instant> {
-        let refusals = self.refused.values().copied();
-        refusals.chain(self.paused_until).filter(|at| *at > now).chain(self.stalls_at(config)).min()
+    pub(super) fn next_wakeup(&self, config: &PlanConfig) -> Option<Instant> {
+        self.refusal_ends
+            .front()
+            .map(|(until, _)| *until)
+            .into_iter()
+            .chain(self.paused_until)
+            .chain(self.stalls_at(config))
+            .min()
     }
 }

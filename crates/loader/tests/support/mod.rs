@@ -12,20 +12,22 @@ use futures::future::BoxFuture;
 use loader::cache::{Cache, Model};
 use loader::encode::{Input, Options, publish};
 use loader::plan::Holding;
-use loader::{BlobStream, FetchOptions, LoadError, RangeRead, Report, Silent, Source, SourceError, SourceEvent};
+use loader::{
+    BlobStream, FetchOptions, LoadError, RangeRead, Report, Silent, Source, SourceError, SourceEvent,
+};
 use manifest::{Codec, Digest, Manifest, SourceId};
 use tokio::sync::mpsc;
 
 /// A published model and all its blobs.
-pub struct Origin {
-    pub digest: Digest,
-    pub manifest: Arc<Manifest>,
-    pub weights: Vec<u8>,
-    pub blobs: HashMap<Digest, Vec<u8>>,
+pub(crate) struct Origin {
+    pub(crate) digest: Digest,
+    pub(crate) manifest: Arc<Manifest>,
+    pub(crate) weights: Vec<u8>,
+    pub(crate) blobs: HashMap<Digest, Vec<u8>>,
 }
 
 /// `total_bytes` that repeat nowhere.
-pub fn weights(total_bytes: usize) -> Vec<u8> {
+pub(crate) fn weights(total_bytes: usize) -> Vec<u8> {
     let word = |index: u64| {
         let mixed = index.wrapping_add(1).wrapping_mul(0x9E37_79B9_7F4A_7C15);
         (mixed ^ (mixed >> 29)).wrapping_mul(0xBF58_476D_1CE4_E5B9).to_le_bytes()
@@ -34,15 +36,17 @@ pub fn weights(total_bytes: usize) -> Vec<u8> {
 }
 
 impl Origin {
-    pub fn uniform(total_bytes: usize, data: u32, parity: u32, codec: Codec, index: bool) -> Self {
+    pub(crate) fn uniform(total_bytes: usize, data: u32, parity: u32, codec: Codec, index: bool) -> Self {
         let dir = tempfile::tempdir().unwrap();
         let bytes = weights(total_bytes);
         let path = dir.path().join("weights");
-        std::fs::File::create(&path).and_then(|mut file| std::io::Write::write_all(&mut file, &bytes)).unwrap();
+        std::fs::File::create(&path)
+            .and_then(|mut file| std::io::Write::write_all(&mut file, &bytes))
+            .unwrap();
         Self::publish(dir.path(), &Input::File(path), bytes, data, parity, codec, index)
     }
 
-    pub fn layers(sizes: &[usize], data: u32, parity: u32, codec: Codec, index: bool) -> Self {
+    pub(crate) fn layers(sizes: &[usize], data: u32, parity: u32, codec: Codec, index: bool) -> Self {
         let dir = tempfile::tempdir().unwrap();
         let bytes = weights(sizes.iter().sum());
         let mut start = 0;
@@ -50,7 +54,9 @@ impl Origin {
         for (number, size) in sizes.iter().enumerate() {
             let path = dir.path().join(format!("layer-{number}"));
             let layer = &bytes[start..start + size];
-            std::fs::File::create(&path).and_then(|mut file| std::io::Write::write_all(&mut file, layer)).unwrap();
+            std::fs::File::create(&path)
+                .and_then(|mut file| std::io::Write::write_all(&mut file, layer))
+                .unwrap();
             paths.push(path);
             start += size;
         }
@@ -96,7 +102,7 @@ impl Origin {
     }
 
     /// A source of everything but these shards.
-    pub fn without(&self, shards: &[u32]) -> Memory {
+    pub(crate) fn without(&self, shards: &[u32]) -> Memory {
         let mut blobs = self.blobs.clone();
         for shard in shards {
             blobs.remove(&self.manifest.shards()[*shard as usize].digest);
@@ -114,15 +120,15 @@ fn shard_bytes(model: &Model, shard: u32) -> Option<Vec<u8>> {
 
 /// A source in memory.
 #[derive(Default, Clone)]
-pub struct Memory {
-    pub name: String,
-    pub blobs: HashMap<Digest, Vec<u8>>,
+pub(crate) struct Memory {
+    pub(crate) name: String,
+    pub(crate) blobs: HashMap<Digest, Vec<u8>>,
     /// Only whole blobs.
-    pub whole: bool,
+    pub(crate) whole: bool,
     /// Blobs that it sends with a flipped bit.
-    pub lies: HashSet<Digest>,
+    pub(crate) lies: HashSet<Digest>,
     /// Blobs that it never sends, though it accepts the request.
-    pub stalls: HashSet<Digest>,
+    pub(crate) stalls: HashSet<Digest>,
 }
 
 struct MemorySource {
@@ -132,12 +138,12 @@ struct MemorySource {
 }
 
 impl Memory {
-    pub fn named(mut self, name: &str) -> Self {
+    pub(crate) fn named(mut self, name: &str) -> Self {
         self.name = name.into();
         self
     }
 
-    pub fn up(self) -> SourceEvent {
+    pub(crate) fn up(self) -> SourceEvent {
         let id = SourceId::new(self.name.clone());
         SourceEvent::Up(Arc::new(MemorySource { id, memory: self, sent_bytes: AtomicU64::new(0) }))
     }
@@ -172,7 +178,8 @@ impl Source for MemorySource {
             tokio::task::yield_now().await;
             let bytes = self.blob(read.blob).await?;
             assert_eq!(bytes.len() as u64, read.blob_size_bytes);
-            let (start, end) = (usize::try_from(read.range.start).unwrap(), usize::try_from(read.range.end).unwrap());
+            let (start, end) =
+                (usize::try_from(read.range.start).unwrap(), usize::try_from(read.range.end).unwrap());
             buf.copy_from_slice(&bytes[start..end]);
             self.sent_bytes.fetch_add(buf.len() as u64, Ordering::Relaxed);
             Ok(buf)
@@ -222,12 +229,12 @@ impl BlobStream for MemoryStream {
     }
 }
 
-pub fn options() -> FetchOptions {
+pub(crate) fn options() -> FetchOptions {
     FetchOptions { wait: Duration::from_millis(100), memory_bytes: 1 << 20, threads: 2 }
 }
 
 /// Loads `digest` into the cache at `dir` from these sources.
-pub async fn load(
+pub(crate) async fn load(
     dir: &Path,
     digest: Digest,
     sources: Vec<Memory>,

@@ -1,0 +1,270 @@
+//! What events do to the plan.
+
+use std::time::Instant;
+
+use manifest::PieceId;
+
+use super::requests::Request;
+use super::sources::Source;
+use super::whole::Verdict;
+use super::{Checked, Failure, PlanAction, PlanEvent, Planner, RequestId, SourceKey};
+
+impl Planner {
+    /// Takes in what happened.
+    pub fn on_event(&mut self, event: PlanEvent, now: Instant) {
+        match event {
+            PlanEvent::Up { source, ranges } => {
+                let shards = self.geometry().manifest().shards().len();
+                let source = self.sources.entry(source).or_insert_with(|| Source::new(shards, now));
+                source.come_up(ranges, now);
+                self.changed = true;
+            }
+            PlanEvent::Holds { source, shards } => {
+                if let Some(source) = self.sources.get_mut(&source) {
+                    source.set_holdings(shards, &self.pieces.geometry);
+                    self.changed = true;
+                }
+            }
+            PlanEvent::Down { source } => self.on_down(source),
+            PlanEvent::Progress { source } => self.on_progress(source, now),
+            PlanEvent::Checked { piece, source, outcome } => self.on_checked(piece, source, outcome),
+            PlanEvent::ShardChecked { shard, good } => self.on_shard_checked(shard, good),
+            PlanEvent::Ended { request, failure } => self.on_ended(request, failure, now),
+            PlanEvent::Connecting { pending } => {
+                self.connecting = pending;
+                self.changed = true;
+            }
+        }
+    }
+
+    /// All bytes of a piece arrived. Returns whether they are of use: then the driver has them checked and reports
+    /// [`PlanEvent::Checked`]; else it drops them, as it does when the request was given up.
+    pub fn arrived(&mut self, id: RequestId, piece: PieceId, now: Instant) -> bool {
+        let Some(request) = self.requests.get(id) else { return false };
+        let (key, issued, is_last) = (request.source, request.issued, !request.is_stream());
+        let bytes = self.pieces.geometry.piece_bytes(piece);
+        if let Some(source) = self.sources.get_mut(&key) {
+            source.on_arrived(id, piece.shard, bytes, issued, now);
+        }
+        let wanted = self.pieces.arrived(piece);
+        self.requests.take_off(id, piece);
+        if is_last {
+            self.drop_request(id);
+        }
+        self.on_progress(key, now);
+        wanted
+    }
+
+    fn on_down(&mut self, key: SourceKey) {
+        if let Some(source) = self.sources.get_mut(&key) {
+            source.go_down();
+            self.changed = true;
+        }
+        for request in self.requests.ids_where(|request| request.source == key) {
+            self.drop_request(request);
+        }
+    }
+
+    fn on_progress(&mut self, key: SourceKey, now: Instant) {
+        let Some(source) = self.sources.get_mut(&key) else { return };
+        self.changed |= source.on_progress(now);
+        for id in self.requests.ids_where(|request| request.source == key) {
+            let Some(request) = self.requests.get_mut(id) else { continue };
+            request.retry = false;
+            if std::mem::take(&mut request.stalled) {
+                self.resume_request(id);
+            }
+        }
+    }
+
+    /// A request whose source had stalled is worth having again, unless others took its place.
+    fn resume_request(&mut self, id: RequestId) {
+        let Some(request) = self.requests.get(id) else { return };
+        let mut missing: Vec<PieceId> = request.piece_ids().collect();
+        missing.retain(|piece| self.pieces.is_missing(*piece));
+        let is_taken = !request.is_stream() && missing.iter().any(|piece| self.is_taken(*piece));
+        if missing.is_empty() || is_taken || !self.may_join(request.source, request.shard) {
+            self.cancel(id);
+            return;
+        }
+        missing.into_iter().for_each(|piece| self.requests.put_on(id, piece));
+    }
+
+    fn on_ended(&mut self, id: RequestId, failure: Option<Failure>, now: Instant) {
+        let Some(request) = self.drop_request(id) else { return };
+        let Some(failure) = failure else { return };
+        self.changed = true;
+        if let Some(source) = self.sources.get_mut(&request.source) {
+            source.on_failure(request.shard, failure, self.config.refusal_ttl, now);
+        }
+        if failure == Failure::Misbehaved {
+            self.ban(request.source);
+        }
+    }
+
+    fn on_checked(&mut self, piece: PieceId, source: Option<SourceKey>, outcome: Checked) {
+        if source.is_none() {
+            self.pieces.rebuilt(piece);
+        }
+        let is_indexed = self.pieces.is_indexed(piece.shard);
+        match outcome {
+            Checked::Bad { fingerprint } => self.on_bad(piece, source.filter(|_| is_indexed), fingerprint),
+            Checked::Good if is_indexed => {
+                for liar in self.pieces.proven(piece, source) {
+                    self.ban(liar);
+                }
+                self.on_written(piece, source);
+            }
+            // Also what was checked against an index that has become suspect since: only the whole shard will tell.
+            Checked::Good | Checked::Stored => {
+                self.pieces.stored(piece, source);
+                self.changed |= self.pieces.is_solo(piece.shard);
+                self.on_written(piece, source);
+            }
+        }
+    }
+
+    /// A piece is in place: its source is worth asking for more, and nobody else needs to send it.
+    fn on_written(&mut self, piece: PieceId, source: Option<SourceKey>) {
+        if let Some(source) = source.and_then(|key| self.sources.get_mut(&key)) {
+            source.prove();
+        }
+        self.cancel_singles(piece);
+        if self.pieces.absent(piece.shard) == 0 {
+            self.cancel_where(|request| request.shard == piece.shard && request.is_stream());
+        }
+    }
+
+    fn on_bad(&mut self, piece: PieceId, source: Option<SourceKey>, fingerprint: u64) {
+        let index_is_suspect = self.pieces.bad(piece, source, fingerprint);
+        self.reopen(piece);
+        if index_is_suspect {
+            self.reopen_shard(piece.shard);
+            self.lift_suspensions(piece.shard);
+            self.cancel_where(|request| request.shard == piece.shard);
+        } else if let Some(source) = source {
+            self.suspend(source, piece.shard);
+        }
+    }
+
+    fn on_shard_checked(&mut self, shard: u32, good: bool) {
+        let verdict = self.pieces.shard_checked(shard, good);
+        if !good {
+            self.reopen_shard(shard);
+        }
+        match verdict {
+            Verdict::Right(liars) => liars.into_iter().for_each(|liar| self.ban(liar)),
+            Verdict::Alone(source) => self.suspend(source, shard),
+            Verdict::Mixed => self.changed = true,
+            Verdict::Rebuilt => self.lift_suspensions(shard),
+        }
+    }
+
+    fn suspend(&mut self, key: SourceKey, shard: u32) {
+        self.changed = true;
+        if let Some(source) = self.sources.get_mut(&key) {
+            source.suspend(shard);
+        }
+        self.cancel_where(|request| request.source == key && request.shard == shard);
+    }
+
+    fn lift_suspensions(&mut self, shard: u32) {
+        self.changed = true;
+        for source in self.sources.values_mut() {
+            source.lift_suspension(shard);
+        }
+    }
+
+    fn ban(&mut self, key: SourceKey) {
+        self.changed = true;
+        if let Some(source) = self.sources.get_mut(&key) {
+            source.ban();
+        }
+        self.cancel_where(|request| request.source == key);
+    }
+
+    /// Cancels the requests for this piece alone.
+    pub(super) fn cancel_singles(&mut self, piece: PieceId) {
+        let is_single = |id: &RequestId| self.requests.get(*id).is_some_and(|request| !request.is_stream());
+        let ids: Vec<RequestId> =
+            self.requests.asked(piece).iter().copied().filter(|id| is_single(id)).collect();
+        ids.into_iter().for_each(|id| self.cancel(id));
+    }
+
+    pub(super) fn cancel_where(&mut self, which: impl Fn(&Request) -> bool) {
+        self.requests.ids_where(which).into_iter().for_each(|id| self.cancel(id));
+    }
+
+    fn cancel(&mut self, request: RequestId) {
+        self.drop_request(request);
+        self.actions.push_back(PlanAction::Cancel { request });
+    }
+
+    fn drop_request(&mut self, id: RequestId) -> Option<Request> {
+        let (request, unasked) = self.requests.remove(id)?;
+        if let Some(source) = self.sources.get_mut(&request.source) {
+            source.forget(id);
+        }
+        unasked.into_iter().for_each(|piece| self.reopen(piece));
+        Some(request)
+    }
+
+    /// A piece that is missing may be unasked again.
+    fn reopen(&mut self, piece: PieceId) {
+        if !self.pieces.is_missing(piece) {
+            return;
+        }
+        self.changed = true;
+        for source in self.sources.values_mut() {
+            let first = &mut source.first_open[piece.shard as usize];
+            *first = (*first).min(piece.piece);
+        }
+    }
+
+    fn reopen_shard(&mut self, shard: u32) {
+        self.changed = true;
+        for source in self.sources.values_mut() {
+            source.first_open[shard as usize] = 0;
+        }
+    }
+
+    pub(super) fn empty_shard(&mut self, shard: u32) {
+        self.pieces.empty_shard(shard);
+        self.reopen_shard(shard);
+    }
+
+    /// Rule 3: a source that owes bytes and sends none loses all it was asked for but its oldest request.
+    pub(super) fn find_stalls(&mut self, now: Instant) {
+        let mut stalled = Vec::new();
+        for (key, source) in &mut self.sources {
+            self.changed |= source.expire(now);
+            if source.stalls_at(&self.config).is_some_and(|at| now >= at) {
+                stalled.push(*key);
+            }
+        }
+        for key in stalled {
+            self.changed = true;
+            let keeps_probe = self.has_room_for_probe(key);
+            let Some(source) = self.sources.get_mut(&key) else { continue };
+            let mut requests = source.stall().into_iter();
+            if keeps_probe && let Some(probe) = requests.next() {
+                self.stall_request(probe);
+            }
+            requests.for_each(|id| self.cancel(id));
+            if !keeps_probe && let Some(source) = self.sources.get_mut(&key) {
+                source.on_lost(now);
+            }
+        }
+    }
+
+    /// A request no longer keeps others from being asked for its pieces.
+    fn stall_request(&mut self, id: RequestId) {
+        let Some(request) = self.requests.get_mut(id) else { return };
+        request.stalled = true;
+        for piece in request.piece_ids() {
+            if self.requests.take_off(id, piece) {
+                self.reopen(piece);
+            }
+        }
+    }
+}

@@ -1,0 +1,96 @@
+//! What must hold after every step.
+
+use manifest::{Cell, PieceId};
+
+use super::super::pieces::PieceState;
+use super::super::{Planner, SourceKey};
+use super::{Asked, Net, PIECE};
+
+/// The planner's books agree with each other.
+pub(super) fn audit(planner: &Planner) {
+    let pieces = &planner.pieces;
+    let geometry = planner.geometry();
+    let manifest = geometry.manifest();
+    let mut checking = 0;
+    for shard in 0..manifest.shards().len() as u32 {
+        let mut absent = 0;
+        for piece in 0..manifest.piece_count(shard) {
+            let id = PieceId { shard, piece };
+            let state = pieces.state(id);
+            absent += u32::from(matches!(state, PieceState::Missing | PieceState::Checking));
+            checking += usize::from(state == PieceState::Checking);
+            if state != PieceState::Missing || !planner.requests.asked(id).is_empty() {
+                continue;
+            }
+            for (key, source) in &planner.sources {
+                let skipped = source.first_open[shard as usize] > piece;
+                assert!(
+                    !skipped || !source.state().up || !source.holds(id),
+                    "{key:?} will not look at {id:?} again"
+                );
+            }
+        }
+        assert_eq!(absent, pieces.absent(shard));
+    }
+    assert!(pieces.arrived_count() <= checking);
+    assert_eq!(checking == 0 && pieces.whole.is_quiet(), pieces.is_quiet());
+    for stripe in 0..geometry.stripe_count() {
+        let is_known = |cell: &Cell| match cell {
+            Cell::Padding => true,
+            Cell::Piece { piece, .. } => pieces.is_good(*piece),
+        };
+        assert_eq!(geometry.cells(stripe).filter(is_known).count() as u32, pieces.known_cells(stripe));
+    }
+    let missing: u32 = pieces.missing_shards().iter().map(|shard| shard.missing_pieces).sum();
+    assert_eq!(missing == 0, planner.is_done());
+    for (id, request) in planner.requests.iter() {
+        for piece in request.piece_ids() {
+            let is_on = planner.requests.asked(piece).contains(&id);
+            assert!(!is_on || !request.stalled, "a stalled request keeps others from {piece:?}");
+            assert!(request.is_stream() || request.stalled || is_on, "a request for nothing");
+        }
+    }
+}
+
+/// Nobody is asked twice for a piece at once, and no more than two are.
+pub(super) fn request(net: &Net, asked: &Asked) {
+    let state = net.planner.source_state(SourceKey(asked.source as u32)).unwrap();
+    assert!(state.up && !state.banned && !state.stalled);
+    let count = net.geometry.manifest().piece_count(asked.shard);
+    let is_whole = asked.pieces == (0..count);
+    assert!(is_whole || net.peers[asked.source].ranges && asked.pieces.len() == 1);
+    assert_eq!(net.geometry.canonical(asked.shard), asked.shard);
+    for piece in asked.pieces.clone() {
+        let id = PieceId { shard: asked.shard, piece };
+        let others = net.asked.values().filter(|o| o.shard == asked.shard && o.pieces.contains(&piece));
+        let others: Vec<usize> = others.map(|other| other.source).collect();
+        assert!(!others.contains(&asked.source), "{id:?} is asked of {} twice", asked.source);
+        let is_stalled =
+            |source: usize| net.planner.source_state(SourceKey(source as u32)).is_some_and(|s| s.stalled);
+        let live = others.into_iter().filter(|source| !is_stalled(*source)).count();
+        assert!(live < 2 || net.planner.pieces.state(id) != PieceState::Missing, "{id:?} is asked of three");
+        assert!(asked.pieces.len() > 1 || net.planner.pieces.is_missing(id), "{id:?} is not missing");
+    }
+}
+
+/// What is asked for and what is being checked fits into the memory.
+pub(super) fn memory(net: &Net) {
+    let mut held = net.planner.pieces.arrived_count() as u64 * PIECE;
+    for asked in net.asked.values() {
+        let pieces = asked.pieces.clone().map(|piece| PieceId { shard: asked.shard, piece });
+        let bytes: u64 = pieces.map(|piece| net.geometry.piece_bytes(piece)).sum();
+        held += if net.peers[asked.source].ranges { bytes } else { bytes.min(4 * PIECE) };
+    }
+    assert!(held <= net.limit_bytes, "{held} bytes in flight");
+}
+
+/// A piece that is rebuilt is missing, and enough is there to rebuild it from.
+pub(super) fn rebuild(net: &Net, piece: PieceId) {
+    assert_eq!(net.planner.pieces.state(piece), PieceState::Checking);
+    let manifest = net.geometry.manifest();
+    if manifest.codec() == manifest::Codec::Rs {
+        for (stripe, _) in net.geometry.stripes_of(piece) {
+            assert!(net.planner.pieces.known_cells(stripe) >= manifest.data());
+        }
+    }
+}

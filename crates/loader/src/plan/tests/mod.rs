@@ -1,0 +1,446 @@
+//! A network in virtual time, with sources that are slow, full of lies, stalled, busy or gone.
+//!
+//! [`Net`] does what a driver and real sources do. After each step it checks what must always hold ([`audit`]).
+#![expect(clippy::cast_possible_truncation, reason = "the networks and models are small")]
+
+mod audit;
+mod model;
+mod random;
+mod rules;
+mod whole;
+
+use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet, VecDeque};
+use std::ops::Range;
+use std::time::{Duration, Instant};
+
+use manifest::{Geometry, PieceId};
+use model::{Model, PIECE};
+
+use super::{Checked, Failure, Holding, PlanAction, PlanConfig, PlanEvent, Planner, RequestId, SourceKey};
+
+/// How often a driver looks at what has arrived.
+const TICK: Duration = Duration::from_millis(50);
+/// Time to check a piece, to rebuild a column, or to hash a shard.
+const WORK: Duration = Duration::from_millis(2);
+/// Nothing may take longer, in virtual time.
+const DEADLINE: Duration = Duration::from_secs(3600);
+
+/// How a source behaves.
+#[derive(Debug, Clone)]
+struct Peer {
+    ranges: bool,
+    bytes_per_s: f64,
+    latency: Duration,
+    /// What it holds, by shard.
+    holds: Vec<bool>,
+    /// Whether it says what it holds.
+    tells: bool,
+    /// The shards it sends wrong bytes of, and what these are: equal numbers are equal bytes.
+    lies: Vec<u32>,
+    lie: u64,
+    /// It sends nothing between these times.
+    silent: Range<Duration>,
+    /// It is up between these times.
+    up: Vec<Range<Duration>>,
+    /// It fails so between these times.
+    fails: (Range<Duration>, Failure),
+}
+
+const BUSY: Failure = Failure::Busy(Duration::from_millis(100));
+const NEVER: Range<Duration> = Duration::ZERO..Duration::ZERO;
+
+/// A source with everything, at so many MB/s.
+fn peer(model: &Model, mb_per_s: u32) -> Peer {
+    let shards = model.geometry().manifest().shards().len();
+    Peer {
+        ranges: true,
+        bytes_per_s: f64::from(mb_per_s) * 1e6,
+        latency: Duration::from_millis(10),
+        holds: vec![true; shards],
+        tells: true,
+        lies: Vec::new(),
+        lie: 0,
+        silent: NEVER,
+        up: vec![Duration::ZERO..Duration::MAX],
+        fails: (NEVER, Failure::Lost),
+    }
+}
+
+impl Peer {
+    fn holding(mut self, shards: impl IntoIterator<Item = u32>) -> Self {
+        self.holds.fill(false);
+        shards.into_iter().for_each(|shard| self.holds[shard as usize] = true);
+        self
+    }
+
+    fn lying(mut self, shards: impl IntoIterator<Item = u32>, lie: u64) -> Self {
+        self.lies = shards.into_iter().collect();
+        self.lie = lie;
+        self
+    }
+
+    fn v1(self) -> Self {
+        Self { ranges: false, tells: false, ..self }
+    }
+
+    fn silent(self, from_ms: u64, until_ms: u64) -> Self {
+        Self { silent: ms(from_ms)..ms(until_ms), ..self }
+    }
+
+    fn up(self, times_ms: &[(u64, u64)]) -> Self {
+        Self { up: times_ms.iter().map(|(from, until)| ms(*from)..ms(*until)).collect(), ..self }
+    }
+
+    fn failing(self, from_ms: u64, until_ms: u64, how: Failure) -> Self {
+        Self { fails: (ms(from_ms)..ms(until_ms), how), ..self }
+    }
+
+    fn is_up(&self, at: Duration) -> bool {
+        self.up.iter().any(|time| time.contains(&at))
+    }
+}
+
+fn ms(ms: u64) -> Duration {
+    Duration::from_millis(ms)
+}
+
+/// A request as the network sees it.
+#[derive(Debug, Clone)]
+struct Asked {
+    source: usize,
+    shard: u32,
+    /// Those that have not arrived.
+    pieces: Range<u32>,
+    issued: Duration,
+}
+
+/// What happens later.
+#[derive(Debug, Clone)]
+enum Later {
+    Checked(PieceId, Option<usize>, u64),
+    ShardChecked(u32),
+    PeerChanges,
+}
+
+/// What came of a run.
+#[derive(Debug, Default)]
+struct Tally {
+    elapsed: Duration,
+    /// Bytes sent by each source, also of pieces that never were complete.
+    sent: Vec<u64>,
+    /// Of these, wrong ones.
+    bad: Vec<u64>,
+    /// By piece, how often it arrived.
+    arrived: BTreeMap<PieceId, u32>,
+    requests: usize,
+    polls: usize,
+    checked_shards: usize,
+    rebuilt: BTreeSet<PieceId>,
+}
+
+struct Net {
+    planner: Planner,
+    geometry: Geometry,
+    limit_bytes: u64,
+    start: Instant,
+    now: Duration,
+    peers: Vec<Peer>,
+    was_up: Vec<bool>,
+    /// By source, its requests in order, and how many bytes of the first piece of the first were sent.
+    queues: Vec<VecDeque<RequestId>>,
+    partial_bytes: Vec<f64>,
+    moved: Vec<bool>,
+    asked: HashMap<RequestId, Asked>,
+    later: BTreeMap<(Duration, u64), Later>,
+    sequence: u64,
+    /// What is stored of shards that are checked as a whole: 0 is right.
+    stored: HashMap<PieceId, u64>,
+    /// Shards whose index is wrong.
+    wrong_index: HashSet<u32>,
+    /// Whether parity is not what it should be.
+    wrong_parity: bool,
+    audits: bool,
+    tally: Tally,
+}
+
+impl Net {
+    fn new(model: &Model, indexed: bool, peers: Vec<Peer>) -> Self {
+        let start = Instant::now();
+        let geometry = model.geometry();
+        let config = PlanConfig::default();
+        let limit_bytes = config.max_in_flight_bytes;
+        let count = peers.len();
+        let mut net = Self {
+            planner: Planner::new(geometry.clone(), indexed, config, start),
+            geometry,
+            limit_bytes,
+            start,
+            now: Duration::ZERO,
+            was_up: vec![false; count],
+            queues: vec![VecDeque::new(); count],
+            partial_bytes: vec![0.0; count],
+            moved: vec![false; count],
+            asked: HashMap::new(),
+            later: BTreeMap::new(),
+            sequence: 0,
+            stored: HashMap::new(),
+            wrong_index: HashSet::new(),
+            wrong_parity: false,
+            audits: true,
+            tally: Tally { sent: vec![0; count], bad: vec![0; count], ..Tally::default() },
+            peers,
+        };
+        let peers = net.peers.clone();
+        let changes = peers.iter().flat_map(|peer| &peer.up).flat_map(|time| [time.start, time.end]);
+        changes.for_each(|at| net.later(at, Later::PeerChanges));
+        net
+    }
+
+    fn later(&mut self, at: Duration, what: Later) {
+        self.sequence += 1;
+        self.later.insert((at, self.sequence), what);
+    }
+
+    fn tell(&mut self, event: PlanEvent) {
+        self.planner.on_event(event, self.start + self.now);
+        self.check();
+    }
+
+    fn check(&self) {
+        if self.audits {
+            audit::audit(&self.planner);
+        }
+    }
+
+    /// Runs until the model is complete. Panics with what is missing when it cannot be.
+    fn finish(mut self) -> Self {
+        assert!(self.run(), "stuck at {:?}: {:?}", self.now, self.planner.missing_shards());
+        self
+    }
+
+    /// Runs until nothing can be done for half a minute; returns the shards that are missing.
+    fn stick(mut self) -> (Self, Vec<u32>) {
+        assert!(!self.run());
+        let missing = self.planner.missing_shards().into_iter().map(|state| state.shard).collect();
+        (self, missing)
+    }
+
+    /// Returns whether all weights are there, or else nothing has been possible for half a minute.
+    fn run(&mut self) -> bool {
+        let mut next_tick = Duration::ZERO;
+        let mut stuck_since = None;
+        loop {
+            while let Some((key, _)) = self.later.range(..=(self.now, u64::MAX)).next() {
+                let key = *key;
+                if let Some(what) = self.later.remove(&key) {
+                    self.happen(what);
+                }
+            }
+            if self.now >= next_tick {
+                next_tick = self.now + TICK;
+                for source in 0..self.peers.len() {
+                    if std::mem::take(&mut self.moved[source]) {
+                        self.tell(PlanEvent::Progress { source: SourceKey(source as u32) });
+                    }
+                }
+            }
+            while let Some(action) = self.planner.poll_action(self.start + self.now) {
+                self.tally.polls += 1;
+                self.act(action);
+            }
+            self.tally.polls += 1;
+            self.check();
+            if self.planner.is_done() {
+                assert!(self.asked.is_empty(), "requests are left: {:?}", self.asked);
+                self.tally.elapsed = self.now;
+                return true;
+            }
+            let more_comes = self.later.keys().any(|(at, _)| *at < Duration::MAX);
+            stuck_since = (self.planner.is_stuck() && !more_comes).then(|| stuck_since.unwrap_or(self.now));
+            if stuck_since.is_some_and(|since| self.now > since + ms(30_000)) {
+                return false;
+            }
+            let wakeup = self.planner.next_wakeup(self.start + self.now);
+            let wakeup = wakeup.map(|at| {
+                assert!(at > self.start + self.now, "it would wake up at once, for ever");
+                at - self.start
+            });
+            let busy = self.queues.iter().any(|queue| !queue.is_empty()).then_some(next_tick);
+            let stuck = stuck_since.map(|since| since + ms(30_001));
+            let next_later = self.later.keys().next().map(|(at, _)| *at);
+            let sends = (0..self.peers.len()).filter_map(|source| self.next_send(source));
+            let times = [wakeup, busy, stuck, next_later].into_iter().flatten().chain(sends);
+            let next = times.min().unwrap().max(self.now + Duration::from_nanos(1));
+            assert!(next < DEADLINE, "no end: {:?}", self.planner.missing_shards());
+            self.advance(next);
+        }
+    }
+
+    /// When a source will have sent the piece it is at, or begin to.
+    fn next_send(&self, source: usize) -> Option<Duration> {
+        let peer = &self.peers[source];
+        let asked = &self.asked[self.queues[source].front()?];
+        let begins = asked.issued + peer.latency;
+        if self.now < begins {
+            return Some(begins);
+        }
+        if peer.silent.contains(&self.now) {
+            return Some(peer.silent.end);
+        }
+        let piece = PieceId { shard: asked.shard, piece: asked.pieces.start };
+        let left = self.geometry.piece_bytes(piece) as f64 - self.partial_bytes[source];
+        Some(self.now + Duration::from_secs_f64((left / peer.bytes_per_s).max(1e-9)))
+    }
+
+    /// Lets the sources send until `next`.
+    fn advance(&mut self, next: Duration) {
+        let from = std::mem::replace(&mut self.now, next);
+        for source in 0..self.peers.len() {
+            let Some(id) = self.queues[source].front().copied() else { continue };
+            let peer = self.peers[source].clone();
+            let asked = self.asked[&id].clone();
+            if next < asked.issued + peer.latency || peer.silent.contains(&from) {
+                continue;
+            }
+            let failure = match () {
+                () if peer.fails.0.contains(&next) => Some(peer.fails.1),
+                () if !self.really_holds(source, asked.shard) => Some(Failure::Refused),
+                () => None,
+            };
+            if failure.is_some() {
+                self.end(id, failure);
+                continue;
+            }
+            let since = from.max(asked.issued + peer.latency);
+            self.partial_bytes[source] += (next - since).as_secs_f64() * peer.bytes_per_s;
+            self.moved[source] |= next > since;
+            let piece = PieceId { shard: asked.shard, piece: asked.pieces.start };
+            if self.partial_bytes[source] + 1.0 >= self.geometry.piece_bytes(piece) as f64 {
+                self.partial_bytes[source] = 0.0;
+                self.deliver(id, piece);
+            }
+        }
+    }
+
+    fn really_holds(&self, source: usize, shard: u32) -> bool {
+        self.geometry.same(shard).any(|shard| self.peers[source].holds[shard as usize])
+    }
+
+    fn deliver(&mut self, id: RequestId, piece: PieceId) {
+        let Some(asked) = self.asked.get_mut(&id) else { return };
+        asked.pieces.start += 1;
+        let (source, is_last) = (asked.source, asked.pieces.is_empty());
+        let bytes = self.geometry.piece_bytes(piece);
+        self.tally.sent[source] += bytes;
+        *self.tally.arrived.entry(piece).or_default() += 1;
+        let is_lie = self.peers[source].lies.contains(&piece.shard);
+        let content = if is_lie { self.peers[source].lie } else { 0 };
+        if is_lie {
+            self.tally.bad[source] += bytes;
+        }
+        let is_wanted = self.planner.arrived(id, piece, self.start + self.now);
+        self.check();
+        if is_wanted {
+            self.later(self.now + WORK, Later::Checked(piece, Some(source), content));
+        }
+        if is_last {
+            self.end(id, None);
+        }
+    }
+
+    fn end(&mut self, id: RequestId, failure: Option<Failure>) {
+        self.forget(id);
+        self.tell(PlanEvent::Ended { request: id, failure });
+    }
+
+    fn forget(&mut self, id: RequestId) {
+        let Some(asked) = self.asked.remove(&id) else { return };
+        if self.queues[asked.source].front() == Some(&id) {
+            let lost = std::mem::take(&mut self.partial_bytes[asked.source]);
+            self.tally.sent[asked.source] += lost as u64;
+        }
+        self.queues[asked.source].retain(|other| *other != id);
+    }
+
+    fn happen(&mut self, what: Later) {
+        match what {
+            Later::Checked(piece, source, content) => {
+                let key = source.map(|source| SourceKey(source as u32));
+                let is_right = content == 0 && !self.wrong_index.contains(&piece.shard);
+                let outcome = match () {
+                    () if !self.planner.is_indexed(piece.shard) => {
+                        self.stored.insert(piece, content);
+                        Checked::Stored
+                    }
+                    () if is_right => Checked::Good,
+                    () => Checked::Bad { fingerprint: content },
+                };
+                self.tell(PlanEvent::Checked { piece, source: key, outcome });
+            }
+            Later::ShardChecked(shard) => {
+                self.tally.checked_shards += 1;
+                let pieces = 0..self.geometry.manifest().piece_count(shard);
+                let good = pieces.map(|piece| PieceId { shard, piece }).all(|piece| self.stored[&piece] == 0);
+                self.tell(PlanEvent::ShardChecked { shard, good });
+            }
+            Later::PeerChanges => {
+                for source in 0..self.peers.len() {
+                    let (key, is_up) = (SourceKey(source as u32), self.peers[source].is_up(self.now));
+                    if is_up && !self.was_up[source] {
+                        self.come_up(source, key);
+                    } else if !is_up && self.was_up[source] {
+                        let gone = self.queues[source].clone();
+                        gone.into_iter().for_each(|id| self.forget(id));
+                        self.tell(PlanEvent::Down { source: key });
+                    }
+                    self.was_up[source] = is_up;
+                }
+            }
+        }
+    }
+
+    fn come_up(&mut self, source: usize, key: SourceKey) {
+        let peer = self.peers[source].clone();
+        self.tell(PlanEvent::Up { source: key, ranges: peer.ranges });
+        if peer.tells {
+            let say = |held: &bool| if *held { Holding::All } else { Holding::None };
+            self.tell(PlanEvent::Holds { source: key, shards: peer.holds.iter().map(say).collect() });
+        }
+    }
+
+    fn act(&mut self, action: PlanAction) {
+        match action {
+            PlanAction::Request { request, source, shard, pieces } => {
+                let asked = Asked { source: source.0 as usize, shard, pieces, issued: self.now };
+                audit::request(self, &asked);
+                self.tally.requests += 1;
+                self.queues[asked.source].push_back(request);
+                self.asked.insert(request, asked);
+                audit::memory(self);
+            }
+            PlanAction::Cancel { request } => self.forget(request),
+            PlanAction::Rebuild { pieces } => {
+                for piece in pieces {
+                    audit::rebuild(self, piece);
+                    self.tally.rebuilt.insert(piece);
+                    let content = u64::from(self.wrong_parity) * u64::MAX;
+                    self.later(self.now + WORK, Later::Checked(piece, None, content));
+                }
+            }
+            PlanAction::CheckShard { shard } => self.later(self.now + WORK, Later::ShardChecked(shard)),
+        }
+    }
+
+    fn is_banned(&self, source: u32) -> bool {
+        self.planner.source_state(SourceKey(source)).unwrap().banned
+    }
+
+    fn sent_bytes(&self) -> u64 {
+        self.tally.sent.iter().sum()
+    }
+
+    /// Bytes that arrived beyond those of the weights.
+    fn excess_bytes(&self) -> u64 {
+        self.sent_bytes().saturating_sub(self.geometry.manifest().total_size_bytes())
+    }
+}

@@ -1,0 +1,330 @@
+//! One test for each thing the planner must do where pieces are checked one by one.
+
+use manifest::Codec;
+
+use super::*;
+
+const ALL_DATA: Range<u32> = 0..10;
+
+fn run(model: &Model, peers: Vec<Peer>) -> Net {
+    Net::new(model, true, peers).finish()
+}
+
+/// Time to send the model at so many MB/s.
+fn ideal(model: &Model, mb_per_s: u32) -> f64 {
+    model.total_bytes as f64 / 1e6 / f64::from(mb_per_s)
+}
+
+#[test]
+fn one_source_sends_each_piece_once() {
+    let model = Model::columns(20);
+    let net = run(&model, vec![peer(&model, 100)]);
+    assert_eq!(net.excess_bytes(), 0);
+    assert!(net.tally.rebuilt.is_empty());
+    assert!(net.tally.elapsed.as_secs_f64() < 1.15 * ideal(&model, 100), "{:?}", net.tally.elapsed);
+}
+
+#[test]
+fn five_sources_share_the_work() {
+    let model = Model::columns(40);
+    let net = run(&model, vec![peer(&model, 40); 5]);
+    assert!(net.excess_bytes() < model.total_bytes / 50, "{}", net.excess_bytes());
+    assert!(net.tally.elapsed.as_secs_f64() < 1.15 * ideal(&model, 200), "{:?}", net.tally.elapsed);
+    assert!(net.tally.sent.iter().all(|sent| *sent > model.total_bytes / 8), "{:?}", net.tally.sent);
+}
+
+#[test]
+fn a_long_round_trip_does_not_starve_a_source() {
+    let model = Model::columns(60);
+    let far = Peer { latency: ms(800), ..peer(&model, 15) };
+    let net = run(&model, vec![far]);
+    assert!(net.tally.elapsed.as_secs_f64() < 1.3 * ideal(&model, 15), "{:?}", net.tally.elapsed);
+}
+
+#[test]
+fn different_shards_at_different_sources() {
+    let model = Model::columns(10);
+    let peers = (0..10).map(|shard| peer(&model, 20).holding([shard])).collect();
+    let net = run(&model, peers);
+    assert_eq!(net.excess_bytes(), 0);
+    assert!(net.tally.rebuilt.is_empty());
+}
+
+#[test]
+fn four_of_fourteen_shards_nowhere_are_rebuilt() {
+    let model = Model::columns(20);
+    let held = [0, 2, 4, 5, 6, 8, 10, 11, 12, 13];
+    let net = run(&model, vec![peer(&model, 100).holding(held), peer(&model, 50).holding(held)]);
+    assert_eq!(net.tally.arrived.len(), 20 * 10, "ten pieces of each column");
+    assert_eq!(net.tally.rebuilt.len(), 20 * 4);
+    assert!(net.excess_bytes() <= 8 * PIECE, "{}", net.excess_bytes());
+}
+
+#[test]
+fn parity_is_fetched_only_where_it_is_needed() {
+    let model = Model::columns(20);
+    let peers = vec![peer(&model, 50).holding(0..9), peer(&model, 50).holding(10..14)];
+    let net = run(&model, peers);
+    let parity = net.tally.arrived.keys().filter(|piece| piece.shard >= 10).count();
+    assert_eq!(parity, 20);
+}
+
+#[test]
+fn five_shards_nowhere_until_a_source_comes_up() {
+    let model = Model::columns(10);
+    let held = (5..10).chain(10..14);
+    let peers = vec![peer(&model, 100).holding(held.clone())];
+    let (net, missing) = Net::new(&model, true, peers.clone()).stick();
+    assert_eq!(missing, [0, 1, 2, 3, 4]);
+    assert_eq!(net.sent_bytes(), 50 * PIECE, "no parity is fetched in vain");
+
+    let late = peer(&model, 100).holding([3]).up(&[(60_000, 1_000_000)]);
+    let net = run(&model, vec![peers[0].clone(), late]);
+    assert!(net.tally.elapsed > ms(60_000));
+    assert_eq!(net.tally.rebuilt.len(), 40);
+}
+
+#[test]
+fn parity_waits_for_sources_that_are_being_connected_to() {
+    let model = Model::columns(4);
+    let late = peer(&model, 100).holding([9]).up(&[(500, 1_000_000)]);
+    let mut net = Net::new(&model, true, vec![peer(&model, 100).holding((0..9).chain(10..14)), late]);
+    net.tell(PlanEvent::Connecting { pending: true });
+    assert!(net.finish().tally.rebuilt.is_empty());
+}
+
+#[test]
+fn a_liar_is_banned_and_wastes_little() {
+    let model = Model::columns(20);
+    let net = run(&model, vec![peer(&model, 100), peer(&model, 100).lying(ALL_DATA, 7)]);
+    assert!(net.is_banned(1) && !net.is_banned(0));
+    assert!(net.tally.sent[1] <= 3 * PIECE, "{:?}", net.tally);
+    assert!(net.planner.source_state(SourceKey(1)).unwrap().bad_pieces > 0);
+}
+
+#[test]
+fn a_liar_that_was_honest_wastes_its_window_at_most() {
+    let model = Model::columns(20);
+    let net = run(&model, vec![peer(&model, 50), peer(&model, 50).lying([7], 7)]);
+    assert!(net.is_banned(1));
+    assert!(net.tally.bad[1] <= 16 * PIECE, "{}", net.tally.bad[1]);
+}
+
+#[test]
+fn a_lone_liar_is_suspended_and_proves_nothing() {
+    let model = Model::columns(4);
+    let (net, missing) =
+        Net::new(&model, true, vec![peer(&model, 50).lying([2, 11], 7).holding((0..8).chain([11]))]).stick();
+    assert_eq!(missing, [2, 8, 9]);
+    assert!(!net.is_banned(0), "nothing else has verified");
+}
+
+#[test]
+fn two_liars_with_equal_bytes_make_the_index_suspect() {
+    let model = Model::columns(6);
+    let liar = peer(&model, 100).lying([3], 7);
+    let net = run(&model, vec![liar.clone(), liar, peer(&model, 20)]);
+    assert!(!net.is_banned(2));
+    assert!(net.tally.checked_shards >= 1);
+    assert!(net.tally.bad.iter().sum::<u64>() <= 4 * 6 * PIECE, "{:?}", net.tally.bad);
+}
+
+#[test]
+fn a_wrong_index_bans_nobody() {
+    let model = Model::columns(6);
+    let mut net = Net::new(&model, true, vec![peer(&model, 50); 3]);
+    net.wrong_index.insert(4);
+    let net = net.finish();
+    assert!((0..3).all(|source| !net.is_banned(source)));
+    assert_eq!(net.tally.checked_shards, 1);
+}
+
+#[test]
+fn rebuilt_bytes_that_are_wrong_blame_nobody_and_are_not_tried_again() {
+    let model = Model::columns(4);
+    let held = (1..14).filter(|shard| *shard != 12);
+    let mut net = Net::new(&model, true, vec![peer(&model, 50).holding(held)]);
+    net.wrong_parity = true;
+    let (net, missing) = net.stick();
+    assert_eq!(missing, [0]);
+    assert_eq!(net.tally.rebuilt.len(), 4);
+    assert_eq!(net.planner.source_state(SourceKey(0)).unwrap().bad_pieces, 0);
+}
+
+#[test]
+fn a_source_that_falls_silent_does_not_hold_the_fetch() {
+    let model = Model::columns(20);
+    let net = run(&model, vec![peer(&model, 50), peer(&model, 50).silent(300, 3_000_000)]);
+    let without = ideal(&model, 50);
+    assert!(net.tally.elapsed.as_secs_f64() < without + 2.0, "{:?}", net.tally.elapsed);
+}
+
+#[test]
+fn a_source_that_falls_silent_and_goes_on_is_used_again() {
+    let model = Model::columns(60);
+    let net = run(&model, vec![peer(&model, 50), peer(&model, 50).silent(300, 4_000)]);
+    assert!(net.tally.sent[1] > model.total_bytes / 4, "{:?}", net.tally.sent);
+    assert!(net.excess_bytes() < 20 * PIECE);
+}
+
+#[test]
+fn the_only_source_falls_silent_and_goes_on() {
+    let model = Model::columns(6);
+    let net = run(&model, vec![peer(&model, 50).silent(100, 20_000)]);
+    assert!(net.excess_bytes() < PIECE);
+}
+
+#[test]
+fn many_silent_sources_do_not_take_all_the_memory() {
+    let model = Model::columns(6);
+    let mut peers = vec![peer(&model, 50).silent(0, 3_000_000); 60];
+    peers.push(peer(&model, 50).up(&[(60_000, 1_000_000)]));
+    run(&model, peers);
+}
+
+#[test]
+fn only_silent_sources_are_stuck() {
+    let model = Model::columns(2);
+    let (_, missing) = Net::new(&model, true, vec![peer(&model, 50).silent(30, 3_000_000); 2]).stick();
+    assert!(!missing.is_empty());
+}
+
+#[test]
+fn a_slow_source_costs_little() {
+    let model = Model::columns(60);
+    let net = run(&model, vec![peer(&model, 100), peer(&model, 10)]);
+    assert!(net.excess_bytes() < model.total_bytes / 20, "{}", net.excess_bytes());
+    assert!(net.tally.elapsed.as_secs_f64() < 1.15 * ideal(&model, 110), "{:?}", net.tally.elapsed);
+}
+
+#[test]
+fn parity_stands_in_for_the_only_holder_of_a_shard_when_it_is_slow() {
+    let model = Model::columns(20);
+    let net =
+        run(&model, vec![peer(&model, 100).holding((0..9).chain(10..14)), peer(&model, 1).holding([9])]);
+    assert!(net.tally.elapsed.as_secs_f64() < 5.0, "{:?}", net.tally.elapsed);
+}
+
+#[test]
+fn a_source_gone_halfway_and_back() {
+    let model = Model::columns(40);
+    let flaky = peer(&model, 50).up(&[(0, 1_000), (2_000, 3_000), (5_000, 3_000_000)]);
+    let net = run(&model, vec![flaky.clone()]);
+    assert!(net.excess_bytes() < 2 * PIECE, "what was under way is lost, no more");
+    let net = run(&model, vec![flaky, peer(&model, 50)]);
+    assert!(net.excess_bytes() < 20 * PIECE);
+}
+
+#[test]
+fn busy_sources_are_asked_again() {
+    let model = Model::columns(10);
+    let busy = peer(&model, 50).failing(200, 4_000, BUSY);
+    let net = run(&model, vec![busy.clone(), busy]);
+    assert!(net.tally.requests < 400, "{}", net.tally.requests);
+}
+
+#[test]
+fn sources_that_always_fail_are_stuck() {
+    let model = Model::columns(2);
+    for how in [BUSY, Failure::Lost, Failure::Refused, Failure::Misbehaved] {
+        let fails = peer(&model, 50).failing(0, 3_000_000, how);
+        let (net, missing) = Net::new(&model, true, vec![fails; 3]).stick();
+        assert_eq!(missing.len(), 10);
+        assert!(net.tally.requests < 1_200, "{}", net.tally.requests);
+    }
+}
+
+#[test]
+fn sources_that_do_not_say_that_they_hold_nothing_are_stuck() {
+    let model = Model::columns(2);
+    let refuses = Peer { tells: false, ..peer(&model, 50).holding([]) };
+    let (net, missing) = Net::new(&model, true, vec![refuses.clone(), refuses.v1()]).stick();
+    assert_eq!(missing.len(), 10);
+    assert!(net.tally.requests < 500);
+}
+
+#[test]
+fn a_source_that_holds_less_than_it_says_is_not_asked_for_ever() {
+    let model = Model::columns(4);
+    let less = Peer { tells: false, ..peer(&model, 50).holding([0, 1, 2]) };
+    let net = run(&model, vec![less, peer(&model, 50).holding(2..14)]);
+    assert!(net.planner.source_state(SourceKey(0)).unwrap().refusals <= 3 * 14);
+}
+
+#[test]
+fn replicas_are_one_shard_at_whoever_has_any() {
+    let model = Model { codec: Codec::Replica, ..Model::columns(8) };
+    let net = run(&model, vec![peer(&model, 50).holding(3..10), peer(&model, 50).holding([10, 11, 12])]);
+    assert_eq!(net.excess_bytes(), 0);
+    assert!(net.tally.rebuilt.is_empty(), "the copies are the shards themselves");
+}
+
+#[test]
+fn layers_from_copies_of_rows() {
+    let model = Model { codec: Codec::Replica, ..Model::layers(&[7, 13, 1, 30, 9, 20]) };
+    // Rows of 8 MiB, of which 0 to 3 have copies; the first two layers are 20 MiB of these.
+    let net = run(&model, vec![peer(&model, 50).holding([2, 3, 4, 5, 6, 7, 8, 9])]);
+    assert_eq!(net.tally.rebuilt.len(), 20);
+}
+
+#[test]
+fn a_layer_as_long_as_all_parity_is_rebuilt() {
+    // Rows of 10 MiB, four parity shards: 40 MiB can be lost in one stretch.
+    let model = Model::layers(&[15, 40, 3, 42]);
+    let net = run(&model, vec![peer(&model, 50).holding([0, 2, 3, 4, 5, 6, 7])]);
+    assert_eq!(net.tally.rebuilt.len(), 40);
+    assert_eq!(net.excess_bytes(), 0);
+}
+
+#[test]
+fn a_layer_longer_than_all_parity_is_missing() {
+    let model = Model::layers(&[15, 51, 3, 31]);
+    let (_, missing) = Net::new(&model, true, vec![peer(&model, 50).holding([0, 2, 3, 4, 5, 6, 7])]).stick();
+    assert_eq!(missing, [1]);
+}
+
+#[test]
+fn layers_of_odd_sizes() {
+    let mut model = Model::layers(&[3, 5, 2, 4, 6]);
+    model.layers[1] += 12_345;
+    model.layers[4] -= 777_777;
+    model.total_bytes = model.layers.iter().sum();
+    let net = run(&model, vec![peer(&model, 50).holding([0, 2, 3, 4, 5, 6, 7, 8])]);
+    assert!(net.tally.rebuilt.iter().all(|piece| piece.shard == 1));
+}
+
+#[test]
+fn only_parity_is_left_of_some_shards() {
+    let model = Model::columns(10);
+    let net = run(&model, vec![peer(&model, 50).holding(4..14)]);
+    assert_eq!(net.tally.rebuilt.len(), 40);
+    assert_eq!(net.tally.arrived.len(), 100);
+}
+
+#[test]
+fn no_parity_and_one_byte() {
+    let model = Model { parity: 0, ..Model::columns(3) };
+    run(&model, vec![peer(&model, 50)]);
+    let (_, missing) = Net::new(&model, true, vec![peer(&model, 50).holding(1..10)]).stick();
+    assert_eq!(missing, [0]);
+    let byte = Model { total_bytes: 1, ..Model::columns(1) };
+    assert_eq!(run(&byte, vec![peer(&byte, 50)]).sent_bytes(), 1);
+    let net = run(&byte, vec![peer(&byte, 50).holding([12])]);
+    assert_eq!(net.tally.rebuilt.len(), 1);
+}
+
+#[test]
+fn what_was_there_is_not_fetched_again() {
+    let model = Model::columns(6);
+    let mut net = Net::new(&model, true, vec![peer(&model, 50)]);
+    net.planner.resume((0..5).map(|shard| PieceId { shard, piece: 2 }));
+    let net = net.finish();
+    assert_eq!(net.sent_bytes(), 55 * PIECE);
+}
+
+#[test]
+fn two_wakeups_never_coincide_with_nothing_to_do() {
+    let model = Model::columns(20);
+    let net = run(&model, vec![peer(&model, 100), peer(&model, 3).silent(500, 9_000)]);
+    assert!(net.tally.polls < 4_000, "{}", net.tally.polls);
+}

@@ -1,0 +1,155 @@
+//! What goes into the planner and what comes out of it.
+
+use std::ops::Range;
+use std::time::Duration;
+
+use manifest::PieceId;
+
+use super::Holding;
+
+/// Names a source to the planner; its driver gives the numbers.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct SourceKey(pub u32);
+
+/// Names a request between the planner and its driver.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct RequestId(pub u64);
+
+/// Limits and patience of the planner.
+#[derive(Debug, Clone)]
+pub struct PlanConfig {
+    /// Bytes that may be asked for and not yet written, over all sources.
+    pub max_in_flight_bytes: u64,
+    /// A source that owes bytes and sends none for this long has stalled.
+    pub stall_after: Duration,
+    /// How long a source is not asked again for a shard it refused.
+    pub refusal_ttl: Duration,
+    /// How long parity waits for sources that are still being connected to, since they may hold the data.
+    pub grace: Duration,
+}
+
+impl Default for PlanConfig {
+    fn default() -> Self {
+        Self {
+            max_in_flight_bytes: 48 << 20,
+            stall_after: Duration::from_secs(2),
+            refusal_ttl: Duration::from_secs(10),
+            grace: Duration::from_secs(1),
+        }
+    }
+}
+
+/// Why a request ended without its bytes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Failure {
+    /// The source does not hold the shard, or not that part of it.
+    Refused,
+    /// The source has no capacity for this long.
+    Busy(Duration),
+    /// The source broke the protocol.
+    Misbehaved,
+    /// The stream or the connection ended, or timed out.
+    Lost,
+}
+
+/// What became of a piece that was checked.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Checked {
+    /// Right, and written in place.
+    Good,
+    /// Written in place; its shard is checked as a whole when all its pieces are there.
+    Stored,
+    /// Wrong. Equal wrong bytes have equal fingerprints.
+    Bad {
+        /// First bytes of a digest of what arrived.
+        fingerprint: u64,
+    },
+}
+
+/// What happened.
+#[derive(Debug, Clone)]
+pub enum PlanEvent {
+    /// A source can be asked. `ranges`: for single pieces; else only for whole blobs.
+    Up {
+        /// The source.
+        source: SourceKey,
+        /// Whether it serves ranges.
+        ranges: bool,
+    },
+    /// A source said what it holds: one entry per shard.
+    Holds {
+        /// The source.
+        source: SourceKey,
+        /// By shard index.
+        shards: Vec<Holding>,
+    },
+    /// A source is gone; its requests are void.
+    Down {
+        /// The source.
+        source: SourceKey,
+    },
+    /// Some bytes arrived from a source.
+    Progress {
+        /// The source.
+        source: SourceKey,
+    },
+    /// A piece that arrived or was rebuilt was checked. `source` is `None` for a rebuilt one.
+    Checked {
+        /// The piece.
+        piece: PieceId,
+        /// Where it came from.
+        source: Option<SourceKey>,
+        /// What it turned out to be.
+        outcome: Checked,
+    },
+    /// The check of a whole shard that [`PlanAction::CheckShard`] asked for has ended.
+    ShardChecked {
+        /// The shard.
+        shard: u32,
+        /// Whether its digest is right.
+        good: bool,
+    },
+    /// A request ended: all its pieces arrived, or it failed.
+    Ended {
+        /// The request.
+        request: RequestId,
+        /// Why it failed, if it did.
+        failure: Option<Failure>,
+    },
+    /// Whether more sources may come up at any moment.
+    Connecting {
+        /// True while connections are being made.
+        pending: bool,
+    },
+}
+
+/// What to do.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum PlanAction {
+    /// Ask `source` for these pieces of a shard: one piece where it serves ranges, else all of them.
+    Request {
+        /// Name of the request.
+        request: RequestId,
+        /// Whom to ask.
+        source: SourceKey,
+        /// Which shard.
+        shard: u32,
+        /// Which of its pieces.
+        pieces: Range<u32>,
+    },
+    /// Give a request up. What still comes of it is not wanted.
+    Cancel {
+        /// Name of the request.
+        request: RequestId,
+    },
+    /// Rebuild these pieces; in every stripe they touch, enough other cells are good.
+    Rebuild {
+        /// Pieces of data shards.
+        pieces: Vec<PieceId>,
+    },
+    /// Hash a whole shard.
+    CheckShard {
+        /// The shard.
+        shard: u32,
+    },
+}

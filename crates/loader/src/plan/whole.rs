@@ -1,0 +1,123 @@
+//! Shards that are checked as a whole: who brought what, and who must have lied when one is wrong.
+//!
+//! A wrong shard with one contributor convicts it, as soon as the shard is right without it. After one with several
+//! contributors each shard is fetched from one source alone, so that whoever lied convicts itself if it goes on.
+
+use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet, VecDeque};
+
+use super::SourceKey;
+
+/// What the check of a whole shard says.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) enum Verdict {
+    /// It is right, and these sent other bytes for it.
+    Right(Vec<SourceKey>),
+    /// It is wrong, and this source alone brought its pieces, or all but rebuilt ones.
+    Alone(SourceKey),
+    /// It is wrong, and any of several sources may have lied.
+    Mixed,
+    /// It is wrong, and no source brought any of it.
+    Rebuilt,
+}
+
+/// See the module's documentation.
+#[derive(Debug, Default)]
+pub(super) struct Whole {
+    /// By shard that is not complete, who brought pieces.
+    contributors: BTreeMap<u32, BTreeSet<SourceKey>>,
+    /// Shards with pieces that were rebuilt.
+    rebuilt: HashSet<u32>,
+    suspects: HashMap<u32, Vec<SourceKey>>,
+    /// Whether shards are fetched from one source each.
+    solo: bool,
+    full: VecDeque<u32>,
+    checking: usize,
+}
+
+impl Whole {
+    /// A piece is there. `source` is `None` for a rebuilt one.
+    pub(super) fn add(&mut self, shard: u32, source: Option<SourceKey>) {
+        match source {
+            Some(source) => {
+                self.contributors.entry(shard).or_default().insert(source);
+            }
+            None => {
+                self.rebuilt.insert(shard);
+            }
+        }
+    }
+
+    /// All pieces of a shard are there.
+    pub(super) fn complete(&mut self, shard: u32) {
+        self.full.push_back(shard);
+    }
+
+    pub(super) fn next_full(&mut self) -> Option<u32> {
+        let shard = self.full.pop_front()?;
+        self.checking += 1;
+        Some(shard)
+    }
+
+    /// Whether no shard is being checked, or about to be.
+    pub(super) fn is_quiet(&self) -> bool {
+        self.checking == 0 && self.full.is_empty()
+    }
+
+    /// The pieces of a shard are dropped.
+    pub(super) fn forget(&mut self, shard: u32) {
+        self.contributors.remove(&shard);
+        self.rebuilt.remove(&shard);
+    }
+
+    /// A shard was checked. `resumed`: it has pieces that an earlier run left.
+    pub(super) fn checked(&mut self, shard: u32, good: bool, resumed: bool) -> Verdict {
+        self.checking = self.checking.saturating_sub(1);
+        let contributors = self.contributors.remove(&shard).unwrap_or_default();
+        let is_pure = !self.rebuilt.remove(&shard) && !resumed;
+        if good {
+            let mut liars = self.suspects.remove(&shard).unwrap_or_default();
+            liars.retain(|liar| !contributors.contains(liar));
+            return Verdict::Right(liars);
+        }
+        match contributors.iter().copied().collect::<Vec<_>>()[..] {
+            [] => {
+                self.suspects.remove(&shard);
+                Verdict::Rebuilt
+            }
+            [source] => {
+                // Next to bytes of unknown worth its own may be right: then it is avoided, and not convicted.
+                if is_pure {
+                    self.suspects.entry(shard).or_default().push(source);
+                }
+                Verdict::Alone(source)
+            }
+            _ => {
+                self.solo = true;
+                Verdict::Mixed
+            }
+        }
+    }
+
+    /// Whether shards are fetched from one source each.
+    pub(super) fn is_solo(&self) -> bool {
+        self.solo
+    }
+
+    /// The shards of which one source alone has brought pieces.
+    pub(super) fn owned(&self) -> impl Iterator<Item = (u32, SourceKey)> {
+        self.contributors
+            .iter()
+            .filter(|(_, sources)| sources.len() == 1)
+            .filter_map(|(shard, sources)| sources.first().map(|source| (*shard, *source)))
+    }
+
+    /// Whether several sources have brought pieces of a shard.
+    pub(super) fn is_mixed(&self, shard: u32) -> bool {
+        self.contributors.get(&shard).is_some_and(|sources| sources.len() > 1)
+    }
+
+    /// Whether a source has brought pieces of a shard, or nobody has.
+    pub(super) fn may_own(&self, shard: u32, source: SourceKey) -> bool {
+        self.contributors.get(&shard).is_none_or(|sources| sources.contains(&source))
+    }
+}
