@@ -19,18 +19,24 @@ Examples:
   See the whole story on this machine:
       loader demo
   Warm the cache before an inference server starts; prints the path of the weights:
-      loader fetch --contract 0x5aAe… --rpc-url https://rpc.example.org --peer /ip4/192.0.2.7/tcp/4201
+      loader fetch --contract 0x5aAe… --rpc-url https://rpc.example.org \\
+          --peer /ip4/192.0.2.7/tcp/4201
   Seed what the cache holds:
       loader serve
   Publish a model and set it on the contract:
       loader publish model.safetensors --model-kind vl-jepa --contract 0x5aAe… --price 0 \\
           --rpc-url https://rpc.example.org --keystore key.json
 
-Data goes to stdout, everything else to stderr. Exit status: 0 done; 1 failed; 2 bad usage; 3 integrity: something
-has the right digest but is not valid, or the cache is corrupt; 4 not available now, worth a retry.
+Data goes to stdout, everything else to stderr. Exit status:
+  0  done
+  1  failed
+  2  bad usage
+  3  integrity: a digest matches but its content is not valid, or the cache is corrupt
+  4  not available now: worth a retry
 
-Every flag can stand in a file, too (--config), under its own name: `rpc-url = [\"https://rpc.example.org\"]`.
-Flags win over LOADER_* variables, and those over the file. Variables separate several values by commas.";
+Flags of the cache, the chain and the network can stand in a settings file (--config), too, under
+their own names. Flags win over LOADER_* variables, and those over the file. In a variable, several
+values are separated by commas.";
 
 /// The whole command line.
 #[derive(Debug, Parser)]

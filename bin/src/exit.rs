@@ -49,7 +49,7 @@ pub(crate) struct Damaged(pub(crate) String);
 
 /// SIGTERM or SIGINT came before the work was done.
 #[derive(Debug, thiserror::Error)]
-#[error("interrupted; what was verified is kept, and the same command goes on from there")]
+#[error("interrupted")]
 pub(crate) struct Interrupted;
 
 impl Status {

@@ -1,1 +1,59 @@
-//! End-to-end tests.
+//! What the end-to-end tests are made of: the real binary, a real EVM node, real sockets, and peers that misbehave as a
+//! test wants.
+//!
+//! A failure here is a failed test: helpers panic, and say what they saw. Nothing sleeps; what must happen is waited for,
+//! at most [`DEADLINE`].
+#![forbid(unsafe_code)]
+#![expect(clippy::unwrap_used, reason = "a test fails by panicking, its helpers too")]
+
+mod answer;
+mod chain;
+mod gate;
+mod home;
+mod model;
+mod peer;
+mod process;
+mod seeder;
+mod tools;
+
+use std::fs::File;
+use std::io::Write as _;
+use std::path::Path;
+use std::time::Duration;
+
+pub use answer::{Fetched, Source};
+pub use chain::Chain;
+pub use gate::Gate;
+pub use home::Home;
+pub use model::{Model, PIECE_BYTES, Recipe, made_up};
+pub use peer::{Conduct, Peer};
+pub use process::{Outcome, Process};
+pub use seeder::Seeder;
+pub use tools::{anvil, python_peer};
+
+/// What is waited for comes in milliseconds; a loaded machine gets this long.
+pub const DEADLINE: Duration = Duration::from_secs(60);
+
+/// An address on this machine, at a port that is free.
+pub const TCP: &str = "/ip4/127.0.0.1/tcp/0";
+/// The same for QUIC.
+pub const QUIC: &str = "/ip4/127.0.0.1/udp/0/quic-v1";
+
+/// Waits for what must happen.
+///
+/// # Panics
+/// When it does not happen before [`DEADLINE`].
+pub async fn soon<T>(what: &str, event: impl Future<Output = T>) -> T {
+    match tokio::time::timeout(DEADLINE, event).await {
+        Ok(value) => value,
+        Err(_) => panic!("{what}: not within {DEADLINE:?}"),
+    }
+}
+
+/// Makes a file.
+///
+/// # Panics
+/// When that fails.
+pub fn put(path: &Path, bytes: &[u8]) {
+    File::create(path).unwrap().write_all(bytes).unwrap();
+}

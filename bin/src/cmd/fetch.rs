@@ -26,8 +26,10 @@ pub(crate) async fn run(flags: &args::Fetch, settings: &Settings, output: &Outpu
     let mut interrupt = Interrupt::new().context("cannot listen for signals")?;
     tokio::select! {
         done = fetch(flags, settings, output) => done,
-        // Dropping the fetch keeps what was verified.
-        () = interrupt.next() => Err(Interrupted.into()),
+        () = interrupt.next() => {
+            output.note("what was verified is kept: the same command goes on from there");
+            Err(Interrupted.into())
+        }
     }
 }
 

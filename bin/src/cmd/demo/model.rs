@@ -46,7 +46,7 @@ fn header(probe_bytes: u64, data_bytes: u64) -> Value {
         PROBE.to_owned(),
         json!({"dtype": "F32", "shape": [PROBE_LEN], "data_offsets": [0, probe_bytes]}),
     );
-    let each_bytes = (data_bytes - probe_bytes) / LAYERS & !1;
+    let each_bytes = ((data_bytes - probe_bytes) / LAYERS) & !1;
     for layer in 0..LAYERS {
         let start = probe_bytes + layer * each_bytes;
         let end = if layer + 1 == LAYERS { data_bytes } else { start + each_bytes };

@@ -12,7 +12,7 @@ use super::sources::Sources;
 use super::workers::{CheckJob, Done, Workers};
 use crate::error::LoadError;
 use crate::observer::{Event, Observer, Report};
-use crate::plan::{Checked, Failure, PlanAction, PlanEvent, Planner, RequestId, SourceKey};
+use crate::plan::{Checked, PlanAction, PlanEvent, Planner, RequestId, SourceKey};
 use crate::reconstruct::RebuildJob;
 use crate::source::{SourceError, SourceEvent};
 
@@ -56,6 +56,7 @@ impl Driver<'_> {
                 self.act(action);
             }
             if self.planner.is_done() {
+                self.note_bans();
                 return Ok(());
             }
             stuck_since = match stuck_since {
@@ -153,10 +154,6 @@ impl Driver<'_> {
             Done::Checked { piece, source, outcome } => {
                 self.count(piece, source, outcome);
                 self.tell(PlanEvent::Checked { piece, source, outcome });
-                let banned = source.and_then(|key| self.planner.source_state(key)).is_some_and(|s| s.banned);
-                if let Some(report) = source.and_then(|key| self.sources.report_mut(key)) {
-                    report.banned = banned;
-                }
             }
             Done::ShardChecked { shard, good } => {
                 if !good {
@@ -204,9 +201,6 @@ impl Driver<'_> {
     fn note_failure(&mut self, request: RequestId, error: &SourceError) {
         if let Some(source) = self.planner.source_of(request) {
             self.note_error(source, error);
-            if let Some(report) = self.sources.report_mut(source) {
-                report.banned |= error.failure() == Failure::Misbehaved;
-            }
         }
     }
 
@@ -218,7 +212,15 @@ impl Driver<'_> {
         }
     }
 
-    fn unavailable(&self) -> LoadError {
+    /// Puts into the report who is banned now: often it is another source's bytes that convict one.
+    fn note_bans(&mut self) {
+        for (key, report) in self.sources.reports_mut() {
+            report.banned = self.planner.source_state(key).is_some_and(|state| state.banned);
+        }
+    }
+
+    fn unavailable(&mut self) -> LoadError {
+        self.note_bans();
         let mut asked = self.sources.reports();
         for report in &mut asked {
             let state = self.sources.find(&report.source).and_then(|key| self.planner.source_state(key));

@@ -98,6 +98,10 @@ impl Sources {
         self.known.get_mut(key.0 as usize).map(|known| &mut known.report)
     }
 
+    pub(super) fn reports_mut(&mut self) -> impl Iterator<Item = (SourceKey, &mut SourceReport)> {
+        (0..).map(SourceKey).zip(self.known.iter_mut().map(|known| &mut known.report))
+    }
+
     pub(super) fn reports(&self) -> Vec<SourceReport> {
         self.known.iter().map(|known| known.report.clone()).collect()
     }

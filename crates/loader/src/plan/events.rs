@@ -43,10 +43,13 @@ impl Planner {
         let Some(request) = self.requests.get(id) else { return false };
         let (key, issued, is_last) = (request.source, request.issued, !request.is_stream());
         let bytes = self.pieces.geometry.piece_bytes(piece);
+        let wanted = self.pieces.arrived(piece);
         if let Some(source) = self.sources.get_mut(&key) {
             source.on_arrived(id, piece.shard, bytes, issued, now);
+            if wanted {
+                source.checking();
+            }
         }
-        let wanted = self.pieces.arrived(piece);
         self.requests.take_off(id, piece);
         if is_last {
             self.drop_request(id);
@@ -103,8 +106,11 @@ impl Planner {
     }
 
     fn on_checked(&mut self, piece: PieceId, source: Option<SourceKey>, outcome: Checked) {
-        if source.is_none() {
-            self.pieces.rebuilt(piece);
+        match source {
+            Some(key) => {
+                self.sources.get_mut(&key).into_iter().for_each(Source::checked);
+            }
+            None => self.pieces.rebuilt(piece),
         }
         let is_indexed = self.pieces.is_indexed(piece.shard);
         match outcome {

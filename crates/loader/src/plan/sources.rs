@@ -67,6 +67,8 @@ pub(super) struct Source {
     stalled: bool,
     /// It has delivered something right since it came up, or last failed.
     proven: bool,
+    /// Pieces that arrived from it and are being checked.
+    unchecked: usize,
     /// Not asked for anything before this time: it was busy, or its stream broke.
     paused_until: Option<Instant>,
     failures_in_a_row: u32,
@@ -110,6 +112,7 @@ impl Source {
             banned: false,
             stalled: false,
             proven: false,
+            unchecked: 0,
             paused_until: None,
             failures_in_a_row: 0,
             holdings: Vec::new(),
@@ -194,6 +197,16 @@ impl Source {
         self.proven = true;
     }
 
+    /// A piece of it is being checked.
+    pub(super) fn checking(&mut self) {
+        self.unchecked += 1;
+    }
+
+    /// A piece of it was checked.
+    pub(super) fn checked(&mut self) {
+        self.unchecked = self.unchecked.saturating_sub(1);
+    }
+
     /// Whether it may be asked for anything.
     pub(super) fn is_live(&self) -> bool {
         self.up && !self.banned && !self.stalled && self.paused_until.is_none()
@@ -261,8 +274,11 @@ impl Source {
         if self.ranges { owed } else { owed.min(STREAM_PIECES * piece_bytes) }
     }
 
-    /// Rule 2: whether one more request fits into its window.
+    /// Rule 2: whether one more request fits into its window. What an unproven one sent must be checked first.
     pub(super) fn has_room(&self, piece_bytes: u64) -> bool {
+        if !self.proven && self.unchecked > 0 {
+            return false;
+        }
         if !self.ranges || !self.proven {
             return self.requests.is_empty();
         }

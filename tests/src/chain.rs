@@ -1,0 +1,57 @@
+//! A real EVM node with the contract on it.
+
+use std::fs;
+
+use chain_reader::{Devnet, U256};
+
+use crate::tools;
+
+/// A chain of the test's own.
+#[derive(Debug)]
+pub struct Chain {
+    devnet: Devnet,
+}
+
+impl Chain {
+    /// Starts anvil and deploys the contract.
+    ///
+    /// # Panics
+    /// When that fails.
+    pub async fn start() -> Self {
+        let contract_json = fs::read_to_string(tools::tests_dir().join("contracts/RPB.json")).unwrap();
+        Self { devnet: Devnet::start(&tools::anvil(), &contract_json).await.unwrap() }
+    }
+
+    /// Has the owner set the model, and makes that final.
+    ///
+    /// # Panics
+    /// When that fails.
+    pub async fn set(&self, text: &str) {
+        self.devnet.set_text(text, U256::ZERO).await.unwrap();
+        self.mine(2).await;
+    }
+
+    /// Adds empty blocks: two make all before them final.
+    ///
+    /// # Panics
+    /// When that fails.
+    pub async fn mine(&self, blocks: u64) {
+        self.devnet.mine(blocks).await.unwrap();
+    }
+
+    /// Flags that name the contract and the node.
+    pub fn flags(&self) -> [String; 4] {
+        let url = self.devnet.rpc_url_text().to_owned();
+        ["--contract".to_owned(), self.contract(), "--rpc-url".to_owned(), url]
+    }
+
+    /// The contract's address.
+    pub fn contract(&self) -> String {
+        self.devnet.contract().to_string()
+    }
+
+    /// The node itself.
+    pub fn devnet(&self) -> &Devnet {
+        &self.devnet
+    }
+}

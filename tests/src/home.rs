@@ -1,0 +1,103 @@
+//! A user with a home directory, who runs `loader`.
+
+use std::ffi::OsStr;
+use std::path::{Path, PathBuf};
+
+use tempfile::TempDir;
+use tokio::process::Command;
+
+use crate::{Fetched, Model, Outcome, Process, tools};
+
+/// A home directory: the cache is at its usual place in it, and there are no settings.
+#[derive(Debug)]
+pub struct Home {
+    dir: TempDir,
+}
+
+impl Default for Home {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+impl Home {
+    /// A new one, which is gone when this value is.
+    ///
+    /// # Panics
+    /// When it cannot be made.
+    pub fn new() -> Self {
+        Self { dir: tempfile::tempdir().unwrap() }
+    }
+
+    /// A path in it.
+    pub fn path(&self, name: impl AsRef<Path>) -> PathBuf {
+        self.dir.path().join(name)
+    }
+
+    /// A path in the cache.
+    pub fn cache(&self, name: impl AsRef<Path>) -> PathBuf {
+        self.path(".cache/loader").join(name)
+    }
+
+    /// `loader` with these arguments, in this directory, knowing nothing of the caller's environment.
+    pub fn command<A: AsRef<OsStr>>(&self, args: impl IntoIterator<Item = A>) -> Command {
+        let mut command = Command::new(tools::loader());
+        command.env_clear().env("HOME", self.dir.path()).current_dir(self.dir.path()).args(args);
+        command
+    }
+
+    /// Starts `loader --json` with these arguments.
+    pub fn start<A: AsRef<OsStr>>(&self, args: impl IntoIterator<Item = A>) -> Process {
+        let mut command = self.command(["--json"]);
+        command.args(args);
+        Process::start(command)
+    }
+
+    /// Runs `loader --json` with these arguments to its end.
+    pub async fn run<A: AsRef<OsStr>>(&self, args: impl IntoIterator<Item = A>) -> Outcome {
+        self.start(args).outcome().await
+    }
+
+    /// Runs `loader` with these arguments to its end.
+    pub async fn plain<A: AsRef<OsStr>>(&self, args: impl IntoIterator<Item = A>) -> Outcome {
+        Process::start(self.command(args)).outcome().await
+    }
+
+    /// Starts to fetch the model from these peers, by its digest. Looks for others for a second only.
+    pub fn start_fetch(&self, model: &Model, peers: &[&str]) -> Process {
+        let peers = peers.iter().flat_map(|peer| ["--peer", peer]);
+        self.start(["fetch", "--wait", "1s", "--manifest", &model.id].into_iter().chain(peers))
+    }
+
+    /// Fetches the model from these peers, by its digest, and compares the weights.
+    ///
+    /// # Panics
+    /// When that fails.
+    pub async fn fetch(&self, model: &Model, peers: &[&str]) -> Fetched {
+        let fetched = Fetched::of(self.start_fetch(model, peers).outcome().await);
+        self.assert_has(model, &fetched);
+        fetched
+    }
+
+    /// Fails the test unless the fetched file is at its place in this cache, read-only, and the model's weights.
+    ///
+    /// # Panics
+    /// When it is not.
+    pub fn assert_has(&self, model: &Model, fetched: &Fetched) {
+        assert_eq!(fetched.manifest, model.id);
+        assert_eq!(fetched.weights, self.cache("models").join(&model.id).join("weights"));
+        assert!(fetched.weights.metadata().unwrap().permissions().readonly());
+        assert!(std::fs::read(&fetched.weights).unwrap() == model.weights, "other bytes than were published");
+        assert_eq!(fetched.total_size_bytes, model.weights.len() as u64);
+    }
+
+    /// Fails the test unless nothing of a model is in the cache.
+    ///
+    /// # Panics
+    /// When something is.
+    pub fn assert_has_nothing_of(&self, id: &str) {
+        for left in [format!("manifests/{id}.json"), format!("models/{id}"), format!("partial/{id}")] {
+            assert!(!self.cache(&left).exists(), "{left} is left in the cache");
+        }
+    }
+}

@@ -1,0 +1,153 @@
+//! Peers in the test's own process, which misbehave as it wants. Their sockets are real.
+
+use std::collections::{HashMap, HashSet};
+use std::io;
+use std::sync::Arc;
+
+use manifest::Digest;
+use p2p_blob::{Blob, Client, Config, Have, Identity, ReadOutcome, Store, Task, Versions};
+
+use crate::{Gate, TCP, soon};
+
+/// What a peer has, and how it behaves. [`Model::conduct`](crate::Model::conduct) makes honest ones.
+#[derive(Debug, Clone)]
+pub struct Conduct {
+    /// What it answers with when it is asked for a digest: a liar's bytes have another.
+    pub blobs: HashMap<Digest, Arc<Vec<u8>>>,
+    /// Blobs whose reads pass its gate.
+    pub gated: HashSet<Digest>,
+    /// How much of those it sends before its gate must be opened.
+    pub limit_bytes: u64,
+    /// Which protocols it speaks.
+    pub versions: Versions,
+}
+
+impl Conduct {
+    /// Flips a bit in each piece of these blobs.
+    #[must_use]
+    pub fn lying_about(mut self, blobs: impl IntoIterator<Item = Digest>) -> Self {
+        for blob in blobs {
+            if let Some(bytes) = self.blobs.get_mut(&blob) {
+                Arc::make_mut(bytes).iter_mut().step_by(crate::PIECE_BYTES).for_each(|byte| *byte ^= 1);
+            }
+        }
+        self
+    }
+
+    /// Lets only so many bytes of shards pass before the gate is opened.
+    #[must_use]
+    pub fn stopping_after(mut self, limit_bytes: u64) -> Self {
+        self.limit_bytes = limit_bytes;
+        self
+    }
+
+    /// Has everything it sends pass the gate, the manifest too.
+    #[must_use]
+    pub fn gating_everything(mut self) -> Self {
+        self.gated = self.blobs.keys().copied().collect();
+        self
+    }
+
+    /// Speaks protocol 1.0.0 only.
+    #[must_use]
+    pub fn speaking_1_0_0(mut self) -> Self {
+        self.versions = Versions::OnlyBlobs;
+        self
+    }
+}
+
+/// A peer that is up until it is dropped.
+#[derive(Debug)]
+pub struct Peer {
+    client: Client,
+    task: Task,
+    gate: Arc<Gate>,
+    address: String,
+}
+
+impl Peer {
+    /// Starts it.
+    ///
+    /// # Panics
+    /// When it cannot listen.
+    pub async fn start(conduct: Conduct) -> Self {
+        let gate = Arc::new(Gate::new(conduct.limit_bytes));
+        let mut config = Config::new(Identity::ephemeral());
+        config.listen = vec![TCP.parse().unwrap()];
+        config.versions = conduct.versions;
+        let Conduct { blobs, gated, .. } = conduct;
+        let store = Arc::new(Blobs { blobs, gated, gate: Arc::clone(&gate) });
+        let (client, task) = p2p_blob::start(config, store).unwrap();
+        let mut addresses = client.listen_addrs();
+        let listening = addresses.wait_for(|addresses| !addresses.is_empty());
+        let address = soon("an address", listening).await.unwrap()[0].to_string();
+        Self { client, task, gate, address }
+    }
+
+    /// Where others find it.
+    pub fn address(&self) -> &str {
+        &self.address
+    }
+
+    /// Its name in reports.
+    pub fn id(&self) -> String {
+        self.client.peer_id().to_string()
+    }
+
+    /// What holds up its answers.
+    pub fn gate(&self) -> &Gate {
+        &self.gate
+    }
+}
+
+impl Drop for Peer {
+    fn drop(&mut self) {
+        self.task.abort();
+        // The runtime waits for threads that stand at the gate.
+        self.gate.open();
+    }
+}
+
+struct Blobs {
+    blobs: HashMap<Digest, Arc<Vec<u8>>>,
+    gated: HashSet<Digest>,
+    gate: Arc<Gate>,
+}
+
+impl Store for Blobs {
+    fn open(&self, _: Option<&Digest>, blob: &Digest) -> io::Result<Option<Arc<dyn Blob>>> {
+        let gate = || self.gated.contains(blob).then(|| Arc::clone(&self.gate));
+        let held = |bytes: &Arc<Vec<u8>>| Arc::new(Held { bytes: Arc::clone(bytes), gate: gate() });
+        Ok(self.blobs.get(blob).map(held).map(|held| held as Arc<dyn Blob>))
+    }
+
+    /// It does not say what it has: it is asked.
+    fn have(&self, _: &Digest, _: u64) -> io::Result<Option<Have>> {
+        Ok(None)
+    }
+}
+
+struct Held {
+    bytes: Arc<Vec<u8>>,
+    gate: Option<Arc<Gate>>,
+}
+
+impl Blob for Held {
+    fn size_bytes(&self) -> u64 {
+        self.bytes.len() as u64
+    }
+
+    fn is_whole(&self) -> bool {
+        true
+    }
+
+    fn read_at(&self, offset: u64, buf: &mut [u8]) -> io::Result<ReadOutcome> {
+        if let Some(gate) = &self.gate {
+            gate.pass(buf.len() as u64);
+        }
+        let start = usize::try_from(offset).map_err(io::Error::other)?;
+        let bytes = self.bytes.get(start..start + buf.len()).ok_or(io::ErrorKind::UnexpectedEof)?;
+        buf.copy_from_slice(bytes);
+        Ok(ReadOutcome::Held)
+    }
+}

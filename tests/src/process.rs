@@ -1,0 +1,177 @@
+//! Child processes: what they say is captured, and they end with the test.
+
+use std::ffi::OsStr;
+use std::process::Stdio;
+
+use serde_json::Value;
+use tokio::io::{AsyncRead, AsyncReadExt as _};
+use tokio::process::{Child, Command};
+use tokio::sync::watch;
+
+use crate::soon;
+
+/// A running process. Dropping it kills it.
+#[derive(Debug)]
+pub struct Process {
+    line: String,
+    child: Child,
+    stdout: watch::Receiver<String>,
+    stderr: watch::Receiver<String>,
+}
+
+/// What a process that has ended said.
+#[derive(Debug, Clone)]
+pub struct Outcome {
+    line: String,
+    /// The exit status; `None` when a signal ended it.
+    pub status: Option<i32>,
+    /// All of stdout.
+    pub stdout: String,
+    /// All of stderr.
+    pub stderr: String,
+}
+
+impl Process {
+    /// Starts the process.
+    ///
+    /// # Panics
+    /// When it cannot be started.
+    pub fn start(mut command: Command) -> Self {
+        let words = command.as_std().get_args().map(OsStr::to_string_lossy);
+        let line = words.collect::<Vec<_>>().join(" ");
+        command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped()).kill_on_drop(true);
+        let mut child = command.spawn().unwrap_or_else(|error| panic!("cannot start `{line}`: {error}"));
+        let stdout = capture(child.stdout.take().unwrap());
+        let stderr = capture(child.stderr.take().unwrap());
+        Self { line, child, stdout, stderr }
+    }
+
+    /// Waits until stdout has a first line, and returns it.
+    ///
+    /// # Panics
+    /// When the process ends without one.
+    pub async fn first_line(&mut self) -> String {
+        let text = wait(&self.line, &mut self.stdout, &self.stderr, |text| text.contains('\n')).await;
+        text.lines().next().unwrap_or_default().to_owned()
+    }
+
+    /// Waits until stderr says this.
+    ///
+    /// # Panics
+    /// When the process ends without that.
+    pub async fn says(&mut self, part: &str) {
+        wait(&self.line, &mut self.stderr, &self.stdout, |text| text.contains(part)).await;
+    }
+
+    /// Sends SIGTERM.
+    ///
+    /// # Panics
+    /// When that fails.
+    pub async fn terminate(&self) {
+        let id = self.child.id().unwrap().to_string();
+        let status = Command::new("sh").args(["-c", "kill -TERM \"$0\"", &id]).status().await.unwrap();
+        assert!(status.success(), "`{}` could not be told to end", self.line);
+    }
+
+    /// Sends SIGKILL, and waits for the end.
+    ///
+    /// # Panics
+    /// When that fails.
+    pub async fn kill(mut self) {
+        self.child.kill().await.unwrap();
+    }
+
+    /// Waits for the end.
+    ///
+    /// # Panics
+    /// When it does not come in time.
+    pub async fn outcome(mut self) -> Outcome {
+        let status = soon(&format!("the end of `{}`", self.line), self.child.wait()).await.unwrap();
+        let (stdout, stderr) = (all(self.stdout).await, all(self.stderr).await);
+        Outcome { line: self.line, status: status.code(), stdout, stderr }
+    }
+}
+
+impl Outcome {
+    /// Fails the test unless this was the exit status.
+    ///
+    /// # Panics
+    /// When it was not.
+    #[track_caller]
+    pub fn expect(self, status: i32) -> Self {
+        let Self { line, status: found, stdout, stderr } = &self;
+        assert!(
+            *found == Some(status),
+            "`{line}` ended with {found:?}, expected {status}\nstdout: {stdout}\nstderr: {stderr}"
+        );
+        self
+    }
+
+    /// The objects on stdout.
+    ///
+    /// # Panics
+    /// When a line is no JSON.
+    #[track_caller]
+    pub fn answers(&self) -> Vec<Value> {
+        let parse = |line| serde_json::from_str(line).unwrap_or_else(|error| panic!("{line}: {error}"));
+        self.stdout.lines().map(parse).collect()
+    }
+
+    /// The one object that a successful command has answered with.
+    ///
+    /// # Panics
+    /// When it failed, or there is another number of objects.
+    #[track_caller]
+    pub fn answer(self) -> Value {
+        let mut answers = self.expect(0).answers();
+        assert_eq!(answers.len(), 1, "{answers:?}");
+        answers.remove(0)
+    }
+
+    /// What a command said that failed with this status: its message and causes, which must also be on stderr.
+    ///
+    /// # Panics
+    /// When it ended otherwise.
+    #[track_caller]
+    pub fn failure(self, status: i32) -> String {
+        let ended = self.expect(status);
+        let last = ended.answers().pop().unwrap_or_default();
+        assert_eq!((&last["type"], &last["status"]), (&"error".into(), &status.into()), "{last}");
+        let causes = last["causes"].as_array().into_iter().flatten();
+        let parts: Vec<_> =
+            std::iter::once(&last["message"]).chain(causes).filter_map(Value::as_str).collect();
+        for part in &parts {
+            assert!(ended.stderr.contains(part), "only the object says {part:?}; stderr: {}", ended.stderr);
+        }
+        parts.join("\n")
+    }
+}
+
+/// Reads until the end, so that a full pipe never stops the process.
+fn capture(mut pipe: impl AsyncRead + Send + Unpin + 'static) -> watch::Receiver<String> {
+    let (captured, receiver) = watch::channel(String::new());
+    tokio::spawn(async move {
+        let mut chunk = vec![0; 4096];
+        while let Ok(length @ 1..) = pipe.read(&mut chunk).await {
+            captured.send_modify(|text| text.push_str(&String::from_utf8_lossy(&chunk[..length])));
+        }
+    });
+    receiver
+}
+
+async fn wait(
+    line: &str,
+    stream: &mut watch::Receiver<String>,
+    other: &watch::Receiver<String>,
+    is_there: impl Fn(&str) -> bool,
+) -> String {
+    let found = soon(&format!("a word of `{line}`"), stream.wait_for(|text| is_there(text))).await;
+    let found = found.map(|text| text.clone());
+    found.unwrap_or_else(|_| panic!("`{line}` has ended\n{}\n{}", *stream.borrow(), *other.borrow()))
+}
+
+async fn all(mut stream: watch::Receiver<String>) -> String {
+    // An error says that all was read.
+    let _ = soon("the end of a pipe", stream.wait_for(|_| false)).await;
+    stream.borrow().clone()
+}

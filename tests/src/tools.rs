@@ -1,0 +1,47 @@
+//! The programs that the tests run. `cargo xtask test` sets all of them up and names them in variables.
+
+use std::env;
+use std::path::{Path, PathBuf};
+
+/// This package's directory.
+pub(crate) fn tests_dir() -> &'static Path {
+    Path::new(env!("CARGO_MANIFEST_DIR"))
+}
+
+/// The `loader` command: `LOADER_BIN`, else the one cargo has put beside the tests.
+pub(crate) fn loader() -> PathBuf {
+    let test = env::current_exe().unwrap();
+    // target/PROFILE/deps/TEST
+    let beside = test.ancestors().nth(2).unwrap().join("loader");
+    tool("LOADER_BIN", beside, "`cargo build --package loader-cli`")
+}
+
+/// The EVM node: `LOADER_ANVIL`, else the one of `tests/evm`.
+///
+/// # Panics
+/// When there is none.
+pub fn anvil() -> PathBuf {
+    let installed = tests_dir().join("evm/node_modules/@foundry-rs/anvil-linux-amd64/bin/anvil");
+    tool("LOADER_ANVIL", installed, "`npm ci` in tests/evm")
+}
+
+/// The command line of the Python peer, up to its arguments: the interpreter (`LOADER_PYTHON`, else the one of
+/// `tests/python/.venv`) and the script.
+///
+/// # Panics
+/// When there is no interpreter.
+pub fn python_peer() -> [PathBuf; 2] {
+    let python = tests_dir().join("python");
+    let installed = python.join(".venv/bin/python");
+    [tool("LOADER_PYTHON", installed, "`cargo xtask setup`"), python.join("blob_peer.py")]
+}
+
+fn tool(variable: &str, default: PathBuf, how: &str) -> PathBuf {
+    let path = env::var_os(variable).filter(|path| !path.is_empty()).map_or(default, PathBuf::from);
+    assert!(
+        path.is_file(),
+        "{} is missing: run {how}, or set {variable}; `cargo xtask test` does both",
+        path.display()
+    );
+    path
+}

@@ -1,0 +1,11 @@
+//! The real binary, against a real EVM node, over real sockets.
+#![expect(clippy::unwrap_used, reason = "a test fails by panicking, its helpers too")]
+
+mod chain;
+mod cli;
+mod faults;
+mod fetch;
+mod integrity;
+mod publish;
+mod python;
+mod resume;

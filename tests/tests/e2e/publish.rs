@@ -1,0 +1,136 @@
+//! Publishing: what is made, what is refused, and the transaction.
+
+use std::path::PathBuf;
+
+use e2e::{Chain, Fetched, Home, Model, Outcome, Process, Recipe, Seeder, made_up, put};
+use serde_json::{Value, json};
+
+/// A home with a file to publish in it.
+fn home_with(name: &str, bytes: &[u8]) -> (Home, PathBuf) {
+    let home = Home::new();
+    let path = home.path(name);
+    put(&path, bytes);
+    (home, path)
+}
+
+/// Publishes `model` of this home, with these further arguments.
+async fn publish<S: AsRef<str>>(home: &Home, more: impl IntoIterator<Item = S>) -> Outcome {
+    let more: Vec<_> = more.into_iter().map(|word| word.as_ref().to_owned()).collect();
+    home.run(
+        ["publish", "model", "--model-kind", "simplenet"].into_iter().chain(more.iter().map(String::as_str)),
+    )
+    .await
+}
+
+/// Publishes `model` of this home and sets it on chain with the key in a variable.
+async fn publish_signed(home: &Home, chain: &Chain, key: &str) -> Outcome {
+    let mut command =
+        home.command(["--json", "publish", "model", "--model-kind", "simplenet", "--price", "7"]);
+    command.args(chain.flags()).args(["--private-key-env", "THE_KEY"]).env("THE_KEY", key);
+    Process::start(command).outcome().await
+}
+
+async fn fetch(home: &Home, chain: &Chain, more: &[&str]) -> Outcome {
+    let line = ["fetch".to_owned()].into_iter().chain(chain.flags());
+    home.run(line.chain(more.iter().map(|word| (*word).to_owned()))).await
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_owner_sets_the_model_on_chain() {
+    let (chain, (home, _)) = (Chain::start().await, home_with("model", &made_up(1000)));
+    let published = publish_signed(&home, &chain, chain.devnet().owner_key()).await.answer();
+    assert_eq!(published["transaction"]["contract"], chain.contract());
+    let hash = published["transaction"]["hash"].as_str().unwrap();
+    let receipt = chain.devnet().request("eth_getTransactionReceipt", (hash,)).await.unwrap();
+    assert_eq!(receipt["status"], "0x1");
+
+    // In a block, but that is not final.
+    let message = fetch(&home, &chain, &[]).await.failure(4);
+    assert!(message.contains("not yet finalized"), "{message}");
+    let latest = Fetched::of(fetch(&home, &chain, &["--block-tag", "latest"]).await);
+    chain.mine(2).await;
+    let fetched = Fetched::of(fetch(&home, &chain, &[]).await);
+    for fetched in [latest, fetched] {
+        assert_eq!(fetched.manifest, published["manifest"]);
+        assert_eq!(fetched.chain.unwrap()["price"], "7");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_stranger_is_refused_before_anything_is_sent() {
+    let (chain, (home, _)) = (Chain::start().await, home_with("model", b"weights"));
+    chain.mine(2).await;
+    let before = chain.devnet().request("eth_blockNumber", ()).await.unwrap();
+    let message = publish_signed(&home, &chain, chain.devnet().stranger_key()).await.failure(1);
+    assert!(message.contains("refuses setMatureModel"), "{message}");
+    assert_eq!(chain.devnet().request("eth_blockNumber", ()).await.unwrap(), before);
+    assert!(fetch(&home, &chain, &[]).await.failure(4).contains("no model yet"));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_bad_key_is_refused_before_anything_is_encoded() {
+    let (chain, (home, _)) = (Chain::start().await, home_with("model", b"weights"));
+    let message = publish_signed(&home, &chain, "0x12").await.failure(2);
+    assert!(message.contains("THE_KEY") && !message.contains("0x12"), "{message}");
+    assert_eq!(home.run(["cache", "ls"]).await.expect(0).answers(), Vec::<Value>::new());
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_call_for_a_proposal_is_the_one_that_sets_the_model() {
+    let (chain, (home, _)) = (Chain::start().await, home_with("model", b"weights"));
+    let published = publish(&home, ["--price", "7", "--calldata"]).await.answer();
+    assert_eq!(published["transaction"], Value::Null);
+    let owner = chain.devnet().request("eth_accounts", ()).await.unwrap()[0].clone();
+    let call = json!({"from": owner, "to": chain.contract(), "data": published["calldata"]});
+    chain.devnet().request("eth_sendTransaction", (call,)).await.unwrap();
+    chain.mine(2).await;
+    let fetched = Fetched::of(fetch(&home, &chain, &[]).await);
+    assert_eq!(fetched.manifest, published["manifest"]);
+    assert_eq!(fetched.chain.unwrap()["price"], "7");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_cannot_be_published_is_refused_and_leaves_nothing() {
+    let (home, _) = home_with("model", b"weights");
+    put(&home.path("empty"), b"");
+    for (line, status, part) in [
+        ("empty --model-kind simplenet", 2, "empty is empty"),
+        ("missing --model-kind simplenet", 1, "missing"),
+        (". --model-kind simplenet", 2, "not a regular file"),
+        ("model --model-kind gpt", 2, "unknown model kind \"gpt\""),
+        ("model --model-kind simplenet --data 0", 2, "at least 1 row"),
+        ("model --model-kind simplenet --data 200 --parity 57", 2, "at most 256"),
+        ("model --model-kind simplenet --piece-size 8KiB", 2, "8192"),
+        ("model --model-kind simplenet --piece-size 100000", 2, "multiple of 64"),
+        ("--layers model empty --model-kind simplenet", 2, "empty is empty"),
+        ("model --model-kind simplenet --contract 0x0000000000000000000000000000000000000001", 2, "--price"),
+    ] {
+        let message = home.run(["publish"].into_iter().chain(line.split(' '))).await.failure(status);
+        assert!(message.contains(part), "{line}: {message}");
+        assert_eq!(home.run(["cache", "ls"]).await.expect(0).answers(), Vec::<Value>::new(), "{line}");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_same_input_gives_the_same_digest_and_another_input_another() {
+    let (home, path) = home_with("model", &made_up(100_000));
+    let first = publish(&home, [] as [&str; 0]).await.answer();
+    assert_eq!(publish(&home, [] as [&str; 0]).await.answer(), first, "in the same cache");
+    let (other, _) = home_with("model", &made_up(100_000));
+    assert_eq!(publish(&other, [] as [&str; 0]).await.answer()["manifest"], first["manifest"]);
+    assert_ne!(publish(&home, ["--parity", "3"]).await.answer()["manifest"], first["manifest"]);
+    // What was published does not change with the file.
+    put(&path, b"other weights");
+    let weights = std::fs::read(first["weights"].as_str().unwrap()).unwrap();
+    assert!(weights == made_up(100_000));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn layers_become_shards() {
+    let model: Model =
+        Recipe { layers: vec![10, 20_000, 3], data: 2, parity: 1, ..Recipe::default() }.publish().await;
+    let sizes: Vec<_> = model.manifest.shards().iter().map(|shard| shard.size_bytes).collect();
+    assert_eq!(sizes, [10, 20_000, 3, 10_007]);
+    let seeder = Seeder::start(&model, &[0, 1, 2]).await;
+    Home::new().fetch(&model, &[seeder.address()]).await;
+}
