@@ -1,6 +1,7 @@
 //! `loader demo`: the whole story on one machine, told as it happens.
 
 pub(crate) mod liar;
+mod memory;
 mod model;
 mod seeder;
 
@@ -27,6 +28,7 @@ use crate::interrupt::Interrupt;
 use crate::output::Output;
 use crate::progress::{ByteProgress, FetchProgress};
 use crate::units::{show_duration, show_rate, show_size};
+use memory::PeakMemory;
 use seeder::Seeder;
 
 const CONTRACT_JSON: &str = include_str!("../../../../tests/contracts/RPB.json");
@@ -191,11 +193,16 @@ impl Demo<'_> {
             &format!("the contract says {} at block {}", current.manifest, current.block_number),
         )?;
         let progress = FetchProgress::new(self.output);
+        let memory = PeakMemory::start();
         let loaded = fetch::load(&node, current.manifest, &progress).await;
         progress.finish();
         node.shutdown().await;
-        let loaded = loaded?;
+        let (loaded, peak) = (loaded?, memory.end());
         self.step("", &fetch::summary(&loaded.report, loaded.model.manifest().total_size_bytes()))?;
+        if let Some(peak_bytes) = peak {
+            let peak = show_size(peak_bytes);
+            self.step("", &format!("at most {peak} of memory, besides the page cache"))?;
+        }
         Ok(loaded)
     }
 
