@@ -1,4 +1,5 @@
 //! The geometry of manifests of every shape: which weights bytes a piece is, and back, and which stripes it is in.
+#![expect(clippy::unwrap_used, reason = "test code")]
 
 use std::collections::HashMap;
 use std::sync::Arc;

@@ -105,11 +105,7 @@ impl Source for Peer {
         .boxed()
     }
 
-    fn open(
-        &self,
-        blob: Digest,
-        size_bytes: u64,
-    ) -> BoxFuture<'_, Result<Box<dyn BlobStream>, SourceError>> {
+    fn open(&self, blob: Digest, size_bytes: u64) -> BoxFuture<'_, Result<Box<dyn BlobStream>, SourceError>> {
         async move {
             let Session::Blobs(session) = self.session().await? else { return Err(SourceError::NotHeld) };
             let body = match session.request(blob).await {
@@ -148,9 +144,12 @@ impl Source for Peer {
         async move {
             let shards = piece_counts.len();
             match self.ranges().await?.have(manifest, 0, Arc::clone(&piece_counts)).await {
-                Ok(Some(have)) => {
-                    Ok(have.shards.iter().zip(&*piece_counts).map(|(held, count)| holding(held, *count)).collect())
-                }
+                Ok(Some(have)) => Ok(have
+                    .shards
+                    .iter()
+                    .zip(&*piece_counts)
+                    .map(|(held, count)| holding(held, *count))
+                    .collect()),
                 // It may still hold some of the blobs, for another manifest.
                 Ok(None) => Ok(vec![Holding::Unknown; shards]),
                 Err(error) => Err(self.failed(error).await),

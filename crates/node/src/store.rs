@@ -40,4 +40,8 @@ impl Blob for CacheBlob {
     fn read_at(&self, offset: u64, buf: &mut [u8]) -> io::Result<ReadOutcome> {
         self.0.read_at(offset, buf).map(|()| ReadOutcome::Held)
     }
+
+    fn try_read_at(&self, offset: u64, buf: &mut [u8]) -> io::Result<Option<ReadOutcome>> {
+        Ok(self.0.try_read_at(offset, buf)?.then_some(ReadOutcome::Held))
+    }
 }

@@ -9,7 +9,7 @@
 
 use std::error::Error;
 use std::fs::File;
-use std::io::{self, BufRead as _, Read as _, Write as _};
+use std::io::{self, BufRead as _, IoSliceMut, Read as _, Write as _};
 use std::os::unix::fs::FileExt as _;
 use std::process::{Child, Command, Stdio};
 use std::sync::Arc;
@@ -19,6 +19,7 @@ use manifest::{ByteRange, Digest};
 use p2p_blob::{
     Blob, Config, FetchError, GetRequest, Have, Identity, Multiaddr, ReadOutcome, Session, Store, Versions,
 };
+use rustix::io::{ReadWriteFlags, preadv2};
 
 const PIECE_BYTES: usize = 1 << 20;
 const ROUNDS: usize = 5;
@@ -223,6 +224,17 @@ impl Blob for Source {
             None => buf.fill(7),
         }
         Ok(ReadOutcome::Held)
+    }
+
+    fn try_read_at(&self, offset: u64, buf: &mut [u8]) -> io::Result<Option<ReadOutcome>> {
+        match &self.file {
+            Some(file) => {
+                let wanted_bytes = buf.len();
+                let read = preadv2(file, &mut [IoSliceMut::new(buf)], offset, ReadWriteFlags::NOWAIT);
+                Ok(read.is_ok_and(|bytes| bytes == wanted_bytes).then_some(ReadOutcome::Held))
+            }
+            None => self.read_at(offset, buf).map(Some),
+        }
     }
 }
 

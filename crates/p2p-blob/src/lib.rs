@@ -20,6 +20,7 @@ mod session;
 mod store;
 mod swarm;
 mod task;
+mod transport;
 mod wire;
 
 pub use client::{Client, PeerEvent, Task, source_id, start};

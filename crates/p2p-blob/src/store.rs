@@ -31,7 +31,7 @@ pub trait Store: Send + Sync + 'static {
     fn have(&self, manifest: &Digest, since: u64) -> io::Result<Option<Have>>;
 }
 
-/// An open blob: it stays readable while somebody holds it.
+/// An open blob: it stays readable while somebody holds it. What it says of itself it says without blocking.
 pub trait Blob: Send + Sync + 'static {
     /// Its size, whether or not all of it is here.
     fn size_bytes(&self) -> u64;
@@ -51,6 +51,16 @@ pub trait Blob: Send + Sync + 'static {
     /// # Errors
     /// When reading fails.
     fn read_at(&self, offset: u64, buf: &mut [u8]) -> io::Result<ReadOutcome>;
+
+    /// Like [`Blob::read_at`], but never waits for a disk: `None` when it would have to, or cannot tell. Called on the
+    /// threads of the runtime, which saves the way to a blocking thread and back.
+    ///
+    /// # Errors
+    /// When reading fails.
+    fn try_read_at(&self, offset: u64, buf: &mut [u8]) -> io::Result<Option<ReadOutcome>> {
+        let _ = (offset, buf);
+        Ok(None)
+    }
 }
 
 /// What became of a read.

@@ -1,11 +1,12 @@
 //! The libp2p stack: transports and behaviours.
 
 use libp2p::swarm::NetworkBehaviour;
-use libp2p::{Swarm, SwarmBuilder, connection_limits, identify, noise, ping, tcp, yamux};
+use libp2p::{Swarm, SwarmBuilder, connection_limits, identify, ping, tcp};
 
 use crate::behaviour;
 use crate::config::Config;
 use crate::error::StartError;
+use crate::transport::{self, MuxerConfig};
 
 /// The protocol family, told to peers by identify.
 const IDENTIFY_PROTOCOL: &str = "/autonet/id/1.0.0";
@@ -22,8 +23,9 @@ pub(crate) struct Behaviours {
     pub(crate) blob: behaviour::Behaviour,
 }
 
-/// A swarm with TCP (noise, yamux), QUIC and DNS, not listening yet.
+/// A swarm with TCP (TLS or noise, yamux), QUIC and DNS, not listening yet.
 pub(crate) fn build(config: &Config) -> Result<Swarm<Behaviours>, StartError> {
+    transport::keep_freed_frames();
     let key = config.identity.keypair().clone();
     let limits = connection_limits::ConnectionLimits::default()
         .with_max_pending_incoming(Some(MAX_PENDING_CONNECTIONS))
@@ -43,8 +45,12 @@ pub(crate) fn build(config: &Config) -> Result<Swarm<Behaviours>, StartError> {
     };
     let swarm = SwarmBuilder::with_existing_identity(key)
         .with_tokio()
-        .with_tcp(tcp::Config::default().nodelay(true), noise::Config::new, yamux::Config::default)
-        .map_err(|error| failed("TCP with noise")(error.into()))?
+        .with_tcp(
+            tcp::Config::default().nodelay(true),
+            (transport::tls, transport::noise),
+            MuxerConfig::default,
+        )
+        .map_err(|error| failed("TCP")(error.into()))?
         .with_quic()
         .with_dns()
         .map_err(|error| failed("DNS")(error.into()))?

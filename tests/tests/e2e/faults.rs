@@ -52,9 +52,8 @@ async fn a_liar_is_named_and_wastes_no_more_than_was_in_flight() {
     assert!(source.bad_bytes > 0 && source.good_bytes == 0 && source.banned, "{source:?}");
     // It is never proven, so one piece at a time is in flight from it, and none of a shard it lied about.
     let shards = model.manifest.shards().len();
-    assert!(source.bad_bytes <= (shards * PIECE_BYTES) as u64, "{source:?}");
-    let duplicates: u64 = fetched.sources.iter().map(|source| source.duplicate_bytes).sum();
-    assert_eq!(fetched.wasted_bytes, source.bad_bytes + duplicates);
+    assert!(source.bad_bytes + source.duplicate_bytes <= (shards * PIECE_BYTES) as u64, "{source:?}");
+    assert!(fetched.wasted_bytes >= source.bad_bytes);
     let source = fetched.source(&honest.id());
     assert!(source.bad_bytes == 0 && !source.banned, "{source:?}");
 }

@@ -1,0 +1,33 @@
+//! How bytes travel on a TCP connection: security, then streams. Where a peer speaks them, the fast variants.
+
+mod buffered;
+mod muxer;
+mod tls;
+mod verifier;
+
+use libp2p::identity::Keypair;
+use libp2p::noise;
+
+use self::buffered::Buffered;
+
+pub(crate) use self::muxer::Config as MuxerConfig;
+
+/// TLS 1.3, `/tls/1.0.0`.
+pub(crate) fn tls(key: &Keypair) -> Result<tls::Config, tls::SetUpError> {
+    tls::Config::new(key)
+}
+
+/// Noise, `/noise`.
+pub(crate) fn noise(key: &Keypair) -> Result<Buffered<noise::Config>, noise::Error> {
+    noise::Config::new(key).map(Buffered)
+}
+
+/// Makes glibc keep the memory of freed frames for the next ones, instead of giving it back to the system: at the speed
+/// of a local network every byte would otherwise arrive in a page that was just faulted in and cleared.
+///
+/// glibc takes the size of a block that is freed as the size of blocks to keep (`mallopt(3)`, "dynamic mmap threshold").
+pub(crate) fn keep_freed_frames() {
+    /// Some ten times the frames that a connection has under way.
+    const KEPT_BYTES: usize = 8 << 20;
+    drop(std::hint::black_box(Vec::<u8>::with_capacity(KEPT_BYTES)));
+}
