@@ -29,6 +29,9 @@ use rustls::{ClientConfig, CommonState, ServerConfig, SupportedCipherSuite, Supp
 use super::buffered::READ_BUFFER_BYTES;
 use super::verifier::{self, Verifier};
 
+/// What may wait to be sent: enough for one system call to take a whole frame of the muxer.
+const SEND_BUFFER_BYTES: usize = 512 << 10;
+
 const PROTOCOL: &str = "/tls/1.0.0";
 const ALPN: &[u8] = b"libp2p";
 static TLS_VERSIONS: &[&SupportedProtocolVersion] = &[&rustls::version::TLS13];
@@ -123,7 +126,12 @@ impl<C: AsyncRead + AsyncWrite + Send + Unpin + 'static> InboundConnectionUpgrad
     fn upgrade_inbound(self, connection: C, _: &'static str) -> Self::Future {
         let connection = BufReader::with_capacity(READ_BUFFER_BYTES, connection);
         let accepted = TlsAcceptor::from(self.server).accept(connection);
-        async move { identified(accepted.await?.into()) }.boxed()
+        async move {
+            let mut stream = accepted.await?;
+            stream.get_mut().1.set_buffer_limit(Some(SEND_BUFFER_BYTES));
+            identified(stream.into())
+        }
+        .boxed()
     }
 }
 
@@ -137,7 +145,12 @@ impl<C: AsyncRead + AsyncWrite + Send + Unpin + 'static> OutboundConnectionUpgra
         // An address is never sent as a server name, which libp2p forbids.
         let nobody = ServerName::IpAddress(Ipv4Addr::UNSPECIFIED.into());
         let connected = TlsConnector::from(self.client).connect(nobody, connection);
-        async move { identified(connected.await?.into()) }.boxed()
+        async move {
+            let mut stream = connected.await?;
+            stream.get_mut().1.set_buffer_limit(Some(SEND_BUFFER_BYTES));
+            identified(stream.into())
+        }
+        .boxed()
     }
 }
 
