@@ -2,6 +2,7 @@
 #![forbid(unsafe_code)]
 #![expect(clippy::print_stdout, clippy::print_stderr, reason = "a command for a person at a terminal")]
 
+mod bench;
 mod layers;
 mod recipes;
 mod setup;
@@ -20,6 +21,12 @@ Recipes of the project. Each does its own set-up, and may be run at any time.
                             ARGS go to it, for instance `--size 1GiB`; `cargo xtask demo --help` lists them.
   cargo xtask test          Set up, build, and run all tests: unit, property, real EVM node, real binary, Python peers.
   cargo xtask ci            What must pass before a change goes in: formatting, lints, tests (runs `.ci/run`).
+  cargo xtask bench         Run the benchmarks of the crates.
+  cargo xtask bench compare [--size 2GiB] [--rounds 5] [--dir DIR] [--only NAME,NAME…]
+                            Fetch one file with `loader`, libtorrent, rqbit, sendme, curl and a bare TCP copy, in turn:
+                            time, CPU and memory side by side. Leaves out, and names, what is not installed. Writes
+                            compare.md, .json and .svg to DIR (target/bench), and needs about eight times --size there
+                            meanwhile. Needs Linux.
   cargo xtask layers        Check that no crate depends on one it must not know.
   cargo xtask setup         Only the set-up: the EVM node into tests/evm/node_modules, the Python peers' packages into
                             tests/python/.venv. Does nothing when both are up to date.
@@ -42,18 +49,22 @@ fn main() -> ExitCode {
 }
 
 fn run() -> Result<()> {
-    let root = root()?;
     let mut args = env::args_os().skip(1);
     let recipe = args.next().unwrap_or_else(|| "help".into());
     let rest: Vec<_> = args.collect();
     let recipe = recipe.to_string_lossy();
-    if !rest.is_empty() && recipe != "demo" {
+    if recipe == bench::CHILD {
+        return bench::as_child(&rest);
+    }
+    let root = root()?;
+    if !rest.is_empty() && !matches!(&*recipe, "demo" | "bench") {
         bail!("`{recipe}` takes no arguments; see `cargo xtask help`");
     }
     match &*recipe {
         "demo" => recipes::demo(&root, &rest),
         "test" => recipes::test(&root),
         "ci" => recipes::ci(&root),
+        "bench" => bench::run(&root, &rest),
         "layers" => layers::check(&root),
         "setup" => setup::everything(&root).map(drop),
         "help" | "--help" | "-h" => {

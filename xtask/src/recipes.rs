@@ -35,10 +35,15 @@ pub(crate) fn test(root: &Path) -> Result<()> {
 pub(crate) fn demo(root: &Path, args: &[OsString]) -> Result<()> {
     tool::require(&[C_COMPILER, NODE, NPM])?;
     let anvil = setup::anvil(root)?;
-    tool::run(tool::cargo(root, &["build"]).args(["--release", "--package", "loader-cli"]))?;
-    let loader = profile_dir()?.with_file_name("release").join("loader");
+    let loader = release_loader(root)?;
     let error = Command::new(&loader).arg("demo").arg("--anvil").arg(anvil).args(args).exec();
     Err(error).with_context(|| format!("cannot run {}", loader.display()))
+}
+
+/// Builds our own program with optimisations.
+pub(crate) fn release_loader(root: &Path) -> Result<PathBuf> {
+    tool::run(tool::cargo(root, &["build"]).args(["--release", "--package", "loader-cli"]))?;
+    Ok(profile_dir()?.with_file_name("release").join("loader"))
 }
 
 /// The script that decides whether a change goes in.

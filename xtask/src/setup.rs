@@ -59,19 +59,24 @@ fn python(root: &Path) -> Result<PathBuf> {
     if !requirements.exists() {
         return Ok(PathBuf::from(PYTHON.name));
     }
-    let environment = dir.join(".venv");
+    virtual_environment(&dir.join(".venv"), &requirements)
+}
+
+/// The interpreter of a virtual environment with what the requirements file lists.
+pub(crate) fn virtual_environment(environment: &Path, requirements: &Path) -> Result<PathBuf> {
     let installed = environment.join("installed-requirements.txt");
     let python = environment.join("bin/python");
-    if !(same(&requirements, &installed) && python.exists()) {
+    if !(same(requirements, &installed) && python.exists()) {
         tool::require(&[PYTHON])?;
         let mut create = Command::new(PYTHON.name);
-        tool::run(create.args(["-m", "venv", "--clear"]).arg(&environment)).context(
+        tool::run(create.args(["-m", "venv", "--clear"]).arg(environment)).context(
             "cannot make a virtual environment; Debian and Ubuntu need `apt install python3-venv`",
         )?;
         let mut pip = Command::new(&python);
         pip.args(["-m", "pip", "install", "--quiet", "--disable-pip-version-check", "--requirement"]);
-        tool::run(pip.arg(&requirements)).context("cannot install the Python peers' packages")?;
-        copy(&requirements, &installed)?;
+        tool::run(pip.arg(requirements))
+            .with_context(|| format!("cannot install the packages of {}", requirements.display()))?;
+        copy(requirements, &installed)?;
     }
     Ok(python)
 }
