@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
-use loader::SourceEvent;
+use loader::{Source as _, SourceEvent};
 use p2p_blob::{Client, Multiaddr, PeerEvent, PeerId};
 use tokio::sync::{broadcast, mpsc};
 use tokio::task::JoinSet;
@@ -14,6 +14,9 @@ use crate::peer::Peer;
 /// Pauses between attempts to reach a peer: from the first to the last, doubling.
 const FIRST_PAUSE: Duration = Duration::from_millis(250);
 const LAST_PAUSE: Duration = Duration::from_secs(10);
+/// Connections with a peer that serves ranges. One is encrypted and decrypted by one task at each end; four were not
+/// faster than two (docs/benchmarks.md).
+const CONNECTIONS: usize = 2;
 /// Events that may wait for the fetch.
 const QUEUE: usize = 64;
 
@@ -60,15 +63,18 @@ impl Dial {
         loop {
             let mut gone = self.client.peer_events();
             let event = match self.connect().await {
-                Ok(peer) => {
+                Ok((peer, id)) => {
                     pause = FIRST_PAUSE;
-                    let source: Arc<dyn loader::Source> = Arc::new(peer.0);
-                    let id = source.id().clone();
+                    let peer = Arc::new(peer);
+                    let source = Arc::<Peer>::clone(&peer);
                     if self.tell(SourceEvent::Up(source)).await.is_err() {
                         return;
                     }
-                    let reason = disconnected(&mut gone, peer.1).await;
-                    SourceEvent::Down { source: id, reason }
+                    let reason = tokio::select! {
+                        reason = disconnected(&mut gone, id) => reason,
+                        () = self.widen(&peer, id) => unreachable!("it waits for ever"),
+                    };
+                    SourceEvent::Down { source: peer.id().clone(), reason }
                 }
                 Err(reason) => SourceEvent::Unreachable { address: self.addr.to_string(), reason },
             };
@@ -84,6 +90,23 @@ impl Dial {
         let peer = self.client.connect(self.addr.clone()).await.map_err(|error| with_causes(&error))?;
         let session = self.client.open(peer).await.map_err(|error| with_causes(&error))?;
         Ok((Peer::new(self.client.clone(), session), peer))
+    }
+
+    /// Makes further connections with a peer that serves ranges, for more of its requests, then waits for ever.
+    async fn widen(&self, peer: &Peer, id: PeerId) {
+        let more = if peer.serves_ranges() { CONNECTIONS - 1 } else { 0 };
+        for _ in 0..more {
+            let session = match self.client.connect_again(id, self.addr.clone()).await {
+                Ok(_) => self.client.open(id).await.map_err(|error| with_causes(&error)),
+                Err(error) => Err(with_causes(&error)),
+            };
+            match session {
+                Ok(session) => peer.add(session),
+                // There is one connection that works.
+                Err(error) => tracing::debug!(%id, error, "no further connection"),
+            }
+        }
+        std::future::pending().await
     }
 
     async fn tell(&mut self, event: SourceEvent) -> Result<(), mpsc::error::SendError<SourceEvent>> {

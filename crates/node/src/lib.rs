@@ -21,6 +21,7 @@
 mod config;
 mod dial;
 mod error;
+mod lane;
 mod peer;
 mod store;
 

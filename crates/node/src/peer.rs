@@ -1,7 +1,6 @@
 //! One connected peer as a source of blobs.
 
-use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use futures::FutureExt;
 use futures::future::BoxFuture;
@@ -9,18 +8,17 @@ use loader::plan::Holding;
 use loader::{BlobStream, RangeRead, Source, SourceError};
 use manifest::{Blame, Digest, SourceId};
 use p2p_blob::{BlobBody, Client, FetchError, GetRequest, Held, PeerId, RangeSession, Session, read_blob};
-use tokio::sync::Mutex;
 
-/// A peer, and the session that all its requests share. A session that breaks is replaced when it is next needed.
+use crate::lane::{Lane, Turn};
+
+/// A peer, and the sessions that its requests are spread over, each on a connection of its own.
 pub(crate) struct Peer {
     id: SourceId,
     peer: PeerId,
     client: Client,
     ranges: bool,
-    session: Mutex<Option<Session>>,
-    /// The session whose bytes are counted now, and the bytes of those before it.
-    counted: std::sync::Mutex<Session>,
-    earlier_bytes: AtomicU64,
+    /// At least one.
+    lanes: Mutex<Vec<Arc<Lane>>>,
 }
 
 impl Peer {
@@ -31,44 +29,45 @@ impl Peer {
             peer,
             client,
             ranges: matches!(session, Session::Ranges(_)),
-            session: Mutex::new(Some(session.clone())),
-            counted: std::sync::Mutex::new(session),
-            earlier_bytes: AtomicU64::new(0),
+            lanes: Mutex::new(vec![Arc::new(Lane::new(session))]),
         }
     }
 
-    async fn session(&self) -> Result<Session, SourceError> {
-        let mut current = self.session.lock().await;
-        if let Some(session) = &*current {
-            return Ok(session.clone());
-        }
-        let session = self.client.open(self.peer).await.map_err(source_error)?;
-        let mut counted = self.counted.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
-        let earlier = std::mem::replace(&mut *counted, session.clone());
-        self.earlier_bytes.fetch_add(earlier.received_bytes(), Ordering::Relaxed);
-        *current = Some(session.clone());
-        Ok(session)
+    /// Spreads requests over one more session.
+    pub(crate) fn add(&self, session: Session) {
+        self.lanes().push(Arc::new(Lane::new(session)));
     }
 
-    async fn ranges(&self) -> Result<RangeSession, SourceError> {
+    fn lanes(&self) -> MutexGuard<'_, Vec<Arc<Lane>>> {
+        self.lanes.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// The session with the fewest requests under way, for one more.
+    async fn session(&self) -> Result<(Session, Turn), SourceError> {
+        let turn = Turn::of_idlest(&self.lanes());
+        let session = turn.session(&self.client, self.peer).await.map_err(source_error)?;
+        Ok((session, turn))
+    }
+
+    async fn ranges(&self) -> Result<(RangeSession, Turn), SourceError> {
         match self.session().await? {
-            Session::Ranges(session) => Ok(session),
+            (Session::Ranges(session), turn) => Ok((session, turn)),
             // It spoke 2.0.0 when it came up: the connection is a new one, to an older node.
-            Session::Blobs(_) => Err(SourceError::NotHeld),
+            (Session::Blobs(_), _) => Err(SourceError::NotHeld),
         }
     }
+}
 
-    /// Notes what an error means for the session, and translates it.
-    async fn failed(&self, error: FetchError) -> SourceError {
-        match &error {
-            FetchError::NotFound { .. }
-            | FetchError::NotHeld { .. }
-            | FetchError::Busy { .. }
-            | FetchError::BadRequest { .. } => {}
-            _ => *self.session.lock().await = None,
-        }
-        source_error(error)
+/// Notes what an error means for the session, and translates it.
+async fn failed(turn: &Turn, error: FetchError) -> SourceError {
+    match &error {
+        FetchError::NotFound { .. }
+        | FetchError::NotHeld { .. }
+        | FetchError::Busy { .. }
+        | FetchError::BadRequest { .. } => {}
+        _ => turn.forget_session().await,
     }
+    source_error(error)
 }
 
 fn source_error(error: FetchError) -> SourceError {
@@ -97,9 +96,10 @@ impl Source for Peer {
                 blob_size_bytes: Some(read.blob_size_bytes),
                 range: read.range,
             };
-            match self.ranges().await?.get(request, buf).await {
+            let (session, turn) = self.ranges().await?;
+            match session.get(request, buf).await {
                 Ok(buf) => Ok(buf),
-                Err(error) => Err(self.failed(error).await),
+                Err(error) => Err(failed(&turn, error).await),
             }
         }
         .boxed()
@@ -107,10 +107,12 @@ impl Source for Peer {
 
     fn open(&self, blob: Digest, size_bytes: u64) -> BoxFuture<'_, Result<Box<dyn BlobStream>, SourceError>> {
         async move {
-            let Session::Blobs(session) = self.session().await? else { return Err(SourceError::NotHeld) };
+            let (Session::Blobs(session), turn) = self.session().await? else {
+                return Err(SourceError::NotHeld);
+            };
             let body = match session.request(blob).await {
                 Ok(body) => body.ok_or(SourceError::NotHeld)?,
-                Err(error) => return Err(self.failed(error).await),
+                Err(error) => return Err(failed(&turn, error).await),
             };
             if body.size_bytes() != size_bytes {
                 return Err(source_error(FetchError::WrongSize {
@@ -127,10 +129,10 @@ impl Source for Peer {
 
     fn read_blob(&self, blob: Digest, max_bytes: u64) -> BoxFuture<'_, Result<Vec<u8>, SourceError>> {
         async move {
-            let session = self.session().await?;
+            let (session, turn) = self.session().await?;
             match read_blob(&session, blob, max_bytes).await {
                 Ok(bytes) => bytes.ok_or(SourceError::NotHeld),
-                Err(error) => Err(self.failed(error).await),
+                Err(error) => Err(failed(&turn, error).await),
             }
         }
         .boxed()
@@ -143,7 +145,8 @@ impl Source for Peer {
     ) -> BoxFuture<'_, Result<Vec<Holding>, SourceError>> {
         async move {
             let shards = piece_counts.len();
-            match self.ranges().await?.have(manifest, 0, Arc::clone(&piece_counts)).await {
+            let (session, turn) = self.ranges().await?;
+            match session.have(manifest, 0, Arc::clone(&piece_counts)).await {
                 Ok(Some(have)) => Ok(have
                     .shards
                     .iter()
@@ -152,15 +155,14 @@ impl Source for Peer {
                     .collect()),
                 // It may still hold some of the blobs, for another manifest.
                 Ok(None) => Ok(vec![Holding::Unknown; shards]),
-                Err(error) => Err(self.failed(error).await),
+                Err(error) => Err(failed(&turn, error).await),
             }
         }
         .boxed()
     }
 
     fn received_bytes(&self) -> u64 {
-        let counted = self.counted.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
-        self.earlier_bytes.load(Ordering::Relaxed) + counted.received_bytes()
+        self.lanes().iter().map(|lane| lane.received_bytes()).sum()
     }
 }
 

@@ -10,6 +10,7 @@ use tokio::sync::{Semaphore, broadcast, mpsc, oneshot, watch};
 use tokio::task::{JoinError, JoinHandle};
 use tokio_util::sync::CancellationToken;
 
+use crate::address;
 use crate::config::{Config, Versions};
 use crate::error::{ConnectError, FetchError, StartError};
 use crate::handler::{BlobStream, OpenError, OpenStream};
@@ -17,7 +18,7 @@ use crate::serve::Servers;
 use crate::session::{BlobSession, RangeSession, Session};
 use crate::store::Store;
 use crate::swarm;
-use crate::task::{Command, Dial, NetworkTask};
+use crate::task::{Command, Dial, NetworkTask, Reuse};
 use crate::wire::Version;
 
 /// Commands that wait for the network task; further callers wait themselves.
@@ -173,12 +174,27 @@ impl Client {
     /// - [`ConnectError::UnsupportedAddress`], [`ConnectError::OwnAddress`]: no use to try again.
     /// - [`ConnectError::Stopped`]: the node has ended.
     pub async fn connect(&self, addr: Multiaddr) -> Result<PeerId, ConnectError> {
+        self.dial(addr, Reuse::Connected).await
+    }
+
+    /// Makes one more connection with `peer`, at `addr`: [`Client::open`] spreads streams over all there are. What a
+    /// connection carries is encrypted and decrypted by one core at each end.
+    ///
+    /// **Cancel safety.** Dropping the future leaves the dial to itself.
+    ///
+    /// # Errors
+    /// Those of [`Client::connect`]. Peers limit how many connections they take; one too many is closed by them.
+    pub async fn connect_again(&self, peer: PeerId, addr: Multiaddr) -> Result<PeerId, ConnectError> {
+        self.dial(address::with_peer(addr, peer), Reuse::Nothing).await
+    }
+
+    async fn dial(&self, addr: Multiaddr, reuse: Reuse) -> Result<PeerId, ConnectError> {
         let after = self.node.connect_timeout;
         let (reply, answer) = oneshot::channel();
         let connected = async {
             let permit = Arc::clone(&self.node.connecting).acquire_owned().await;
             let permit = permit.map_err(|_| ConnectError::Stopped)?;
-            let command = Command::Connect(Dial { addr: addr.clone(), reply, _permit: permit });
+            let command = Command::Connect(Dial { addr: addr.clone(), reuse, reply, _permit: permit });
             self.node.commands.send(command).await.map_err(|_| ConnectError::Stopped)?;
             answer.await.unwrap_or(Err(ConnectError::Stopped))
         };

@@ -30,9 +30,18 @@ pub(crate) enum Command {
 /// A connection that somebody waits for.
 pub(crate) struct Dial {
     pub(crate) addr: Multiaddr,
+    pub(crate) reuse: Reuse,
     pub(crate) reply: oneshot::Sender<Result<PeerId, ConnectError>>,
     /// Bounds how many there are, waiting and under way.
     pub(crate) _permit: OwnedSemaphorePermit,
+}
+
+/// Which connection is as good as a new one.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Reuse {
+    /// One that there is with the peer.
+    Connected,
+    Nothing,
 }
 
 /// The task's state.
@@ -93,7 +102,9 @@ impl NetworkTask {
             Some(peer) if peer == *self.swarm.local_peer_id() => {
                 return dial.end(Err(ConnectError::OwnAddress { addr }));
             }
-            Some(peer) if self.swarm.is_connected(&peer) => return dial.end(Ok(peer)),
+            Some(peer) if dial.reuse == Reuse::Connected && self.swarm.is_connected(&peer) => {
+                return dial.end(Ok(peer));
+            }
             Some(peer) => {
                 DialOpts::peer_id(peer).addresses(vec![addr]).condition(PeerCondition::Always).build()
             }

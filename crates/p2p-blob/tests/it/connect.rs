@@ -1,13 +1,14 @@
 //! Connecting, listening, starting.
 
 use std::error::Error as _;
-use std::net::TcpListener;
+use std::net::{Ipv4Addr, TcpListener};
 use std::time::Duration;
 
-use manifest::Blame;
+use libp2p::multiaddr::Protocol;
+use manifest::{Blame, Digest};
 use p2p_blob::{Config, ConnectError, Identity, Limits, PeerEvent, StartError, source_id};
 
-use crate::common::{MemoryStore, Node, QUIC, TCP, soon};
+use crate::common::{MemoryStore, Node, QUIC, TCP, get, ranges, soon};
 
 #[tokio::test]
 async fn a_connection_is_up_and_told_to_both() {
@@ -29,6 +30,58 @@ async fn a_connection_is_up_and_told_to_both() {
         let event = soon(of_seeder.recv()).await.unwrap();
         assert!(matches!(event, PeerEvent::Disconnected { peer, .. } if peer == dialer), "{event:?}");
     }
+}
+
+#[tokio::test]
+async fn further_connections_carry_streams_of_their_own() {
+    const BLOB_BYTES: usize = 1 << 20;
+    let content = vec![7; BLOB_BYTES];
+    let (seeder, fetcher) = (Node::start(MemoryStore::with(&[&content]), |_| ()), Node::fetcher());
+    let (addr, mut carried) = relay(seeder.addr().await).await;
+    let peer = soon(fetcher.client.connect(addr.clone())).await.unwrap();
+    assert_eq!(soon(fetcher.client.connect_again(peer, addr.clone())).await.unwrap(), peer);
+    for _ in 0..2 {
+        let session = ranges(soon(fetcher.client.open(peer)).await.unwrap());
+        let (request, buf) = get(Digest::of(&content), 0, BLOB_BYTES as u64);
+        assert_eq!(soon(session.get(request, buf)).await.unwrap(), content);
+    }
+    let stranger = Identity::ephemeral().peer_id();
+    soon(fetcher.client.connect_again(stranger, addr)).await.unwrap_err();
+    soon(fetcher.client.shutdown()).await;
+    let mut all = Vec::new();
+    for _ in ["first", "second", "stranger"] {
+        all.push(soon(carried.recv()).await.unwrap());
+    }
+    let with_blob = all.iter().filter(|bytes| (1..2).contains(&(**bytes / BLOB_BYTES as u64))).count();
+    assert_eq!(with_blob, 2, "bytes of each connection: {all:?}");
+}
+
+/// Passes connections on to a node: the address for that, and the bytes to the dialer of each one that has
+/// ended.
+async fn relay(to: p2p_blob::Multiaddr) -> (p2p_blob::Multiaddr, tokio::sync::mpsc::Receiver<u64>) {
+    let port = to.iter().find_map(|part| match part {
+        Protocol::Tcp(port) => Some(port),
+        _ => None,
+    });
+    let to = (Ipv4Addr::LOCALHOST, port.unwrap());
+    let listener = tokio::net::TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await.unwrap();
+    let addr = format!("/ip4/127.0.0.1/tcp/{}", listener.local_addr().unwrap().port());
+    let (ended, carried) = tokio::sync::mpsc::channel(4);
+    tokio::spawn(async move {
+        while let Ok((mut dialer, _)) = listener.accept().await {
+            let ended = ended.clone();
+            tokio::spawn(async move {
+                let mut listener = tokio::net::TcpStream::connect(to).await.unwrap();
+                let (mut from_dialer, mut to_dialer) = dialer.split();
+                let (mut from_listener, mut to_listener) = listener.split();
+                let there = tokio::io::copy(&mut from_dialer, &mut to_listener);
+                let back = tokio::io::copy(&mut from_listener, &mut to_dialer);
+                let (_, carried_bytes) = tokio::join!(there, back);
+                ended.send(carried_bytes.unwrap_or(0)).await.unwrap();
+            });
+        }
+    });
+    (addr.parse().unwrap(), carried)
 }
 
 #[tokio::test]

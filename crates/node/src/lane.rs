@@ -1,0 +1,75 @@
+//! Sessions with one peer that share its requests.
+
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+use std::sync::{Arc, PoisonError};
+
+use p2p_blob::{Client, FetchError, PeerId, Session};
+use tokio::sync::Mutex;
+
+/// A session. One that breaks is replaced when it is next needed.
+pub(crate) struct Lane {
+    session: Mutex<Option<Session>>,
+    under_way: AtomicUsize,
+    /// The session whose bytes are counted now, and the bytes of those before it.
+    counted: std::sync::Mutex<Session>,
+    earlier_bytes: AtomicU64,
+}
+
+impl Lane {
+    pub(crate) fn new(session: Session) -> Self {
+        Self {
+            session: Mutex::new(Some(session.clone())),
+            under_way: AtomicUsize::new(0),
+            counted: std::sync::Mutex::new(session),
+            earlier_bytes: AtomicU64::new(0),
+        }
+    }
+
+    /// Bytes of blobs that have arrived in it so far.
+    pub(crate) fn received_bytes(&self) -> u64 {
+        let counted = self.counted.lock().unwrap_or_else(PoisonError::into_inner);
+        self.earlier_bytes.load(Ordering::Relaxed) + counted.received_bytes()
+    }
+}
+
+/// A request's place in a lane; given back when it is dropped.
+pub(crate) struct Turn(Arc<Lane>);
+
+impl Turn {
+    /// In the lane with the fewest requests under way. There is at least one lane.
+    pub(crate) fn of_idlest(lanes: &[Arc<Lane>]) -> Self {
+        let mut idlest = &lanes[0];
+        for lane in lanes {
+            if lane.under_way.load(Ordering::Relaxed) < idlest.under_way.load(Ordering::Relaxed) {
+                idlest = lane;
+            }
+        }
+        idlest.under_way.fetch_add(1, Ordering::Relaxed);
+        Self(Arc::clone(idlest))
+    }
+
+    /// The lane's session, or a new one after that has broken.
+    pub(crate) async fn session(&self, client: &Client, peer: PeerId) -> Result<Session, FetchError> {
+        let mut current = self.0.session.lock().await;
+        if let Some(session) = &*current {
+            return Ok(session.clone());
+        }
+        let session = client.open(peer).await?;
+        let mut counted = self.0.counted.lock().unwrap_or_else(PoisonError::into_inner);
+        let earlier = std::mem::replace(&mut *counted, session.clone());
+        self.0.earlier_bytes.fetch_add(earlier.received_bytes(), Ordering::Relaxed);
+        *current = Some(session.clone());
+        Ok(session)
+    }
+
+    /// The session has broken.
+    pub(crate) async fn forget_session(&self) {
+        *self.0.session.lock().await = None;
+    }
+}
+
+impl Drop for Turn {
+    fn drop(&mut self) {
+        self.0.under_way.fetch_sub(1, Ordering::Relaxed);
+    }
+}
