@@ -124,7 +124,7 @@ fn round<const NEXT: bool, const T: usize>(
 #[inline]
 #[target_feature(enable = "avx512f")]
 fn next_word(words: &[__m512i; 16], t: usize) -> __m512i {
-    let [w0, w1, w9, w14] = [0, 1, 9, 14].map(|ahead| words[(t + ahead) % 16]);
+    let [w0, w1, w9, w14] = [words[t], words[(t + 1) % 16], words[(t + 9) % 16], words[(t + 14) % 16]];
     let sigma_0 = xor(_mm512_ror_epi32::<7>(w1), _mm512_ror_epi32::<18>(w1), _mm512_srli_epi32::<3>(w1));
     let sigma_1 = xor(_mm512_ror_epi32::<17>(w14), _mm512_ror_epi32::<19>(w14), _mm512_srli_epi32::<10>(w14));
     add(add(add(w0, w9), sigma_0), sigma_1)
@@ -186,24 +186,29 @@ fn load_block(lanes: &[&[[u8; BLOCK_BYTES]]; LANES], at: usize) -> [__m512i; 16]
         _mm_prefetch::<_MM_HINT_T0>(ahead.cast());
     }
     let swap_words = _mm512_broadcast_i32x4(_mm_set_epi64x(0x0c0d_0e0f_0809_0a0b, 0x0405_0607_0001_0203));
-    let rows = lanes.map(|blocks| _mm512_shuffle_epi8(load(&blocks[at]), swap_words));
+    // A loop, because `map` is a function without the instructions, into which a closure with them is not inlined.
+    let mut rows = [swap_words; 16];
+    for (row, blocks) in rows.iter_mut().zip(lanes) {
+        *row = _mm512_shuffle_epi8(load(&blocks[at]), swap_words);
+    }
     // Four by four words within the quarters of registers: quarter *k* of `quads[q][i]` is word 4k+i of lanes 4q to
     // 4q+3.
-    let quads: [[__m512i; 4]; 4] = core::array::from_fn(|q| {
-        let [r0, r1, r2, r3] = core::array::from_fn(|i| rows[4 * q + i]);
+    let mut quads = [[swap_words; 4]; 4];
+    for (quad, rows) in quads.iter_mut().zip(rows.as_chunks().0) {
+        let [r0, r1, r2, r3] = *rows;
         let (low, high) = (_mm512_unpacklo_epi32(r0, r1), _mm512_unpackhi_epi32(r0, r1));
         let (low2, high2) = (_mm512_unpacklo_epi32(r2, r3), _mm512_unpackhi_epi32(r2, r3));
-        [
+        *quad = [
             _mm512_unpacklo_epi64(low, low2),
             _mm512_unpackhi_epi64(low, low2),
             _mm512_unpacklo_epi64(high, high2),
             _mm512_unpackhi_epi64(high, high2),
-        ]
-    });
+        ];
+    }
     // Then four by four quarters.
     let mut words = rows;
     for i in 0..4 {
-        let [q0, q1, q2, q3] = quads.map(|quad| quad[i]);
+        let [q0, q1, q2, q3] = [quads[0][i], quads[1][i], quads[2][i], quads[3][i]];
         let (even, odd) = (_mm512_shuffle_i32x4::<0x88>(q0, q1), _mm512_shuffle_i32x4::<0xdd>(q0, q1));
         let (even2, odd2) = (_mm512_shuffle_i32x4::<0x88>(q2, q3), _mm512_shuffle_i32x4::<0xdd>(q2, q3));
         words[i] = _mm512_shuffle_i32x4::<0x88>(even, even2);
