@@ -3,6 +3,7 @@
 
 use std::fs::File;
 use std::io;
+use std::ops::Range;
 
 /// A whole file, mapped read-only.
 ///
@@ -19,6 +20,21 @@ impl Map {
         // SAFETY: the bytes are only ever handed out as `&[u8]`. That nobody changes them is the contract above: the
         // cache maps files only once they are complete, and never writes to them again.
         unsafe { memmap2::Mmap::map(file) }.map(Self)
+    }
+
+    /// Some of the bytes, once all of them are in memory and touching them faults no more; `None` when the disk does
+    /// not give them, there are none such, or the system cannot tell. Reading says why.
+    #[cfg(target_os = "linux")]
+    pub(crate) fn resident(&self, bytes: Range<usize>) -> Option<&[u8]> {
+        let found = self.0.get(bytes.clone())?;
+        self.0.advise_range(memmap2::Advice::PopulateRead, bytes.start, bytes.len()).ok()?;
+        Some(found)
+    }
+
+    /// Only Linux can tell.
+    #[cfg(not(target_os = "linux"))]
+    pub(crate) fn resident(&self, _: Range<usize>) -> Option<&[u8]> {
+        None
     }
 }
 
