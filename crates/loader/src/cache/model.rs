@@ -17,7 +17,7 @@ use safetensors::{SafeTensorError, SafeTensors};
 
 use super::layout::{PARITY, PIECES, WEIGHTS};
 use super::{CacheError, lock, stamp};
-use crate::mmap::Map;
+use crate::mmap::{Map, Pages};
 
 /// A finished model of the cache. While any clone of it, or of its [`Weights`], lives, it cannot be removed.
 #[derive(Debug, Clone)]
@@ -135,7 +135,7 @@ pub(super) fn open_index(
 /// The weights of a finished model: a read-only memory map of one file.
 ///
 /// Cloning is cheap, and every clone keeps the model from being removed. Pages are read from disk when they are first
-/// touched. When somebody else truncates the file, touching what is lost raises SIGBUS.
+/// touched, unless [`Self::advise`] says otherwise. When somebody else truncates the file, touching what is lost raises SIGBUS.
 #[derive(Clone)]
 pub struct Weights(Arc<Mapped>);
 
@@ -166,6 +166,14 @@ impl Weights {
         manifest.shards().get(shard as usize)?;
         let range = manifest.weights_range(shard)?;
         self.as_ref().get(usize::try_from(range.start).ok()?..usize::try_from(range.end).ok()?)
+    }
+
+    /// Says how the runtime wants its pages; may block for as long as reading all of them takes.
+    ///
+    /// # Errors
+    /// [`CacheError::Io`] when the disk does not give them.
+    pub fn advise(&self, pages: Pages) -> Result<(), CacheError> {
+        self.0.map.advise(pages).map_err(|source| CacheError::io("read ahead", self.path(), source))
     }
 
     /// Reads the weights as a safetensors file; tensors borrow from the map.
