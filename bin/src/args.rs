@@ -96,6 +96,10 @@ pub(crate) struct Fetch {
     /// How long to look for peers while none can be asked, such as 30s, 5m or 1h [default: 30s].
     #[arg(long, value_name = "DURATION", value_parser = parse_duration, env = "LOADER_WAIT", hide_env_values = true)]
     pub(crate) wait: Option<Duration>,
+    /// Do not wait until the weights are on the disk: for a cache on a disk that does not outlive the machine. After a
+    /// reboot the model is hashed again before it is used; what a power cut took from it makes it corrupt.
+    #[arg(long)]
+    pub(crate) no_fsync: bool,
     #[command(flatten)]
     pub(crate) chain: Chain,
     #[command(flatten)]

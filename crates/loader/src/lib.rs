@@ -18,7 +18,7 @@ mod source;
 
 pub use error::LoadError;
 pub use fetch::{FetchOptions, load};
-pub use mmap::Map;
+pub use mmap::{Map, Pages};
 pub use observer::{Event, Observer, Report, Silent, SourceReport};
 pub use recheck::{BadShard, IndexState, RecheckReport, recheck};
 pub use source::{BlobStream, RangeRead, Source, SourceError, SourceEvent};

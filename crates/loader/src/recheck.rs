@@ -7,16 +7,17 @@ use std::sync::{Mutex, PoisonError};
 use std::thread;
 
 use manifest::piece_index::{PieceCheck, PieceIndex, ShardHasher};
-use manifest::{Digest, Manifest};
-use sha256_lanes::MAX_LANES;
+use manifest::{ByteRange, Digest, Manifest};
+use sha256_lanes::WIDE_LANES;
 
 use crate::cache::{CacheError, Held, Model};
 use crate::mmap::Map;
 
-/// How much of each shard is read at a time when there is no piece index.
-const CHUNK_BYTES: usize = 256 << 10;
+/// How much of each shard is hashed at a time when there is no piece index.
+const CHUNK_BYTES: u64 = 256 << 10;
 /// How many pieces are hashed at once by a thread.
-const LANES: u32 = 4;
+#[expect(clippy::cast_possible_truncation, reason = "it is small")]
+const LANES: u32 = WIDE_LANES as u32;
 
 /// What was found.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -161,6 +162,17 @@ impl BadShard {
     }
 }
 
+/// Some bytes of a shard: where they are mapped, which spares a copy, or else read into `buffer`, as padding is. A disk
+/// that fails is found before its bytes are touched, so that it is an error and not SIGBUS.
+fn bytes<'a>(held: &'a Held, range: ByteRange, buffer: &'a mut Vec<u8>) -> io::Result<&'a [u8]> {
+    if let Some(bytes) = held.resident(range) {
+        return Ok(bytes);
+    }
+    buffer.resize(usize::try_from(range.len()).unwrap_or(usize::MAX), 0);
+    held.read_at(range.start, buffer)?;
+    Ok(buffer)
+}
+
 /// Shards, by index, whose bytes are there.
 type Kept = Vec<(u32, Held)>;
 
@@ -214,9 +226,8 @@ impl Work<'_> {
                     let (shard, held) = &shards[position];
                     let piece = flat - firsts[position];
                     let range = self.manifest.piece_range(*shard, piece);
-                    buffer.resize(usize::try_from(range.len()).unwrap_or(usize::MAX), 0);
-                    held.read_at(range.start, buffer)?;
-                    checks.push(PieceCheck { shard: *shard, piece, bytes: buffer, good: false });
+                    let bytes = bytes(held, range, buffer)?;
+                    checks.push(PieceCheck { shard: *shard, piece, bytes, good: false });
                 }
                 index.verify(self.manifest, &mut checks);
                 let bad = checks.iter().filter(|check| !check.good).map(|check| (check.shard, check.piece));
@@ -235,9 +246,9 @@ impl Work<'_> {
         self.on_threads(|| {
             let mut lanes: Vec<(usize, u64)> = Vec::new();
             let mut hashers = Vec::new();
-            let mut buffers = vec![Vec::new(); MAX_LANES];
+            let mut buffers = vec![Vec::new(); WIDE_LANES];
             loop {
-                while lanes.len() < MAX_LANES {
+                while lanes.len() < WIDE_LANES {
                     let position = next.fetch_add(1, Ordering::Relaxed);
                     let Some((_, held)) = shards.get(position) else { break };
                     lanes.push((position, 0));
@@ -246,14 +257,13 @@ impl Work<'_> {
                 if lanes.is_empty() {
                     return Ok(());
                 }
+                let mut slices = Vec::with_capacity(lanes.len());
                 for ((position, offset), buffer) in lanes.iter_mut().zip(&mut buffers) {
                     let held = &shards[*position].1;
-                    let left = usize::try_from(held.size_bytes() - *offset).unwrap_or(usize::MAX);
-                    buffer.resize(left.min(CHUNK_BYTES), 0);
-                    held.read_at(*offset, buffer)?;
-                    *offset += buffer.len() as u64;
+                    let end = held.size_bytes().min(*offset + CHUNK_BYTES);
+                    slices.push(bytes(held, ByteRange::new(*offset, end), buffer)?);
+                    *offset = end;
                 }
-                let slices: Vec<&[u8]> = buffers[..lanes.len()].iter().map(Vec::as_slice).collect();
                 ShardHasher::update_all(&mut hashers, &slices);
                 self.done(slices.iter().map(|slice| slice.len()).sum());
                 for lane in (0..lanes.len()).rev() {

@@ -2,7 +2,7 @@
 
 use std::path::PathBuf;
 
-use loader::FetchOptions;
+use loader::{FetchOptions, Pages};
 use p2p_blob::Multiaddr;
 
 /// How a node behaves. [`Config::new`] has the defaults.
@@ -22,6 +22,8 @@ pub struct Config {
     pub chain: Option<chain_reader::Config>,
     /// How models are fetched.
     pub fetch: FetchOptions,
+    /// How the pages of loaded weights are wanted. Default: lazily, so that a cached model is there at once.
+    pub pages: Pages,
 }
 
 impl Config {
@@ -35,6 +37,7 @@ impl Config {
             peers: Vec::new(),
             chain: None,
             fetch: FetchOptions::default(),
+            pages: Pages::default(),
         }
     }
 }

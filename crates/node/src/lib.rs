@@ -28,7 +28,7 @@ mod store;
 use std::sync::Arc;
 
 use chain_reader::{ChainReader, MatureModel};
-use loader::cache::{BlobDir, Blobs, Cache, Model};
+use loader::cache::{BlobDir, Blobs, Cache, CacheError, Model};
 use loader::{Observer, Report};
 use manifest::Digest;
 use p2p_blob::{Client, Identity, Multiaddr, PeerId};
@@ -54,6 +54,7 @@ pub struct Node {
     client: Client,
     peers: Vec<Multiaddr>,
     fetch: loader::FetchOptions,
+    pages: loader::Pages,
     chain: Option<ChainReader>,
 }
 
@@ -65,6 +66,7 @@ impl Node {
     pub async fn start(config: Config) -> Result<Self, NodeError> {
         let chain = config.chain.map(ChainReader::new).transpose()?;
         let (cache_dir, blob_dirs) = (config.cache_dir, config.blob_dirs);
+        let (fetch, pages) = (config.fetch, config.pages);
         let open = move || -> Result<_, NodeError> {
             let cache = Cache::open(&cache_dir)?;
             let identity = Identity::load_or_create(&cache.identity_path())?;
@@ -79,7 +81,7 @@ impl Node {
         network.external_addrs = config.external_addrs;
         let store = Arc::new(store::CacheStore(Arc::clone(&blobs)));
         let (client, _task) = p2p_blob::start(network, store)?;
-        Ok(Self { cache, blobs, client, peers: config.peers, fetch: config.fetch, chain })
+        Ok(Self { cache, blobs, client, peers: config.peers, fetch, pages, chain })
     }
 
     /// The node's cache.
@@ -116,26 +118,28 @@ impl Node {
     }
 
     /// Loads a model: maps it when it is in the cache, else fetches it from the configured peers first. From then on
-    /// it is served.
+    /// it is served. Its pages are as [`Config::pages`] says.
     ///
     /// **Cancel safety.** Dropping the future leaves what was verified to the next call.
     ///
     /// # Errors
     /// [`NodeError::Load`].
     pub async fn load(&self, manifest: Digest, observer: &dyn Observer) -> Result<Loaded, NodeError> {
-        // Dials as soon as it is made: nobody is asked about a model that is here.
         let cached = {
             let cache = self.cache.clone();
-            let find = move || cache.model(&manifest);
-            tokio::task::spawn_blocking(find).await.map_err(NodeError::Worker)??
+            blocking(move || cache.model(&manifest)).await?
         };
-        if let Some(model) = cached {
-            self.blobs.add(&model);
-            return Ok(Loaded { model, report: Report { from_cache: true, ..Report::default() } });
-        }
-        let (_dialer, sources) = dial::dial(&self.client, &self.peers);
-        let (model, report) = loader::load(&self.cache, manifest, sources, &self.fetch, observer).await?;
+        let (model, report) = match cached {
+            Some(model) => (model, Report { from_cache: true, ..Report::default() }),
+            None => {
+                // Dials as soon as it is made: nobody is asked about a model that is here.
+                let (_dialer, sources) = dial::dial(&self.client, &self.peers);
+                loader::load(&self.cache, manifest, sources, &self.fetch, observer).await?
+            }
+        };
         self.blobs.add(&model);
+        let (weights, pages) = (model.weights().clone(), self.pages);
+        blocking(move || weights.advise(pages)).await?;
         Ok(Loaded { model, report })
     }
 
@@ -143,4 +147,11 @@ impl Node {
     pub async fn shutdown(self) {
         self.client.shutdown().await;
     }
+}
+
+/// Runs what waits for the disk on a thread for that.
+async fn blocking<T: Send + 'static>(
+    work: impl FnOnce() -> Result<T, CacheError> + Send + 'static,
+) -> Result<T, NodeError> {
+    Ok(tokio::task::spawn_blocking(work).await.map_err(NodeError::Worker)??)
 }

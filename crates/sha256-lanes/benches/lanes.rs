@@ -1,4 +1,4 @@
-//! SHA-256 of one to four lanes at once, against `sha2`, one core: `cargo bench -p sha256-lanes`.
+//! SHA-256 of one to sixteen lanes at once, against `sha2`, one core: `cargo bench -p sha256-lanes`.
 
 use divan::{Bencher, black_box, counter::BytesCount};
 use sha256_lanes::{INITIAL, Lane, State};
@@ -10,7 +10,7 @@ fn main() {
     divan::main();
 }
 
-#[divan::bench(args = [1, 2, 3, 4, 8])]
+#[divan::bench(args = [1, 2, 3, 4, 8, 12, 14, 16])]
 fn lanes(bencher: Bencher<'_, '_>, count: usize) {
     let messages = messages(count);
     let mut states = vec![INITIAL; count];

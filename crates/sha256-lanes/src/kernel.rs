@@ -1,6 +1,10 @@
 //! Which instructions compress.
 
-use crate::{BLOCK_BYTES, State};
+use std::sync::OnceLock;
+
+#[cfg(target_arch = "x86_64")]
+use crate::avx512;
+use crate::{BLOCK_BYTES, MAX_LANES, State};
 
 /// What is left to do of one lane.
 pub(crate) struct Run<'a> {
@@ -11,6 +15,9 @@ pub(crate) struct Run<'a> {
 /// A way to compress.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Kernel {
+    /// Sixteen lanes in AVX-512 registers, when there are at least `from`; else as `Instructions`.
+    #[cfg(target_arch = "x86_64")]
+    Wide { from: usize },
     /// Lanes interleaved, by the SHA instructions of this architecture.
     #[cfg(any(target_arch = "x86_64", target_arch = "aarch64"))]
     Instructions,
@@ -21,22 +28,42 @@ pub(crate) enum Kernel {
 impl Kernel {
     /// The fastest that this machine has.
     pub(crate) fn best() -> Self {
-        #[cfg(target_arch = "x86_64")]
-        if crate::x86::is_available() {
-            return Self::Instructions;
-        }
-        #[cfg(target_arch = "aarch64")]
-        if crate::aarch64::is_available() {
-            return Self::Instructions;
-        }
-        Self::Portable
+        static BEST: OnceLock<Kernel> = OnceLock::new();
+        *BEST.get_or_init(|| {
+            #[cfg(target_arch = "x86_64")]
+            if Self::instructions().is_some() && avx512::is_available() {
+                return measured();
+            }
+            Self::instructions().unwrap_or(Self::Portable)
+        })
     }
 
-    /// Compresses the next `count` blocks of each of one to [`crate::MAX_LANES`] lanes, each of which has as many.
+    /// The SHA instructions, if this machine has them.
+    pub(crate) fn instructions() -> Option<Self> {
+        #[cfg(target_arch = "x86_64")]
+        return crate::x86::is_available().then_some(Self::Instructions);
+        #[cfg(target_arch = "aarch64")]
+        return crate::aarch64::is_available().then_some(Self::Instructions);
+        #[cfg(not(any(target_arch = "x86_64", target_arch = "aarch64")))]
+        None
+    }
+
+    /// Of how many of this many lanes, one at least, the next blocks should be compressed at once.
+    pub(crate) fn lanes_of(self, lanes: usize) -> usize {
+        match self {
+            #[cfg(target_arch = "x86_64")]
+            Self::Wide { from } if lanes >= from => lanes.min(avx512::LANES),
+            _ => lanes.min(MAX_LANES),
+        }
+    }
+
+    /// Compresses the next `count` blocks of each of as many lanes as [`Self::lanes_of`] says; all have as many.
     pub(crate) fn run(self, lanes: &mut [Run<'_>], count: usize) {
         match self {
             #[cfg(target_arch = "x86_64")]
-            Self::Instructions => crate::x86::run(lanes, count),
+            Self::Wide { from } if lanes.len() >= from => avx512::run(lanes, count),
+            #[cfg(target_arch = "x86_64")]
+            Self::Wide { .. } | Self::Instructions => crate::x86::run(lanes, count),
             #[cfg(target_arch = "aarch64")]
             Self::Instructions => crate::aarch64::run(lanes, count),
             Self::Portable => {
@@ -45,6 +72,36 @@ impl Kernel {
                 }
             }
         }
+    }
+}
+
+/// Chooses between the SHA instructions and AVX-512. Either may win, by the widths and delays of units that a CPU does
+/// not name, so both are tried.
+#[cfg(target_arch = "x86_64")]
+fn measured() -> Kernel {
+    use std::time::{Duration, Instant};
+
+    const BLOCKS: usize = 64;
+    let blocks = [[0; BLOCK_BYTES]; BLOCKS];
+    let time = |kernel: Kernel, lanes: usize| {
+        let mut states = [crate::INITIAL; avx512::LANES];
+        let mut runs: Vec<_> =
+            states[..lanes].iter_mut().map(|state| Run { state, blocks: &blocks }).collect();
+        let mut once = || {
+            let started = Instant::now();
+            kernel.run(&mut runs, BLOCKS);
+            started.elapsed()
+        };
+        // The shortest, because everything else was disturbed.
+        (0..5).map(|_| once()).min().unwrap_or(Duration::MAX)
+    };
+    let (four, sixteen) =
+        (time(Kernel::Instructions, MAX_LANES), time(Kernel::Wide { from: 1 }, avx512::LANES));
+    // One lane more than as many as are as fast one way as the other.
+    let from = usize::try_from(sixteen.as_nanos() * MAX_LANES as u128 / four.as_nanos().max(1));
+    match from.map(|lanes| lanes + 1) {
+        Ok(from) if from <= avx512::LANES => Kernel::Wide { from: from.max(MAX_LANES + 1) },
+        _ => Kernel::Instructions,
     }
 }
 

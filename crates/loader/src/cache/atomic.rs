@@ -15,6 +15,11 @@ pub(super) const TEMPORARY_PREFIX: &str = ".tmp-";
 
 /// Writes `bytes` to `path` with these permissions, replacing what was there, and makes it durable.
 pub(super) fn write(path: &Path, bytes: &[u8], mode: u32) -> Result<(), CacheError> {
+    write_with(path, bytes, mode, true)
+}
+
+/// The same; waits for the disk only if it is to be `durable`.
+pub(super) fn write_with(path: &Path, bytes: &[u8], mode: u32, durable: bool) -> Result<(), CacheError> {
     let fail = |source| CacheError::io("write", path, source);
     let dir = path.parent().ok_or_else(|| fail(io::Error::from(io::ErrorKind::InvalidInput)))?;
     let mut file = tempfile::Builder::new()
@@ -23,9 +28,11 @@ pub(super) fn write(path: &Path, bytes: &[u8], mode: u32) -> Result<(), CacheErr
         .tempfile_in(dir)
         .map_err(fail)?;
     file.write_all(bytes).map_err(fail)?;
-    file.as_file().sync_all().map_err(fail)?;
+    if durable {
+        file.as_file().sync_all().map_err(fail)?;
+    }
     file.persist(path).map_err(|refused| fail(refused.error))?;
-    sync_dir(dir)
+    if durable { sync_dir(dir) } else { Ok(()) }
 }
 
 /// Makes the entries of a directory durable.

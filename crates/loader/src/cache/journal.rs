@@ -11,11 +11,11 @@ use std::fs::File;
 use std::io::{self, BufReader, Read};
 use std::os::unix::fs::FileExt as _;
 use std::path::{Path, PathBuf};
-use std::time::{SystemTime, UNIX_EPOCH};
 
 use manifest::Digest;
 
 use super::CacheError;
+use super::boot::BootId;
 
 const MAGIC: [u8; 4] = *b"RPBJ";
 const VERSION: u32 = 1;
@@ -25,27 +25,6 @@ const RECORD_BYTES: usize = 28;
 const BOOT: u32 = 1;
 const PIECE: u32 = 2;
 const FORGET: u32 = 3;
-
-/// One boot of the machine.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) struct BootId([u8; 16]);
-
-impl BootId {
-    /// The current boot. Where the system does not name its boots, every call gives another id, so that nothing is
-    /// trusted that an earlier process wrote.
-    pub(super) fn current() -> Self {
-        let named = std::fs::read_to_string("/proc/sys/kernel/random/boot_id").ok();
-        let digits = named.map(|text| text.trim().replace('-', ""));
-        let parsed = digits.and_then(|digits| u128::from_str_radix(&digits, 16).ok());
-        let now = || SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |now| now.as_nanos());
-        Self(parsed.unwrap_or_else(now).to_be_bytes())
-    }
-
-    #[cfg(test)]
-    pub(super) const fn other() -> Self {
-        Self([0xAB; 16])
-    }
-}
 
 /// One entry.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -257,12 +236,6 @@ mod tests {
     #[test]
     fn zeros_are_no_record() {
         assert_eq!(Record::decode(&[0; RECORD_BYTES], seed(&Digest::of(b"m"))), None);
-    }
-
-    #[cfg(target_os = "linux")]
-    #[test]
-    fn the_boot_has_one_name() {
-        assert_eq!(BootId::current(), BootId::current());
     }
 
     proptest! {

@@ -23,6 +23,7 @@
 mod atomic;
 mod blob_dir;
 mod blobs;
+mod boot;
 mod entries;
 mod error;
 mod journal;
@@ -55,9 +56,10 @@ pub use partial::{Partial, Resumed};
 pub(crate) use staging::Staging;
 
 use crate::recheck::{RecheckReport, recheck};
-use journal::BootId;
+use boot::BootId;
 use layout::{Layout, PARITY, PIECES, WEIGHTS};
 use lock::LockFile;
+use stamp::Holds;
 
 /// What `VERSION` says.
 const LAYOUT_VERSION: &str = "1";
@@ -215,7 +217,7 @@ impl Cache {
     fn load(&self, digest: &Digest, manifest: &Arc<Manifest>) -> Result<Option<Model>, CacheError> {
         loop {
             let Some(model) = self.open_model(digest, manifest)? else { return Ok(None) };
-            if stamp::matches(model.dir())? {
+            if stamp::matches(model.dir(), self.boot())? {
                 return Ok(Some(model));
             }
             tracing::info!(%digest, "the files of this model have changed since they were verified: hashing them");
@@ -233,20 +235,24 @@ impl Cache {
         }
     }
 
-    /// Makes the model in `dir`, whose bytes have all been verified, durable, read-only and stamped, and moves it to
-    /// its final name. When there is one already, that one is checked, and is the result.
+    /// Makes the model in `dir`, whose bytes have all been verified, read-only and stamped, and moves it to its final
+    /// name; if it is to be `durable`, waits until all of it is on the disk. When there is one already, that one is
+    /// checked, and is the result.
     pub(crate) fn install(
         &self,
         dir: &Path,
         lock: &FillLock,
         manifest: Arc<Manifest>,
+        durable: bool,
     ) -> Result<Model, CacheError> {
-        seal(&dir.join(WEIGHTS))?;
-        for shard in stamp::parity_kept(dir)? {
-            seal(&dir.join(PARITY).join(shard.to_string()))?;
+        for file in data_files(dir)? {
+            make_read_only(&file)?;
         }
-        atomic::sync_dir(&dir.join(PARITY))?;
-        stamp::write(dir, &stamp::of(dir)?)?;
+        if durable {
+            sync(dir)?;
+        }
+        let holds = if durable { Holds::Always } else { Holds::InBoot(self.boot()) };
+        stamp::write(dir, &stamp::of(dir, holds)?, durable)?;
         let path = self.layout().model(lock.digest());
         let is_first = match rustix::fs::rename(dir, &path) {
             Ok(()) => true,
@@ -254,8 +260,10 @@ impl Cache {
             Err(error) => return Err(CacheError::io("move into place", dir, error.into())),
         };
         if is_first {
-            atomic::sync_dir(&self.layout().models())?;
-            atomic::sync_dir(&self.layout().partials())?;
+            if durable {
+                atomic::sync_dir(&self.layout().models())?;
+                atomic::sync_dir(&self.layout().partials())?;
+            }
             remove_file(&path.join(layout::JOURNAL))?;
         }
         let model = self.load_existing(lock.digest(), &manifest)?;
@@ -278,12 +286,10 @@ impl Cache {
         }
         atomic::create_dir(&model.dir().join(PARITY))?;
         for (from, to) in moves {
-            seal(&from)?;
+            make_read_only(&from)?;
             fs::rename(&from, &to).map_err(|source| CacheError::io("move into place", &from, source))?;
         }
-        atomic::sync_dir(&model.dir().join(PARITY))?;
-        atomic::sync_dir(model.dir())?;
-        // The stamp does not fit any more, so that loading verifies the whole before it stamps it again.
+        // The stamp does not fit any more, so that loading verifies and syncs the whole before it stamps it again.
         self.load_existing(model.digest(), model.manifest())
     }
 
@@ -313,17 +319,17 @@ fn check_version(path: &Path) -> Result<(), CacheError> {
     Err(CacheError::UnknownVersion { path: path.to_owned(), found, expected: LAYOUT_VERSION })
 }
 
-/// Hashes a model, and stamps it as it was before that, or takes its stamp away.
+/// Hashes a model, and stamps it as it was before that, or takes its stamp away. A good one is on the disk after that.
 fn check(
     model: &Model,
     threads: usize,
     progress: &(dyn Fn(u64, u64) + Sync),
 ) -> Result<RecheckReport, CacheError> {
-    let before = stamp::of(model.dir())?;
+    let before = stamp::of(model.dir(), Holds::Always)?;
     let report = recheck(model, threads, progress)?;
     if !report.is_good() {
         stamp::remove(model.dir())?;
-    } else if let Err(error) = stamp::write(model.dir(), &before) {
+    } else if let Err(error) = sync(model.dir()).and_then(|()| stamp::write(model.dir(), &before, true)) {
         tracing::warn!(%error, "the model is good, but will be hashed again at the next start");
     }
     Ok(report)
@@ -346,13 +352,31 @@ fn remove_file(path: &Path) -> Result<(), CacheError> {
     }
 }
 
-/// Makes a file read-only and durable.
-fn seal(path: &Path) -> Result<(), CacheError> {
-    let sealed = File::open(path).and_then(|file| {
-        file.set_permissions(Permissions::from_mode(0o444))?;
-        file.sync_all()
-    });
-    sealed.map_err(|source| CacheError::io("sync", path, source))
+fn make_read_only(path: &Path) -> Result<(), CacheError> {
+    let changed = fs::set_permissions(path, Permissions::from_mode(0o444));
+    changed.map_err(|source| CacheError::io("protect", path, source))
+}
+
+/// Waits until all files of a model are on the disk, and their names.
+fn sync(model_dir: &Path) -> Result<(), CacheError> {
+    for path in data_files(model_dir)? {
+        let synced = File::open(&path).and_then(|file| file.sync_all());
+        synced.map_err(|source| CacheError::io("sync", &path, source))?;
+    }
+    let parity = model_dir.join(PARITY);
+    if parity.exists() {
+        atomic::sync_dir(&parity)?;
+    }
+    atomic::sync_dir(model_dir)
+}
+
+/// The files of a model that hold something of it: all but stamp and journal.
+fn data_files(model_dir: &Path) -> Result<Vec<PathBuf>, CacheError> {
+    let parity = model_dir.join(PARITY);
+    let mut files = vec![model_dir.join(WEIGHTS), model_dir.join(PIECES)];
+    files.extend(stamp::parity_kept(model_dir)?.into_iter().map(|shard| parity.join(shard.to_string())));
+    files.retain(|file| file.exists());
+    Ok(files)
 }
 
 #[cfg(test)]

@@ -7,17 +7,17 @@ use std::io;
 use std::io::IoSliceMut;
 use std::os::unix::fs::FileExt as _;
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 
 use manifest::piece_index::PieceIndex;
-use manifest::{Digest, Manifest};
+use manifest::{ByteRange, Digest, Manifest};
 #[cfg(target_os = "linux")]
 use rustix::io::{Errno, ReadWriteFlags, preadv2};
 use safetensors::{SafeTensorError, SafeTensors};
 
 use super::layout::{PARITY, PIECES, WEIGHTS};
 use super::{CacheError, lock, stamp};
-use crate::mmap::Map;
+use crate::mmap::{Map, Pages};
 
 /// A finished model of the cache. While any clone of it, or of its [`Weights`], lives, it cannot be removed.
 #[derive(Debug, Clone)]
@@ -135,7 +135,7 @@ pub(super) fn open_index(
 /// The weights of a finished model: a read-only memory map of one file.
 ///
 /// Cloning is cheap, and every clone keeps the model from being removed. Pages are read from disk when they are first
-/// touched. When somebody else truncates the file, touching what is lost raises SIGBUS.
+/// touched, unless [`Self::advise`] says otherwise. When somebody else truncates the file, touching what is lost raises SIGBUS.
 #[derive(Clone)]
 pub struct Weights(Arc<Mapped>);
 
@@ -166,6 +166,14 @@ impl Weights {
         manifest.shards().get(shard as usize)?;
         let range = manifest.weights_range(shard)?;
         self.as_ref().get(usize::try_from(range.start).ok()?..usize::try_from(range.end).ok()?)
+    }
+
+    /// Says how the runtime wants its pages; may block for as long as reading all of them takes.
+    ///
+    /// # Errors
+    /// [`CacheError::Io`] when the disk does not give them.
+    pub fn advise(&self, pages: Pages) -> Result<(), CacheError> {
+        self.0.map.advise(pages).map_err(|source| CacheError::io("read ahead", self.path(), source))
     }
 
     /// Reads the weights as a safetensors file; tensors borrow from the map.
@@ -204,14 +212,19 @@ pub struct Held {
 #[derive(Debug)]
 enum Stored {
     Weights(Weights),
-    File(File),
+    File {
+        file: File,
+        /// Made when it is first asked for.
+        map: OnceLock<Map>,
+    },
 }
 
 impl Held {
     /// All of a file.
     pub(super) fn file(file: File) -> io::Result<Self> {
         let size_bytes = file.metadata()?.len();
-        Ok(Self { bytes: Stored::File(file), start: 0, stored_bytes: size_bytes, size_bytes })
+        let bytes = Stored::File { file, map: OnceLock::new() };
+        Ok(Self { bytes, start: 0, stored_bytes: size_bytes, size_bytes })
     }
 
     /// How long the blob is, padding included.
@@ -257,6 +270,26 @@ impl Held {
         Ok(false)
     }
 
+    /// The bytes of `range` where they are mapped, for a file that nobody changes; `None` when they are not all in the
+    /// file, or when mapping does not do: then [`Held::read_at`] does, or says why not.
+    pub(crate) fn resident(&self, range: ByteRange) -> Option<&[u8]> {
+        if range.end > self.stored_bytes {
+            return None;
+        }
+        let map = match &self.bytes {
+            Stored::Weights(weights) => &weights.0.map,
+            Stored::File { file, map } => match map.get() {
+                Some(map) => map,
+                None => {
+                    let new = Map::of(file).ok()?;
+                    map.get_or_init(|| new)
+                }
+            },
+        };
+        let start = usize::try_from(self.start + range.start).ok()?;
+        map.resident(start..start + usize::try_from(range.len()).ok()?)
+    }
+
     /// Produces the padding at the end of `buffer`; gives the part to read from the file.
     fn prepare<'a>(&self, offset: u64, buffer: &'a mut [u8]) -> io::Result<(&'a mut [u8], &File)> {
         let end = offset.checked_add(buffer.len() as u64).filter(|end| *end <= self.size_bytes);
@@ -266,7 +299,7 @@ impl Held {
         let (stored, padding) = buffer.split_at_mut(stored);
         padding.fill(0);
         let file = match &self.bytes {
-            Stored::File(file) => file,
+            Stored::File { file, .. } => file,
             Stored::Weights(weights) => &weights.0.file,
         };
         Ok((stored, file))

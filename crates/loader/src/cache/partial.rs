@@ -195,8 +195,11 @@ impl Partial {
         Ok(())
     }
 
-    /// Makes a finished model of it: durable, read-only, stamped, and under its final name, all or nothing. Parity
-    /// shards that are not wanted, or not complete, are dropped.
+    /// Makes a finished model of it: read-only, stamped, and under its final name, all or nothing. Parity shards that
+    /// are not wanted, or not complete, are dropped.
+    ///
+    /// If it is to be `durable`, waits until all of it is on the disk. Otherwise it is trusted until the machine boots
+    /// again, and then hashed before it is used.
     ///
     /// When another process was first, what that one left is checked, and is the result.
     ///
@@ -204,7 +207,7 @@ impl Partial {
     /// [`CacheError::Incomplete`] unless every piece of every data shard was recorded in this boot, but for rows that
     /// are padding only; [`CacheError::DiskFull`], [`CacheError::Io`]; [`CacheError::Corrupt`] when what another
     /// process left is bad.
-    pub fn finish(self, keep_parity: bool) -> Result<Model, CacheError> {
+    pub fn finish(self, keep_parity: bool, durable: bool) -> Result<Model, CacheError> {
         self.check_complete()?;
         for shard in self.parity_stored()? {
             let complete = self.journal().1.first_below(&self.geometry, shard, Claim::Verified).is_none();
@@ -216,7 +219,7 @@ impl Partial {
             fs::remove_file(&path).map_err(|source| CacheError::io("remove", &path, source))?;
         }
         let manifest = Arc::clone(self.manifest());
-        self.cache.install(&self.dir, &self.lock, manifest)
+        self.cache.install(&self.dir, &self.lock, manifest, durable)
     }
 
     fn check_complete(&self) -> Result<(), CacheError> {

@@ -2,7 +2,8 @@
 
 use manifest::{Geometry, PieceId};
 
-use super::journal::{BootId, Record};
+use super::boot::BootId;
+use super::journal::Record;
 
 /// How sure it is that a piece is on disk and right.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]

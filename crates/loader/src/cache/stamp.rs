@@ -2,7 +2,8 @@
 //!
 //! A stamp is text, one line per file: name, inode, size in bytes, and time of last change. Equal text means that
 //! nobody wrote to the files since; anything else, a missing or torn stamp included, means that they are verified
-//! again.
+//! again. Files that were not synced are stamped with a line `boot` and its id: a power cut may lose what they hold,
+//! but not their size or time.
 
 use std::fmt::Write as _;
 use std::fs;
@@ -10,15 +11,29 @@ use std::io;
 use std::os::unix::fs::MetadataExt as _;
 use std::path::Path;
 
+use super::boot::BootId;
 use super::layout::{PARITY, PIECES, STAMP, WEIGHTS, index_named};
 use super::{CacheError, atomic};
 
 /// One line per parity shard at most.
 const LIMIT_BYTES: u64 = 64 << 10;
 
+/// How long files that do not change are believed.
+#[derive(Debug, Clone, Copy)]
+pub(super) enum Holds {
+    /// They are on the disk.
+    Always,
+    /// They are in the page cache of this boot; how much of them is on the disk is not known.
+    InBoot(BootId),
+}
+
 /// The stamp that fits the model's files as they are now.
-pub(super) fn of(model_dir: &Path) -> Result<String, CacheError> {
+pub(super) fn of(model_dir: &Path, holds: Holds) -> Result<String, CacheError> {
     let mut text = "loader stamp 1\n".to_owned();
+    if let Holds::InBoot(boot) = holds {
+        // Writing to a string does not fail.
+        let _ = writeln!(text, "boot {boot}");
+    }
     line(&mut text, model_dir, WEIGHTS)?;
     line(&mut text, model_dir, PIECES)?;
     for index in parity_kept(model_dir)? {
@@ -27,15 +42,16 @@ pub(super) fn of(model_dir: &Path) -> Result<String, CacheError> {
     Ok(text)
 }
 
-/// Whether the files still are what was stamped.
-pub(super) fn matches(model_dir: &Path) -> Result<bool, CacheError> {
-    let stamped = atomic::read(&model_dir.join(STAMP), LIMIT_BYTES)?;
-    Ok(stamped.is_some_and(|stamped| of(model_dir).is_ok_and(|current| current.as_bytes() == stamped)))
+/// Whether the files still are what was stamped, in this boot.
+pub(super) fn matches(model_dir: &Path, boot: BootId) -> Result<bool, CacheError> {
+    let Some(stamped) = atomic::read(&model_dir.join(STAMP), LIMIT_BYTES)? else { return Ok(false) };
+    let fits = |holds| of(model_dir, holds).is_ok_and(|current| current.as_bytes() == stamped);
+    Ok(fits(Holds::Always) || fits(Holds::InBoot(boot)))
 }
 
 /// Says that the files were verified when they looked like `stamp`.
-pub(super) fn write(model_dir: &Path, stamp: &str) -> Result<(), CacheError> {
-    atomic::write(&model_dir.join(STAMP), stamp.as_bytes(), 0o644)
+pub(super) fn write(model_dir: &Path, stamp: &str, durable: bool) -> Result<(), CacheError> {
+    atomic::write_with(&model_dir.join(STAMP), stamp.as_bytes(), 0o644, durable)
 }
 
 /// Says that the files are not to be trusted.
@@ -71,7 +87,6 @@ fn line(text: &mut String, model_dir: &Path, name: &str) -> Result<(), CacheErro
         Ok(file) => {
             let (inode, size_bytes) = (file.ino(), file.size());
             let (seconds, nanoseconds) = (file.mtime(), file.mtime_nsec());
-            // Writing to a string does not fail.
             let _ = writeln!(text, "{name} {inode} {size_bytes} {seconds}.{nanoseconds:09}");
             Ok(())
         }
@@ -90,24 +105,34 @@ mod tests {
         for name in [WEIGHTS, PIECES, "parity/10", "parity/9"] {
             atomic::write(&dir.path().join(name), b"bytes", 0o644).unwrap();
         }
-        let stamp = of(dir.path()).unwrap();
-        write(dir.path(), &stamp).unwrap();
+        write(dir.path(), &of(dir.path(), Holds::Always).unwrap(), true).unwrap();
         dir
     }
 
     #[test]
     fn an_untouched_model_matches_and_any_change_does_not() {
         let dir = model();
-        assert!(matches(dir.path()).unwrap());
+        assert!(matches(dir.path(), BootId::current()).unwrap());
         assert_eq!(parity_kept(dir.path()).unwrap(), [9, 10]);
         for name in [WEIGHTS, PIECES, "parity/9"] {
             let dir = model();
             atomic::write(&dir.path().join(name), b"bytes", 0o644).unwrap();
-            assert!(!matches(dir.path()).unwrap(), "{name} is another file now");
+            assert!(!matches(dir.path(), BootId::current()).unwrap(), "{name} is another file now");
             let dir = model();
             fs::remove_file(dir.path().join(name)).unwrap();
-            assert!(!matches(dir.path()).unwrap(), "{name} is gone");
+            assert!(!matches(dir.path(), BootId::current()).unwrap(), "{name} is gone");
         }
+    }
+
+    #[test]
+    fn a_stamp_of_one_boot_matches_in_no_other() {
+        let dir = model();
+        assert!(matches(dir.path(), BootId::other()).unwrap(), "this one holds in all");
+        let stamp = of(dir.path(), Holds::InBoot(BootId::current())).unwrap();
+        write(dir.path(), &stamp, false).unwrap();
+        assert!(!matches(dir.path(), BootId::other()).unwrap());
+        #[cfg(target_os = "linux")]
+        assert!(matches(dir.path(), BootId::current()).unwrap());
     }
 
     #[test]
@@ -115,9 +140,9 @@ mod tests {
         let dir = model();
         let whole = fs::read(dir.path().join(STAMP)).unwrap();
         atomic::write(&dir.path().join(STAMP), &whole[..whole.len() - 3], 0o644).unwrap();
-        assert!(!matches(dir.path()).unwrap());
+        assert!(!matches(dir.path(), BootId::current()).unwrap());
         remove(dir.path()).unwrap();
         remove(dir.path()).unwrap();
-        assert!(!matches(dir.path()).unwrap());
+        assert!(!matches(dir.path(), BootId::current()).unwrap());
     }
 }

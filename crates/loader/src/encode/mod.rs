@@ -117,7 +117,7 @@ pub fn publish(
     let lock = cache.lock_fill(&digest)?;
     let model = match cache.model(&digest)? {
         Some(model) => cache.complete(model, staging.path())?,
-        None => cache.install(staging.path(), &lock, Arc::clone(&manifest))?,
+        None => cache.install(staging.path(), &lock, Arc::clone(&manifest), true)?,
     };
     cache.discard_partial(&lock)?;
     Ok(Published { digest, warnings: plan.warnings(), manifest, model })

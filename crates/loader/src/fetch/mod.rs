@@ -42,12 +42,15 @@ pub struct FetchOptions {
     pub memory_bytes: u64,
     /// Threads that hash, write and rebuild.
     pub threads: usize,
+    /// Whether loading waits until the model is on the disk. If not, a model that was fetched is hashed again when it
+    /// is first used after the next boot of the machine.
+    pub durable: bool,
 }
 
 impl Default for FetchOptions {
     fn default() -> Self {
         let threads = std::thread::available_parallelism().map_or(1, std::num::NonZero::get).min(8);
-        Self { wait: Duration::from_secs(30), memory_bytes: 64 << 20, threads }
+        Self { wait: Duration::from_secs(30), memory_bytes: 64 << 20, threads, durable: true }
     }
 }
 
@@ -145,7 +148,8 @@ impl Fetch<'_> {
         let Some(store) = Arc::into_inner(store) else {
             return Err(LoadError::Worker(std::io::Error::other("the partial files are still in use")));
         };
-        let model = blocking(move || store.finish(false)).await??;
+        let durable = self.options.durable;
+        let model = blocking(move || store.finish(false, durable)).await??;
         Ok((model, self.known.reports()))
     }
 

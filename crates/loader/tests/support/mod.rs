@@ -230,7 +230,7 @@ impl BlobStream for MemoryStream {
 }
 
 pub(crate) fn options() -> FetchOptions {
-    FetchOptions { wait: Duration::from_millis(100), memory_bytes: 1 << 20, threads: 2 }
+    FetchOptions { wait: Duration::from_millis(100), memory_bytes: 1 << 20, threads: 2, durable: true }
 }
 
 /// Loads `digest` into the cache at `dir` from these sources.

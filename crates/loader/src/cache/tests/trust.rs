@@ -10,9 +10,9 @@ fn files_that_were_touched_are_hashed_and_stamped_again() {
     let Published { digest, model, .. } = publish(&cache);
     let dir = model.dir().to_owned();
     File::open(dir.join(WEIGHTS)).unwrap().set_modified(SystemTime::UNIX_EPOCH).unwrap();
-    assert!(!stamp::matches(&dir).unwrap());
+    assert!(!stamp::matches(&dir, cache.boot()).unwrap());
     assert!(cache.model(&digest).unwrap().is_some());
-    assert!(stamp::matches(&dir).unwrap());
+    assert!(stamp::matches(&dir, cache.boot()).unwrap());
 }
 
 #[test]
@@ -72,7 +72,7 @@ fn bad_parity_and_a_bad_index_are_dropped_and_the_weights_used() {
     let healed = cache.model(&digest).unwrap().unwrap();
     assert_eq!(healed.parity_kept(), [4]);
     assert!(healed.index().unwrap().is_none());
-    assert!(stamp::matches(healed.dir()).unwrap());
+    assert!(stamp::matches(healed.dir(), cache.boot()).unwrap());
 }
 
 #[test]
@@ -90,8 +90,38 @@ fn an_index_that_calls_right_pieces_wrong_is_told_from_damage() {
     let partial = cache.partial(cache.lock_fill(&digest).unwrap(), manifest).unwrap();
     partial.store_index(&blob).unwrap();
     copy(&partial, &published.model, &all_pieces(right, 0..3));
-    let model = partial.finish(false).unwrap();
+    let model = partial.finish(false, true).unwrap();
     let report = recheck(&model, 1, &|_, _| ()).unwrap();
     assert!(report.bad.is_empty() && report.weights_are_good() && !report.is_good(), "{report}");
     assert_eq!(report.index, IndexState::Wrong);
+}
+
+/// A model that was fetched without waiting for the disk, and the same cache after the machine has booted again.
+fn not_durable() -> ((TempDir, Cache), Cache, Model) {
+    let ((_a, from), (dir, cache)) = (cache(), cache());
+    let published = publish(&from);
+    let partial = begin(&cache, &published);
+    copy(&partial, &published.model, &all_pieces(&published.manifest, 0..3));
+    let model = partial.finish(false, false).unwrap();
+    let rebooted = Cache::open_in_boot(dir.path(), BootId::other()).unwrap();
+    ((dir, cache), rebooted, model)
+}
+
+#[test]
+fn what_was_not_synced_is_trusted_until_the_next_boot_only() {
+    let ((_dir, cache), rebooted, model) = not_durable();
+    // What a power cut leaves: the right size and time, and other bytes.
+    damage(model.weights().path(), 150_000, true);
+    assert!(cache.model(model.digest()).unwrap().is_some(), "the stamp fits");
+    assert!(matches!(rebooted.model(model.digest()), Err(CacheError::Corrupt { .. })));
+}
+
+#[test]
+fn what_was_not_synced_is_hashed_once_and_then_durable() {
+    let ((_dir, cache), rebooted, model) = not_durable();
+    assert!(stamp::matches(model.dir(), cache.boot()).unwrap());
+    assert!(!stamp::matches(model.dir(), rebooted.boot()).unwrap());
+    assert_eq!(rebooted.model(model.digest()).unwrap().unwrap().weights().as_ref(), sample(SIZE, 1));
+    assert!(stamp::matches(model.dir(), cache.boot()).unwrap());
+    assert!(stamp::matches(model.dir(), rebooted.boot()).unwrap());
 }
