@@ -6,6 +6,7 @@ use manifest::{ByteRange, Cell, Codec, Geometry, PieceId};
 use reed_solomon_erasure::galois_8::ReedSolomon;
 
 use crate::cache::{CacheError, Partial};
+use crate::fetch::held::HeldParity;
 use crate::plan::Planner;
 
 /// Bytes of each row that are decoded at once. All rows of a slice stay in the processor's cache: *measured* 1.7
@@ -65,6 +66,8 @@ pub(crate) struct Rebuilder {
     /// None for the replica codec and for `parity` 0.
     code: Option<ReedSolomon>,
     rows: Vec<Vec<u8>>,
+    /// Buffers for pieces.
+    spare: Vec<Vec<u8>>,
 }
 
 impl Rebuilder {
@@ -73,15 +76,28 @@ impl Rebuilder {
         let (data, parity) = (manifest.data() as usize, manifest.parity() as usize);
         // A valid manifest has a valid geometry; for one that has not there is nothing to rebuild with.
         let code = (manifest.codec() == Codec::Rs).then(|| ReedSolomon::new(data, parity).ok()).flatten();
-        Self { geometry, code, rows: vec![Vec::new(); data + parity] }
+        Self { geometry, code, rows: vec![Vec::new(); data + parity], spare: Vec::new() }
+    }
+
+    /// Takes the buffers of a job back.
+    pub(crate) fn reuse(&mut self, pieces: Vec<Vec<u8>>) {
+        self.spare = pieces;
     }
 
     /// The bytes of each piece of the job, in its order, not verified.
-    pub(crate) fn rebuild(&mut self, job: &RebuildJob, store: &Partial) -> Result<Vec<Vec<u8>>, CacheError> {
+    pub(crate) fn rebuild(
+        &mut self,
+        job: &RebuildJob,
+        store: &Partial,
+        held: &HeldParity,
+    ) -> Result<Vec<Vec<u8>>, CacheError> {
         let mut out: BTreeMap<PieceId, Vec<u8>> = BTreeMap::new();
         for piece in &job.pieces {
             #[expect(clippy::cast_possible_truncation, reason = "a piece has at most 4 MiB")]
-            out.insert(*piece, vec![0; self.geometry.piece_bytes(*piece) as usize]);
+            let bytes = self.geometry.piece_bytes(*piece) as usize;
+            let mut buffer = self.spare.pop().unwrap_or_default();
+            buffer.resize(bytes, 0);
+            out.insert(*piece, buffer);
         }
         for stripe in &job.stripes {
             let offsets = self.geometry.stripe(stripe.stripe);
@@ -89,7 +105,7 @@ impl Rebuilder {
             while start < offsets.end {
                 let end = offsets.end.min(start + SLICE_BYTES as u64);
                 let slice = ByteRange::new(start - offsets.start, end - offsets.start);
-                self.rebuild_slice(stripe, slice, store, &mut out)?;
+                self.rebuild_slice(stripe, slice, store, held, &mut out)?;
                 start = end;
             }
         }
@@ -102,6 +118,7 @@ impl Rebuilder {
         stripe: &StripeJob,
         slice: ByteRange,
         store: &Partial,
+        held: &HeldParity,
         out: &mut BTreeMap<PieceId, Vec<u8>>,
     ) -> Result<(), CacheError> {
         let data = self.geometry.manifest().data() as usize;
@@ -114,7 +131,18 @@ impl Rebuilder {
                 Some(Cell::Padding) => rows[row].fill(0),
                 Some(Cell::Piece { piece, offset }) => {
                     let range = ByteRange::new(offset + slice.start, offset + slice.end);
-                    store.read(piece.shard, range, &mut rows[row])?;
+                    match held.get(piece) {
+                        Some(held) => {
+                            let start = self.geometry.manifest().piece_range(piece.shard, piece.piece).start;
+                            #[expect(
+                                clippy::cast_possible_truncation,
+                                reason = "within a piece of at most 4 MiB"
+                            )]
+                            let start = (range.start - start) as usize;
+                            rows[row].copy_from_slice(&held.bytes[start..start + bytes]);
+                        }
+                        None => store.read(piece.shard, range, &mut rows[row])?,
+                    }
                 }
             }
             Ok(true)

@@ -3,7 +3,7 @@
 
 mod support;
 
-use loader::LoadError;
+use loader::{FetchOptions, LoadError};
 use manifest::{Codec, Digest};
 use support::{Memory, Origin, load};
 
@@ -58,6 +58,19 @@ async fn missing_shards_are_rebuilt() {
         let origin = Origin::layers(&[70_000, 90_000, 100_000, 40_000], 4, 4, Codec::Replica, index);
         loads(&origin, vec![origin.without(&[2]).named("a")]).await;
     }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn parity_that_does_not_fit_into_the_memory_is_used_from_the_disk() {
+    let origin = Origin::uniform(900_001, 10, 4, Codec::Rs, true);
+    let dir = tempfile::tempdir().unwrap();
+    // Room for one of the four parity pieces that a column needs.
+    let memory_bytes = 4 * u64::from(origin.manifest.piece_size_bytes());
+    let options = FetchOptions { memory_bytes, ..support::options() };
+    let sources = vec![origin.without(&[0, 3, 8, 9]).named("a")];
+    let (model, report) = support::load_with(dir.path(), origin.digest, sources, &options).await.unwrap();
+    assert!(model.weights().as_ref() == origin.weights);
+    assert_eq!(report.rebuilt_bytes, 4 * origin.manifest.row_size_bytes());
 }
 
 #[tokio::test(flavor = "multi_thread")]

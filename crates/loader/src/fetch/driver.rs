@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 use manifest::{Digest, PieceId};
 use tokio::sync::mpsc;
 
-use super::buffers::{Buffers, PieceBuf};
+use super::buffers::PieceBuf;
 use super::requests::{Moved, Requests};
 use super::sources::Sources;
 use super::workers::{CheckJob, Done, Workers};
@@ -91,6 +91,7 @@ impl Driver<'_> {
             PlanAction::Rebuild { pieces } => {
                 self.workers.rebuild(RebuildJob::new(&self.planner, pieces));
             }
+            PlanAction::DropParity { piece } => self.workers.drop_parity(piece),
             PlanAction::CheckShard { shard } => self.workers.check_shard(shard),
         }
     }
@@ -232,8 +233,8 @@ impl Driver<'_> {
     }
 }
 
-/// Buffers for so many bytes of pieces.
-pub(super) fn buffers(memory_bytes: u64, piece_bytes: u32) -> Buffers {
+/// How many buffers for pieces there are in so much memory.
+pub(super) fn buffer_count(memory_bytes: u64, piece_bytes: u32) -> usize {
     let count = (memory_bytes / u64::from(piece_bytes)).max(4);
-    Buffers::new(usize::try_from(count).unwrap_or(usize::MAX >> 4))
+    usize::try_from(count).unwrap_or(usize::MAX >> 4)
 }

@@ -2,6 +2,7 @@
 
 mod buffers;
 mod driver;
+pub(crate) mod held;
 mod requests;
 mod resume;
 mod small;
@@ -20,6 +21,7 @@ use crate::error::LoadError;
 use crate::observer::{Event, Observer, Report};
 use crate::plan::{PlanConfig, Planner};
 use crate::source::SourceEvent;
+use buffers::Buffers;
 use driver::Driver;
 use requests::Requests;
 use small::{Found, Wanted};
@@ -226,7 +228,7 @@ impl Fetch<'_> {
         let geometry = Geometry::new(Arc::clone(manifest));
         let piece_bytes = manifest.piece_size_bytes();
         let config = PlanConfig {
-            // The rest is for streams of whole shards, and for rebuilding.
+            // The rest is for streams of whole shards, and for parity that waits for its column.
             max_in_flight_bytes: (self.options.memory_bytes / 4 * 3).max(2 * u64::from(piece_bytes)),
             ..PlanConfig::default()
         };
@@ -244,14 +246,20 @@ impl Fetch<'_> {
 
         let (moved_sender, moved) = mpsc::channel(QUEUE);
         let (done_sender, done) = mpsc::channel(QUEUE);
-        let buffers = driver::buffers(self.options.memory_bytes, piece_bytes);
-        let workers =
-            Workers::start(self.options.threads.max(1), store, index, geometry.clone(), done_sender)
-                .map_err(LoadError::Worker)?;
+        let buffer_count = driver::buffer_count(self.options.memory_bytes, piece_bytes);
+        let workers = Workers::start(
+            self.options.threads.max(1),
+            buffer_count / 4,
+            store,
+            index,
+            geometry.clone(),
+            done_sender,
+        )
+        .map_err(LoadError::Worker)?;
         let driver = Driver {
             digest: self.digest,
             planner,
-            requests: Requests::new(self.digest, geometry, buffers, moved_sender),
+            requests: Requests::new(self.digest, geometry, Buffers::new(buffer_count), moved_sender),
             moved,
             done,
             workers,

@@ -11,6 +11,7 @@ use sha256_lanes::MAX_LANES;
 use tokio::sync::mpsc;
 
 use super::buffers::PieceBuf;
+use super::held::HeldParity;
 use crate::cache::{CacheError, Partial};
 use crate::mmap::Map;
 use crate::plan::{Checked, SourceKey};
@@ -87,6 +88,7 @@ struct Shared {
     store: Arc<Partial>,
     index: Option<Arc<PieceIndex<Map>>>,
     geometry: Geometry,
+    held: HeldParity,
     /// Padding that is not zero, of pieces that are not proven. It has no place in the weights file.
     dirty_padding: Mutex<HashMap<PieceId, Vec<u8>>>,
     done: mpsc::Sender<Done>,
@@ -99,9 +101,10 @@ pub(crate) struct Workers {
 }
 
 impl Workers {
-    /// Starts `threads` of them; what they finish goes to `done`.
+    /// Starts `threads` of them, which keep up to `max_held` parity pieces in memory; what they finish goes to `done`.
     pub(crate) fn start(
         threads: usize,
+        max_held: usize,
         store: Arc<Partial>,
         index: Option<Arc<PieceIndex<Map>>>,
         geometry: Geometry,
@@ -113,6 +116,7 @@ impl Workers {
             store,
             index,
             geometry,
+            held: HeldParity::new(max_held),
             dirty_padding: Mutex::default(),
             done,
         });
@@ -131,6 +135,11 @@ impl Workers {
 
     pub(crate) fn rebuild(&self, job: RebuildJob) {
         self.push(Job::Rebuild(job));
+    }
+
+    /// Nothing is rebuilt from this piece any more.
+    pub(crate) fn drop_parity(&self, piece: PieceId) {
+        self.shared.held.drop(piece);
     }
 
     pub(crate) fn check_shard(&self, shard: u32) {
@@ -215,9 +224,18 @@ impl Shared {
         let mut done = Vec::with_capacity(indexed.len() + unindexed.len());
         let pieces: Vec<(PieceId, &[u8])> =
             indexed.iter().map(|job| (job.piece, job.buf.bytes.as_slice())).collect();
-        let outcomes = self.check_indexed(&pieces)?;
-        for (job, outcome) in indexed.iter().zip(outcomes) {
+        let mut outcomes = self.verify(&pieces);
+        let is_parity = |piece: PieceId| piece.shard >= self.geometry.manifest().data_shard_count();
+        self.store_good(&pieces, &mut outcomes, |piece| !is_parity(piece))?;
+        for (job, outcome) in indexed.into_iter().zip(outcomes) {
             done.push(outcome.into_done(job.piece, job.source));
+            if matches!(outcome, Outcome::Good) && is_parity(job.piece) {
+                self.held.keep(job.piece, job.buf);
+            }
+        }
+        while let Some((piece, buf)) = self.held.excess() {
+            self.store_good(&[(piece, &buf.bytes)], &mut [Outcome::Good], |_| true)?;
+            self.held.drop(piece);
         }
         for job in &unindexed {
             done.push(self.write(job.piece, &job.buf.bytes, false)?.into_done(job.piece, job.source));
@@ -225,31 +243,39 @@ impl Shared {
         Ok(done)
     }
 
-    /// Verifies pieces together, writes the good ones and records them.
-    fn check_indexed(&self, pieces: &[(PieceId, &[u8])]) -> Result<Vec<Outcome>, CacheError> {
-        let Some(index) = &self.index else { return Ok(vec![Outcome::Wrong(0); pieces.len()]) };
+    /// Hashes pieces together: each is good or wrong.
+    fn verify(&self, pieces: &[(PieceId, &[u8])]) -> Vec<Outcome> {
+        let Some(index) = &self.index else { return vec![Outcome::Wrong(0); pieces.len()] };
         let mut checks: Vec<PieceCheck<'_>> = pieces
             .iter()
             .map(|(id, bytes)| PieceCheck { shard: id.shard, piece: id.piece, bytes, good: false })
             .collect();
         index.verify(self.geometry.manifest(), &mut checks);
-        let mut outcomes = Vec::with_capacity(pieces.len());
-        let mut good = Vec::with_capacity(pieces.len());
-        for (check, (id, bytes)) in checks.iter().zip(pieces) {
-            if !check.good {
-                outcomes.push(Outcome::Wrong(fingerprint(bytes)));
+        let outcome = |check: &PieceCheck<'_>| match check.good {
+            true => Outcome::Good,
+            false => Outcome::Wrong(fingerprint(check.bytes)),
+        };
+        checks.iter().map(outcome).collect()
+    }
+
+    /// Writes those good pieces that are `wanted` on the disk, and records them.
+    fn store_good(
+        &self,
+        pieces: &[(PieceId, &[u8])],
+        outcomes: &mut [Outcome],
+        wanted: impl Fn(PieceId) -> bool,
+    ) -> Result<(), CacheError> {
+        let mut stored = Vec::with_capacity(pieces.len());
+        for ((id, bytes), outcome) in pieces.iter().zip(outcomes) {
+            if !matches!(outcome, Outcome::Good) || !wanted(*id) {
                 continue;
             }
-            let outcome = self.write(*id, bytes, true)?;
-            if let Outcome::Written = outcome {
-                good.push((id.shard, id.piece));
-                outcomes.push(Outcome::Good);
-            } else {
-                outcomes.push(outcome);
+            match self.write(*id, bytes, true)? {
+                Outcome::Written => stored.push((id.shard, id.piece)),
+                dirty => *outcome = dirty,
             }
         }
-        self.store.record(&good)?;
-        Ok(outcomes)
+        self.store.record(&stored)
     }
 
     fn write(&self, piece: PieceId, bytes: &[u8], indexed: bool) -> Result<Outcome, CacheError> {
@@ -272,18 +298,20 @@ impl Shared {
     }
 
     fn rebuild(&self, rebuilder: &mut Rebuilder, job: &RebuildJob) -> Result<Vec<Done>, CacheError> {
-        let rebuilt = rebuilder.rebuild(job, &self.store)?;
+        let rebuilt = rebuilder.rebuild(job, &self.store, &self.held)?;
         let pieces = job.pieces.iter().copied().zip(rebuilt.iter().map(Vec::as_slice)).zip(&job.indexed);
         let (indexed, whole): (Vec<_>, Vec<_>) = pieces.partition(|(_, indexed)| **indexed);
         let indexed: Vec<(PieceId, &[u8])> = indexed.into_iter().map(|(piece, _)| piece).collect();
         let mut done = Vec::with_capacity(job.pieces.len());
         for batch in indexed.chunks(MAX_LANES) {
-            let outcomes = self.check_indexed(batch)?;
+            let mut outcomes = self.verify(batch);
+            self.store_good(batch, &mut outcomes, |_| true)?;
             done.extend(batch.iter().zip(outcomes).map(|((id, _), outcome)| outcome.into_done(*id, None)));
         }
         for ((id, bytes), _) in whole {
             done.push(self.write(id, bytes, false)?.into_done(id, None));
         }
+        rebuilder.reuse(rebuilt);
         Ok(done)
     }
 

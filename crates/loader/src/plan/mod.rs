@@ -150,7 +150,7 @@ impl Planner {
         }
         self.refresh();
         let full = self.pieces.whole.next_full().map(|shard| PlanAction::CheckShard { shard });
-        full.or_else(|| self.next_rebuild()).or_else(|| self.next_request(now))
+        full.or_else(|| self.next_spent()).or_else(|| self.next_rebuild()).or_else(|| self.next_request(now))
     }
 
     /// When to poll again though nothing happened: a stall, a pause or a wait may end then.

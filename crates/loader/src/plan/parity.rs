@@ -117,6 +117,19 @@ impl Planner {
         open.iter().find(|(index, piece)| is_wanted(*index) && may_ask(*piece)).map(|(_, piece)| *piece)
     }
 
+    /// Whether all data in the stripes of a parity piece is there, asked for, or to be rebuilt.
+    pub(super) fn completes(&self, parity: PieceId) -> bool {
+        let data = self.geometry().manifest().data() as usize;
+        let is_open = |cell: Cell| {
+            matches!(cell, Cell::Piece { piece, .. } if self.pieces.is_missing(piece)
+                && self.requests.asked(piece).is_empty()
+                && self.has_live_holder(piece))
+        };
+        let mut stripes = self.geometry().stripes_of(parity).into_iter();
+        self.pieces.is_indexed(parity.shard)
+            && stripes.all(|(stripe, _)| !self.geometry().cells(stripe).take(data).any(is_open))
+    }
+
     fn is_lost(&self, cell: Cell, key: SourceKey, instead: Instead) -> bool {
         let Cell::Piece { piece, .. } = cell else { return false };
         if !self.pieces.may_rebuild(piece) {

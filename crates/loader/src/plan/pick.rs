@@ -43,8 +43,7 @@ impl Planner {
         let hedge = now >= self.next_hedge;
         for key in keys {
             let piece = self
-                .pick_data(key)
-                .or_else(|| self.pick_parity(key, now))
+                .pick_needed(key, now)
                 .or_else(|| if hedge { self.pick_late(key, now) } else { None })
                 .or_else(|| self.pick_second_opinion(key));
             if let Some(piece) = piece {
@@ -78,6 +77,16 @@ impl Planner {
             piece.piece..piece.piece + 1
         } else {
             0..self.geometry().manifest().piece_count(piece.shard)
+        }
+    }
+
+    /// A data piece; or parity, where there is no such piece, or all that a column lacks is parity: then the column is
+    /// rebuilt, and its parity leaves the memory, before further ones begin.
+    fn pick_needed(&mut self, key: SourceKey, now: Instant) -> Option<PieceId> {
+        let data = self.pick_data(key);
+        match self.pick_parity(key, now) {
+            Some(parity) if data.is_none() || self.completes(parity) => Some(parity),
+            _ => data,
         }
     }
 

@@ -49,6 +49,8 @@ pub(super) struct Pieces {
     checking: usize,
     /// Pieces that may have become possible to rebuild.
     candidates: BTreeSet<PieceId>,
+    /// Parity whose columns may have become complete.
+    spent: BTreeSet<PieceId>,
     /// Rebuilding gave wrong bytes for these: it is not tried again.
     no_rebuild: HashSet<PieceId>,
     /// Who sent which wrong bytes for a piece.
@@ -87,6 +89,7 @@ impl Pieces {
             absent,
             checking: 0,
             candidates: BTreeSet::new(),
+            spent: BTreeSet::new(),
             no_rebuild: HashSet::new(),
             wrong: BTreeMap::new(),
             suspect_index: HashSet::new(),
@@ -188,6 +191,7 @@ impl Pieces {
         for (stripe, row) in self.geometry.stripes_of(piece) {
             self.known_cells[stripe] += 1;
             self.find_candidates(stripe, row);
+            self.find_spent(stripe);
         }
     }
 
@@ -332,6 +336,46 @@ impl Pieces {
                 self.candidates.insert(piece);
             }
         }
+    }
+
+    /// A cell of `stripe` became known: is its parity of no more use? A shard that is checked as a whole stays whole.
+    fn find_spent(&mut self, stripe: usize) {
+        if self.known_cells(stripe) < self.geometry.manifest().data() || !self.has_all_data(stripe) {
+            return;
+        }
+        for cell in self.geometry.cells(stripe).skip(self.geometry.manifest().data() as usize) {
+            if let Cell::Piece { piece, .. } = cell
+                && self.is_indexed(piece.shard)
+                && !self.is_needed(piece.shard)
+                && self.is_good(piece)
+            {
+                self.spent.insert(piece);
+            }
+        }
+    }
+
+    /// A parity piece that was good and is missing from now on: all data is there in its stripes.
+    pub(super) fn pop_spent(&mut self) -> Option<PieceId> {
+        while let Some(piece) = self.spent.pop_first() {
+            let stripes = self.geometry.stripes_of(piece);
+            if !self.is_good(piece) || !stripes.iter().all(|(stripe, _)| self.has_all_data(*stripe)) {
+                continue;
+            }
+            for (stripe, _) in stripes {
+                self.known_cells[stripe] -= 1;
+            }
+            self.set(piece, PieceState::Missing);
+            return Some(piece);
+        }
+        None
+    }
+
+    fn has_all_data(&self, stripe: usize) -> bool {
+        let mut data = self.geometry.cells(stripe).take(self.geometry.manifest().data() as usize);
+        data.all(|cell| match cell {
+            Cell::Padding => true,
+            Cell::Piece { piece, .. } => self.is_good(piece),
+        })
     }
 
     fn set(&mut self, piece: PieceId, state: PieceState) {

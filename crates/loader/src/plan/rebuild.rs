@@ -36,6 +36,16 @@ impl Planner {
         None
     }
 
+    /// Parity of columns that are complete.
+    pub(super) fn next_spent(&mut self) -> Option<PlanAction> {
+        let piece = self.pieces.pop_spent()?;
+        for source in self.sources.values_mut() {
+            let first = &mut source.first_open[piece.shard as usize];
+            *first = (*first).min(piece.piece);
+        }
+        Some(PlanAction::DropParity { piece })
+    }
+
     /// The data pieces in the column of `piece`, in the uniform layout.
     fn column_of(&self, piece: PieceId) -> Vec<PieceId> {
         let data_cells =

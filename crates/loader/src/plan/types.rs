@@ -147,6 +147,11 @@ pub enum PlanAction {
         /// Pieces of data shards.
         pieces: Vec<PieceId>,
     },
+    /// Forget a parity piece: nothing is rebuilt from it any more, and it counts as missing.
+    DropParity {
+        /// The piece.
+        piece: PieceId,
+    },
     /// Hash a whole shard.
     CheckShard {
         /// The shard.

@@ -239,13 +239,21 @@ pub(crate) async fn load(
     digest: Digest,
     sources: Vec<Memory>,
 ) -> Result<(Model, Report), LoadError> {
+    load_with(dir, digest, sources, &options()).await
+}
+
+pub(crate) async fn load_with(
+    dir: &Path,
+    digest: Digest,
+    sources: Vec<Memory>,
+    options: &FetchOptions,
+) -> Result<(Model, Report), LoadError> {
     let cache = Cache::open(dir).unwrap();
     let (events, receiver) = mpsc::channel(sources.len() + 1);
     for source in sources {
         events.try_send(source.up()).ok().unwrap();
     }
     events.try_send(SourceEvent::Connecting(false)).ok().unwrap();
-    let options = options();
-    let loading = loader::load(&cache, digest, receiver, &options, &Silent);
+    let loading = loader::load(&cache, digest, receiver, options, &Silent);
     tokio::time::timeout(Duration::from_secs(30), loading).await.unwrap()
 }

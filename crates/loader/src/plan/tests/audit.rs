@@ -84,6 +84,18 @@ pub(super) fn memory(net: &Net) {
     assert!(held <= net.limit_bytes, "{held} bytes in flight");
 }
 
+/// Parity is dropped when all data of its stripes is there.
+pub(super) fn drop_parity(net: &Net, piece: PieceId) {
+    let manifest = net.geometry.manifest();
+    assert!(piece.shard >= manifest.data_shard_count());
+    assert!(net.planner.pieces.is_missing(piece));
+    for (stripe, _) in net.geometry.stripes_of(piece) {
+        for cell in net.geometry.cells(stripe).take(manifest.data() as usize) {
+            assert!(!matches!(cell, Cell::Piece { piece, .. } if !net.planner.is_good(piece)));
+        }
+    }
+}
+
 /// A piece that is rebuilt is missing, and enough is there to rebuild it from.
 pub(super) fn rebuild(net: &Net, piece: PieceId) {
     assert_eq!(net.planner.pieces.state(piece), PieceState::Checking);

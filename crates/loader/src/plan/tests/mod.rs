@@ -136,6 +136,9 @@ struct Tally {
     polls: usize,
     checked_shards: usize,
     rebuilt: BTreeSet<PieceId>,
+    /// Parity pieces that were good and not dropped, at most at one time.
+    held_parity: usize,
+    dropped_parity: usize,
 }
 
 struct Net {
@@ -427,8 +430,22 @@ impl Net {
                     self.later(self.now + WORK, Later::Checked(piece, None, content));
                 }
             }
+            PlanAction::DropParity { piece } => {
+                audit::drop_parity(self, piece);
+                self.tally.dropped_parity += 1;
+            }
             PlanAction::CheckShard { shard } => self.later(self.now + WORK, Later::ShardChecked(shard)),
         }
+        self.tally.held_parity = self.tally.held_parity.max(self.held_parity());
+    }
+
+    /// How many parity pieces are good and not dropped.
+    fn held_parity(&self) -> usize {
+        let manifest = self.geometry.manifest();
+        let shards = manifest.data_shard_count()..manifest.shards().len() as u32;
+        let pieces = shards
+            .flat_map(|shard| (0..manifest.piece_count(shard)).map(move |piece| PieceId { shard, piece }));
+        pieces.filter(|piece| self.planner.is_good(*piece)).count()
     }
 
     fn is_banned(&self, source: u32) -> bool {

@@ -61,6 +61,21 @@ fn four_of_fourteen_shards_nowhere_are_rebuilt() {
 }
 
 #[test]
+fn columns_are_completed_one_after_the_other_and_parity_is_dropped_then() {
+    for model in [Model::columns(60), Model::layers(&[150, 150, 150, 150])] {
+        let lost: u32 = if model.layers.is_empty() { 4 } else { 1 };
+        let shards = model.geometry().manifest().shards().len() as u32;
+        let held = lost..shards;
+        let net = run(&model, vec![peer(&model, 100).holding(held.clone()), peer(&model, 50).holding(held)]);
+        let arrived = net.tally.arrived.keys().filter(|piece| piece.shard >= shards - 4).count();
+        // Those of the last column may still be held at the end.
+        assert!(net.tally.dropped_parity + 4 >= arrived, "{} of {arrived}", net.tally.dropped_parity);
+        // What is under way, of 140 or 240.
+        assert!(net.tally.held_parity <= 16, "{model:?}: {}", net.tally.held_parity);
+    }
+}
+
+#[test]
 fn parity_is_fetched_only_where_it_is_needed() {
     let model = Model::columns(20);
     let peers = vec![peer(&model, 50).holding(0..9), peer(&model, 50).holding(10..14)];
