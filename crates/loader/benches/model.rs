@@ -62,6 +62,36 @@ fn publish_durably(bencher: Bencher<'_, '_>) {
         });
 }
 
+/// What a fetch does with pieces that have arrived and are verified, until the model is finished: with and without
+/// waiting for the disk.
+#[divan::bench(args = [true, false], sample_count = 5)]
+fn fill(bencher: Bencher<'_, '_>, durable: bool) {
+    let (_dir, published) = published();
+    let (manifest, weights) = (&published.manifest, published.model.weights());
+    let data = 0..manifest.data_shard_count();
+    let pieces: Vec<(u32, u32)> =
+        data.flat_map(|shard| (0..manifest.piece_count(shard)).map(move |piece| (shard, piece))).collect();
+    let empty = || {
+        let dir = tempfile::tempdir().unwrap();
+        let cache = Cache::open(dir.path()).unwrap();
+        let (digest, manifest) = cache.store_manifest(&manifest.to_json()).unwrap();
+        let partial = cache.partial(cache.lock_fill(&digest).unwrap(), manifest, durable).unwrap();
+        (dir, partial)
+    };
+    bencher.counter(BytesCount::new(MODEL_BYTES)).with_inputs(empty).bench_local_values(|(dir, partial)| {
+        for (shard, piece) in &pieces {
+            let range = manifest.piece_range(*shard, *piece);
+            let (start, end) = (usize::try_from(range.start).unwrap(), usize::try_from(range.end).unwrap());
+            let shard_bytes = weights.shard(*shard).unwrap();
+            let mut bytes = shard_bytes[start..end.min(shard_bytes.len())].to_vec();
+            bytes.resize(end - start, 0);
+            partial.write_piece(*shard, *piece, &bytes).unwrap();
+            partial.record(&[(*shard, *piece)]).unwrap();
+        }
+        (partial.finish(false).unwrap(), dir)
+    });
+}
+
 fn shard_bytes(model: &Model) -> u64 {
     model.manifest().shards().iter().map(|shard| shard.size_bytes).sum()
 }
