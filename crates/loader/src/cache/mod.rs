@@ -34,6 +34,7 @@ mod partial;
 mod progress;
 mod staging;
 mod stamp;
+mod writeback;
 
 use std::fs::{self, File, Permissions};
 use std::io;
@@ -54,6 +55,7 @@ pub use lock::FillLock;
 pub use model::{Held, Model, Weights};
 pub use partial::{Partial, Resumed};
 pub(crate) use staging::Staging;
+pub(crate) use writeback::Writeback;
 
 use crate::recheck::{RecheckReport, recheck};
 use boot::BootId;
@@ -193,12 +195,18 @@ impl Cache {
     }
 
     /// Creates the partial model that `lock` is for, or goes on with what an earlier run has left of it. Disk space
-    /// for the weights is reserved where the file system can.
+    /// for the weights is reserved where the file system can. Whoever wants the finished model to be `durable` waits
+    /// for the disk in [`Partial::finish`].
     ///
     /// # Errors
     /// [`CacheError::DiskFull`], [`CacheError::Io`].
-    pub fn partial(&self, lock: FillLock, manifest: Arc<Manifest>) -> Result<Partial, CacheError> {
-        Partial::open(self.clone(), lock, manifest)
+    pub fn partial(
+        &self,
+        lock: FillLock,
+        manifest: Arc<Manifest>,
+        durable: bool,
+    ) -> Result<Partial, CacheError> {
+        Partial::open(self.clone(), lock, manifest, durable)
     }
 
     fn layout(&self) -> &Layout {

@@ -13,7 +13,7 @@ use manifest::{ByteRange, Geometry, Manifest};
 use super::journal::{Journal, Record};
 use super::layout::{JOURNAL, PARITY, PIECES, WEIGHTS};
 use super::progress::{self, Claim, Progress};
-use super::{Cache, CacheError, FillLock, Model, atomic, model, stamp};
+use super::{Cache, CacheError, FillLock, Model, Writeback, atomic, model, stamp};
 use crate::mmap::Map;
 
 /// What an earlier run left of a model.
@@ -40,12 +40,19 @@ pub struct Partial {
     parity: Mutex<HashMap<u32, Arc<File>>>,
     journal: Mutex<(Journal, Progress)>,
     index: OnceLock<Arc<PieceIndex<Map>>>,
+    /// Brings the weights to the disk while they arrive; `None` when nobody waits for that.
+    writeback: Option<Writeback>,
     /// Last, so that it is given back after everything else is closed.
     lock: FillLock,
 }
 
 impl Partial {
-    pub(super) fn open(cache: Cache, lock: FillLock, manifest: Arc<Manifest>) -> Result<Self, CacheError> {
+    pub(super) fn open(
+        cache: Cache,
+        lock: FillLock,
+        manifest: Arc<Manifest>,
+        durable: bool,
+    ) -> Result<Self, CacheError> {
         let dir = cache.layout().partial(lock.digest());
         atomic::create_dir(&dir.join(PARITY))?;
         let geometry = Geometry::new(manifest);
@@ -71,8 +78,10 @@ impl Partial {
         journal.append(notes.iter().copied())?;
         notes.into_iter().for_each(|record| progress.apply(&geometry, record));
         let journal = Mutex::new((journal, progress));
+        let path = dir.join(WEIGHTS);
+        let writeback = durable.then(|| Writeback::start([(&weights, path.as_path())])).transpose()?;
         let (parity, index) = (Mutex::default(), OnceLock::new());
-        Ok(Self { cache, geometry, dir, weights, parity, journal, index, lock })
+        Ok(Self { cache, geometry, dir, weights, parity, journal, index, writeback, lock })
     }
 
     /// What it is a part of.
@@ -137,6 +146,9 @@ impl Partial {
             let (stored, at) = self.stored(twin, range);
             let written = self.weights.write_all_at(&bytes[..stored], at);
             written.map_err(|source| CacheError::io("write", &self.dir.join(WEIGHTS), source))?;
+            if let Some(writeback) = &self.writeback {
+                writeback.wrote(stored);
+            }
         }
         Ok(())
     }
@@ -198,8 +210,8 @@ impl Partial {
     /// Makes a finished model of it: read-only, stamped, and under its final name, all or nothing. Parity shards that
     /// are not wanted, or not complete, are dropped.
     ///
-    /// If it is to be `durable`, waits until all of it is on the disk. Otherwise it is trusted until the machine boots
-    /// again, and then hashed before it is used.
+    /// If it was begun as durable, waits until all of it is on the disk. Otherwise it is trusted until the machine
+    /// boots again, and then hashed before it is used.
     ///
     /// When another process was first, what that one left is checked, and is the result.
     ///
@@ -207,7 +219,7 @@ impl Partial {
     /// [`CacheError::Incomplete`] unless every piece of every data shard was recorded in this boot, but for rows that
     /// are padding only; [`CacheError::DiskFull`], [`CacheError::Io`]; [`CacheError::Corrupt`] when what another
     /// process left is bad.
-    pub fn finish(self, keep_parity: bool, durable: bool) -> Result<Model, CacheError> {
+    pub fn finish(mut self, keep_parity: bool) -> Result<Model, CacheError> {
         self.check_complete()?;
         for shard in self.parity_stored()? {
             let complete = self.journal().1.first_below(&self.geometry, shard, Claim::Verified).is_none();
@@ -219,6 +231,9 @@ impl Partial {
             fs::remove_file(&path).map_err(|source| CacheError::io("remove", &path, source))?;
         }
         let manifest = Arc::clone(self.manifest());
+        let writeback = self.writeback.take();
+        let durable = writeback.is_some();
+        writeback.map_or(Ok(()), Writeback::finish)?;
         self.cache.install(&self.dir, &self.lock, manifest, durable)
     }
 

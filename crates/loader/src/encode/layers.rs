@@ -6,12 +6,12 @@ use std::path::Path;
 
 use manifest::Digest;
 use manifest::piece_index::ShardHasher;
-use sha256_lanes::MAX_LANES;
+use sha256_lanes::WIDE_LANES;
 
 use super::pipeline::{self, SLABS};
 use super::source::Source;
 use super::{PublishError, Values};
-use crate::cache::CacheError;
+use crate::cache::{CacheError, Writeback};
 
 /// How much of a layer is read at a time.
 const CHUNK_BYTES: usize = 256 << 10;
@@ -19,7 +19,7 @@ const CHUNK_BYTES: usize = 256 << 10;
 /// One chunk of each layer that is being read.
 #[derive(Default)]
 struct Slab {
-    chunks: [Chunk; MAX_LANES],
+    chunks: [Chunk; WIDE_LANES],
 }
 
 #[derive(Default)]
@@ -47,10 +47,11 @@ pub(super) fn copy(
     let new_hasher = |layer: usize| {
         ShardHasher::new(layers.get(layer).map_or(1, |layer| layer.size_bytes), piece_size_bytes)
     };
-    let mut reader = Reader { layers, lanes: [None; MAX_LANES], next: 0 };
-    let mut hashers = [0; MAX_LANES].map(new_hasher);
+    let mut reader = Reader { layers, lanes: [None; WIDE_LANES], next: 0 };
+    let mut hashers = [0; WIDE_LANES].map(new_hasher);
     let mut digests: Vec<Option<(Digest, Values)>> = vec![None; layers.len()];
     let mut done_bytes = 0;
+    let writeback = Writeback::start([weights])?;
     pipeline::run(
         [(); SLABS].map(|()| Slab::default()),
         |slab| reader.fill(slab),
@@ -75,10 +76,12 @@ pub(super) fn copy(
             for chunk in slab.chunks.iter().filter(|chunk| !chunk.bytes.is_empty()) {
                 let written = weights.0.write_all_at(&chunk.bytes, starts[chunk.layer] + chunk.offset);
                 written.map_err(|source| CacheError::io("write", weights.1, source))?;
+                writeback.wrote(chunk.bytes.len());
             }
             Ok(())
         },
     )?;
+    writeback.finish()?;
     let missing = || PublishError::Encoder { what: "a layer was not hashed".to_owned() };
     digests.into_iter().map(|digest| digest.ok_or_else(missing)).collect()
 }
@@ -87,7 +90,7 @@ pub(super) fn copy(
 struct Reader<'a> {
     layers: &'a [Source],
     /// The layer that each lane reads, and how far it is.
-    lanes: [Option<(usize, u64)>; MAX_LANES],
+    lanes: [Option<(usize, u64)>; WIDE_LANES],
     next: usize,
 }
 

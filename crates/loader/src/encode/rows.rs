@@ -10,7 +10,7 @@ use reed_solomon_erasure::galois_8::ReedSolomon;
 
 use super::pipeline::{self, SLABS};
 use super::{PublishError, ReadAt, Values};
-use crate::cache::CacheError;
+use crate::cache::{CacheError, Writeback};
 
 /// How much of each row is encoded at a time: all rows of a slice stay in the processor's cache, *measured* 1.7 times
 /// as fast as whole shards.
@@ -57,6 +57,8 @@ impl Job<'_> {
         let hasher = || ShardHasher::new(self.row_bytes, self.piece_size_bytes);
         let mut hashers: Vec<_> = (0..hashed_rows + self.parity_files.len()).map(|_| hasher()).collect();
         let mut next = 0;
+        let parity = self.parity_files.iter().map(|(file, path)| (file, path.as_path()));
+        let writeback = Writeback::start(self.weights.into_iter().chain(parity))?;
         pipeline::run(
             [(); SLABS].map(|()| slab()),
             |slab| {
@@ -73,8 +75,9 @@ impl Job<'_> {
                 progress(((slab.offset + slab.len as u64) * self.data as u64).min(self.total_bytes));
                 Ok(())
             },
-            |slab| self.write(slab),
+            |slab| self.write(slab, &writeback),
         )?;
+        writeback.finish()?;
         Ok(hashers.into_iter().map(ShardHasher::finish).collect())
     }
 
@@ -119,7 +122,7 @@ impl Job<'_> {
         Ok(())
     }
 
-    fn write(&self, slab: &Slab) -> Result<(), PublishError> {
+    fn write(&self, slab: &Slab, writeback: &Writeback) -> Result<(), PublishError> {
         if let Some((file, path)) = self.weights {
             for (row, buffer) in (0..).zip(&slab.rows) {
                 let start = row * self.row_bytes + slab.offset;
@@ -131,6 +134,8 @@ impl Job<'_> {
             let written = file.write_all_at(&buffer[..slab.len], slab.offset);
             written.map_err(|source| CacheError::io("write", path, source))?;
         }
+        let rows = if self.weights.is_some() { slab.rows.len() } else { 0 };
+        writeback.wrote((rows + slab.parity.len()) * slab.len);
         Ok(())
     }
 

@@ -134,7 +134,8 @@ impl Fetch<'_> {
         }
         let store = {
             let (cache, manifest) = (self.cache.clone(), Arc::clone(&manifest));
-            blocking(move || cache.partial(lock, manifest)).await??
+            let durable = self.options.durable;
+            blocking(move || cache.partial(lock, manifest, durable)).await??
         };
         let store = Arc::new(store);
         if let Err(error) = self.fill(&store, &manifest, events, report).await {
@@ -150,8 +151,7 @@ impl Fetch<'_> {
         let Some(store) = Arc::into_inner(store) else {
             return Err(LoadError::Worker(std::io::Error::other("the partial files are still in use")));
         };
-        let durable = self.options.durable;
-        let model = blocking(move || store.finish(false, durable)).await??;
+        let model = blocking(move || store.finish(false)).await??;
         Ok((model, self.known.reports()))
     }
 

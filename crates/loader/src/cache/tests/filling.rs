@@ -13,7 +13,7 @@ fn a_model_is_filled_piece_by_piece_and_mapped() {
         assert!(cache.model(&published.digest).unwrap().is_none());
         partial.store_index(&fs::read(published.model.index_path()).unwrap()).unwrap();
         copy(&partial, &published.model, &all_pieces(&published.manifest, all_shards(&published.manifest)));
-        let model = partial.finish(keep_parity, true).unwrap();
+        let model = partial.finish(keep_parity).unwrap();
         assert_eq!(model.weights().as_ref(), sample(SIZE, 1));
         assert_eq!(model.parity_kept(), if keep_parity { &[3, 4][..] } else { &[] });
         assert!(model.index().unwrap().is_some());
@@ -70,11 +70,11 @@ fn claims_of_an_earlier_boot_do_not_finish_a_model() {
     let pieces = all_pieces(&published.manifest, 0..3);
     copy(&begin(&cache, &published), &published.model, &pieces);
     let rebooted = Cache::open_in_boot(dir.path(), BootId::other()).unwrap();
-    let error = begin(&rebooted, &published).finish(false, true).unwrap_err();
+    let error = begin(&rebooted, &published).finish(false).unwrap_err();
     assert!(matches!(error, CacheError::Incomplete { shard: 0, piece: 0, .. }), "{error}");
     let partial = begin(&rebooted, &published);
     partial.record(&pieces).unwrap();
-    partial.finish(false, true).unwrap();
+    partial.finish(false).unwrap();
 }
 
 #[test]
@@ -89,7 +89,7 @@ fn a_torn_journal_loses_the_torn_record_only() {
     let partial = begin(&cache, &published);
     assert_eq!(partial.resumed().pieces, pieces[..pieces.len() - 1]);
     copy(&partial, &published.model, &pieces[pieces.len() - 1..]);
-    assert_eq!(partial.finish(false, true).unwrap().weights().as_ref(), sample(SIZE, 1));
+    assert_eq!(partial.finish(false).unwrap().weights().as_ref(), sample(SIZE, 1));
 }
 
 #[test]
@@ -116,7 +116,7 @@ fn a_forgotten_shard_is_missing_again() {
     drop(partial);
     let partial = begin(&cache, &published);
     assert_eq!(partial.resumed().pieces, all_pieces(&published.manifest, [0, 2]));
-    let error = partial.finish(false, true).unwrap_err();
+    let error = partial.finish(false).unwrap_err();
     assert!(matches!(error, CacheError::Incomplete { shard: 1, piece: 0, .. }), "{error}");
     assert_eq!(error.blame(), Blame::Caller);
 }
@@ -141,7 +141,7 @@ fn shards_with_one_digest_are_written_together_and_count_as_one() {
     }
     assert_eq!(partial.resumed().pieces, all_pieces(&published.manifest, [0]));
     copy(&partial, &published.model, &all_pieces(&published.manifest, [1]));
-    let model = partial.finish(true, true).unwrap();
+    let model = partial.finish(true).unwrap();
     assert_eq!(model.weights().as_ref(), weights);
     assert!(model.parity_kept().is_empty());
 }
@@ -162,7 +162,7 @@ fn padding_is_not_stored_and_reads_as_zeros() {
         partial.read(shard, ByteRange::new(0, 2), &mut read).unwrap();
         assert_eq!(read, bytes);
     }
-    let model = partial.finish(false, true).unwrap();
+    let model = partial.finish(false).unwrap();
     assert_eq!(model.weights().as_ref(), [1, 2, 3, 4, 5]);
     assert_eq!(model.weights().shard(3), Some(&[][..]));
     assert_eq!(bytes_of(&model, 3, ByteRange::new(0, 2)), [0, 0]);
@@ -219,7 +219,7 @@ fn incomplete_parity_is_dropped_even_by_those_who_keep_it() {
     let partial = begin(&cache, &published);
     copy(&partial, &published.model, &all_pieces(&published.manifest, 0..4));
     copy(&partial, &published.model, &[(4, 0)]);
-    assert_eq!(partial.finish(true, true).unwrap().parity_kept(), [3]);
+    assert_eq!(partial.finish(true).unwrap().parity_kept(), [3]);
 }
 
 #[test]
@@ -241,12 +241,12 @@ fn whoever_finishes_second_gets_the_first_ones_model() {
     };
     let partial = filled();
     place(true);
-    let error = partial.finish(false, true).unwrap_err();
+    let error = partial.finish(false).unwrap_err();
     assert!(matches!(error, CacheError::Corrupt { .. }), "{error}");
     assert!(!begin(&cache, &published).resumed().pieces.is_empty(), "ours is kept");
     let partial = filled();
     place(false);
-    assert_eq!(partial.finish(false, true).unwrap().weights().as_ref(), sample(SIZE, 1));
+    assert_eq!(partial.finish(false).unwrap().weights().as_ref(), sample(SIZE, 1));
     assert!(!cache.layout().partial(&published.digest).exists());
 }
 
@@ -265,9 +265,9 @@ fn of_many_who_want_a_model_one_fills_it() {
                     Some(model) => model,
                     None => {
                         fills.fetch_add(1, Ordering::Relaxed);
-                        let partial = cache.partial(lock, Arc::clone(&published.manifest)).unwrap();
+                        let partial = cache.partial(lock, Arc::clone(&published.manifest), true).unwrap();
                         copy(&partial, &published.model, &all_pieces(&published.manifest, 0..3));
-                        partial.finish(false, true).unwrap()
+                        partial.finish(false).unwrap()
                     }
                 };
                 assert_eq!(model.weights().as_ref(), sample(SIZE, 1));

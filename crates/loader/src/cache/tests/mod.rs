@@ -42,8 +42,12 @@ fn bytes_of(model: &Model, shard: u32, range: ByteRange) -> Vec<u8> {
 
 /// Begins to fill `cache` with the model of another one.
 fn begin(cache: &Cache, from: &Published) -> Partial {
+    begin_with(cache, from, true)
+}
+
+fn begin_with(cache: &Cache, from: &Published, durable: bool) -> Partial {
     let (digest, manifest) = cache.store_manifest(&from.manifest.to_json()).unwrap();
-    cache.partial(cache.lock_fill(&digest).unwrap(), manifest).unwrap()
+    cache.partial(cache.lock_fill(&digest).unwrap(), manifest, durable).unwrap()
 }
 
 fn copy(partial: &Partial, from: &Model, pieces: &[(u32, u32)]) {

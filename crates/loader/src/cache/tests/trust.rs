@@ -87,10 +87,10 @@ fn an_index_that_calls_right_pieces_wrong_is_told_from_damage() {
     let kind = right.model_kind().to_owned();
     let manifest = Manifest::new(kind, SIZE as u64, shards, 3, 2, Codec::Rs, Some(pieces)).unwrap();
     let (digest, manifest) = cache.store_manifest(&manifest.to_json()).unwrap();
-    let partial = cache.partial(cache.lock_fill(&digest).unwrap(), manifest).unwrap();
+    let partial = cache.partial(cache.lock_fill(&digest).unwrap(), manifest, true).unwrap();
     partial.store_index(&blob).unwrap();
     copy(&partial, &published.model, &all_pieces(right, 0..3));
-    let model = partial.finish(false, true).unwrap();
+    let model = partial.finish(false).unwrap();
     let report = recheck(&model, 1, &|_, _| ()).unwrap();
     assert!(report.bad.is_empty() && report.weights_are_good() && !report.is_good(), "{report}");
     assert_eq!(report.index, IndexState::Wrong);
@@ -100,9 +100,9 @@ fn an_index_that_calls_right_pieces_wrong_is_told_from_damage() {
 fn not_durable() -> ((TempDir, Cache), Cache, Model) {
     let ((_a, from), (dir, cache)) = (cache(), cache());
     let published = publish(&from);
-    let partial = begin(&cache, &published);
+    let partial = begin_with(&cache, &published, false);
     copy(&partial, &published.model, &all_pieces(&published.manifest, 0..3));
-    let model = partial.finish(false, false).unwrap();
+    let model = partial.finish(false).unwrap();
     let rebooted = Cache::open_in_boot(dir.path(), BootId::other()).unwrap();
     ((dir, cache), rebooted, model)
 }
