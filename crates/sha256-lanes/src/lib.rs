@@ -54,6 +54,11 @@ pub fn compress(lanes: &mut [Lane<'_>]) {
     compress_with(Kernel::best(), lanes);
 }
 
+/// How many chains [`compress`] takes at a time on this machine when there are enough: more are no faster.
+pub fn lanes_at_once() -> usize {
+    Kernel::best().lanes_of(WIDE_LANES)
+}
+
 fn compress_with(kernel: Kernel, lanes: &mut [Lane<'_>]) {
     let mut waiting = lanes.iter_mut().filter_map(|lane| {
         let (blocks, rest) = lane.blocks.as_chunks();
@@ -166,6 +171,11 @@ mod tests {
                 assert_eq!(digests(kernel, &messages), expected(&messages), "{kernel:?}, {count} lanes");
             }
         }
+    }
+
+    #[test]
+    fn as_many_lanes_at_once_as_some_kernel_takes() {
+        assert!([MAX_LANES, WIDE_LANES].contains(&lanes_at_once()));
     }
 
     #[test]

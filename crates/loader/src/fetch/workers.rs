@@ -52,14 +52,15 @@ enum Job {
     CheckShard(u32),
 }
 
-#[derive(Default)]
 struct Queue {
+    /// How many pieces are hashed at once.
+    batch: usize,
     /// Each with the time it came.
     jobs: VecDeque<(Instant, Job)>,
     closed: bool,
 }
 
-/// How long a piece waits for others to be hashed with: four at once cost half as much as one by one.
+/// How long a piece waits for others to be hashed with: four at once cost half as much as one by one, sixteen a third.
 const BATCH_WAIT: Duration = Duration::from_millis(10);
 
 impl Queue {
@@ -67,7 +68,7 @@ impl Queue {
     fn wait(&self) -> Duration {
         let lonely = |(_, job): &(Instant, Job)| matches!(job, Job::Check(_));
         match self.jobs.front() {
-            Some((came, Job::Check(_))) if self.jobs.len() < MAX_LANES && self.jobs.iter().all(lonely) => {
+            Some((came, Job::Check(_))) if self.jobs.len() < self.batch && self.jobs.iter().all(lonely) => {
                 BATCH_WAIT.saturating_sub(came.elapsed())
             }
             _ => Duration::ZERO,
@@ -101,22 +102,25 @@ pub(crate) struct Workers {
 }
 
 impl Workers {
-    /// Starts `threads` of them, which keep up to `max_held` parity pieces in memory; what they finish goes to `done`.
+    /// Starts `threads` of them; what they finish goes to `done`. Up to `quarter` pieces, a quarter of the buffers, are
+    /// hashed at once, and as many parity pieces are kept in memory.
     pub(crate) fn start(
         threads: usize,
-        max_held: usize,
+        quarter: usize,
         store: Arc<Partial>,
         index: Option<Arc<PieceIndex<Map>>>,
         geometry: Geometry,
         done: mpsc::Sender<Done>,
     ) -> std::io::Result<Self> {
+        // While they wait to be hashed together, there is room for more to arrive.
+        let batch = sha256_lanes::lanes_at_once().min(quarter.max(MAX_LANES));
         let shared = Arc::new(Shared {
-            queue: Mutex::default(),
+            queue: Mutex::new(Queue { batch, jobs: VecDeque::new(), closed: false }),
             ready: Condvar::new(),
             store,
             index,
             geometry,
-            held: HeldParity::new(max_held),
+            held: HeldParity::new(quarter),
             dirty_padding: Mutex::default(),
             done,
         });
@@ -207,7 +211,8 @@ impl Shared {
             } else {
                 match queue.jobs.pop_front() {
                     Some((_, Job::Check(first))) => {
-                        let rest = std::iter::from_fn(|| queue.pop_check()).take(MAX_LANES - 1);
+                        let batch = queue.batch;
+                        let rest = std::iter::from_fn(|| queue.pop_check()).take(batch - 1);
                         return Some(Batch::Checks(std::iter::once(first).chain(rest).collect()));
                     }
                     Some((_, Job::Rebuild(job))) => return Some(Batch::Rebuild(job)),
