@@ -64,7 +64,8 @@ pub(crate) fn run(root: &Path, args: &[OsString]) -> Result<()> {
 
 /// Makes the directories, empty, and builds our own program if it takes part.
 fn lay_out(root: &Path, work: &Path, options: &Options) -> Result<Ground> {
-    let loader = if options.wants(OURS) { Some(recipes::release_loader(root)?) } else { None };
+    let takes_part = [OURS, "rebuild"].iter().any(|name| options.wants(name));
+    let loader = if takes_part { Some(recipes::release_loader(root)?) } else { None };
     files::fresh_dir(work)?;
     let at = |name: &str| -> Result<PathBuf> {
         let dir = work.join(name);

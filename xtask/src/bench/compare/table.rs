@@ -29,6 +29,7 @@ source byte for byte, outside of the time.
 - **× loader**: the time in relation to ours in the same column, `loader --no-fsync` or `loader`; above 1 is slower.
 - **CPU-s/GB**: user and system time of the fetching processes, and of all seeders during the fetch.
 - **peak MiB**: anonymous memory (`RssAnon`) of the fetching process, sampled every 20 ms; mapped files do not count.
+- loader, 4 rows nowhere: the seeder has ten of fourteen shards, and the rest is rebuilt from parity.
 - libtorrent: a BitTorrent v2 torrent, 1 MiB pieces, plain TCP. It dials its peers half a second after its start.
 - curl: from nginx with sendfile, then `openssl dgst -sha256`; both count.
 - tcp-copy: reads, sends, receives and writes, and verifies nothing: the floor.

@@ -1,6 +1,7 @@
 //! Those that are compared: how each is started, fetches, and what it leaves.
 
 mod loader;
+mod rebuild;
 mod rqbit;
 mod sendme;
 mod tcp_copy;
@@ -21,8 +22,10 @@ use super::process::Service;
 pub(crate) const OURS: &str = "loader";
 pub(crate) const OURS_NOT_SYNCED: &str = "loader --no-fsync";
 
+pub(crate) const REBUILDING: &str = "loader, 4 rows nowhere";
+
 /// What `--only` may name.
-pub(crate) const NAMES: [&str; 6] = [OURS, "libtorrent", "rqbit", "sendme", "curl", "tcp-copy"];
+pub(crate) const NAMES: [&str; 7] = [OURS, "rebuild", "libtorrent", "rqbit", "sendme", "curl", "tcp-copy"];
 
 /// The name of the file that is fetched, wherever it is.
 pub(crate) const FILE: &str = "weights";
@@ -75,6 +78,8 @@ pub(crate) struct Contender {
 pub(crate) fn start(name: &str, ground: &Ground, seeders: usize) -> Result<Vec<Contender>> {
     match name {
         OURS => loader::start(ground, seeders),
+        "rebuild" if seeders > 1 => bail!("it is measured with one seeder"),
+        "rebuild" => Ok(vec![rebuild::start(ground)?]),
         "libtorrent" => Ok(vec![torrent::start(ground, seeders)?]),
         "rqbit" => Ok(vec![rqbit::start(ground, seeders)?]),
         _ if seeders > 1 => bail!("it fetches from one source only"),
