@@ -115,17 +115,25 @@ impl Settings {
     }
 
     /// Where the node listens and whom it knows. It listens nowhere unless told to.
-    pub(crate) fn network(&self, flags: &Network) -> NetworkSettings {
-        NetworkSettings {
-            peers: or_file(&flags.peer, &self.file.peer),
+    pub(crate) fn network(&self, flags: &Network) -> Result<NetworkSettings> {
+        let peers = or_file(&flags.peer, &self.file.peer);
+        if let Some(addr) = peers.iter().find(|addr| !p2p_blob::is_dialable(addr)) {
+            return Err(Usage::new(format!(
+                "no peer can be at `{addr}`: expected /ip4/…, /ip6/… or /dns/…, then /tcp/… or /udp/…/quic-v1, then \
+                 perhaps /p2p/…, such as /ip4/192.0.2.7/tcp/4201"
+            ))
+            .into());
+        }
+        Ok(NetworkSettings {
+            peers,
             listen: or_file(&flags.listen, &self.file.listen),
             external_addrs: or_file(&flags.external_addr, &self.file.external_addr),
-        }
+        })
     }
 
     /// The same for a seeder, which listens at the usual port unless told otherwise.
     pub(crate) fn seeder(&self, flags: &Network) -> Result<NetworkSettings> {
-        let mut network = self.network(flags);
+        let mut network = self.network(flags)?;
         if network.listen.is_empty() {
             let listen = DEFAULT_LISTEN.iter().map(|addr| addr.parse()).collect::<Result<_, _>>();
             network.listen = listen.context("the built-in address to listen at is malformed")?;
@@ -220,7 +228,7 @@ mod tests {
         let chain = of_file.chain(&flags.chain).unwrap().unwrap();
         assert_eq!((chain.rpc_urls[0].to_string(), chain.chain_id), ("file".to_owned(), Some(7)));
         assert_eq!(chain.block_tag, BlockTag::Finalized);
-        assert_eq!(of_file.network(&flags.network).peers.len(), 2);
+        assert_eq!(of_file.network(&flags.network).unwrap().peers.len(), 2);
         assert_eq!(of_file.wait(flags.wait), Duration::from_secs(300));
 
         let args =
@@ -230,16 +238,25 @@ mod tests {
         let chain = both.chain(&flags.chain).unwrap().unwrap();
         assert_eq!((chain.rpc_urls.len(), chain.rpc_urls[0].to_string()), (1, "flag".to_owned()));
         assert_eq!((chain.block_tag, chain.chain_id), (BlockTag::Latest, Some(7)));
-        assert_eq!(both.network(&flags.network).peers.len(), 1);
+        assert_eq!(both.network(&flags.network).unwrap().peers.len(), 1);
         assert_eq!(both.wait(flags.wait), Duration::from_secs(1));
     }
 
     #[test]
     fn a_seeder_listens_and_a_fetcher_does_not() {
         let (settings, flags) = settings("", "").unwrap();
-        assert_eq!(settings.network(&flags.network).listen, []);
+        assert_eq!(settings.network(&flags.network).unwrap().listen, []);
         assert_eq!(settings.seeder(&flags.network).unwrap().listen.len(), 2);
         assert!(settings.chain(&flags.chain).unwrap().is_none());
+    }
+
+    #[test]
+    fn an_address_that_no_peer_can_have_is_bad_usage() {
+        for addr in ["", "/ip4/192.0.2.1", "/ip4/192.0.2.1/udp/1", "/tcp/4201"] {
+            let (of_file, flags) = settings(&format!("peer = ['{addr}']"), "").unwrap();
+            let error = of_file.network(&flags.network).unwrap_err();
+            assert!(error.is::<Usage>() && error.to_string().contains(&format!("`{addr}`")), "{error}");
+        }
     }
 
     #[test]

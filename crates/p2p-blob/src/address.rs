@@ -4,7 +4,7 @@ use libp2p::multiaddr::Protocol;
 use libp2p::{Multiaddr, PeerId};
 
 /// Whether there is a transport for `addr`: TCP or QUIC, by IP address or name, with or without a peer id.
-pub(crate) fn is_dialable(addr: &Multiaddr) -> bool {
+pub fn is_dialable(addr: &Multiaddr) -> bool {
     let mut parts = addr.iter();
     match parts.next() {
         Some(Protocol::Dnsaddr(_)) => return true,

@@ -23,6 +23,7 @@ mod task;
 mod transport;
 mod wire;
 
+pub use address::is_dialable;
 pub use client::{Client, PeerEvent, Task, source_id, start};
 pub use config::{Config, Limits, Versions};
 pub use error::{ConnectError, FetchError, IdentityError, StartError};
