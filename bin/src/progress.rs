@@ -68,7 +68,8 @@ struct State {
     lines: Lines,
     total: ProgressBar,
     shards: HashMap<u32, ProgressBar>,
-    sources: usize,
+    /// Those that are up. One that was never reached goes down, too.
+    sources: BTreeSet<String>,
     named: BTreeSet<String>,
 }
 
@@ -81,7 +82,7 @@ impl FetchProgress {
             lines: Lines::new(Instant::now()),
             total,
             shards: HashMap::new(),
-            sources: 0,
+            sources: BTreeSet::new(),
             named: BTreeSet::new(),
         };
         Self { output: output.clone(), state: Mutex::new(state) }
@@ -95,7 +96,7 @@ impl FetchProgress {
         let (line, sources) = {
             let mut state = lock(&self.state);
             let (done_bytes, total_bytes) = (state.tally.done_bytes(), state.tally.total_bytes());
-            (state.lines.next(Instant::now(), done_bytes, total_bytes), state.sources)
+            (state.lines.next(Instant::now(), done_bytes, total_bytes), state.sources.len())
         };
         if let Some(line) = line {
             self.output.note(&format!("fetching: {line}; peers: {sources}"));
@@ -146,10 +147,11 @@ impl Observer for FetchProgress {
                 self.output.note(&format!("{} are here already, from an earlier run", show_size(*bytes)));
                 lock(&self.state).on_resumed(*bytes);
             }
-            Event::SourceUp { .. } => lock(&self.state).sources += 1,
-            Event::SourceDown { .. } => {
-                let mut state = lock(&self.state);
-                state.sources = state.sources.saturating_sub(1);
+            Event::SourceUp { source } => {
+                lock(&self.state).sources.insert(source.to_string());
+            }
+            Event::SourceDown { source, .. } => {
+                lock(&self.state).sources.remove(source.as_str());
             }
             Event::PieceFetched { shard, bytes, .. } | Event::PieceRebuilt { shard, bytes } => {
                 lock(&self.state).on_piece(*shard, *bytes);

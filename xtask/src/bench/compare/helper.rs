@@ -1,4 +1,4 @@
-//! What this program does as a child of itself: becomes another program, or copies a file over TCP.
+//! What this program does as a child of itself: becomes another program, copies a file over TCP, or touches memory.
 
 use std::ffi::OsString;
 use std::fs::File;
@@ -13,11 +13,12 @@ use rustix::process::{Signal, set_parent_process_death_signal};
 pub(crate) const BECOME: &str = "become";
 pub(crate) const SEND: &str = "send";
 pub(crate) const RECEIVE: &str = "receive";
+pub(crate) const TOUCH: &str = "touch";
 
 /// Large enough that calls cost nothing, small enough for the cache of a core.
 const BUFFER_BYTES: usize = 256 << 10;
 
-/// Runs `become PROGRAM ARGS…`, `send FILE` or `receive ADDRESS FILE`. All are killed when their parent ends: only a
+/// Runs `become PROGRAM ARGS…`, `send FILE`, `receive ADDRESS FILE` or `touch BYTES`. All are killed when their parent ends: only a
 /// process itself can ask for that, so that other programs are started through here.
 pub(crate) fn run(args: &[OsString]) -> Result<()> {
     set_parent_process_death_signal(Some(Signal::KILL)).context("cannot ask to be killed with the parent")?;
@@ -29,6 +30,7 @@ pub(crate) fn run(args: &[OsString]) -> Result<()> {
         }
         (Some(SEND), [file]) => send(file),
         (Some(RECEIVE), [address, file]) => receive(&address.to_string_lossy(), file),
+        (Some(TOUCH), [bytes]) => touch(bytes.to_string_lossy().parse().context("touch needs a number")?),
         _ => bail!("a child knows no duty `{}` with {} arguments", duty.display(), args.len()),
     }
 }
@@ -48,6 +50,17 @@ fn receive(address: &str, path: &OsString) -> Result<()> {
     let mut stream = TcpStream::connect(address).with_context(|| format!("cannot connect to {address}"))?;
     let mut file = File::create(path).with_context(|| format!("cannot create {}", path.display()))?;
     copy(&mut stream, &mut file)
+}
+
+/// Writes to so much memory, and gives it back.
+fn touch(bytes: usize) -> Result<()> {
+    const PAGE_BYTES: usize = 4096;
+    let mut memory = Vec::new();
+    memory.try_reserve_exact(bytes).context("there is too little memory")?;
+    memory.resize(bytes, 0_u8);
+    memory.chunks_mut(PAGE_BYTES).for_each(|page| page[0] = 1);
+    std::hint::black_box(&memory);
+    Ok(())
 }
 
 /// Copies through one buffer. `std::io::copy` would leave the copying to the kernel, which cannot check anything.

@@ -136,9 +136,13 @@ fn seconds(run: &Run) -> String {
     format!("{:.2} s, then fsync {:.2} s", run.wall.as_secs_f64(), run.fsync.as_secs_f64())
 }
 
-/// One fetch into an empty directory, on a quiet disk.
+/// One fetch into an empty directory, on a quiet disk, with memory that was just used: a virtual machine may have to
+/// get other memory from its host first.
 fn fetch_once(ground: &Ground, contender: &mut Contender) -> Result<Run> {
     files::fresh_dir(&ground.out)?;
+    let bytes = fs::metadata(&ground.source).context("the source is gone")?.len() * 5 / 4;
+    let mut touch = process::ours(&ground.out, helper::TOUCH);
+    process::answer(touch.arg(bytes.to_string()), &ground.log(helper::TOUCH), ground.limit)?;
     let seed_cpu = || -> Result<Duration> { contender.seeders.iter().map(process::Service::cpu).sum() };
     let before = seed_cpu()?;
     let log = ground.log(contender.name);

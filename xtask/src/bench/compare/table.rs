@@ -20,7 +20,7 @@ const HEAD: [&str; 11] = [
 
 const LEGEND: &str = "\
 Medians, and the smallest and largest in parentheses; MB and GB are powers of ten. Every output was compared with the
-source byte for byte, outside of the time.
+source byte for byte, outside of the time. Before each fetch as much memory was touched and freed as the file takes.
 
 - **not synced**: from the start of the fetching process to its end, nobody waiting for the disk. `loader` does wait,
   and is here with `--no-fsync`.
