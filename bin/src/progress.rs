@@ -209,7 +209,21 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 
 #[cfg(test)]
 mod tests {
+    use manifest::SourceId;
+
     use super::*;
+
+    #[test]
+    fn only_peers_that_were_up_are_counted_when_they_go_down() {
+        let progress = FetchProgress::new(&Output::new(true));
+        let (peer, never_reached) = (SourceId::new("peer"), SourceId::new("/ip4/192.0.2.1/tcp/1"));
+        let count = || lock(&progress.state).sources.len();
+        progress.on_event(&Event::SourceUp { source: &peer });
+        progress.on_event(&Event::SourceDown { source: &never_reached, reason: "refused" });
+        assert_eq!(count(), 1);
+        progress.on_event(&Event::SourceDown { source: &peer, reason: "gone" });
+        assert_eq!(count(), 0);
+    }
 
     #[test]
     fn the_templates_are_sound() {
