@@ -94,9 +94,9 @@ impl Dial {
 
     /// Makes further connections with a peer that serves ranges, for more of its requests, then waits for ever.
     async fn widen(&self, peer: &Peer, id: PeerId) {
-        let more = if peer.serves_ranges() { CONNECTIONS - 1 } else { 0 };
-        for _ in 0..more {
-            let session = match self.client.connect_again(id, self.addr.clone()).await {
+        let most = if peer.serves_ranges() { CONNECTIONS } else { 1 };
+        for count in 2..=most {
+            let session = match self.client.connect_again(id, self.addr.clone(), count).await {
                 Ok(_) => self.client.open(id).await.map_err(|error| with_causes(&error)),
                 Err(error) => Err(with_causes(&error)),
             };

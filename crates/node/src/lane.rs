@@ -62,6 +62,10 @@ impl Turn {
         Ok(session)
     }
 
+    pub(crate) fn is_in(&self, lane: &Arc<Lane>) -> bool {
+        Arc::ptr_eq(&self.0, lane)
+    }
+
     /// The session has broken.
     pub(crate) async fn forget_session(&self) {
         *self.0.session.lock().await = None;

@@ -1,5 +1,6 @@
 //! One connected peer as a source of blobs.
 
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use futures::FutureExt;
@@ -19,6 +20,8 @@ pub(crate) struct Peer {
     ranges: bool,
     /// At least one.
     lanes: Mutex<Vec<Arc<Lane>>>,
+    /// Bytes that came in lanes that were given up.
+    earlier_bytes: AtomicU64,
 }
 
 impl Peer {
@@ -30,6 +33,7 @@ impl Peer {
             client,
             ranges: matches!(session, Session::Ranges(_)),
             lanes: Mutex::new(vec![Arc::new(Lane::new(session))]),
+            earlier_bytes: AtomicU64::new(0),
         }
     }
 
@@ -40,6 +44,19 @@ impl Peer {
 
     fn lanes(&self) -> MutexGuard<'_, Vec<Arc<Lane>>> {
         self.lanes.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// The lane's session has broken. While there is another lane, this one is given up: its connection may be dead.
+    async fn broke(&self, turn: &Turn) {
+        {
+            let mut lanes = self.lanes();
+            if lanes.len() > 1 {
+                let gone = lanes.extract_if(.., |lane| turn.is_in(lane)).map(|lane| lane.received_bytes());
+                self.earlier_bytes.fetch_add(gone.sum(), Ordering::Relaxed);
+                return;
+            }
+        }
+        turn.forget_session().await;
     }
 
     /// The session with the fewest requests under way, for one more.
@@ -58,16 +75,18 @@ impl Peer {
     }
 }
 
-/// Notes what an error means for the session, and translates it.
-async fn failed(turn: &Turn, error: FetchError) -> SourceError {
-    match &error {
-        FetchError::NotFound { .. }
-        | FetchError::NotHeld { .. }
-        | FetchError::Busy { .. }
-        | FetchError::BadRequest { .. } => {}
-        _ => turn.forget_session().await,
+impl Peer {
+    /// Notes what an error means for the session, and translates it.
+    async fn failed(&self, turn: &Turn, error: FetchError) -> SourceError {
+        match &error {
+            FetchError::NotFound { .. }
+            | FetchError::NotHeld { .. }
+            | FetchError::Busy { .. }
+            | FetchError::BadRequest { .. } => {}
+            _ => self.broke(turn).await,
+        }
+        source_error(error)
     }
-    source_error(error)
 }
 
 fn source_error(error: FetchError) -> SourceError {
@@ -99,7 +118,7 @@ impl Source for Peer {
             let (session, turn) = self.ranges().await?;
             match session.get(request, buf).await {
                 Ok(buf) => Ok(buf),
-                Err(error) => Err(failed(&turn, error).await),
+                Err(error) => Err(self.failed(&turn, error).await),
             }
         }
         .boxed()
@@ -112,7 +131,7 @@ impl Source for Peer {
             };
             let body = match session.request(blob).await {
                 Ok(body) => body.ok_or(SourceError::NotHeld)?,
-                Err(error) => return Err(failed(&turn, error).await),
+                Err(error) => return Err(self.failed(&turn, error).await),
             };
             if body.size_bytes() != size_bytes {
                 return Err(source_error(FetchError::WrongSize {
@@ -132,7 +151,7 @@ impl Source for Peer {
             let (session, turn) = self.session().await?;
             match read_blob(&session, blob, max_bytes).await {
                 Ok(bytes) => bytes.ok_or(SourceError::NotHeld),
-                Err(error) => Err(failed(&turn, error).await),
+                Err(error) => Err(self.failed(&turn, error).await),
             }
         }
         .boxed()
@@ -155,14 +174,15 @@ impl Source for Peer {
                     .collect()),
                 // It may still hold some of the blobs, for another manifest.
                 Ok(None) => Ok(vec![Holding::Unknown; shards]),
-                Err(error) => Err(failed(&turn, error).await),
+                Err(error) => Err(self.failed(&turn, error).await),
             }
         }
         .boxed()
     }
 
     fn received_bytes(&self) -> u64 {
-        self.lanes().iter().map(|lane| lane.received_bytes()).sum()
+        let lanes: u64 = self.lanes().iter().map(|lane| lane.received_bytes()).sum();
+        self.earlier_bytes.load(Ordering::Relaxed) + lanes
     }
 }
 

@@ -65,6 +65,10 @@ impl Behaviour {
         }
     }
 
+    pub(crate) fn connection_count(&self, peer: &PeerId) -> usize {
+        self.connections.get(peer).map_or(0, Vec::len)
+    }
+
     fn handler(&self) -> Handler {
         Handler::new(self.accepted, self.negotiation_timeout)
     }

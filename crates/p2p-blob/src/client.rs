@@ -18,7 +18,7 @@ use crate::serve::Servers;
 use crate::session::{BlobSession, RangeSession, Session};
 use crate::store::Store;
 use crate::swarm;
-use crate::task::{Command, Dial, NetworkTask, Reuse};
+use crate::task::{Command, Dial, NetworkTask};
 use crate::wire::Version;
 
 /// Commands that wait for the network task; further callers wait themselves.
@@ -72,6 +72,7 @@ pub fn start(config: Config, store: Arc<dyn Store>) -> Result<(Client, Task), St
         servers: Servers::new(store, &config),
         commands,
         dials: HashMap::new(),
+        found: HashMap::new(),
         stop,
         drain_timeout: config.drain_timeout,
         listen_addrs,
@@ -164,7 +165,7 @@ impl Client {
     }
 
     /// Connects to the peer at `addr` and tells who it is. With a `/p2p/…` at its end the address is only good for
-    /// that peer, and a connection with it that is there already is used.
+    /// that peer. A connection with it that is there already is used.
     ///
     /// **Cancel safety.** Dropping the future leaves the dial to itself.
     ///
@@ -174,27 +175,33 @@ impl Client {
     /// - [`ConnectError::UnsupportedAddress`], [`ConnectError::OwnAddress`]: no use to try again.
     /// - [`ConnectError::Stopped`]: the node has ended.
     pub async fn connect(&self, addr: Multiaddr) -> Result<PeerId, ConnectError> {
-        self.dial(addr, Reuse::Connected).await
+        self.dial(addr, 1).await
     }
 
-    /// Makes one more connection with `peer`, at `addr`: [`Client::open`] spreads streams over all there are. What a
-    /// connection carries is encrypted and decrypted by one core at each end.
+    /// Makes one more connection with `peer`, at `addr`, unless there are `count` already: [`Client::open`] spreads
+    /// streams over all there are. What a connection carries is encrypted and decrypted by one core at each end.
     ///
     /// **Cancel safety.** Dropping the future leaves the dial to itself.
     ///
     /// # Errors
     /// Those of [`Client::connect`]. Peers limit how many connections they take; one too many is closed by them.
-    pub async fn connect_again(&self, peer: PeerId, addr: Multiaddr) -> Result<PeerId, ConnectError> {
-        self.dial(address::with_peer(addr, peer), Reuse::Nothing).await
+    pub async fn connect_again(
+        &self,
+        peer: PeerId,
+        addr: Multiaddr,
+        count: usize,
+    ) -> Result<PeerId, ConnectError> {
+        self.dial(address::with_peer(addr, peer), count).await
     }
 
-    async fn dial(&self, addr: Multiaddr, reuse: Reuse) -> Result<PeerId, ConnectError> {
+    /// Dials, unless there are `enough` connections with the peer at `addr`, as far as it is known.
+    async fn dial(&self, addr: Multiaddr, enough: usize) -> Result<PeerId, ConnectError> {
         let after = self.node.connect_timeout;
         let (reply, answer) = oneshot::channel();
         let connected = async {
             let permit = Arc::clone(&self.node.connecting).acquire_owned().await;
             let permit = permit.map_err(|_| ConnectError::Stopped)?;
-            let command = Command::Connect(Dial { addr: addr.clone(), reuse, reply, _permit: permit });
+            let command = Command::Connect(Dial { addr: addr.clone(), enough, reply, _permit: permit });
             self.node.commands.send(command).await.map_err(|_| ConnectError::Stopped)?;
             answer.await.unwrap_or(Err(ConnectError::Stopped))
         };

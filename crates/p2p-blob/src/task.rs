@@ -30,18 +30,11 @@ pub(crate) enum Command {
 /// A connection that somebody waits for.
 pub(crate) struct Dial {
     pub(crate) addr: Multiaddr,
-    pub(crate) reuse: Reuse,
+    /// With so many connections to the peer, none is made.
+    pub(crate) enough: usize,
     pub(crate) reply: oneshot::Sender<Result<PeerId, ConnectError>>,
     /// Bounds how many there are, waiting and under way.
     pub(crate) _permit: OwnedSemaphorePermit,
-}
-
-/// Which connection is as good as a new one.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Reuse {
-    /// One that there is with the peer.
-    Connected,
-    Nothing,
 }
 
 /// The task's state.
@@ -51,6 +44,8 @@ pub(crate) struct NetworkTask {
     pub(crate) commands: mpsc::Receiver<Command>,
     /// Dials under way, for those who wait for them.
     pub(crate) dials: HashMap<ConnectionId, Dial>,
+    /// Who was found at addresses that name nobody, of the peers that are connected.
+    pub(crate) found: HashMap<Multiaddr, PeerId>,
     pub(crate) stop: CancellationToken,
     pub(crate) drain_timeout: Duration,
     pub(crate) listen_addrs: watch::Sender<Vec<Multiaddr>>,
@@ -98,12 +93,15 @@ impl NetworkTask {
         if !address::is_dialable(&addr) {
             return dial.end(Err(ConnectError::UnsupportedAddress { addr }));
         }
-        let options = match address::peer_of(&addr) {
+        let named = address::peer_of(&addr);
+        if let Some(peer) = named.or_else(|| self.found.get(&addr).copied())
+            && self.swarm.behaviour().blob.connection_count(&peer) >= dial.enough
+        {
+            return dial.end(Ok(peer));
+        }
+        let options = match named {
             Some(peer) if peer == *self.swarm.local_peer_id() => {
                 return dial.end(Err(ConnectError::OwnAddress { addr }));
-            }
-            Some(peer) if dial.reuse == Reuse::Connected && self.swarm.is_connected(&peer) => {
-                return dial.end(Ok(peer));
             }
             Some(peer) => {
                 DialOpts::peer_id(peer).addresses(vec![addr]).condition(PeerCondition::Always).build()
@@ -126,6 +124,9 @@ impl NetworkTask {
             }
             SwarmEvent::ConnectionEstablished { peer_id, connection_id, num_established, .. } => {
                 if let Some(dial) = self.dials.remove(&connection_id) {
+                    if address::peer_of(&dial.addr).is_none() {
+                        self.found.insert(dial.addr.clone(), peer_id);
+                    }
                     dial.end(Ok(peer_id));
                 }
                 if num_established.get() == 1 {
@@ -135,6 +136,7 @@ impl NetworkTask {
                 }
             }
             SwarmEvent::ConnectionClosed { peer_id, num_established: 0, cause, .. } => {
+                self.found.retain(|_, peer| *peer != peer_id);
                 let reason = cause.map(|cause| cause.to_string());
                 tracing::debug!(peer = %peer_id, reason, "disconnected");
                 let _ = self.peer_events.send(PeerEvent::Disconnected { peer: peer_id, reason });

@@ -38,15 +38,20 @@ async fn further_connections_carry_streams_of_their_own() {
     let content = vec![7; BLOB_BYTES];
     let (seeder, fetcher) = (Node::start(MemoryStore::with(&[&content]), |_| ()), Node::fetcher());
     let (addr, mut carried) = relay(seeder.addr().await).await;
-    let peer = soon(fetcher.client.connect(addr.clone())).await.unwrap();
-    assert_eq!(soon(fetcher.client.connect_again(peer, addr.clone())).await.unwrap(), peer);
+    // However often they are asked for.
+    for _ in 0..5 {
+        let peer = soon(fetcher.client.connect(addr.clone())).await.unwrap();
+        assert_eq!(peer, seeder.client.peer_id());
+        assert_eq!(soon(fetcher.client.connect_again(peer, addr.clone(), 2)).await.unwrap(), peer);
+    }
+    let peer = seeder.client.peer_id();
     for _ in 0..2 {
         let session = ranges(soon(fetcher.client.open(peer)).await.unwrap());
         let (request, buf) = get(Digest::of(&content), 0, BLOB_BYTES as u64);
         assert_eq!(soon(session.get(request, buf)).await.unwrap(), content);
     }
     let stranger = Identity::ephemeral().peer_id();
-    soon(fetcher.client.connect_again(stranger, addr)).await.unwrap_err();
+    soon(fetcher.client.connect_again(stranger, addr, 1)).await.unwrap_err();
     soon(fetcher.client.shutdown()).await;
     let mut all = Vec::new();
     for _ in ["first", "second", "stranger"] {
