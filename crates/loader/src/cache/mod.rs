@@ -257,7 +257,7 @@ impl Cache {
             make_read_only(&file)?;
         }
         if durable {
-            sync(dir)?;
+            sync(dir).inspect_err(|error| writeback::void(&dir.join(layout::JOURNAL), error))?;
         }
         let holds = if durable { Holds::Always } else { Holds::InBoot(self.boot()) };
         stamp::write(dir, &stamp::of(dir, holds)?, durable)?;

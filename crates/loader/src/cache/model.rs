@@ -135,7 +135,8 @@ pub(super) fn open_index(
 /// The weights of a finished model: a read-only memory map of one file.
 ///
 /// Cloning is cheap, and every clone keeps the model from being removed. Pages are read from disk when they are first
-/// touched, unless [`Self::advise`] says otherwise. When somebody else truncates the file, touching what is lost raises SIGBUS.
+/// touched, unless [`Self::advise`] says otherwise. When somebody else truncates the file, touching what is lost raises
+/// SIGBUS.
 #[derive(Clone)]
 pub struct Weights(Arc<Mapped>);
 

@@ -79,7 +79,9 @@ impl Partial {
         notes.into_iter().for_each(|record| progress.apply(&geometry, record));
         let journal = Mutex::new((journal, progress));
         let path = dir.join(WEIGHTS);
-        let writeback = durable.then(|| Writeback::start([(&weights, path.as_path())])).transpose()?;
+        let writeback = durable
+            .then(|| Writeback::start([(&weights, path.as_path())], Some(dir.join(JOURNAL))))
+            .transpose()?;
         let (parity, index) = (Mutex::default(), OnceLock::new());
         Ok(Self { cache, geometry, dir, weights, parity, journal, index, writeback, lock })
     }

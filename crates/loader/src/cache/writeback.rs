@@ -2,7 +2,8 @@
 
 use std::fs::File;
 use std::path::{Path, PathBuf};
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
 use std::thread::JoinHandle;
 
@@ -18,13 +19,17 @@ pub(crate) struct Writeback {
     unsynced_bytes: AtomicU64,
     /// Closed to end the thread.
     due: Option<SyncSender<()>>,
+    /// Nobody waits for the files any more.
+    given_up: Arc<AtomicBool>,
     thread: Option<JoinHandle<Result<(), CacheError>>>,
 }
 
 impl Writeback {
-    /// Starts the thread, for these files.
+    /// Starts the thread, for these files. When bytes of them are lost, the file `voucher`, which says that they are
+    /// right, is removed.
     pub(crate) fn start<'a>(
         files: impl IntoIterator<Item = (&'a File, &'a Path)>,
+        voucher: Option<PathBuf>,
     ) -> Result<Self, CacheError> {
         let mut open = Vec::new();
         for (file, path) in files {
@@ -33,8 +38,19 @@ impl Writeback {
         }
         // One that waits is enough: it is about everything written before it is taken.
         let (sender, receiver) = sync_channel(1);
-        let thread = std::thread::spawn(move || sync(&open, receiver));
-        Ok(Self { unsynced_bytes: AtomicU64::new(0), due: Some(sender), thread: Some(thread) })
+        let given_up = Arc::<AtomicBool>::default();
+        let is_given_up = Arc::clone(&given_up);
+        let work = move || {
+            let synced = sync(&open, receiver, &is_given_up);
+            if let (Err(error), Some(voucher)) = (&synced, &voucher) {
+                void(voucher, error);
+            }
+            synced
+        };
+        let thread = std::thread::Builder::new().name("writeback".to_owned()).spawn(work);
+        let thread =
+            thread.map_err(|source| CacheError::io("start a thread for", Path::new("the disk"), source))?;
+        Ok(Self { unsynced_bytes: AtomicU64::new(0), due: Some(sender), given_up, thread: Some(thread) })
     }
 
     /// Says that so many bytes were written. Never waits.
@@ -69,14 +85,30 @@ impl Writeback {
 
 impl Drop for Writeback {
     fn drop(&mut self) {
-        // The files are given up, and with them what became of them.
+        // What became of the files, `void` has said where it matters.
+        self.given_up.store(true, Ordering::Relaxed);
         let _ = self.end();
     }
 }
 
-fn sync(files: &[(File, PathBuf)], due: Receiver<()>) -> Result<(), CacheError> {
+/// Bytes that a journal says are there were lost on their way to the disk. The system says so once, and reads them back
+/// from memory until then: only without the journal are they fetched again.
+pub(super) fn void(journal: &Path, error: &CacheError) {
+    tracing::error!(%error, journal = %journal.display(), "bytes were lost on their way to the disk: starting anew");
+    match std::fs::remove_file(journal) {
+        Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
+            tracing::error!(%error, journal = %journal.display(), "cannot remove the journal");
+        }
+        _ => {}
+    }
+}
+
+fn sync(files: &[(File, PathBuf)], due: Receiver<()>, is_given_up: &AtomicBool) -> Result<(), CacheError> {
     for () in due {
         for (file, path) in files {
+            if is_given_up.load(Ordering::Relaxed) {
+                return Ok(());
+            }
             file.sync_data().map_err(|source| CacheError::io("sync", path, source))?;
         }
     }
@@ -95,7 +127,7 @@ mod tests {
             let mut file = tempfile::tempfile().unwrap();
             file.write_all(b"bytes").unwrap();
             for is_dropped in [true, false] {
-                let writeback = Writeback::start([(&file, Path::new("file"))]).unwrap();
+                let writeback = Writeback::start([(&file, Path::new("file"))], None).unwrap();
                 writeback.wrote(usize::try_from(written_bytes).unwrap());
                 if !is_dropped {
                     writeback.finish().unwrap();
@@ -106,12 +138,16 @@ mod tests {
 
     #[cfg(target_os = "linux")]
     #[test]
-    fn a_sync_that_fails_is_told() {
+    fn a_sync_that_fails_is_told_and_voids_what_was_said_of_the_bytes() {
+        let dir = tempfile::tempdir().unwrap();
+        let journal = dir.path().join("journal");
+        File::create(&journal).unwrap();
         // A pipe cannot be synced.
         let (reader, _writer) = io::pipe().unwrap();
         let file = File::from(std::os::fd::OwnedFd::from(reader));
-        let writeback = Writeback::start([(&file, Path::new("pipe"))]).unwrap();
+        let writeback = Writeback::start([(&file, Path::new("pipe"))], Some(journal.clone())).unwrap();
         writeback.wrote(usize::try_from(EVERY_BYTES).unwrap());
         assert_eq!(writeback.finish().unwrap_err().to_string(), "cannot sync pipe");
+        assert!(!journal.exists());
     }
 }

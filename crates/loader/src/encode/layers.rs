@@ -51,7 +51,7 @@ pub(super) fn copy(
     let mut hashers = [0; WIDE_LANES].map(new_hasher);
     let mut digests: Vec<Option<(Digest, Values)>> = vec![None; layers.len()];
     let mut done_bytes = 0;
-    let writeback = Writeback::start([weights])?;
+    let writeback = Writeback::start([weights], None)?;
     pipeline::run(
         [(); SLABS].map(|()| Slab::default()),
         |slab| reader.fill(slab),

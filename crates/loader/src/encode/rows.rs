@@ -58,7 +58,7 @@ impl Job<'_> {
         let mut hashers: Vec<_> = (0..hashed_rows + self.parity_files.len()).map(|_| hasher()).collect();
         let mut next = 0;
         let parity = self.parity_files.iter().map(|(file, path)| (file, path.as_path()));
-        let writeback = Writeback::start(self.weights.into_iter().chain(parity))?;
+        let writeback = Writeback::start(self.weights.into_iter().chain(parity), None)?;
         pipeline::run(
             [(); SLABS].map(|()| slab()),
             |slab| {
