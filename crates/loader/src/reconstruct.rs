@@ -66,8 +66,6 @@ pub(crate) struct Rebuilder {
     /// None for the replica codec and for `parity` 0.
     code: Option<ReedSolomon>,
     rows: Vec<Vec<u8>>,
-    /// Buffers for pieces.
-    spare: Vec<Vec<u8>>,
 }
 
 impl Rebuilder {
@@ -76,12 +74,7 @@ impl Rebuilder {
         let (data, parity) = (manifest.data() as usize, manifest.parity() as usize);
         // A valid manifest has a valid geometry; for one that has not there is nothing to rebuild with.
         let code = (manifest.codec() == Codec::Rs).then(|| ReedSolomon::new(data, parity).ok()).flatten();
-        Self { geometry, code, rows: vec![Vec::new(); data + parity], spare: Vec::new() }
-    }
-
-    /// Takes the buffers of a job back.
-    pub(crate) fn reuse(&mut self, pieces: Vec<Vec<u8>>) {
-        self.spare = pieces;
+        Self { geometry, code, rows: vec![Vec::new(); data + parity] }
     }
 
     /// The bytes of each piece of the job, in its order, not verified.
@@ -94,10 +87,7 @@ impl Rebuilder {
         let mut out: BTreeMap<PieceId, Vec<u8>> = BTreeMap::new();
         for piece in &job.pieces {
             #[expect(clippy::cast_possible_truncation, reason = "a piece has at most 4 MiB")]
-            let bytes = self.geometry.piece_bytes(*piece) as usize;
-            let mut buffer = self.spare.pop().unwrap_or_default();
-            buffer.resize(bytes, 0);
-            out.insert(*piece, buffer);
+            out.insert(*piece, vec![0; self.geometry.piece_bytes(*piece) as usize]);
         }
         for stripe in &job.stripes {
             let offsets = self.geometry.stripe(stripe.stripe);

@@ -139,8 +139,8 @@ impl Fetch<'_> {
         };
         let store = Arc::new(store);
         if let Err(error) = self.fill(&store, &manifest, events, report).await {
-            // The lock on the partial files goes with them.
-            drop(store);
+            // The lock on the partial files goes with them, once the disk is done with them.
+            blocking(move || drop(store)).await?;
             if error.is_integrity() {
                 self.discard().await;
             }
@@ -228,8 +228,8 @@ impl Fetch<'_> {
         let geometry = Geometry::new(Arc::clone(manifest));
         let piece_bytes = manifest.piece_size_bytes();
         let config = PlanConfig {
-            // The rest is for streams of whole shards, and for parity that waits for its column.
-            max_in_flight_bytes: (self.options.memory_bytes / 4 * 3).max(2 * u64::from(piece_bytes)),
+            // A quarter is for parity that waits for its column, and one for what is rebuilt.
+            max_in_flight_bytes: (self.options.memory_bytes / 2).max(2 * u64::from(piece_bytes)),
             ..PlanConfig::default()
         };
         let resumed = {

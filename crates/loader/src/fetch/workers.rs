@@ -244,6 +244,8 @@ impl Shared {
         }
         for job in &unindexed {
             done.push(self.write(job.piece, &job.buf.bytes, false)?.into_done(job.piece, job.source));
+            // What was held is of an index that has become suspect.
+            self.held.drop(job.piece);
         }
         Ok(done)
     }
@@ -316,7 +318,6 @@ impl Shared {
         for ((id, bytes), _) in whole {
             done.push(self.write(id, bytes, false)?.into_done(id, None));
         }
-        rebuilder.reuse(rebuilt);
         Ok(done)
     }
 
