@@ -28,6 +28,8 @@ pub(super) struct Driver<'a> {
     pub(super) done: mpsc::Receiver<Done>,
     pub(super) workers: Workers,
     pub(super) sources: &'a mut Sources,
+    /// Sources that are up and have not said yet what they hold.
+    pub(super) asking: usize,
     pub(super) observer: &'a dyn Observer,
     pub(super) report: &'a mut Report,
     /// How long to go on when nothing can be asked of anybody.
@@ -41,7 +43,7 @@ impl Driver<'_> {
         for key in up {
             self.on_up(key);
         }
-        self.tell(PlanEvent::Connecting { pending: self.sources.connecting });
+        self.tell_connecting();
         let mut stuck_since: Option<Instant> = None;
         let mut next_progress = Instant::now();
         loop {
@@ -81,6 +83,11 @@ impl Driver<'_> {
         self.planner.on_event(event, Instant::now());
     }
 
+    /// Whether sources may come up at any moment: also those that are connected and about to say what they hold.
+    fn tell_connecting(&mut self) {
+        self.tell(PlanEvent::Connecting { pending: self.sources.connecting || self.asking > 0 });
+    }
+
     fn act(&mut self, action: PlanAction) {
         match action {
             PlanAction::Request { request, source, shard, pieces } => match self.sources.get(source) {
@@ -100,6 +107,7 @@ impl Driver<'_> {
         let Some(source) = self.sources.get(key) else { return };
         if source.serves_ranges() {
             // It is asked once it has said what it holds.
+            self.asking += 1;
             self.requests.ask_holdings(key, Arc::clone(source));
         } else {
             self.tell(PlanEvent::Up { source: key, ranges: false });
@@ -111,7 +119,7 @@ impl Driver<'_> {
         match self.sources.on_event(event, self.observer) {
             Some(key) if is_up => self.on_up(key),
             Some(key) => self.tell(PlanEvent::Down { source: key }),
-            None => self.tell(PlanEvent::Connecting { pending: self.sources.connecting }),
+            None => self.tell_connecting(),
         }
     }
 
@@ -126,13 +134,17 @@ impl Driver<'_> {
                 }
                 self.tell(PlanEvent::Ended { request, failure });
             }
-            Moved::Holdings { source, result } => match result {
-                Ok(shards) => {
-                    self.tell(PlanEvent::Up { source, ranges: true });
-                    self.tell(PlanEvent::Holds { source, shards });
+            Moved::Holdings { source, result } => {
+                match result {
+                    Ok(shards) => {
+                        self.tell(PlanEvent::Up { source, ranges: true });
+                        self.tell(PlanEvent::Holds { source, shards });
+                    }
+                    Err(error) => self.note_error(source, &error),
                 }
-                Err(error) => self.note_error(source, &error),
-            },
+                self.asking -= 1;
+                self.tell_connecting();
+            }
         }
     }
 

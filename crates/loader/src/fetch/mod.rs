@@ -264,6 +264,7 @@ impl Fetch<'_> {
             done,
             workers,
             sources: &mut self.known,
+            asking: 0,
             observer: self.observer,
             report,
             wait: self.options.wait,
