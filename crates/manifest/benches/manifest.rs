@@ -15,7 +15,7 @@ fn main() {
     divan::main();
 }
 
-/// How many pieces are verified at once: a fetch has up to four, `loader verify` sixteen.
+/// How many pieces are verified at once: a fetch and `loader verify` have up to sixteen.
 #[divan::bench(args = [1, 2, 4, 8, 16])]
 fn verify(bencher: Bencher<'_, '_>, count: u32) {
     let (manifest, bytes, index) = model();
