@@ -32,6 +32,7 @@ pub(crate) struct Fetched {
     pub(crate) from_cache: bool,
     pub(crate) fetched_bytes: u64,
     pub(crate) resumed_bytes: u64,
+    pub(crate) reused_bytes: u64,
     pub(crate) rebuilt_bytes: u64,
     pub(crate) wasted_bytes: u64,
     pub(crate) elapsed_ms: u64,

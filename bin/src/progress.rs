@@ -147,6 +147,7 @@ impl Observer for FetchProgress {
                 self.output.note(&format!("{} are here already, from an earlier run", show_size(*bytes)));
                 lock(&self.state).on_resumed(*bytes);
             }
+            Event::Reused { bytes } => lock(&self.state).on_resumed(*bytes),
             Event::SourceUp { source } => {
                 lock(&self.state).sources.insert(source.to_string());
             }

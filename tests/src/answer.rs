@@ -17,6 +17,7 @@ pub struct Fetched {
     pub from_cache: bool,
     pub fetched_bytes: u64,
     pub resumed_bytes: u64,
+    pub reused_bytes: u64,
     pub rebuilt_bytes: u64,
     pub wasted_bytes: u64,
     pub elapsed_ms: u64,

@@ -67,6 +67,7 @@ async fn fetch(flags: &args::Fetch, settings: &Settings, output: &Output) -> Res
         from_cache: report.from_cache,
         fetched_bytes: report.fetched_bytes,
         resumed_bytes: report.resumed_bytes,
+        reused_bytes: report.reused_bytes,
         rebuilt_bytes: report.rebuilt_bytes,
         wasted_bytes: report.wasted_bytes,
         elapsed_ms: u64::try_from(report.elapsed.as_millis()).unwrap_or(u64::MAX),
@@ -98,6 +99,7 @@ pub(super) fn summary(report: &Report, total_size_bytes: u64) -> String {
         ("fetched", report.fetched_bytes),
         ("rebuilt", report.rebuilt_bytes),
         ("kept from an earlier run", report.resumed_bytes),
+        ("taken from another model in the cache", report.reused_bytes),
     ];
     let parts = parts
         .iter()

@@ -14,6 +14,7 @@ mod observer;
 pub mod plan;
 mod recheck;
 mod reconstruct;
+mod reuse;
 mod source;
 
 pub use error::LoadError;
@@ -21,4 +22,5 @@ pub use fetch::{FetchOptions, load};
 pub use mmap::{Map, Pages};
 pub use observer::{Event, Observer, Report, Silent, SourceReport};
 pub use recheck::{BadShard, IndexState, RecheckReport, recheck};
+pub use reuse::{Overlap, overlap};
 pub use source::{BlobStream, RangeRead, Source, SourceError, SourceEvent};

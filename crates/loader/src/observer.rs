@@ -22,6 +22,11 @@ pub enum Event<'a> {
         /// How many, data and parity.
         bytes: u64,
     },
+    /// Bytes were taken from another model in the cache.
+    Reused {
+        /// How many.
+        bytes: u64,
+    },
     /// A source can be asked.
     SourceUp {
         /// Which.
@@ -108,6 +113,8 @@ pub struct Report {
     pub fetched_bytes: u64,
     /// Bytes that an earlier run, or another process, had left.
     pub resumed_bytes: u64,
+    /// Bytes that another model in the cache had as well: at the same offsets, or as an equal shard.
+    pub reused_bytes: u64,
     /// Bytes rebuilt from parity or replicas.
     pub rebuilt_bytes: u64,
     /// Bytes that came and were wrong, or there already.

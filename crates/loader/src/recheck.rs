@@ -164,13 +164,25 @@ impl BadShard {
 
 /// Some bytes of a shard: where they are mapped, which spares a copy, or else read into `buffer`, as padding is. A disk
 /// that fails is found before its bytes are touched, so that it is an error and not SIGBUS.
-fn bytes<'a>(held: &'a Held, range: ByteRange, buffer: &'a mut Vec<u8>) -> io::Result<&'a [u8]> {
+pub(crate) fn bytes<'a>(held: &'a Held, range: ByteRange, buffer: &'a mut Vec<u8>) -> io::Result<&'a [u8]> {
     if let Some(bytes) = held.resident(range) {
         return Ok(bytes);
     }
     buffer.resize(usize::try_from(range.len()).unwrap_or(usize::MAX), 0);
     held.read_at(range.start, buffer)?;
     Ok(buffer)
+}
+
+/// Does the same work on so many threads, this one included, until all have ended. The first error is the result.
+pub(crate) fn on_threads<E: Send>(threads: usize, work: impl Fn() -> Result<(), E> + Sync) -> Result<(), E> {
+    thread::scope(|scope| {
+        let others: Vec<_> = (1..threads).map(|_| scope.spawn(&work)).collect();
+        let mut result = work();
+        for other in others {
+            result = result.and(other.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic)));
+        }
+        result
+    })
 }
 
 /// Shards, by index, whose bytes are there.
@@ -213,7 +225,7 @@ impl Work<'_> {
         }
         let total = firsts[shards.len()];
         let (next, wrong) = (AtomicU32::new(0), Mutex::new(Vec::new()));
-        self.on_threads(|| {
+        on_threads(self.threads, || -> io::Result<()> {
             let mut buffers = vec![Vec::new(); LANES as usize];
             loop {
                 let first = next.fetch_add(LANES, Ordering::Relaxed).min(total);
@@ -243,7 +255,7 @@ impl Work<'_> {
     /// The shards that do not have their digest, in no order.
     fn wrong_shards(&self, shards: &[(u32, Held)]) -> io::Result<Vec<u32>> {
         let (next, wrong) = (AtomicUsize::new(0), Mutex::new(Vec::new()));
-        self.on_threads(|| {
+        on_threads(self.threads, || -> io::Result<()> {
             let mut lanes: Vec<(usize, u64)> = Vec::new();
             let mut hashers = Vec::new();
             let mut buffers = vec![Vec::new(); WIDE_LANES];
@@ -280,18 +292,6 @@ impl Work<'_> {
             }
         })?;
         Ok(wrong.into_inner().unwrap_or_else(PoisonError::into_inner))
-    }
-
-    fn on_threads(&self, work: impl Fn() -> io::Result<()> + Sync) -> io::Result<()> {
-        thread::scope(|scope| {
-            let others: Vec<_> = (1..self.threads).map(|_| scope.spawn(&work)).collect();
-            let mut result = work();
-            for other in others {
-                let ended = other.join().unwrap_or_else(|_| Err(io::Error::other("a thread has panicked")));
-                result = result.and(ended);
-            }
-            result
-        })
     }
 
     fn done(&self, bytes: usize) {

@@ -24,6 +24,7 @@ mod atomic;
 mod blob_dir;
 mod blobs;
 mod boot;
+mod donors;
 mod entries;
 mod error;
 mod journal;

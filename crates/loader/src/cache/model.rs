@@ -169,6 +169,13 @@ impl Weights {
         self.as_ref().get(usize::try_from(range.start).ok()?..usize::try_from(range.end).ok()?)
     }
 
+    /// The weights as a blob of `size_bytes` that begins like them: their first `stored_bytes` bytes at most, and zeros
+    /// after those.
+    pub(crate) fn padded(&self, stored_bytes: u64, size_bytes: u64) -> Held {
+        let stored_bytes = stored_bytes.min(self.len() as u64).min(size_bytes);
+        Held { bytes: Stored::Weights(self.clone()), start: 0, stored_bytes, size_bytes }
+    }
+
     /// Says how the runtime wants its pages; may block for as long as reading all of them takes.
     ///
     /// # Errors
@@ -269,6 +276,15 @@ impl Held {
     #[cfg(not(target_os = "linux"))]
     pub fn try_read_at(&self, _: u64, _: &mut [u8]) -> io::Result<bool> {
         Ok(false)
+    }
+
+    /// The file, and where in it the bytes of `range` are; `None` when some of them are padding.
+    pub(super) fn in_file(&self, range: ByteRange) -> Option<(&File, u64)> {
+        let file = match &self.bytes {
+            Stored::File { file, .. } => file,
+            Stored::Weights(weights) => &weights.0.file,
+        };
+        (range.end <= self.stored_bytes).then_some((file, self.start + range.start))
     }
 
     /// The bytes of `range` where they are mapped, for a file that nobody changes; `None` when they are not all in the

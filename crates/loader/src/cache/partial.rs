@@ -8,12 +8,12 @@ use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 
 use manifest::piece_index::PieceIndex;
-use manifest::{ByteRange, Geometry, Manifest};
+use manifest::{ByteRange, Geometry, Manifest, PieceId};
 
 use super::journal::{Journal, Record};
 use super::layout::{JOURNAL, PARITY, PIECES, WEIGHTS};
 use super::progress::{self, Claim, Progress};
-use super::{Cache, CacheError, FillLock, Model, Writeback, atomic, model, stamp};
+use super::{Cache, CacheError, FillLock, Held, Model, Writeback, atomic, model, stamp};
 use crate::mmap::Map;
 
 /// What an earlier run left of a model.
@@ -153,6 +153,39 @@ impl Partial {
             }
         }
         Ok(())
+    }
+
+    /// Copies a verified piece of a data shard in place, and to every data shard with the same digest: by sharing
+    /// blocks where the file system can. `bytes` are the piece's; they are at `offset` of `from`, too.
+    ///
+    /// # Errors
+    /// Those of [`Self::write_piece`].
+    pub(crate) fn copy_piece(
+        &self,
+        piece: PieceId,
+        bytes: &[u8],
+        from: &Held,
+        offset: u64,
+    ) -> Result<(), CacheError> {
+        let PieceId { shard, piece } = piece;
+        let range = self.piece_range(shard, piece)?;
+        check_length(shard, range, bytes)?;
+        let first = self.geometry.canonical(shard);
+        let (stored, at) = self.stored(first, range);
+        let source = from.in_file(ByteRange::new(offset, offset + stored as u64));
+        match source {
+            // Twins would have to be copied one by one; they are rare.
+            Some((file, start)) if self.geometry.same(first).nth(1).is_none() => {
+                if !copy_range(file, start, &self.weights, at, stored) {
+                    return self.write_piece(shard, piece, bytes);
+                }
+                if let Some(writeback) = &self.writeback {
+                    writeback.wrote(stored);
+                }
+                Ok(())
+            }
+            _ => self.write_piece(shard, piece, bytes),
+        }
     }
 
     /// Fills `buffer` with `range` of a shard, as far as it was written: what was not is arbitrary. Padding reads as
@@ -308,6 +341,24 @@ fn open_sized(path: &Path, size_bytes: u64) -> Result<(File, bool), CacheError> 
         atomic::allocate(&file, path, size_bytes)?;
     }
     Ok((file, found == size_bytes))
+}
+
+/// Copies bytes between files within the system, which shares blocks where it can. False: not all of them were copied.
+#[cfg(target_os = "linux")]
+fn copy_range(from: &File, mut from_at: u64, to: &File, mut to_at: u64, mut left: usize) -> bool {
+    while left > 0 {
+        match rustix::fs::copy_file_range(from, Some(&mut from_at), to, Some(&mut to_at), left) {
+            Ok(copied) if copied > 0 => left -= copied,
+            _ => return false,
+        }
+    }
+    true
+}
+
+/// Only Linux can.
+#[cfg(not(target_os = "linux"))]
+fn copy_range(_: &File, _: u64, _: &File, _: u64, _: usize) -> bool {
+    false
 }
 
 fn is_data(geometry: &Geometry, shard: u32) -> bool {

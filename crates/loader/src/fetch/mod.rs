@@ -5,6 +5,7 @@ mod driver;
 pub(crate) mod held;
 mod requests;
 mod resume;
+mod reuse;
 mod small;
 mod sources;
 mod workers;
@@ -241,8 +242,18 @@ impl Fetch<'_> {
             self.observer.on_event(&Event::Resumed { bytes: report.resumed_bytes });
         }
         let index = store.index()?;
+        let reuse = reuse::Reuse {
+            cache: self.cache.clone(),
+            digest: self.digest,
+            store: Arc::clone(&store),
+            index: index.clone(),
+            geometry: geometry.clone(),
+            threads: self.options.threads.max(1),
+        };
+        let reused = reuse.run(&resumed, self.observer).await?;
+        report.reused_bytes = reused.iter().map(|piece: &PieceId| geometry.piece_bytes(*piece)).sum();
         let mut planner = Planner::new(geometry.clone(), index.is_some(), config, Instant::now());
-        planner.resume(resumed);
+        planner.resume(resumed.into_iter().chain(reused));
 
         let (moved_sender, moved) = mpsc::channel(QUEUE);
         let (done_sender, done) = mpsc::channel(QUEUE);

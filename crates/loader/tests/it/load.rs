@@ -1,11 +1,9 @@
 //! Loading from sources in memory: every layout and codec, and every way a source can be bad.
 #![expect(clippy::unwrap_used, reason = "test code")]
 
-mod support;
-
+use crate::support::{Memory, Origin, load};
 use loader::{FetchOptions, LoadError};
 use manifest::{Codec, Digest};
-use support::{Memory, Origin, load};
 
 const KIB: usize = 1 << 10;
 
@@ -66,9 +64,10 @@ async fn parity_that_does_not_fit_into_the_memory_is_used_from_the_disk() {
     let dir = tempfile::tempdir().unwrap();
     // Room for one of the four parity pieces that a column needs.
     let memory_bytes = 4 * u64::from(origin.manifest.piece_size_bytes());
-    let options = FetchOptions { memory_bytes, ..support::options() };
+    let options = FetchOptions { memory_bytes, ..crate::support::options() };
     let sources = vec![origin.without(&[0, 3, 8, 9]).named("a")];
-    let (model, report) = support::load_with(dir.path(), origin.digest, sources, &options).await.unwrap();
+    let (model, report) =
+        crate::support::load_with(dir.path(), origin.digest, sources, &options).await.unwrap();
     assert!(model.weights().as_ref() == origin.weights);
     assert_eq!(report.rebuilt_bytes, 4 * origin.manifest.row_size_bytes());
 }

@@ -37,8 +37,11 @@ pub(crate) fn weights(total_bytes: usize) -> Vec<u8> {
 
 impl Origin {
     pub(crate) fn uniform(total_bytes: usize, data: u32, parity: u32, codec: Codec, index: bool) -> Self {
+        Self::of(weights(total_bytes), data, parity, codec, index)
+    }
+
+    pub(crate) fn of(bytes: Vec<u8>, data: u32, parity: u32, codec: Codec, index: bool) -> Self {
         let dir = tempfile::tempdir().unwrap();
-        let bytes = weights(total_bytes);
         let path = dir.path().join("weights");
         std::fs::File::create(&path)
             .and_then(|mut file| std::io::Write::write_all(&mut file, &bytes))
@@ -47,19 +50,23 @@ impl Origin {
     }
 
     pub(crate) fn layers(sizes: &[usize], data: u32, parity: u32, codec: Codec, index: bool) -> Self {
-        let dir = tempfile::tempdir().unwrap();
         let bytes = weights(sizes.iter().sum());
-        let mut start = 0;
+        let mut rest = bytes.as_slice();
+        let layers = sizes.iter().map(|size| rest.split_off(..*size).unwrap().to_vec());
+        Self::of_layers(&layers.collect::<Vec<_>>(), data, parity, codec, index)
+    }
+
+    pub(crate) fn of_layers(layers: &[Vec<u8>], data: u32, parity: u32, codec: Codec, index: bool) -> Self {
+        let dir = tempfile::tempdir().unwrap();
         let mut paths = Vec::new();
-        for (number, size) in sizes.iter().enumerate() {
+        for (number, layer) in layers.iter().enumerate() {
             let path = dir.path().join(format!("layer-{number}"));
-            let layer = &bytes[start..start + size];
             std::fs::File::create(&path)
                 .and_then(|mut file| std::io::Write::write_all(&mut file, layer))
                 .unwrap();
             paths.push(path);
-            start += size;
         }
+        let bytes = layers.concat();
         Self::publish(dir.path(), &Input::Layers(paths), bytes, data, parity, codec, index)
     }
 

@@ -1,0 +1,105 @@
+//! Before anything is fetched: what models of the cache have of the new one.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use manifest::piece_index::PieceIndex;
+use manifest::{Digest, Geometry, PieceId};
+use tokio::sync::watch;
+
+use super::blocking;
+use crate::cache::{Cache, CacheError, Partial};
+use crate::error::LoadError;
+use crate::mmap::Map;
+use crate::observer::{Event, Observer};
+use crate::reuse::{Match, Search};
+
+/// What is to be filled.
+pub(super) struct Reuse {
+    pub(super) cache: Cache,
+    pub(super) digest: Digest,
+    pub(super) store: Arc<Partial>,
+    pub(super) index: Option<Arc<PieceIndex<Map>>>,
+    pub(super) geometry: Geometry,
+    pub(super) threads: usize,
+}
+
+impl Reuse {
+    /// Copies what there is, but for the pieces of `here`; returns the pieces that were copied. Models that cannot be
+    /// read are passed over.
+    ///
+    /// **Cancel safety.** When the future is dropped the threads end soon; what was copied is recorded.
+    pub(super) async fn run(
+        self,
+        here: &[PieceId],
+        observer: &dyn Observer,
+    ) -> Result<Vec<PieceId>, LoadError> {
+        let mut wanted: Vec<PieceId> = Search::wanted(&self.geometry).collect();
+        let mut here = here.to_vec();
+        here.sort_unstable();
+        wanted.retain(|piece| here.binary_search(piece).is_err());
+        if wanted.is_empty() {
+            return Ok(Vec::new());
+        }
+        let stop = StopOnDrop(Arc::default());
+        let (copied, mut seen) = watch::channel(0);
+        let work = {
+            let stop = Arc::clone(&stop.0);
+            blocking(move || self.copy(wanted, &stop, &copied))
+        };
+        tokio::pin!(work);
+        let mut told_bytes = 0;
+        loop {
+            let result = tokio::select! {
+                result = &mut work => Some(result),
+                // Nobody counts any more: the work has ended, or is about to.
+                Ok(()) = seen.changed() => None,
+            };
+            let copied_bytes = *seen.borrow_and_update();
+            if copied_bytes > told_bytes {
+                observer.on_event(&Event::Reused { bytes: copied_bytes - told_bytes });
+                told_bytes = copied_bytes;
+            }
+            if let Some(result) = result {
+                return Ok(result??);
+            }
+        }
+    }
+
+    fn copy(
+        self,
+        mut wanted: Vec<PieceId>,
+        stop: &AtomicBool,
+        copied: &watch::Sender<u64>,
+    ) -> Result<Vec<PieceId>, CacheError> {
+        let search =
+            Search { geometry: &self.geometry, index: self.index.as_deref(), threads: self.threads, stop };
+        let mut found = Vec::new();
+        for donor in self.cache.donors(&self.digest, self.geometry.manifest())? {
+            let matched = search.run(&donor, &wanted, &|matches| {
+                for Match { piece, bytes, held, offset } in matches {
+                    self.store.copy_piece(*piece, bytes, held, *offset)?;
+                }
+                let pieces: Vec<_> =
+                    matches.iter().map(|found| (found.piece.shard, found.piece.piece)).collect();
+                self.store.record(&pieces)?;
+                copied.send_modify(|bytes| {
+                    *bytes += matches.iter().map(|found| found.bytes.len() as u64).sum::<u64>()
+                });
+                Ok(())
+            })?;
+            tracing::info!(donor = %donor.digest(), pieces = matched.len(), "took bytes of a model in the cache");
+            wanted.retain(|piece| matched.binary_search(piece).is_err());
+            found.extend(matched);
+        }
+        Ok(found)
+    }
+}
+
+struct StopOnDrop(Arc<AtomicBool>);
+
+impl Drop for StopOnDrop {
+    fn drop(&mut self) {
+        self.0.store(true, Ordering::Relaxed);
+    }
+}

@@ -1,0 +1,5 @@
+//! Loading from sources in memory.
+
+mod load;
+mod reuse;
+mod support;
