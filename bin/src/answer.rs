@@ -19,6 +19,7 @@ pub(crate) enum Answer {
     CacheEntry(CacheEntry),
     Path(PathAnswer),
     Removed(Removed),
+    Status(node::Status),
     Demo(DemoDone),
     Error(Failure),
 }
@@ -219,6 +220,7 @@ impl Answer {
             Self::Removed(removed) => {
                 format!("{}  removed, {} freed", removed.manifest, show_size(removed.freed_bytes))
             }
+            Self::Status(status) => crate::cmd::status::plain(status),
             Self::Demo(_) | Self::Error(_) => return None,
         })
     }

@@ -78,6 +78,11 @@ pub(crate) enum Command {
     /// Look at the cache, and make room.
     #[command(subcommand)]
     Cache(Cache),
+    /// Say what the running nodes of this cache hold and do.
+    ///
+    /// Every `loader` that serves, watches or fetches with the cache answers, and so does a program that embeds it. Status
+    /// 4 when none is running.
+    Status,
     Demo(Demo),
     #[command(hide = true)]
     DemoLiar(Liar),

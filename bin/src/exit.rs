@@ -1,6 +1,7 @@
 //! The exit status, decided by the type of an error and never by its text.
 
 use std::error::Error;
+use std::path::PathBuf;
 use std::process::ExitCode;
 
 use chain_reader::{Availability, ChainError, SignerError, SubmitError};
@@ -47,6 +48,13 @@ impl Usage {
 #[error("{0}")]
 pub(crate) struct Damaged(pub(crate) String);
 
+/// Nobody uses the cache.
+#[derive(Debug, thiserror::Error)]
+#[error("no node is running with the cache {}: start one with `loader serve`", cache_dir.display())]
+pub(crate) struct NotRunning {
+    pub(crate) cache_dir: PathBuf,
+}
+
 /// SIGTERM or SIGINT came before the work was done.
 #[derive(Debug, thiserror::Error)]
 #[error("interrupted")]
@@ -65,6 +73,9 @@ fn status_of(error: &(dyn Error + 'static)) -> Option<Status> {
     }
     if error.is::<Damaged>() || error.is::<ManifestError>() {
         return Some(Status::Integrity);
+    }
+    if error.is::<NotRunning>() {
+        return Some(Status::Unavailable);
     }
     None.or_else(|| error.downcast_ref().map(of_node))
         .or_else(|| error.downcast_ref().map(of_load))
@@ -134,8 +145,6 @@ fn of_blame(blame: Blame) -> Status {
 
 #[cfg(test)]
 mod tests {
-    use std::path::PathBuf;
-
     use anyhow::{Context as _, anyhow};
     use manifest::Digest;
 
@@ -149,6 +158,7 @@ mod tests {
         let cases = [
             (anyhow!("anything"), Status::Failed),
             (Usage::new("no").into(), Status::Usage),
+            (NotRunning { cache_dir: PathBuf::new() }.into(), Status::Unavailable),
             ("zz".parse::<Digest>().unwrap_err().into(), Status::Usage),
             (corrupt().into(), Status::Integrity),
             (LoadError::from(corrupt()).into(), Status::Integrity),

@@ -47,8 +47,17 @@ impl Recipe {
     /// # Panics
     /// When that fails.
     pub async fn publish(&self) -> Model {
+        self.publish_weights(made_up(self.layers.iter().sum())).await
+    }
+
+    /// Publishes these weights, as one file unless there are layers of that size.
+    ///
+    /// # Panics
+    /// When that fails.
+    pub async fn publish_weights(&self, weights: Vec<u8>) -> Model {
         let home = Home::new();
-        let weights = made_up(self.layers.iter().sum());
+        let one = [weights.len()];
+        let layers = if self.layers.len() > 1 { self.layers.as_slice() } else { &one };
         let mut rest = weights.as_slice();
         let layer = |(number, size): (usize, &usize)| -> PathBuf {
             let (layer, after) = rest.split_at(*size);
@@ -57,7 +66,7 @@ impl Recipe {
             put(&path, layer);
             path
         };
-        let files: Vec<PathBuf> = self.layers.iter().enumerate().map(layer).collect();
+        let files: Vec<PathBuf> = layers.iter().enumerate().map(layer).collect();
         let mut command = home.command(["--json", "publish", "--model-kind", "llm-backbone"]);
         command.args(["--codec", self.codec]);
         command.args(["--data", &self.data.to_string(), "--parity", &self.parity.to_string()]);

@@ -6,6 +6,7 @@ mod fetch;
 mod manifest;
 mod publish;
 mod serve;
+pub(crate) mod status;
 mod verify;
 
 use std::future::Future;
@@ -31,6 +32,7 @@ pub(crate) fn run(line: CommandLine, output: &Output) -> Result<()> {
         Command::Verify(flags) => verify::run(flags, &open()?, output),
         Command::Manifest(command) => manifest::run(command, &settings, output),
         Command::Cache(command) => cache::run(command, &open()?, output),
+        Command::Status => status::run(&settings, output),
         Command::Demo(flags) => block_on(demo::run(flags, output)),
         Command::DemoLiar(flags) => block_on(demo::liar::run(flags, output)),
     }

@@ -23,6 +23,7 @@ mod dial;
 mod error;
 mod lane;
 mod peer;
+pub mod status;
 mod store;
 
 use std::sync::Arc;
@@ -34,8 +35,11 @@ use manifest::Digest;
 use p2p_blob::{Client, Identity, Multiaddr, PeerId};
 use tokio::sync::watch;
 
+use status::{Board, Socket};
+
 pub use config::Config;
 pub use error::NodeError;
+pub use status::Status;
 pub use {chain_reader, loader, manifest, p2p_blob};
 
 /// A model that is ready to use, and how it got here.
@@ -47,7 +51,8 @@ pub struct Loaded {
     pub report: Report,
 }
 
-/// A running node: a cache, a network task that serves it, and what fetches into it.
+/// A running node: a cache, a network task that serves it, and what fetches into it. Clones are the same node.
+#[derive(Clone)]
 pub struct Node {
     cache: Cache,
     blobs: Arc<Blobs>,
@@ -55,7 +60,10 @@ pub struct Node {
     peers: Vec<Multiaddr>,
     fetch: loader::FetchOptions,
     pages: loader::Pages,
-    chain: Option<ChainReader>,
+    chain: Option<Arc<ChainReader>>,
+    board: Arc<Board>,
+    /// Answers `loader status`; `None` where the system has no socket for it.
+    _socket: Option<Arc<Socket>>,
 }
 
 impl Node {
@@ -64,7 +72,7 @@ impl Node {
     /// # Errors
     /// When the cache, the identity in it, a listen address or the contract's configuration is no good.
     pub async fn start(config: Config) -> Result<Self, NodeError> {
-        let chain = config.chain.map(ChainReader::new).transpose()?;
+        let chain = config.chain.map(ChainReader::new).transpose()?.map(Arc::new);
         let (cache_dir, blob_dirs) = (config.cache_dir, config.blob_dirs);
         let (fetch, pages) = (config.fetch, config.pages);
         let open = move || -> Result<_, NodeError> {
@@ -81,7 +89,18 @@ impl Node {
         network.external_addrs = config.external_addrs;
         let store = Arc::new(store::CacheStore(Arc::clone(&blobs)));
         let (client, _task) = p2p_blob::start(network, store)?;
-        Ok(Self { cache, blobs, client, peers: config.peers, fetch, pages, chain })
+        let board = Arc::new(Board::new(client.peer_id(), client.listen_addrs(), Arc::clone(&blobs)));
+        let socket = Socket::open(cache.dir(), Arc::clone(&board));
+        // A node works without it, on a read-only file system for instance.
+        let socket =
+            socket.inspect_err(|error| tracing::warn!(%error, "`loader status` will not see this node"));
+        let _socket = socket.ok().map(Arc::new);
+        Ok(Self { cache, blobs, client, peers: config.peers, fetch, pages, chain, board, _socket })
+    }
+
+    /// What the node is doing now.
+    pub fn status(&self) -> Status {
+        self.board.status()
     }
 
     /// The node's cache.
@@ -134,7 +153,8 @@ impl Node {
             None => {
                 // Dials as soon as it is made: nobody is asked about a model that is here.
                 let (_dialer, sources) = dial::dial(&self.client, &self.peers);
-                loader::load(&self.cache, manifest, sources, &self.fetch, observer).await?
+                let watched = self.board.watch(manifest, observer);
+                loader::load(&self.cache, manifest, sources, &self.fetch, &watched).await?
             }
         };
         self.blobs.add(&model);

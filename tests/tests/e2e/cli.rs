@@ -25,7 +25,7 @@ async fn version_and_help() {
         (concat!("loader ", env!("CARGO_PKG_VERSION")), "")
     );
     let help = home.plain(["--help"]).await.expect(0);
-    for command in ["fetch", "serve", "publish", "verify", "manifest", "cache", "demo"] {
+    for command in ["fetch", "serve", "publish", "verify", "manifest", "cache", "status", "demo"] {
         assert!(help.stdout.contains(&format!("\n  {command} ")), "{command}: {}", help.stdout);
         home.plain([command, "--help"]).await.expect(0);
     }
@@ -238,6 +238,9 @@ async fn objects_are_those_of_the_documentation() {
     let address = listening["address"].as_str().unwrap();
     let fetch = ["fetch", "--peer", address].into_iter().chain(flags.iter().map(String::as_str));
     let mut answers = vec![home.run(fetch).await.answer(), published.clone(), listening.clone()];
+    assert!(home.run(["status"]).await.failure(4).contains("no node is running"));
+    answers.push(publisher.run(["status"]).await.answer());
+    assert_eq!(answers[3]["models"], Value::from([id].as_slice()));
     for line in [
         &["verify"][..],
         &["manifest", "show", id],

@@ -9,3 +9,4 @@ mod integrity;
 mod publish;
 mod python;
 mod resume;
+mod update;

@@ -13,6 +13,7 @@
 //!   partial/<manifest digest>/       the same files being filled, and a journal of verified pieces
 //!   partial/staging-*                being published, or being removed; a dead process's are swept at the next opening
 //!   locks/                           never deleted
+//!   run/                             sockets of running nodes, kept by them
 //! ```
 //!
 //! A shard is stored once: data shards are ranges of `weights`, and a parity shard with the digest of a data shard has

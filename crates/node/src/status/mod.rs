@@ -1,0 +1,153 @@
+//! What a node is doing, for whoever asks: [`crate::Node::status`], and `loader status` through a socket.
+
+mod socket;
+
+use std::collections::{BTreeMap, HashSet};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Instant;
+
+use loader::cache::Blobs;
+use loader::{Event, Observer};
+use manifest::{Digest, Manifest};
+use p2p_blob::{Multiaddr, PeerId};
+use serde::{Deserialize, Serialize};
+use tokio::sync::watch;
+
+pub(crate) use socket::Socket;
+pub use socket::{QueryError, Running, running};
+
+/// What a node is doing at one moment.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Status {
+    /// Its process.
+    pub pid: u32,
+    /// The version of this library.
+    pub version: String,
+    /// Its name on the network.
+    pub peer_id: String,
+    /// For how long it has been running.
+    pub uptime_s: u64,
+    /// Where it listens.
+    pub listen: Vec<String>,
+    /// The manifests of the models that it serves.
+    pub models: Vec<String>,
+    /// What is being loaded.
+    pub loading: Vec<Loading>,
+}
+
+/// A model that is being loaded.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Loading {
+    /// Its manifest.
+    pub manifest: String,
+    /// How long its weights are, once the manifest is known.
+    pub total_size_bytes: Option<u64>,
+    /// How much of them is here.
+    pub done_bytes: u64,
+    /// How many peers can be asked.
+    pub sources: usize,
+}
+
+/// What a status is made of. Keeps neither the network nor the node running.
+pub(crate) struct Board {
+    pub(crate) peer_id: PeerId,
+    pub(crate) started: Instant,
+    pub(crate) listen: watch::Receiver<Vec<Multiaddr>>,
+    pub(crate) blobs: Arc<Blobs>,
+    loads: Mutex<BTreeMap<Digest, Load>>,
+}
+
+/// How far a load is.
+#[derive(Debug, Default)]
+struct Load {
+    total_size_bytes: Option<u64>,
+    done_bytes: u64,
+    sources: HashSet<String>,
+    /// Callers that wait for it.
+    callers: usize,
+}
+
+impl Board {
+    pub(crate) fn new(peer_id: PeerId, listen: watch::Receiver<Vec<Multiaddr>>, blobs: Arc<Blobs>) -> Self {
+        Self { peer_id, started: Instant::now(), listen, blobs, loads: Mutex::default() }
+    }
+
+    pub(crate) fn status(&self) -> Status {
+        let loading = |(manifest, load): (&Digest, &Load)| Loading {
+            manifest: manifest.to_string(),
+            total_size_bytes: load.total_size_bytes,
+            done_bytes: load.done_bytes.min(load.total_size_bytes.unwrap_or(u64::MAX)),
+            sources: load.sources.len(),
+        };
+        let mut models: Vec<String> = self.blobs.models().iter().map(Digest::to_string).collect();
+        models.sort_unstable();
+        Status {
+            pid: std::process::id(),
+            version: env!("CARGO_PKG_VERSION").to_owned(),
+            peer_id: self.peer_id.to_string(),
+            uptime_s: self.started.elapsed().as_secs(),
+            listen: self.listen.borrow().iter().map(ToString::to_string).collect(),
+            models,
+            loading: self.loads().iter().map(loading).collect(),
+        }
+    }
+
+    /// Counts what happens while `manifest` is loaded, and tells `observer`.
+    pub(crate) fn watch<'a>(&'a self, manifest: Digest, observer: &'a dyn Observer) -> Watched<'a> {
+        self.loads().entry(manifest).or_default().callers += 1;
+        Watched { board: self, manifest, observer }
+    }
+
+    fn loads(&self) -> MutexGuard<'_, BTreeMap<Digest, Load>> {
+        self.loads.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// A load that is on the board until this is dropped.
+pub(crate) struct Watched<'a> {
+    board: &'a Board,
+    manifest: Digest,
+    observer: &'a dyn Observer,
+}
+
+impl Observer for Watched<'_> {
+    fn on_event(&self, event: &Event<'_>) {
+        if let Some(load) = self.board.loads().get_mut(&self.manifest) {
+            load.on_event(event);
+        }
+        self.observer.on_event(event);
+    }
+}
+
+impl Drop for Watched<'_> {
+    fn drop(&mut self) {
+        let mut loads = self.board.loads();
+        if let Some(load) = loads.get_mut(&self.manifest) {
+            load.callers -= 1;
+            if load.callers == 0 {
+                loads.remove(&self.manifest);
+            }
+        }
+    }
+}
+
+impl Load {
+    fn on_event(&mut self, event: &Event<'_>) {
+        match event {
+            Event::Manifest { manifest, .. } => {
+                self.total_size_bytes = Some(Manifest::total_size_bytes(manifest))
+            }
+            Event::Resumed { bytes }
+            | Event::Reused { bytes }
+            | Event::PieceFetched { bytes, .. }
+            | Event::PieceRebuilt { bytes, .. } => self.done_bytes += bytes,
+            Event::SourceUp { source } => {
+                self.sources.insert(source.to_string());
+            }
+            Event::SourceDown { source, .. } => {
+                self.sources.remove(source.as_str());
+            }
+            _ => {}
+        }
+    }
+}

@@ -1,0 +1,161 @@
+//! `run/<pid>.sock` in the cache: whoever connects is told the node's status, as one JSON object.
+
+use std::fs::{self, Permissions};
+use std::io::{self, ErrorKind, Read as _};
+use std::os::unix::fs::PermissionsExt as _;
+use std::os::unix::net::UnixStream;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::io::AsyncWriteExt as _;
+use tokio::net::UnixListener;
+use tokio::task::JoinHandle;
+
+use super::{Board, Status};
+
+/// Folder of the sockets in a cache.
+const RUN: &str = "run";
+/// How long one who asks may take to read the answer, and one who answers to give it.
+const PATIENCE: Duration = Duration::from_secs(2);
+/// No status is longer.
+const MAX_STATUS_BYTES: u64 = 4 << 20;
+/// Nodes of one process with one cache that can be asked.
+const MAX_NODES: usize = 16;
+
+/// The socket of a running node; dropping it closes and removes it.
+#[derive(Debug)]
+pub(crate) struct Socket {
+    path: PathBuf,
+    task: JoinHandle<()>,
+}
+
+impl Socket {
+    /// Listens in the cache at `cache_dir`. Sockets of processes that are gone are removed.
+    pub(crate) fn open(cache_dir: &Path, board: Arc<Board>) -> io::Result<Self> {
+        let dir = cache_dir.join(RUN);
+        fs::create_dir_all(&dir)?;
+        fs::set_permissions(&dir, Permissions::from_mode(0o700))?;
+        sweep(&dir)?;
+        let (path, listener) = bind(&dir)?;
+        let task = tokio::spawn(async move {
+            // One after the other: whoever does not read keeps others waiting for a while, but costs nothing.
+            loop {
+                match listener.accept().await {
+                    Ok((mut stream, _)) => {
+                        let status = serde_json::to_vec(&board.status()).unwrap_or_default();
+                        // Whoever asked may be gone.
+                        let _ = tokio::time::timeout(PATIENCE, stream.write_all(&status)).await;
+                    }
+                    Err(error) => {
+                        tracing::debug!(%error, "cannot answer `loader status`");
+                        tokio::time::sleep(PATIENCE).await;
+                    }
+                }
+            }
+        });
+        Ok(Self { path, task })
+    }
+}
+
+impl Drop for Socket {
+    fn drop(&mut self) {
+        self.task.abort();
+        let _ = fs::remove_file(&self.path);
+    }
+}
+
+/// Several nodes of one process have a socket each.
+fn bind(dir: &Path) -> io::Result<(PathBuf, UnixListener)> {
+    let pid = std::process::id();
+    let mut number = 0;
+    loop {
+        let name = if number == 0 { format!("{pid}.sock") } else { format!("{pid}-{number}.sock") };
+        let path = dir.join(name);
+        match UnixListener::bind(&path) {
+            Ok(listener) => return Ok((path, listener)),
+            Err(error) if error.kind() == ErrorKind::AddrInUse && number + 1 < MAX_NODES => number += 1,
+            Err(error) => return Err(error),
+        }
+    }
+}
+
+/// Removes sockets that nobody listens at.
+fn sweep(dir: &Path) -> io::Result<()> {
+    for path in sockets(dir)? {
+        if matches!(UnixStream::connect(&path), Err(error) if error.kind() == ErrorKind::ConnectionRefused) {
+            let _ = fs::remove_file(&path);
+        }
+    }
+    Ok(())
+}
+
+fn sockets(dir: &Path) -> io::Result<Vec<PathBuf>> {
+    let entries = match fs::read_dir(dir) {
+        Ok(entries) => entries,
+        Err(error) if error.kind() == ErrorKind::NotFound => return Ok(Vec::new()),
+        Err(error) => return Err(error),
+    };
+    let mut paths = Vec::new();
+    for entry in entries {
+        let path = entry?.path();
+        if path.extension().is_some_and(|extension| extension == "sock") {
+            paths.push(path);
+        }
+    }
+    paths.sort_unstable();
+    Ok(paths)
+}
+
+/// Why a node, or the cache, was not heard.
+#[derive(Debug, thiserror::Error)]
+pub enum QueryError {
+    /// The system refused.
+    #[error("cannot ask {}", path.display())]
+    Io {
+        /// The socket or its folder.
+        path: PathBuf,
+        /// What the system said.
+        source: io::Error,
+    },
+    /// A node of another version, or something else, answered.
+    #[error("{} did not answer with a status", path.display())]
+    Nonsense {
+        /// The socket.
+        path: PathBuf,
+        /// What is wrong with the answer.
+        source: serde_json::Error,
+    },
+}
+
+/// What was heard of one node.
+pub type Running = Result<Status, QueryError>;
+
+/// Asks all nodes that use the cache at `cache_dir` for their status. Blocks, for seconds if one does not answer.
+///
+/// # Errors
+/// When the cache cannot be looked into.
+pub fn running(cache_dir: &Path) -> Result<Vec<Running>, QueryError> {
+    let dir = cache_dir.join(RUN);
+    let paths = sockets(&dir).map_err(|source| QueryError::Io { path: dir, source })?;
+    Ok(paths.into_iter().filter_map(ask).collect())
+}
+
+/// `None` when nobody listens any more.
+fn ask(path: PathBuf) -> Option<Running> {
+    let read = || -> io::Result<Vec<u8>> {
+        let stream = UnixStream::connect(&path)?;
+        stream.set_read_timeout(Some(PATIENCE))?;
+        let mut answer = Vec::new();
+        stream.take(MAX_STATUS_BYTES).read_to_end(&mut answer)?;
+        Ok(answer)
+    };
+    match read() {
+        Ok(answer) => Some(
+            serde_json::from_slice(&answer)
+                .map_err(|source| QueryError::Nonsense { path: path.clone(), source }),
+        ),
+        Err(error) if matches!(error.kind(), ErrorKind::ConnectionRefused | ErrorKind::NotFound) => None,
+        Err(source) => Some(Err(QueryError::Io { path, source })),
+    }
+}
