@@ -1,12 +1,12 @@
 //! What a caller says about the chain: endpoints, contract, block tag, patience.
 
 use std::fmt;
+use std::path::PathBuf;
 use std::str::FromStr;
 use std::time::Duration;
 
-use reqwest::Url;
-
-use crate::error::{ParseAddressError, ParseBlockTagError, ParseRpcUrlError, excerpt};
+use crate::error::{ParseAddressError, ParseBlockTagError, excerpt};
+pub(crate) use crate::rpc_url::RpcUrl;
 
 /// The longest pause between two attempts.
 const MAX_BACKOFF: Duration = Duration::from_secs(30);
@@ -38,19 +38,32 @@ impl Policy {
     }
 }
 
+/// The most RPC endpoints that are asked: a round asks each of them at each height that one of them reports.
+pub(crate) const MAX_ENDPOINTS: usize = 16;
+
 /// What [`ChainReader`](crate::ChainReader) reads, and from where.
 #[derive(Debug, Clone)]
 pub struct Config {
-    /// The RPC endpoints. Exactly one for now.
+    /// The RPC endpoints, each of another provider, at most 16 with the trusted one.
     pub rpc_urls: Vec<RpcUrl>,
+    /// An endpoint that has a veto: nothing counts that it does not say, too. It is asked like the others, and may be
+    /// one of them.
+    pub trusted_rpc: Option<RpcUrl>,
+    /// How many endpoints must say the same. Default: a strict majority of all.
+    pub quorum: Option<usize>,
     /// The RPB contract.
     pub contract: Address,
     /// Which block is read.
     pub block_tag: BlockTag,
-    /// The chain the endpoint must be on; `None` accepts any.
+    /// The chain the endpoints must be on; `None` accepts the one that a quorum is on.
     pub chain_id: Option<u64>,
-    /// Patience with the endpoint.
+    /// Patience with each endpoint.
     pub policy: Policy,
+    /// Where to remember what was read, so that the chain is never read at a lower block than before, also by other
+    /// processes. `None` remembers it in this process only.
+    pub state_dir: Option<PathBuf>,
+    /// What to do when the chain cannot be reached.
+    pub staleness: Staleness,
 }
 
 impl Config {
@@ -58,12 +71,29 @@ impl Config {
     pub fn new(rpc_url: RpcUrl, contract: Address) -> Self {
         Self {
             rpc_urls: vec![rpc_url],
+            trusted_rpc: None,
+            quorum: None,
             contract,
             block_tag: BlockTag::default(),
             chain_id: None,
             policy: Policy::default(),
+            state_dir: None,
+            staleness: Staleness::default(),
         }
     }
+}
+
+/// Whether an older answer will do.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum Staleness {
+    /// No: without the chain there is no model.
+    #[default]
+    Refuse,
+    /// When the chain cannot be reached, the model that was last loaded will do, if the chain has named it no longer
+    /// than this ago.
+    UpTo(Duration),
+    /// The chain is not asked at all: the model that was last loaded will do, however old.
+    Offline,
 }
 
 /// How settled a block must be to be read.
@@ -155,70 +185,6 @@ impl FromStr for Address {
     }
 }
 
-/// The URL of an RPC endpoint, `http` or `https`. Everything but its host and port may be a key, so only those are
-/// shown, by [`Display`](fmt::Display) and [`Debug`](fmt::Debug) alike.
-#[derive(Clone, PartialEq, Eq, Hash)]
-pub struct RpcUrl(Url);
-
-impl RpcUrl {
-    pub(crate) fn url(&self) -> &Url {
-        &self.0
-    }
-
-    pub(crate) fn is_https(&self) -> bool {
-        self.0.scheme() == "https"
-    }
-
-    /// Whether the host is this machine by name or number, where no proxy can be meant.
-    pub(crate) fn is_loopback(&self) -> bool {
-        let host = self.0.host_str().unwrap_or_default();
-        let number = host.trim_matches(['[', ']']).parse::<std::net::IpAddr>();
-        host == "localhost" || number.is_ok_and(|address| address.is_loopback())
-    }
-
-    /// The start of what the endpoint said, fit for a message: any key of this URL that it repeats is blotted out.
-    pub(crate) fn excerpt(&self, answer: &str) -> String {
-        let queries = self.0.query().into_iter().flat_map(|query| query.split(['&', '=']));
-        let secrets = self.0.path_segments().into_iter().flatten().chain(queries);
-        let secrets = secrets.chain([self.0.username(), self.0.password().unwrap_or_default()]);
-        let mut text = answer.to_owned();
-        for secret in secrets.filter(|secret| secret.len() >= 6) {
-            text = text.replace(secret, "***");
-        }
-        excerpt(&text, 200)
-    }
-}
-
-impl fmt::Display for RpcUrl {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let host = self.0.host_str().unwrap_or_default();
-        match self.0.port() {
-            Some(port) => f.pad(&format!("{host}:{port}")),
-            None => f.pad(host),
-        }
-    }
-}
-
-impl fmt::Debug for RpcUrl {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        fmt::Display::fmt(self, f)
-    }
-}
-
-impl FromStr for RpcUrl {
-    type Err = ParseRpcUrlError;
-
-    fn from_str(text: &str) -> Result<Self, ParseRpcUrlError> {
-        let url =
-            Url::parse(text).map_err(|error| ParseRpcUrlError::Malformed { reason: error.to_string() })?;
-        match url.scheme() {
-            "http" | "https" => Ok(Self(url)),
-            "ws" | "wss" => Err(ParseRpcUrlError::WebSocket),
-            _ => Err(ParseRpcUrlError::Scheme),
-        }
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -241,45 +207,6 @@ mod tests {
         {
             assert!(matches!(bad.parse::<Address>(), Err(ParseAddressError::Malformed { .. })), "{bad}");
         }
-    }
-
-    #[test]
-    fn a_url_shows_its_host_and_port_only() {
-        let text = "https://alice:password1@rpc.example.org:8545/v3/keyinpath?apikey=keyinquery";
-        let url: RpcUrl = text.parse().unwrap();
-        assert_eq!(url.to_string(), "rpc.example.org:8545");
-        assert_eq!(
-            format!("{:?}", Config::new(url.clone(), Address::from_bytes([0; 20])).rpc_urls[0]),
-            url.to_string()
-        );
-        let excerpt = url.excerpt("project keyinpath, key keyinquery, user password1: \u{1b}[31m over limit");
-        assert_eq!(excerpt, "project ***, key ***, user ***: \\u{1b}[31m over limit");
-        assert!(url.excerpt(&"x".repeat(1_000_000)).len() < 300);
-    }
-
-    #[test]
-    fn only_http_urls_are_endpoints() {
-        for good in ["http://127.0.0.1:8545", "https://rpc.example.org", "http://[::1]:1/key"] {
-            assert!(good.parse::<RpcUrl>().is_ok(), "{good}");
-        }
-        for bad in [
-            "",
-            "rpc.example.org/secretkey",
-            "ws://h/secretkey",
-            "file:///secretkey",
-            "http:///",
-            "http://h:99999/secretkey",
-        ] {
-            let error = bad.parse::<RpcUrl>().unwrap_err();
-            assert!(!format!("{error} {error:?}").contains("secretkey"), "{bad}: {error}");
-        }
-    }
-
-    #[test]
-    fn loopback_is_known_by_name_and_number() {
-        let is_loopback = |text: &str| text.parse::<RpcUrl>().unwrap().is_loopback();
-        assert!(["http://localhost:1", "http://127.0.0.9", "http://[::1]:1"].into_iter().all(is_loopback));
-        assert!(!["http://10.0.0.1", "http://localhost.example.org"].into_iter().any(is_loopback));
     }
 
     #[test]

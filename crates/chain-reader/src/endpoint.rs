@@ -5,7 +5,7 @@ use alloy::primitives::{B256, Bytes, U64};
 use alloy::rpc::client::RpcClient;
 use alloy::rpc::json_rpc::{RpcError, RpcRecv, RpcSend};
 use alloy::sol_types::decode_revert_reason;
-use alloy::transports::{TransportError, TransportErrorKind};
+use alloy::transports::{IntoBoxTransport, TransportError, TransportErrorKind};
 use serde::Deserialize;
 
 use crate::config::{Address, BlockTag, Policy, RpcUrl};
@@ -18,13 +18,18 @@ use crate::transport::Http;
 const REVERTED: i64 = 3;
 
 /// The two fields we need of a block header: other chains' headers differ in the rest.
-#[derive(Debug, Clone, Copy, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
 pub(crate) struct Block {
     pub(crate) hash: B256,
     number: U64,
 }
 
 impl Block {
+    #[cfg(test)]
+    pub(crate) fn new(number: u64, hash: B256) -> Self {
+        Self { hash, number: U64::from(number) }
+    }
+
     pub(crate) fn number(&self) -> u64 {
         self.number.to()
     }
@@ -43,13 +48,21 @@ pub(crate) struct Endpoint {
 
 impl Endpoint {
     pub(crate) fn new(url: &RpcUrl, policy: Policy) -> Result<Self, EndpointError> {
-        let http = Http::new(url.clone(), policy)?;
-        Ok(Self { client: RpcClient::new(http, url.is_loopback()), url: url.clone() })
+        Ok(Self::over(url, Http::new(url.clone(), policy)?))
+    }
+
+    /// The same over another transport, which has its own time limit and retries.
+    pub(crate) fn over(url: &RpcUrl, transport: impl IntoBoxTransport) -> Self {
+        Self { client: RpcClient::new(transport, url.is_loopback()), url: url.clone() }
     }
 
     /// Its host and port.
     pub(crate) fn name(&self) -> String {
         self.url.to_string()
+    }
+
+    pub(crate) fn url(&self) -> &RpcUrl {
+        &self.url
     }
 
     pub(crate) fn client(&self) -> RpcClient {
@@ -72,6 +85,11 @@ impl Endpoint {
     /// `None` when the endpoint has no block under this tag yet.
     pub(crate) async fn block(&self, tag: BlockTag) -> Result<Option<Block>, EndpointError> {
         self.request("eth_getBlockByNumber", (tag.as_str(), false)).await
+    }
+
+    /// Its block at this height; `None` when it has none.
+    pub(crate) async fn block_at(&self, height: u64) -> Result<Option<Block>, EndpointError> {
+        self.request("eth_getBlockByNumber", (U64::from(height), false)).await
     }
 
     pub(crate) async fn has_code(&self, account: Address, block: BlockId) -> Result<bool, EndpointError> {

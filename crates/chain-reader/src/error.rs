@@ -1,5 +1,6 @@
 //! Everything that goes wrong here. Messages name an endpoint by host and port, never by URL.
 
+use alloy::primitives::B256;
 use manifest::Blame;
 
 use crate::config::{Address, BlockTag};
@@ -7,12 +8,16 @@ use crate::config::{Address, BlockTag};
 #[cfg(feature = "devnet")]
 mod devnet;
 mod endpoint;
+mod parse;
+mod state;
 mod submit;
 
 #[cfg(feature = "devnet")]
 pub use devnet::DevnetError;
 pub use endpoint::EndpointError;
 pub(crate) use endpoint::is_rate_limit;
+pub use parse::{ParseAddressError, ParseBlockTagError, ParseHeaderError, ParseRpcUrlError};
+pub use state::StateError;
 pub use submit::{SignerError, SubmitError};
 
 /// The start of a text from outside, at most `max_chars` of it, safe to show on a terminal.
@@ -22,6 +27,11 @@ pub(crate) fn excerpt(text: &str, max_chars: usize) -> String {
         shown.push('…');
     }
     shown
+}
+
+/// One line each, as the end of a message.
+fn list(said: &[String]) -> String {
+    said.iter().map(|line| format!("\n  {line}")).collect()
 }
 
 /// What may be done about an error. Decisions are made on this, never on message text.
@@ -60,16 +70,71 @@ pub enum ChainError {
     /// No RPC URL in the configuration.
     #[error("no RPC URL was given: reading the chain needs one")]
     NoEndpoint,
-    /// More than one RPC URL in the configuration.
-    #[error(
-        "{count} RPC URLs were given, but comparing endpoints is not supported yet: give only one, such as {first}"
-    )]
-    SeveralEndpoints {
+    /// Two URLs of one provider.
+    #[error("{endpoint} was given twice as an RPC endpoint: what one provider says counts once")]
+    DuplicateEndpoint {
+        /// Host and port.
+        endpoint: String,
+    },
+    /// More endpoints than are ever asked.
+    #[error("{count} RPC endpoints were given, at most {max} are asked")]
+    TooManyEndpoints {
         /// How many.
         count: usize,
-        /// Host and port of the first.
-        first: String,
+        /// How many may be given.
+        max: usize,
     },
+    /// A quorum that cannot be.
+    #[error("a quorum of {quorum} was asked for, expected 1 to {endpoints}, the number of RPC endpoints")]
+    Quorum {
+        /// The configured quorum.
+        quorum: usize,
+        /// How many endpoints there are.
+        endpoints: usize,
+    },
+    /// Too few endpoints say the same.
+    #[error("no {needed} of {} RPC endpoints agree on what the contract {contract} says{}", said.len(), list(said))]
+    NoQuorum {
+        /// The contract.
+        contract: Address,
+        /// How many must agree.
+        needed: usize,
+        /// What each endpoint said, beginning with its host and port.
+        said: Vec<String>,
+    },
+    /// Another block at a height that was final.
+    #[error(
+        "finalized block {block_number} was {before}, and now a quorum of RPC endpoints says that it is {now}: either the          chain was reorganised beyond finality or the endpoints lie; nothing is loaded from it. Compare with a block          explorer; `loader chain forget` accepts the chain as it is now"
+    )]
+    FinalizedChanged {
+        /// The height.
+        block_number: u64,
+        /// The block that was read there before.
+        before: B256,
+        /// The block that is there now.
+        now: B256,
+    },
+    /// The chain is not to be asked, and nothing is known from earlier.
+    #[error(
+        "nothing was loaded from the contract {contract} at a {tag} block before: run once without --offline"
+    )]
+    NothingLoaded {
+        /// The contract.
+        contract: Address,
+        /// The tag.
+        tag: BlockTag,
+    },
+    /// The chain is not to be asked, and models from several chains were loaded earlier.
+    #[error("models of contract {contract} were loaded from chains {chain_ids:?}: give the chain id of one")]
+    SeveralChains {
+        /// The contract.
+        contract: Address,
+        /// Their ids.
+        chain_ids: Vec<u64>,
+    },
+    /// What is remembered of the chain cannot be used.
+    #[error(transparent)]
+    State(#[from] StateError),
     /// The endpoint failed.
     #[error(transparent)]
     Endpoint(#[from] EndpointError),
@@ -181,14 +246,21 @@ impl ChainError {
     pub fn blame(&self) -> Blame {
         match self {
             Self::Endpoint(error) => error.blame(),
-            Self::NoBlock { .. } | Self::NotFinal { .. } | Self::NoModel { .. } => Blame::Network,
+            Self::State(error) => error.blame(),
+            Self::NoQuorum { .. } | Self::NoBlock { .. } | Self::NotFinal { .. } | Self::NoModel { .. } => {
+                Blame::Network
+            }
             Self::NoEndpoint
-            | Self::SeveralEndpoints { .. }
+            | Self::DuplicateEndpoint { .. }
+            | Self::TooManyEndpoints { .. }
+            | Self::Quorum { .. }
+            | Self::NothingLoaded { .. }
+            | Self::SeveralChains { .. }
             | Self::WrongChain { .. }
             | Self::NoContract { .. }
             | Self::NotRpb { .. }
             | Self::Reverted { .. } => Blame::Caller,
-            Self::NotADigest { .. } => Blame::Peer,
+            Self::NotADigest { .. } | Self::FinalizedChanged { .. } => Blame::Peer,
         }
     }
 
@@ -196,58 +268,43 @@ impl ChainError {
     pub fn availability(&self) -> Availability {
         match self {
             Self::Endpoint(error) => error.availability(),
-            Self::NoBlock { .. } | Self::NotFinal { .. } | Self::NoModel { .. } | Self::NoContract { .. } => {
-                Availability::NotNow
-            }
+            Self::State(error) => error.availability(),
+            Self::NoQuorum { .. }
+            | Self::NoBlock { .. }
+            | Self::NotFinal { .. }
+            | Self::NoModel { .. }
+            | Self::NoContract { .. }
+            | Self::NothingLoaded { .. } => Availability::NotNow,
             Self::NoEndpoint
-            | Self::SeveralEndpoints { .. }
+            | Self::DuplicateEndpoint { .. }
+            | Self::TooManyEndpoints { .. }
+            | Self::Quorum { .. }
+            | Self::SeveralChains { .. }
             | Self::WrongChain { .. }
             | Self::NotRpb { .. }
             | Self::Reverted { .. } => Availability::Never,
-            Self::NotADigest { .. } => Availability::Alarm,
+            Self::NotADigest { .. } | Self::FinalizedChanged { .. } => Availability::Alarm,
         }
     }
-}
 
-/// Why a text is not an [`Address`].
-#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-pub enum ParseAddressError {
-    /// Not of the form of an address.
-    #[error("\"{found}\" is not an address: expected 0x and 40 hexadecimal characters")]
-    Malformed {
-        /// The start of the text.
-        found: String,
-    },
-    /// Of the form of an address, mistyped.
-    #[error("address {found} has a wrong checksum: as typed it would be {expected}; check each character")]
-    Checksum {
-        /// The text.
-        found: String,
-        /// The same address with its right checksum.
-        expected: String,
-    },
-}
+    /// Whether the configuration is at fault, whatever the chain says.
+    pub fn is_configuration(&self) -> bool {
+        matches!(
+            self,
+            Self::NoEndpoint
+                | Self::DuplicateEndpoint { .. }
+                | Self::TooManyEndpoints { .. }
+                | Self::Quorum { .. }
+                | Self::SeveralChains { .. }
+        )
+    }
 
-/// Why a text is not an [`RpcUrl`](crate::RpcUrl). Never shows the text: it may hold a key.
-#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-pub enum ParseRpcUrlError {
-    /// Not a URL.
-    #[error("the RPC URL is malformed ({reason}): expected http://HOST or https://HOST")]
-    Malformed {
-        /// What is wrong with it.
-        reason: String,
-    },
-    /// A WebSocket URL.
-    #[error("the RPC URL is a WebSocket one (ws:// or wss://): give the endpoint's http:// or https:// URL")]
-    WebSocket,
-    /// Another scheme.
-    #[error("the RPC URL has an unknown scheme: expected http:// or https://")]
-    Scheme,
-}
-
-/// Why a text is not a [`BlockTag`].
-#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-#[error("\"{found}\" is not a block tag: expected latest, safe or finalized")]
-pub struct ParseBlockTagError {
-    pub(crate) found: String,
+    /// Whether the chain could not be read at all: nothing is known of what it says now.
+    pub fn is_unreachable(&self) -> bool {
+        match self {
+            Self::Endpoint(error) => error.availability() == Availability::NotNow,
+            Self::NoQuorum { .. } => true,
+            _ => false,
+        }
+    }
 }

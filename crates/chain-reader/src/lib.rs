@@ -1,12 +1,13 @@
 //! What the RPB contract says the current model is, and the one transaction that changes it.
 //!
-//! [`ChainReader::mature_model`] reads `getMatureModel()` from one RPC endpoint, pinned to the hash of the block that
-//! stands under a [`BlockTag`]. [`set_mature_model`] is the crate's only write. An RPC endpoint is trusted for what
-//! it answers, but never for how it answers: sizes, times and encodings are bounded and checked.
+//! [`ChainReader::mature_model`] reads `getMatureModel()` from several RPC endpoints, each pinned to the hash of its own
+//! block, and believes what a quorum of them says of the same block. [`set_mature_model`] is the crate's only write. No
+//! endpoint is trusted for how it answers: sizes, times and encodings are bounded and checked.
 //!
 //! URLs of RPC endpoints often hold a key. Only the host and port of one are ever shown or logged.
 #![forbid(unsafe_code)]
 
+mod ballot;
 mod config;
 mod contract;
 #[cfg(feature = "devnet")]
@@ -15,12 +16,17 @@ mod endpoint;
 mod error;
 mod reader;
 mod receipt;
+mod round;
+mod rpc_url;
 mod signer;
+mod state;
+mod status;
 mod submit;
+mod testimony;
 mod transport;
 
 pub use alloy::primitives::{B256, U256};
-pub use config::{Address, BlockTag, Config, Policy, RpcUrl};
+pub use config::{Address, BlockTag, Config, Policy, Staleness};
 pub use contract::set_mature_model_calldata;
 #[cfg(feature = "devnet")]
 pub use devnet::Devnet;
@@ -28,9 +34,12 @@ pub use devnet::Devnet;
 pub use error::DevnetError;
 pub use error::{
     Availability, ChainError, EndpointError, NotFinal, ParseAddressError, ParseBlockTagError,
-    ParseRpcUrlError, SignerError, SubmitError,
+    ParseHeaderError, ParseRpcUrlError, SignerError, StateError, SubmitError,
 };
 pub use reader::{ChainReader, MatureModel};
 pub use receipt::Receipt;
+pub use rpc_url::RpcUrl;
 pub use signer::Signer;
+pub use state::{BlockRef, ChainMemory, Seen, StoredChain, stored_chains};
+pub use status::{ChainStatus, Disagreement, EndpointStatus};
 pub use submit::{SubmitConfig, set_mature_model};

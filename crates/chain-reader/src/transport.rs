@@ -89,6 +89,7 @@ impl Inner {
         let request = self
             .client
             .post(self.url.url().clone())
+            .headers(self.url.headers().clone())
             .header(CONTENT_TYPE, HeaderValue::from_static("application/json"))
             .body(body.to_owned());
         let mut response = request.send().await.map_err(|error| self.fault(method, error))?;

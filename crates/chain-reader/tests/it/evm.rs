@@ -132,14 +132,22 @@ async fn a_reorganisation_is_followed() {
 }
 
 #[tokio::test]
-async fn several_endpoints_are_refused_and_none_too() {
-    let mut config = config(&devnet().await, BlockTag::Latest);
-    config.rpc_urls.push(crate::url("https://other.example.org/v3/secretkey"));
-    let error = ChainReader::new(config.clone()).unwrap_err();
-    assert!(matches!(error, ChainError::SeveralEndpoints { count: 2, .. }), "{error:?}");
-    assert_eq!((error.blame(), error.availability()), (Blame::Caller, Availability::Never));
-    config.rpc_urls.clear();
-    assert!(matches!(ChainReader::new(config), Err(ChainError::NoEndpoint)));
+async fn a_configuration_that_makes_no_sense_is_refused() {
+    let config = config(&devnet().await, BlockTag::Latest);
+    let urls = |urls: &[&str]| urls.iter().map(|text| crate::url(text)).collect::<Vec<_>>();
+    let many: Vec<_> = (0..17).map(|i| crate::url(&format!("http://h{i}"))).collect();
+    for (rpc_urls, quorum, expected) in [
+        (vec![], None, "NoEndpoint"),
+        (urls(&["http://a/secretkey", "http://b", "http://a/other"]), None, "DuplicateEndpoint"),
+        (many, None, "TooManyEndpoints"),
+        (urls(&["http://a", "http://b"]), Some(3), "Quorum"),
+        (urls(&["http://a", "http://b"]), Some(0), "Quorum"),
+    ] {
+        let error = ChainReader::new(Config { rpc_urls, quorum, ..config.clone() }).unwrap_err();
+        assert!(format!("{error:?}").starts_with(expected), "{error:?}");
+        assert!(error.is_configuration() && !crate::everything_shown(&error).contains("secretkey"));
+        assert_eq!((error.blame(), error.availability()), (Blame::Caller, Availability::Never));
+    }
 }
 
 #[tokio::test]

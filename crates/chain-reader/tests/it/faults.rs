@@ -14,12 +14,16 @@ use tokio::net::TcpListener;
 use crate::scripted::{Answer, Scripted};
 use crate::{digest, everything_shown, policy};
 
+const GENESIS: &str = "0x0000000000000000000000000000000000000000000000000000000000000000";
 const HASH: &str = "0x1111111111111111111111111111111111111111111111111111111111111111";
 
 /// What a healthy endpoint says.
-fn healthy(method: &str) -> Answer {
+fn healthy(method: &str, params: &Value) -> Answer {
     match method {
         "eth_chainId" => Answer::Result(json!("0x1")),
+        "eth_getBlockByNumber" if params[0] == "0x0" => {
+            Answer::Result(json!({"hash": GENESIS, "number": "0x0"}))
+        }
         "eth_getBlockByNumber" => Answer::Result(json!({"hash": HASH, "number": "0x10", "extra": {}})),
         "eth_getCode" => Answer::Result(json!("0x00")),
         "eth_call" => Answer::Result(json!(returned(&digest().to_string()))),
@@ -45,7 +49,9 @@ async fn read(scripted: &Scripted) -> Result<MatureModel, ChainError> {
 
 /// Reads from an endpoint that answers `eth_call` like this for ever, and returns the error and how often it came up.
 async fn read_with_call(mut answer: impl FnMut() -> Answer + Send + 'static) -> (EndpointError, usize) {
-    let script = move |method: &str, _: &Value| if method == "eth_call" { answer() } else { healthy(method) };
+    let script = move |method: &str, params: &Value| {
+        if method == "eth_call" { answer() } else { healthy(method, params) }
+    };
     let scripted = Scripted::start(script).await;
     let error = read(&scripted).await.unwrap_err();
     let calls = scripted.asked().iter().filter(|method| *method == "eth_call").count();
@@ -61,12 +67,12 @@ async fn a_healthy_script_reads_and_pins_its_block() {
         if method == "eth_call" {
             assert_eq!(params[1], json!({"blockHash": HASH, "requireCanonical": true}));
         }
-        healthy(method)
+        healthy(method, params)
     });
     let scripted = scripted.await;
     let model = read(&scripted).await.unwrap();
     assert_eq!((model.manifest, model.chain_id, model.block_number), (digest(), 1, 16));
-    assert_eq!(scripted.asked().len(), 3);
+    assert_eq!(scripted.asked().len(), 4);
 }
 
 #[tokio::test]
@@ -78,9 +84,9 @@ async fn faults_that_pass_are_asked_again() {
         Answer::Http(500, String::new()),
         Answer::Http(429, String::new()),
     ];
-    let script = move |method: &str, _: &Value| match method {
-        "eth_call" => faults.pop().unwrap_or_else(|| healthy(method)),
-        _ => healthy(method),
+    let script = move |method: &str, params: &Value| match method {
+        "eth_call" => faults.pop().unwrap_or_else(|| healthy(method, params)),
+        _ => healthy(method, params),
     };
     let scripted = Scripted::start(script).await;
     let patient = Policy { attempts: 6, ..policy() };
@@ -129,9 +135,9 @@ async fn a_long_answer_is_cut_off() {
 
 #[tokio::test]
 async fn a_long_string_is_an_alarm_like_any_other() {
-    let script = |method: &str, _: &Value| match method {
+    let script = |method: &str, params: &Value| match method {
         "eth_call" => Answer::Result(json!(returned(&"x".repeat(500_000)))),
-        _ => healthy(method),
+        _ => healthy(method, params),
     };
     let scripted = Scripted::start(script).await;
     let error = read(&scripted).await.unwrap_err();
@@ -165,9 +171,9 @@ async fn an_https_endpoint_is_spoken_to_in_tls() {
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let https = crate::url(&format!("https://{}/v3/secretkey", listener.local_addr().unwrap()));
     let reader = reader(https, Policy { attempts: 1, ..policy() });
-    // Reads the first byte, hangs up, and so ends both requests that are made at once.
+    // Reads the first byte, hangs up, and so ends the requests that are made at once.
     let first_bytes = async {
-        for _ in 0..2 {
+        for _ in 0..3 {
             assert_eq!(listener.accept().await.unwrap().0.read_u8().await.unwrap(), HANDSHAKE);
         }
     };
@@ -180,24 +186,24 @@ async fn an_https_endpoint_is_spoken_to_in_tls() {
 #[tokio::test]
 async fn a_node_without_the_pinned_block_is_asked_anew() {
     let mut lacking = 2;
-    let script = move |method: &str, _: &Value| match method {
+    let script = move |method: &str, params: &Value| match method {
         "eth_call" if lacking > 0 => {
             lacking -= 1;
             Answer::Error(-32000, "header not found")
         }
-        _ => healthy(method),
+        _ => healthy(method, params),
     };
     let scripted = Scripted::start(script).await;
     assert_eq!(read(&scripted).await.unwrap().manifest, digest());
-    let blocks = scripted.asked().iter().filter(|method| *method == "eth_getBlockByNumber").count();
-    assert_eq!(blocks, 3);
+    let asked = |wanted: &str| scripted.asked().iter().filter(|method| *method == wanted).count();
+    assert_eq!((asked("eth_call"), asked("eth_chainId")), (3, 3));
 }
 
 #[tokio::test]
 async fn a_chain_without_a_finalized_block_says_so() {
-    let script = |method: &str, _: &Value| match method {
-        "eth_getBlockByNumber" => Answer::Result(Value::Null),
-        _ => healthy(method),
+    let script = |method: &str, params: &Value| match method {
+        "eth_getBlockByNumber" if params[0] == "finalized" => Answer::Result(Value::Null),
+        _ => healthy(method, params),
     };
     let error = read(&Scripted::start(script).await).await.unwrap_err();
     assert!(matches!(error, ChainError::NoBlock { tag: BlockTag::Finalized, .. }), "{error:?}");
@@ -205,14 +211,14 @@ async fn a_chain_without_a_finalized_block_says_so() {
 }
 
 /// What a healthy endpoint says to somebody who is about to send a transaction.
-fn ready(method: &str) -> Answer {
+fn ready(method: &str, params: &Value) -> Answer {
     match method {
         "eth_getTransactionCount" => Answer::Result(json!("0x1")),
         "eth_estimateGas" => Answer::Result(json!("0xffff")),
         "eth_feeHistory" => Answer::Result(
             json!({"oldestBlock": "0x1", "baseFeePerGas": ["0x1", "0x1"], "gasUsedRatio": [0.5], "reward": [["0x1"]]}),
         ),
-        _ => healthy(method),
+        _ => healthy(method, params),
     }
 }
 
@@ -226,7 +232,7 @@ async fn submit(scripted: &Scripted) -> Result<Receipt, SubmitError> {
 #[tokio::test]
 async fn a_lost_answer_to_a_sent_transaction_is_not_a_failure() {
     let mut sent = 0;
-    let script = move |method: &str, _: &Value| match method {
+    let script = move |method: &str, params: &Value| match method {
         "eth_sendRawTransaction" if sent == 0 => {
             sent += 1;
             Answer::Close
@@ -236,7 +242,7 @@ async fn a_lost_answer_to_a_sent_transaction_is_not_a_failure() {
         "eth_getTransactionReceipt" => Answer::Result(
             json!({"status": "0x1", "blockNumber": "0x11", "blockHash": HASH, "gasUsed": "0xffff"}),
         ),
-        _ => ready(method),
+        _ => ready(method, params),
     };
     let scripted = Scripted::start(script).await;
     let receipt = submit(&scripted).await.unwrap();
@@ -246,10 +252,10 @@ async fn a_lost_answer_to_a_sent_transaction_is_not_a_failure() {
 
 #[tokio::test]
 async fn a_transaction_that_is_not_taken_is_named_with_the_reason() {
-    let script = |method: &str, _: &Value| match method {
+    let script = |method: &str, params: &Value| match method {
         "eth_sendRawTransaction" => Answer::Error(-32000, "fee too low, secretkey"),
         "eth_getTransactionByHash" => Answer::Result(Value::Null),
-        _ => ready(method),
+        _ => ready(method, params),
     };
     let error = submit(&Scripted::start(script).await).await.unwrap_err();
     assert!(matches!(error, SubmitError::NotTaken { .. }), "{error:?}");

@@ -9,6 +9,9 @@ use manifest::Digest;
 
 mod evm;
 mod faults;
+mod honest;
+mod memory;
+mod quorum;
 mod scripted;
 mod submit;
 

@@ -16,6 +16,8 @@ pub(crate) enum Answer {
     Result(Value),
     /// A JSON-RPC error.
     Error(i64, &'static str),
+    /// What the node at this port answers to this method with these parameters, changed.
+    Forward { port: u16, method: String, params: Value, change: fn(&mut Value) },
     /// As long a body as the reader takes.
     Endless,
     /// Nothing, for ever.
@@ -78,6 +80,17 @@ async fn serve(
         Answer::Http(status, body) => (status, body),
         Answer::Result(value) => (200, rpc("result", value)),
         Answer::Error(code, message) => (200, rpc("error", json!({"code": code, "message": message}))),
+        Answer::Forward { port, method, params, change } => {
+            let mut answer = forward(
+                port,
+                &json!({"jsonrpc": "2.0", "id": request["id"], "method": method, "params": params}),
+            )
+            .await?;
+            if let Some(result) = answer.get_mut("result") {
+                change(result);
+            }
+            (200, answer.to_string())
+        }
         Answer::Endless => {
             stream.write_all(b"HTTP/1.1 200 OK\r\nconnection: close\r\n\r\n").await.ok()?;
             while stream.write_all(&[b' '; 65_536]).await.is_ok() {}
@@ -89,6 +102,20 @@ async fn serve(
     let length = body.len();
     let head = format!("HTTP/1.1 {status} X\r\ncontent-length: {length}\r\nconnection: close\r\n\r\n");
     stream.write_all(&[head.as_bytes(), body.as_bytes()].concat()).await.ok()
+}
+
+/// Asks the node at this port.
+async fn forward(port: u16, request: &Value) -> Option<Value> {
+    let mut node = TcpStream::connect(("127.0.0.1", port)).await.ok()?;
+    let body = request.to_string();
+    let head = format!(
+        "POST / HTTP/1.1\r\nhost: node\r\ncontent-type: application/json\r\ncontent-length: {}\r\nconnection: close\r\n\r\n",
+        body.len()
+    );
+    node.write_all(&[head.as_bytes(), body.as_bytes()].concat()).await.ok()?;
+    let mut answer = String::new();
+    node.read_to_string(&mut answer).await.ok()?;
+    serde_json::from_str(answer.split_once("\r\n\r\n")?.1).ok()
 }
 
 async fn read_request(stream: &mut TcpStream) -> Option<Value> {

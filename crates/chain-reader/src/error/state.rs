@@ -1,0 +1,55 @@
+//! What goes wrong with what is remembered of the chain.
+
+use std::path::PathBuf;
+
+use manifest::Blame;
+
+use super::Availability;
+
+/// Why what is remembered of the chain cannot be used.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum StateError {
+    /// The disk refuses.
+    #[error("cannot {what} {}", path.display())]
+    Io {
+        /// What was tried.
+        what: &'static str,
+        /// With which file or directory.
+        path: PathBuf,
+        /// Why not.
+        source: std::io::Error,
+    },
+    /// The file is there and is not what was written.
+    #[error(
+        "{} is corrupt ({reason}): the lowest block that may be read stood there. `loader chain forget` removes it, if \
+         the RPC endpoints can be trusted once more",
+        path.display()
+    )]
+    Corrupt {
+        /// The file.
+        path: PathBuf,
+        /// What is wrong with it.
+        reason: String,
+    },
+    /// The thread that does it ended unexpectedly.
+    #[error("the thread that reads and writes the state of the chain failed")]
+    Worker(#[source] tokio::task::JoinError),
+}
+
+impl StateError {
+    /// Who is at fault.
+    pub fn blame(&self) -> Blame {
+        match self {
+            Self::Io { .. } | Self::Corrupt { .. } | Self::Worker(_) => Blame::Us,
+        }
+    }
+
+    /// What may be done about it.
+    pub fn availability(&self) -> Availability {
+        match self {
+            Self::Io { .. } | Self::Worker(_) => Availability::Never,
+            Self::Corrupt { .. } => Availability::Alarm,
+        }
+    }
+}

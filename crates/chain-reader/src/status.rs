@@ -1,0 +1,195 @@
+//! What a reader has seen so far: counted, logged, and shown by `loader status`.
+
+use std::collections::VecDeque;
+
+use serde::Serialize;
+
+use crate::ballot::ChainKey;
+use crate::state::{ChainMemory, unix_now};
+use crate::testimony::{Stance, Testimony};
+
+/// How many disagreements are kept.
+const KEPT_DISAGREEMENTS: usize = 16;
+
+/// A reader's view of the chain. Names of endpoints are their hosts and ports; times are seconds since 1970.
+#[derive(Debug, Clone, Serialize)]
+pub struct ChainStatus {
+    /// The contract's address.
+    pub contract: String,
+    /// Which block is read: `latest`, `safe` or `finalized`.
+    pub block_tag: String,
+    /// The chain, once it was read.
+    pub chain_id: Option<u64>,
+    /// How many endpoints must say the same.
+    pub quorum: usize,
+    /// How many of the endpoints may lie, or fail, without being believed or stopping the others.
+    pub liars_tolerated: usize,
+    /// The endpoints, in the order of the configuration.
+    pub endpoints: Vec<EndpointStatus>,
+    /// How often the endpoints were asked.
+    pub rounds: u64,
+    /// How often there was no quorum.
+    pub rounds_without_quorum: u64,
+    /// How often endpoints said different things.
+    pub disagreements: u64,
+    /// The last disagreements, oldest first.
+    pub recent_disagreements: Vec<Disagreement>,
+    /// What is remembered: the floor, the last model that the contract named, and the last that was loaded.
+    pub memory: ChainMemory,
+    /// Why the last read gave no model, if it did not.
+    pub trouble: Option<String>,
+}
+
+/// What a reader knows of one endpoint.
+#[derive(Debug, Clone, Default, Serialize)]
+pub struct EndpointStatus {
+    /// Host and port.
+    pub endpoint: String,
+    /// Whether it has a veto.
+    pub is_trusted: bool,
+    /// The height it last reported under the tag.
+    pub height: Option<u64>,
+    /// Whether its last answer counted for what was decided.
+    pub agrees: bool,
+    /// What it last said, or why that was no vote.
+    pub last: Option<String>,
+    /// How often it said something else than the quorum, or than the others when there was none.
+    pub disagreements: u64,
+    /// How often it failed, or did not answer in time.
+    pub errors: u64,
+}
+
+/// A time at which endpoints said different things.
+#[derive(Debug, Clone, Serialize)]
+pub struct Disagreement {
+    /// When.
+    pub at: u64,
+    /// What each endpoint said, beginning with its name.
+    pub said: Vec<String>,
+}
+
+/// What is counted.
+#[derive(Debug)]
+pub(crate) struct Ledger {
+    pub(crate) chain: Option<ChainKey>,
+    pub(crate) memory: ChainMemory,
+    pub(crate) trouble: Option<String>,
+    endpoints: Vec<EndpointStatus>,
+    rounds: u64,
+    rounds_without_quorum: u64,
+    disagreements: u64,
+    recent: VecDeque<Disagreement>,
+    /// Who disagreed in the last round, if anybody.
+    standing: Option<Vec<Stance>>,
+}
+
+impl Ledger {
+    pub(crate) fn new(endpoints: Vec<EndpointStatus>) -> Self {
+        Self {
+            chain: None,
+            memory: ChainMemory::default(),
+            trouble: None,
+            endpoints,
+            rounds: 0,
+            rounds_without_quorum: 0,
+            disagreements: 0,
+            recent: VecDeque::new(),
+            standing: None,
+        }
+    }
+
+    /// Counts a round, and returns what each endpoint said, beginning with its name.
+    pub(crate) fn record(&mut self, testimonies: &[Testimony], is_won: bool) -> Vec<String> {
+        self.rounds += 1;
+        self.rounds_without_quorum += u64::from(!is_won);
+        let mut said = Vec::new();
+        for (endpoint, testimony) in self.endpoints.iter_mut().zip(testimonies) {
+            endpoint.height = testimony.height;
+            endpoint.agrees = is_won && testimony.stance == Stance::Agreed;
+            endpoint.last = Some(testimony.text.clone());
+            endpoint.disagreements += u64::from(testimony.stance == Stance::Disagreed);
+            endpoint.errors += u64::from(testimony.stance == Stance::Failed);
+            said.push(format!("{}: {}", endpoint.endpoint, testimony.text));
+        }
+        for (line, testimony) in said.iter().zip(testimonies) {
+            if testimony.stance == Stance::Failed {
+                tracing::info!("RPC endpoint {line}");
+            }
+        }
+        let stances: Vec<_> = testimonies.iter().map(|testimony| testimony.stance).collect();
+        if !stances.contains(&Stance::Disagreed) {
+            self.standing = None;
+            return said;
+        }
+        self.disagreements += 1;
+        let text = said.join("; ");
+        // A liar says its lie at every poll: that is news once.
+        if self.standing.as_ref() == Some(&stances) {
+            tracing::info!(quorum = is_won, "RPC endpoints still disagree: {text}");
+        } else {
+            tracing::warn!(quorum = is_won, "RPC endpoints disagree: {text}");
+        }
+        self.standing = Some(stances);
+        if self.recent.len() == KEPT_DISAGREEMENTS {
+            self.recent.pop_front();
+        }
+        self.recent.push_back(Disagreement { at: unix_now(), said: said.clone() });
+        said
+    }
+
+    pub(crate) fn status(&self, contract: String, block_tag: String, quorum: usize) -> ChainStatus {
+        ChainStatus {
+            contract,
+            block_tag,
+            chain_id: self.chain.map(|chain| chain.chain_id),
+            quorum,
+            liars_tolerated: liars_tolerated(quorum, self.endpoints.len()),
+            endpoints: self.endpoints.clone(),
+            rounds: self.rounds,
+            rounds_without_quorum: self.rounds_without_quorum,
+            disagreements: self.disagreements,
+            recent_disagreements: self.recent.iter().cloned().collect(),
+            memory: self.memory,
+            trouble: self.trouble.clone(),
+        }
+    }
+}
+
+/// How many of `endpoints` can neither be believed alone, when `quorum` must agree, nor stop the others.
+pub(crate) fn liars_tolerated(quorum: usize, endpoints: usize) -> usize {
+    (quorum - 1).min(endpoints - quorum)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn testimony(stance: Stance) -> Testimony {
+        Testimony { height: Some(1), stance, text: format!("{stance:?}") }
+    }
+
+    #[test]
+    fn a_majority_of_three_tolerates_one_and_of_two_none() {
+        let cases = [(1, 1, 0), (2, 2, 0), (2, 3, 1), (3, 4, 1), (3, 5, 2), (1, 5, 0), (5, 5, 0)];
+        for (quorum, endpoints, liars) in cases {
+            assert_eq!(liars_tolerated(quorum, endpoints), liars, "{quorum} of {endpoints}");
+        }
+    }
+
+    #[test]
+    fn what_endpoints_say_is_counted_and_what_is_kept_is_bounded() {
+        let named = |name: &str| EndpointStatus { endpoint: name.to_owned(), ..EndpointStatus::default() };
+        let mut ledger = Ledger::new(vec![named("a"), named("b"), named("c")]);
+        let round = [Stance::Agreed, Stance::Disagreed, Stance::Failed].map(testimony);
+        for _ in 0..100 {
+            assert_eq!(ledger.record(&round, true), ["a: Agreed", "b: Disagreed", "c: Failed"]);
+        }
+        ledger.record(&[Stance::Agreed, Stance::Behind, Stance::Failed].map(testimony), false);
+        let status = ledger.status(String::new(), String::new(), 2);
+        assert_eq!((status.rounds, status.rounds_without_quorum, status.disagreements), (101, 1, 100));
+        assert_eq!(status.recent_disagreements.len(), KEPT_DISAGREEMENTS);
+        let counts = status.endpoints.iter().map(|endpoint| (endpoint.disagreements, endpoint.errors));
+        assert_eq!(counts.collect::<Vec<_>>(), [(0, 0), (100, 0), (0, 101)]);
+        assert!(status.endpoints.iter().all(|endpoint| !endpoint.agrees), "there was no quorum at last");
+    }
+}
