@@ -3,6 +3,7 @@
 use std::fmt::{self, Display, Write as _};
 use std::path::PathBuf;
 
+use chain_reader::{ChainMemory, Seen};
 use serde::{Serialize, Serializer};
 
 use crate::units::show_size;
@@ -19,6 +20,8 @@ pub(crate) enum Answer {
     CacheEntry(CacheEntry),
     Path(PathAnswer),
     Removed(Removed),
+    ChainRemembered(Box<ChainRemembered>),
+    ChainForgotten(ChainForgotten),
     Status(node::Status),
     Demo(DemoDone),
     Error(Failure),
@@ -160,6 +163,27 @@ pub(crate) struct Removed {
     pub(crate) freed_bytes: u64,
 }
 
+/// What is remembered of a chain, a contract and a block tag.
+#[derive(Debug, Serialize)]
+pub(crate) struct ChainRemembered {
+    pub(crate) contract: Text,
+    pub(crate) chain_id: u64,
+    pub(crate) genesis: Text,
+    pub(crate) block_tag: Text,
+    #[serde(flatten)]
+    pub(crate) memory: ChainMemory,
+    pub(crate) corrupt: Option<String>,
+}
+
+/// That is forgotten.
+#[derive(Debug, Serialize)]
+pub(crate) struct ChainForgotten {
+    pub(crate) contract: Text,
+    pub(crate) chain_id: u64,
+    pub(crate) genesis: Text,
+    pub(crate) block_tag: Text,
+}
+
 /// The demo has told its story.
 #[derive(Debug, Serialize)]
 pub(crate) struct DemoDone {
@@ -221,6 +245,10 @@ impl Answer {
                 format!("{}  removed, {} freed", removed.manifest, show_size(removed.freed_bytes))
             }
             Self::Status(status) => crate::cmd::status::plain(status),
+            Self::ChainRemembered(remembered) => remembered.plain(),
+            Self::ChainForgotten(ChainForgotten { contract, chain_id, block_tag, .. }) => {
+                format!("{contract}  chain {chain_id}  {block_tag}  forgotten")
+            }
             Self::Demo(_) | Self::Error(_) => return None,
         })
     }
@@ -251,6 +279,22 @@ impl ManifestSummary {
             let _ = write!(text, "\n{index:>7}  {role:<6}  {digest}  {size_bytes}");
         }
         text
+    }
+}
+
+impl ChainRemembered {
+    fn plain(&self) -> String {
+        let Self { contract, chain_id, block_tag, .. } = self;
+        let state = match (&self.corrupt, &self.memory) {
+            (Some(reason), _) => reason.clone(),
+            (None, ChainMemory { floor, last_good, loaded }) => {
+                let floor = floor.map_or("none".to_owned(), |block| block.number.to_string());
+                let model =
+                    |seen: &Option<Seen>| seen.map_or("none".to_owned(), |seen| seen.manifest.to_string());
+                format!("floor {floor}  named {}  loaded {}", model(last_good), model(loaded))
+            }
+        };
+        format!("{contract}  chain {chain_id}  {block_tag}  {state}")
     }
 }
 

@@ -8,8 +8,11 @@ use clap::{ArgAction, Args, Parser, Subcommand};
 use manifest::{Codec, Digest};
 use p2p_blob::Multiaddr;
 
+pub(crate) use self::reading::{ChainCommand, Reading, Which};
 use crate::cmd::Liar;
 use crate::units::{parse_duration, parse_size};
+
+mod reading;
 
 const ABOUT: &str =
     "Gets a model's weights from peers it does not trust, and proves every byte against the chain";
@@ -83,6 +86,9 @@ pub(crate) enum Command {
     /// Every `loader` that serves, watches or fetches with the cache answers, and so does a program that embeds it. Status
     /// 4 when none is running.
     Status,
+    /// Look at what is remembered of the chain, and forget it.
+    #[command(subcommand)]
+    Chain(ChainCommand),
     Demo(Demo),
     #[command(hide = true)]
     DemoLiar(Liar),
@@ -107,6 +113,8 @@ pub(crate) struct Fetch {
     pub(crate) no_fsync: bool,
     #[command(flatten)]
     pub(crate) chain: Chain,
+    #[command(flatten)]
+    pub(crate) reading: Reading,
     #[command(flatten)]
     pub(crate) network: Network,
 }
@@ -248,10 +256,21 @@ pub(crate) struct Chain {
     /// The RPB contract: 0x and 40 hexadecimal characters.
     #[arg(long, value_name = "ADDRESS", env = "LOADER_CONTRACT", hide_env_values = true)]
     pub(crate) contract: Option<Address>,
-    /// HTTP endpoint of an EVM node. One for now. It may hold a key: only its host and port are ever shown.
+    /// HTTP endpoint of an EVM node. Repeat it, each time with another provider: what most of them say of the same block
+    /// counts. It may hold a key: only its host and port are ever shown.
     #[arg(long, value_name = "URL", env = "LOADER_RPC_URL", hide_env_values = true, value_delimiter = ',')]
     // Read in config.rs: clap would repeat a bad one, key included.
     pub(crate) rpc_url: Vec<String>,
+    /// An HTTP header for an endpoint: "HOST NAME: VALUE", HOST as messages show it (with its port, if the URL has one),
+    /// such as "rpc.example.org Authorization: Bearer …". May be repeated. Never shown.
+    #[arg(
+        long,
+        value_name = "HEADER",
+        env = "LOADER_RPC_HEADER",
+        hide_env_values = true,
+        value_delimiter = '\n'
+    )]
+    pub(crate) rpc_header: Vec<String>,
     /// How settled a block must be: latest, safe or finalized [default: finalized].
     #[arg(long, value_name = "TAG", env = "LOADER_BLOCK_TAG", hide_env_values = true)]
     pub(crate) block_tag: Option<BlockTag>,
@@ -328,6 +347,8 @@ mod tests {
             ("loader publish a --layers b --model-kind simplenet", ErrorKind::ArgumentConflict),
             ("loader publish a --model-kind simplenet --calldata", ErrorKind::MissingRequiredArgument),
             ("loader cache rm", ErrorKind::MissingRequiredArgument),
+            ("loader fetch --offline --allow-stale 1h", ErrorKind::ArgumentConflict),
+            ("loader fetch --quorum few", ErrorKind::ValueValidation),
             (&format!("loader manifest check a --expect {}", &digest[1..]), ErrorKind::ValueValidation),
         ] {
             let error = CommandLine::try_parse_from(line.split(' ')).unwrap_err();

@@ -14,9 +14,11 @@ use chain_reader::{Address, BlockTag, RpcUrl};
 use p2p_blob::Multiaddr;
 use serde::{Deserialize, Deserializer};
 
-use crate::args::{Chain, Common, Network};
+use crate::args::{Common, Network};
 use crate::exit::Usage;
 use crate::units::parse_duration;
+
+mod chain;
 
 /// How long a fetch looks for peers while none can be asked.
 const DEFAULT_WAIT: Duration = Duration::from_secs(30);
@@ -30,6 +32,11 @@ struct File {
     cache_dir: Option<PathBuf>,
     contract: Option<Text<Address>>,
     rpc_url: Vec<Text<RpcUrl>>,
+    rpc_header: Vec<String>,
+    trusted_rpc: Option<Text<RpcUrl>>,
+    quorum: Option<usize>,
+    #[serde(deserialize_with = "duration")]
+    allow_stale: Option<Duration>,
     block_tag: Option<Text<BlockTag>>,
     chain_id: Option<u64>,
     peer: Vec<Text<Multiaddr>>,
@@ -90,28 +97,6 @@ impl Settings {
             Usage::new("there is no home directory to keep models in: give --cache-dir DIR".to_owned())
         })?;
         Ok(Self { cache_dir, file })
-    }
-
-    /// Whether the chain is to be read, and how. `None` without a contract.
-    pub(crate) fn chain(&self, flags: &Chain) -> Result<Option<chain_reader::Config>> {
-        let Some(contract) = flags.contract.or(self.file.contract.as_ref().map(|text| text.0)) else {
-            return Ok(None);
-        };
-        let named = flags.rpc_url.iter().map(|url| url.parse::<RpcUrl>());
-        let mut rpc_urls: Vec<_> =
-            named.collect::<Result<_, _>>().map_err(|error| Usage::new(error.to_string()))?;
-        if rpc_urls.is_empty() {
-            rpc_urls = self.file.rpc_url.iter().map(|text| text.0.clone()).collect();
-        }
-        let Some(first) = rpc_urls.first() else {
-            return Err(Usage::new(format!("to read contract {contract} give --rpc-url URL")).into());
-        };
-        let mut config = chain_reader::Config::new(first.clone(), contract);
-        config.rpc_urls = rpc_urls;
-        config.chain_id = flags.chain_id.or(self.file.chain_id);
-        let block_tag = flags.block_tag.or(self.file.block_tag.as_ref().map(|text| text.0));
-        config.block_tag = block_tag.unwrap_or_default();
-        Ok(Some(config))
     }
 
     /// Where the node listens and whom it knows. It listens nowhere unless told to.
@@ -196,7 +181,7 @@ fn read(path: &Path) -> Result<Option<File>> {
 }
 
 #[cfg(test)]
-mod tests {
+pub(crate) mod tests {
     use std::io::Write as _;
 
     use clap::Parser as _;
@@ -204,10 +189,10 @@ mod tests {
     use super::*;
     use crate::args::{Command, CommandLine};
 
-    const CONTRACT: &str = "0x5aAeb6053F3E94C9b9A09f33669435E7Ef1BeAed";
+    pub(super) const CONTRACT: &str = "0x5aAeb6053F3E94C9b9A09f33669435E7Ef1BeAed";
 
     /// The settings of a `fetch` with these arguments and this file, and the fetch's own flags.
-    fn settings(toml: &str, args: &str) -> Result<(Settings, crate::args::Fetch)> {
+    pub(super) fn settings(toml: &str, args: &str) -> Result<(Settings, crate::args::Fetch)> {
         let mut file = tempfile::NamedTempFile::new().unwrap();
         file.write_all(toml.as_bytes()).unwrap();
         let path = file.path().to_str().unwrap();

@@ -121,7 +121,7 @@ fn of_publish(error: &PublishError) -> Status {
 
 fn of_chain(error: &ChainError) -> Status {
     match error {
-        ChainError::NoEndpoint | ChainError::SeveralEndpoints { .. } => Status::Usage,
+        error if error.is_configuration() => Status::Usage,
         error => of_availability(error.availability()),
     }
 }

@@ -38,22 +38,25 @@ async fn fetch(flags: &args::Fetch, settings: &Settings, output: &Output) -> Res
     config.fetch.wait = settings.wait(flags.wait);
     config.fetch.durable = !flags.no_fsync;
     if flags.manifest.is_none() {
-        config.chain = Some(settings.chain(&flags.chain)?.ok_or_else(|| {
+        config.chain = Some(settings.reading(&flags.chain, &flags.reading)?.ok_or_else(|| {
             Usage::new("which model? Give --contract ADDRESS and --rpc-url URL, or --manifest DIGEST")
         })?);
     }
     let contract = config.chain.as_ref().map(|chain| chain.contract);
     let node = Node::start(config).await?;
-    let (digest, on_chain) = match flags.manifest {
+    let (digest, current) = match flags.manifest {
         Some(digest) => (digest, None),
         None => {
             let current = node.mature_model().await?;
-            (current.manifest, contract.map(|contract| self::on_chain(contract, &current)))
+            (current.manifest, Some(current))
         }
     };
     let progress = FetchProgress::new(output);
     let loaded = load(&node, digest, &progress).await;
     progress.finish();
+    if let (Ok(_), Some(current)) = (&loaded, &current) {
+        node.note_loaded(current).await;
+    }
     node.shutdown().await;
     let Loaded { model, report } = loaded?;
     output.note(&summary(&report, model.manifest().total_size_bytes()));
@@ -72,7 +75,7 @@ async fn fetch(flags: &args::Fetch, settings: &Settings, output: &Output) -> Res
         wasted_bytes: report.wasted_bytes,
         elapsed_ms: u64::try_from(report.elapsed.as_millis()).unwrap_or(u64::MAX),
         sources: report.sources.iter().map(source).collect(),
-        chain: on_chain,
+        chain: contract.zip(current).map(|(contract, current)| on_chain(contract, &current)),
     }))
 }
 

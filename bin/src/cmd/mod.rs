@@ -1,6 +1,7 @@
 //! The commands. Each reads its flags, calls a library, and answers.
 
 mod cache;
+mod chain;
 mod demo;
 mod fetch;
 mod manifest;
@@ -33,6 +34,7 @@ pub(crate) fn run(line: CommandLine, output: &Output) -> Result<()> {
         Command::Manifest(command) => manifest::run(command, &settings, output),
         Command::Cache(command) => cache::run(command, &open()?, output),
         Command::Status => status::run(&settings, output),
+        Command::Chain(command) => chain::run(command, &settings, output),
         Command::Demo(flags) => block_on(demo::run(flags, output)),
         Command::DemoLiar(flags) => block_on(demo::liar::run(flags, output)),
     }

@@ -69,8 +69,13 @@ pub struct Config {
 impl Config {
     /// Reads `contract` at the finalized block of whatever chain `rpc_url` is on, with the default [`Policy`].
     pub fn new(rpc_url: RpcUrl, contract: Address) -> Self {
+        Self::with_endpoints(vec![rpc_url], contract)
+    }
+
+    /// The same with any number of endpoints: none is enough for [`Staleness::Offline`].
+    pub fn with_endpoints(rpc_urls: Vec<RpcUrl>, contract: Address) -> Self {
         Self {
-            rpc_urls: vec![rpc_url],
+            rpc_urls,
             trusted_rpc: None,
             quorum: None,
             contract,

@@ -69,7 +69,8 @@ impl ChainReader {
         let count = endpoints.len();
         let is_double =
             |i: usize| endpoints[..i].iter().any(|other| other.url().is_beside(endpoints[i].url()));
-        if count == 0 {
+        let is_offline = config.staleness == Staleness::Offline;
+        if count == 0 && !is_offline {
             return Err(ChainError::NoEndpoint);
         }
         if count > MAX_ENDPOINTS {
@@ -79,10 +80,10 @@ impl ChainReader {
             return Err(ChainError::DuplicateEndpoint { endpoint: endpoints[i].name() });
         }
         let quorum = config.quorum.unwrap_or(count / 2 + 1);
-        if !(1..=count).contains(&quorum) {
+        if !is_offline && !(1..=count).contains(&quorum) {
             return Err(ChainError::Quorum { quorum, endpoints: count });
         }
-        if liars_tolerated(quorum, count) == 0 {
+        if !is_offline && liars_tolerated(quorum, count) == 0 {
             tracing::warn!(
                 "{quorum} of {count} RPC endpoints must agree: not one of them may lie or fail; three or more endpoints \
                  of different providers (--rpc-url) tolerate that"
@@ -255,7 +256,7 @@ impl ChainReader {
             let is_other =
                 before.is_some_and(|floor| floor.number == block.number && floor.hash != block.hash);
             let is_lower = before.is_some_and(|floor| floor.number > block.number);
-            if !is_lower && !(is_other && must_stay) {
+            if !(is_lower || is_other && must_stay) {
                 memory.note(block, seen);
             }
             (before.filter(|_| is_other), is_lower, *memory)

@@ -157,7 +157,7 @@ impl Ledger {
 
 /// How many of `endpoints` can neither be believed alone, when `quorum` must agree, nor stop the others.
 pub(crate) fn liars_tolerated(quorum: usize, endpoints: usize) -> usize {
-    (quorum - 1).min(endpoints - quorum)
+    quorum.saturating_sub(1).min(endpoints.saturating_sub(quorum))
 }
 
 #[cfg(test)]

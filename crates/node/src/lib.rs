@@ -42,6 +42,9 @@ pub use error::NodeError;
 pub use status::Status;
 pub use {chain_reader, loader, manifest, p2p_blob};
 
+/// Where in the cache the state of chains is kept, unless [`chain_reader::Config::state_dir`] says otherwise.
+pub const CHAIN_DIR: &str = "chain";
+
 /// A model that is ready to use, and how it got here.
 #[derive(Debug, Clone)]
 pub struct Loaded {
@@ -60,7 +63,7 @@ pub struct Node {
     peers: Vec<Multiaddr>,
     fetch: loader::FetchOptions,
     pages: loader::Pages,
-    chain: Option<Arc<ChainReader>>,
+    chain: Option<ChainReader>,
     board: Arc<Board>,
     /// Answers `loader status`; `None` where the system has no socket for it.
     _socket: Option<Arc<Socket>>,
@@ -72,7 +75,11 @@ impl Node {
     /// # Errors
     /// When the cache, the identity in it, a listen address or the contract's configuration is no good.
     pub async fn start(config: Config) -> Result<Self, NodeError> {
-        let chain = config.chain.map(ChainReader::new).transpose()?.map(Arc::new);
+        let chain = config.chain.map(|mut chain| {
+            chain.state_dir.get_or_insert_with(|| config.cache_dir.join(CHAIN_DIR));
+            ChainReader::new(chain)
+        });
+        let chain = chain.transpose()?;
         let (cache_dir, blob_dirs) = (config.cache_dir, config.blob_dirs);
         let (fetch, pages) = (config.fetch, config.pages);
         let open = move || -> Result<_, NodeError> {
@@ -133,7 +140,24 @@ impl Node {
     /// Those of both.
     pub async fn load_mature(&self, observer: &dyn Observer) -> Result<Loaded, NodeError> {
         let mature = self.mature_model().await?;
-        self.load(mature.manifest, observer).await
+        let loaded = self.load(mature.manifest, observer).await?;
+        self.note_loaded(&mature).await;
+        Ok(loaded)
+    }
+
+    /// Remembers that the model which the contract names is loaded: while the chain cannot be reached, it will do, if
+    /// [`Staleness`](chain_reader::Staleness) says so. That this fails is logged: the model is there all the same.
+    pub async fn note_loaded(&self, mature: &MatureModel) {
+        if let Some(chain) = &self.chain
+            && let Err(error) = chain.note_loaded(mature).await
+        {
+            tracing::warn!(%error, "cannot remember which model was loaded");
+        }
+    }
+
+    /// What reads the chain; `None` when no contract is configured.
+    pub fn chain(&self) -> Option<&ChainReader> {
+        self.chain.as_ref()
     }
 
     /// Loads a model: maps it when it is in the cache, else fetches it from the configured peers first. From then on

@@ -55,13 +55,6 @@ async fn an_endpoint_that_is_down() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn several_endpoints_are_refused_until_there_is_a_quorum() {
-    let chain = Chain::start().await;
-    let message = failure(&chain, &["--rpc-url", "http://other.example.org/secretkey"], 2).await;
-    assert!(message.contains("give only one") && !message.contains("secretkey"), "{message}");
-}
-
-#[tokio::test(flavor = "multi_thread")]
 async fn what_to_read_must_be_said() {
     let home = Home::new();
     let message = home.run(["fetch"]).await.failure(2);

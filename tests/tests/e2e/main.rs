@@ -8,5 +8,6 @@ mod fetch;
 mod integrity;
 mod publish;
 mod python;
+mod quorum;
 mod resume;
 mod update;

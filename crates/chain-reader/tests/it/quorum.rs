@@ -213,7 +213,7 @@ async fn a_block_that_changes_during_the_read_is_read_again() {
     // At first one of the two has another block there, as around a reorganisation.
     let wavering = twisted(&devnet, move |method, params| {
         let is_tag = method == "eth_getBlockByNumber" && params[0] == "finalized";
-        let changed = is_tag.then(|| {
+        is_tag.then(|| {
             let change: fn(&mut Value) = if behind {
                 |block| block["hash"] = json!(chain_reader::B256::repeat_byte(9))
             } else {
@@ -221,8 +221,7 @@ async fn a_block_that_changes_during_the_read_is_read_again() {
             };
             behind = false;
             pass(port, method, params, change)
-        });
-        changed
+        })
     });
     let (a, wavering) = (honest(&devnet).await, wavering.await);
     let status = read(&devnet, &[&a, &wavering], 3).await;

@@ -1,0 +1,54 @@
+//! How much is believed of what endpoints say of the chain.
+
+use std::time::Duration;
+
+use chain_reader::{Address, BlockTag};
+use clap::{Args, Subcommand};
+
+use crate::units::parse_duration;
+
+/// How the chain is read.
+#[derive(Debug, Args, Clone)]
+#[command(next_help_heading = "Chain")]
+pub(crate) struct Reading {
+    /// How many endpoints must say the same [default: more than half of them].
+    #[arg(long, value_name = "K", env = "LOADER_QUORUM", hide_env_values = true)]
+    pub(crate) quorum: Option<usize>,
+    /// An endpoint with a veto: nothing counts that it does not say, too. It is asked like the others.
+    // Read in config/chain.rs: clap would repeat a bad one, key included.
+    #[arg(long, value_name = "URL", env = "LOADER_TRUSTED_RPC", hide_env_values = true)]
+    pub(crate) trusted_rpc: Option<String>,
+    /// When the chain cannot be reached, use the model that was last loaded, if the contract has named it no longer than
+    /// this ago, such as 12h.
+    #[arg(long, value_name = "DURATION", value_parser = parse_duration, env = "LOADER_ALLOW_STALE", hide_env_values = true)]
+    pub(crate) allow_stale: Option<Duration>,
+    /// Do not ask the chain: use the model that was last loaded, however old.
+    #[arg(long, conflicts_with = "allow_stale")]
+    pub(crate) offline: bool,
+}
+
+/// Commands about what is remembered of the chain.
+#[derive(Debug, Subcommand)]
+pub(crate) enum ChainCommand {
+    /// Print, for each chain, contract and block tag, the block below which none is read any more, the model that the
+    /// contract last named, and the one that was last loaded.
+    Show(Which),
+    /// Forget it, so that a lower block, or another one at the same height, is read once more.
+    ///
+    /// Only when you know why the chain goes back: the endpoints are then trusted as on a first start.
+    Forget(Which),
+}
+
+/// Some of what is remembered.
+#[derive(Debug, Args)]
+pub(crate) struct Which {
+    /// Of this contract only [default for forget: the one in the settings].
+    #[arg(long, value_name = "ADDRESS", env = "LOADER_CONTRACT", hide_env_values = true)]
+    pub(crate) contract: Option<Address>,
+    /// Of this chain only.
+    #[arg(long, value_name = "ID")]
+    pub(crate) chain_id: Option<u64>,
+    /// Read at this block tag only.
+    #[arg(long, value_name = "TAG")]
+    pub(crate) block_tag: Option<BlockTag>,
+}

@@ -1,0 +1,56 @@
+//! `loader chain`.
+
+use anyhow::Result;
+use chain_reader::{StoredChain, stored_chains};
+
+use crate::answer::{Answer, ChainForgotten, ChainRemembered, Text};
+use crate::args::{ChainCommand, Which};
+use crate::config::Settings;
+use crate::exit::Usage;
+use crate::output::Output;
+
+pub(crate) fn run(command: &ChainCommand, settings: &Settings, output: &Output) -> Result<()> {
+    let (ChainCommand::Show(which) | ChainCommand::Forget(which)) = command;
+    let mut found = stored_chains(&settings.chain_dir())?;
+    found.retain(|stored| is_meant(stored, which));
+    match command {
+        ChainCommand::Show(_) => found.into_iter().try_for_each(|stored| output.answer(&remembered(stored))),
+        ChainCommand::Forget(_) => {
+            let contract = settings.contract(which.contract);
+            let contract =
+                contract.ok_or_else(|| Usage::new("forget which contract? Give --contract ADDRESS"))?;
+            found.retain(|stored| stored.contract == contract);
+            for stored in found {
+                stored.forget()?;
+                output.answer(&Answer::ChainForgotten(ChainForgotten {
+                    contract: Text::of(stored.contract),
+                    chain_id: stored.chain_id,
+                    genesis: Text::of(stored.genesis),
+                    block_tag: Text::of(stored.block_tag),
+                }))?;
+            }
+            Ok(())
+        }
+    }
+}
+
+fn is_meant(stored: &StoredChain, which: &Which) -> bool {
+    which.contract.is_none_or(|contract| contract == stored.contract)
+        && which.chain_id.is_none_or(|id| id == stored.chain_id)
+        && which.block_tag.is_none_or(|tag| tag == stored.block_tag)
+}
+
+fn remembered(stored: StoredChain) -> Answer {
+    let (memory, corrupt) = match stored.memory {
+        Ok(memory) => (memory, None),
+        Err(error) => (chain_reader::ChainMemory::default(), Some(error.to_string())),
+    };
+    Answer::ChainRemembered(Box::new(ChainRemembered {
+        contract: Text::of(stored.contract),
+        chain_id: stored.chain_id,
+        genesis: Text::of(stored.genesis),
+        block_tag: Text::of(stored.block_tag),
+        memory,
+        corrupt,
+    }))
+}

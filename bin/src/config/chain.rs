@@ -1,0 +1,143 @@
+//! The settings of the chain.
+
+use std::path::PathBuf;
+
+use anyhow::Result;
+use chain_reader::{Address, RpcUrl, Staleness};
+
+use super::Settings;
+use crate::args::{Chain, Reading};
+use crate::exit::Usage;
+
+impl Settings {
+    /// Whether a contract is named, and how it is reached. `None` without one.
+    pub(crate) fn chain(&self, flags: &Chain) -> Result<Option<chain_reader::Config>> {
+        let Some(contract) = self.contract(flags.contract) else { return Ok(None) };
+        let mut endpoints = self.endpoints(flags)?;
+        if endpoints.is_empty() {
+            return Err(Usage::new(format!("to read contract {contract} give --rpc-url URL")).into());
+        }
+        self.add_headers(flags, endpoints.iter_mut())?;
+        Ok(Some(self.config(flags, endpoints, contract)))
+    }
+
+    /// Whether the chain is to be read, and how. `None` without a contract.
+    pub(crate) fn reading(&self, chain: &Chain, flags: &Reading) -> Result<Option<chain_reader::Config>> {
+        let Some(contract) = self.contract(chain.contract) else { return Ok(None) };
+        let mut endpoints = self.endpoints(chain)?;
+        let named = flags.trusted_rpc.as_deref().map(parse_url).transpose()?;
+        let mut trusted = named.or_else(|| self.file.trusted_rpc.as_ref().map(|text| text.0.clone()));
+        if endpoints.is_empty() && trusted.is_none() && !flags.offline {
+            return Err(Usage::new(format!("to read contract {contract} give --rpc-url URL")).into());
+        }
+        self.add_headers(chain, endpoints.iter_mut().chain(&mut trusted))?;
+        let mut config = self.config(chain, endpoints, contract);
+        config.trusted_rpc = trusted;
+        config.quorum = flags.quorum.or(self.file.quorum);
+        config.staleness = match flags.allow_stale.or(self.file.allow_stale) {
+            _ if flags.offline => Staleness::Offline,
+            Some(limit) => Staleness::UpTo(limit),
+            None => Staleness::Refuse,
+        };
+        Ok(Some(config))
+    }
+
+    /// The contract, if one is named.
+    pub(crate) fn contract(&self, flag: Option<Address>) -> Option<Address> {
+        flag.or(self.file.contract.as_ref().map(|text| text.0))
+    }
+
+    /// Where the state of chains is kept.
+    pub(crate) fn chain_dir(&self) -> PathBuf {
+        self.cache_dir.join(node::CHAIN_DIR)
+    }
+
+    fn config(&self, flags: &Chain, endpoints: Vec<RpcUrl>, contract: Address) -> chain_reader::Config {
+        let mut config = chain_reader::Config::with_endpoints(endpoints, contract);
+        config.chain_id = flags.chain_id.or(self.file.chain_id);
+        let block_tag = flags.block_tag.or(self.file.block_tag.as_ref().map(|text| text.0));
+        config.block_tag = block_tag.unwrap_or_default();
+        config
+    }
+
+    fn endpoints(&self, flags: &Chain) -> Result<Vec<RpcUrl>> {
+        if flags.rpc_url.is_empty() {
+            return Ok(self.file.rpc_url.iter().map(|text| text.0.clone()).collect());
+        }
+        flags.rpc_url.iter().map(|url| parse_url(url)).collect()
+    }
+
+    /// Gives each endpoint its headers: `HOST NAME: VALUE`.
+    fn add_headers<'a>(&self, flags: &Chain, endpoints: impl Iterator<Item = &'a mut RpcUrl>) -> Result<()> {
+        let headers = if flags.rpc_header.is_empty() { &self.file.rpc_header } else { &flags.rpc_header };
+        let mut endpoints: Vec<_> = endpoints.collect();
+        for header in headers {
+            // The rest may hold a key, and so may what stands in the place of a host.
+            let (host, header) = header.trim().split_once(' ').ok_or_else(|| {
+                Usage::new("a header of an RPC endpoint is malformed: expected \"HOST NAME: VALUE\"")
+            })?;
+            let mut is_used = false;
+            for endpoint in endpoints.iter_mut().filter(|endpoint| endpoint.to_string() == host) {
+                **endpoint =
+                    endpoint.clone().with_header(header).map_err(|error| Usage::new(error.to_string()))?;
+                is_used = true;
+            }
+            if !is_used {
+                let hosts: Vec<_> = endpoints.iter().map(ToString::to_string).collect();
+                return Err(Usage::new(format!(
+                    "a header is for none of the RPC endpoints: expected it to begin with one of {hosts:?}"
+                ))
+                .into());
+            }
+        }
+        Ok(())
+    }
+}
+
+fn parse_url(text: &str) -> Result<RpcUrl> {
+    text.parse().map_err(|error: chain_reader::ParseRpcUrlError| Usage::new(error.to_string()).into())
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use super::super::tests::{CONTRACT, settings};
+    use super::*;
+
+    fn reading(toml: &str, args: &str) -> Result<chain_reader::Config> {
+        let (settings, flags) = settings(toml, &format!("--contract {CONTRACT} {args}"))?;
+        Ok(settings.reading(&flags.chain, &flags.reading)?.unwrap())
+    }
+
+    #[test]
+    fn the_quorum_is_read_from_flags_and_file() {
+        let toml =
+            "rpc-url = ['http://a', 'http://b']\nquorum = 2\ntrusted-rpc = 'http://t'\nallow-stale = '1h'";
+        let config = reading(toml, "").unwrap();
+        assert_eq!((config.rpc_urls.len(), config.quorum), (2, Some(2)));
+        assert_eq!(config.trusted_rpc.unwrap().to_string(), "t");
+        assert_eq!(config.staleness, Staleness::UpTo(Duration::from_secs(3600)));
+        let config = reading(toml, "--quorum 1 --trusted-rpc http://u --offline").unwrap();
+        assert_eq!((config.quorum, config.staleness), (Some(1), Staleness::Offline));
+        assert_eq!(config.trusted_rpc.unwrap().to_string(), "u");
+        assert!(reading("", "--offline").is_ok() && reading("", "--trusted-rpc http://t").is_ok());
+        assert!(reading("", "").unwrap_err().to_string().contains("--rpc-url"));
+        let error = reading("", "--trusted-rpc ws://h/secretkey").unwrap_err();
+        assert!(error.is::<Usage>() && !format!("{error:#}").contains("secretkey"));
+    }
+
+    #[test]
+    fn a_header_goes_to_its_host_and_is_never_shown() {
+        let toml = "rpc-url = ['http://a', 'http://b:1']\nrpc-header = ['b:1 X-Key: secretkey']";
+        let config = reading(toml, "").unwrap();
+        let plain: RpcUrl = "http://b:1".parse().unwrap();
+        assert_eq!(config.rpc_urls[0], "http://a".parse().unwrap());
+        assert_eq!(config.rpc_urls[1], plain.with_header("X-Key: secretkey").unwrap());
+        for bad in ["b X-Key: secretkey", "secretkey", "a secretkey", "secretkey: x"] {
+            let toml = format!("rpc-url = ['http://a', 'http://b:1']\nrpc-header = ['{bad}']");
+            let error = reading(&toml, "").unwrap_err();
+            assert!(error.is::<Usage>() && !format!("{error:#}").contains("secretkey"), "{error:#}");
+        }
+    }
+}

@@ -1,0 +1,85 @@
+//! Fetching what several RPC endpoints say, and what is remembered of that. Peers are not asked: all is in the cache.
+
+use e2e::{Chain, Fetched, Home, Model, Recipe, Rpc, Seeder};
+
+/// A home whose cache holds the model.
+async fn home_with(model: &Model) -> Home {
+    let home = Home::new();
+    let seeder = Seeder::start(model, &model.shards_but(&[])).await;
+    home.fetch(model, &[seeder.address()]).await;
+    home
+}
+
+/// `loader fetch` through these endpoints.
+fn fetch(chain: &Chain, endpoints: &[&Rpc]) -> Vec<String> {
+    let urls = endpoints.iter().flat_map(|endpoint| ["--rpc-url".to_owned(), endpoint.url().to_owned()]);
+    ["fetch".to_owned(), "--contract".to_owned(), chain.contract()].into_iter().chain(urls).collect()
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn two_honest_endpoints_outvote_a_liar_and_then_the_chain_can_be_away() {
+    let (model, chain) = (Recipe::of_size(100_000).publish().await, Chain::start().await);
+    let home = home_with(&model).await;
+    chain.set(&model.id).await;
+    let (a, b) = (Rpc::honest(&chain).await, Rpc::honest(&chain).await);
+    let liar = Rpc::lying(&chain, &model.id, &"ab".repeat(32)).await;
+
+    let outcome = home.run(fetch(&chain, &[&a, &liar, &b])).await;
+    let host = liar.url().strip_prefix("http://").unwrap();
+    assert!(outcome.stderr.contains("disagree") && outcome.stderr.contains(host), "{}", outcome.stderr);
+    let fetched = Fetched::of(outcome);
+    assert_eq!((&fetched.manifest, fetched.from_cache), (&model.id, true));
+
+    let contract = chain.contract();
+    let shown = home.run(["chain", "show"]).await.answer();
+    assert_eq!((&shown["contract"], &shown["chain_id"]), (&contract.clone().into(), &31337.into()));
+    assert_eq!(shown["loaded"]["manifest"], model.id);
+    let on_chain = fetched.chain.as_ref().unwrap();
+    assert_eq!(shown["floor"]["number"], on_chain["block_number"]);
+    assert_eq!(shown["floor"]["hash"], on_chain["block_hash"]);
+
+    let line = fetch(&chain, &[&a, &b]);
+    drop((chain, a, b));
+    assert!(home.run(&line).await.failure(4).contains("cannot reach"));
+    let stale = line.iter().map(String::as_str).chain(["--allow-stale", "1h"]);
+    assert_eq!(Fetched::of(home.run(stale).await).manifest, model.id);
+    let offline = ["fetch", "--offline", "--contract", &contract];
+    let again = Fetched::of(home.run(offline).await);
+    assert_eq!((&again.manifest, again.chain), (&model.id, fetched.chain));
+
+    let forgotten = home.run(["chain", "forget", "--contract", &contract]).await.answer();
+    assert_eq!(
+        (&forgotten["type"], &forgotten["contract"]),
+        (&"chain-forgotten".into(), &contract.clone().into())
+    );
+    assert!(home.run(offline).await.failure(4).contains("nothing was loaded"));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn no_quorum_on_a_first_start_is_not_available_and_a_trusted_endpoint_vetoes() {
+    let (chain, truth) = (Chain::start().await, "cd".repeat(32));
+    chain.set(&truth).await;
+    let (lie, other_lie) = ("ab".repeat(32), "ba".repeat(32));
+    let honest = Rpc::honest(&chain).await;
+    let (a, b) = (Rpc::lying(&chain, &truth, &lie).await, Rpc::lying(&chain, &truth, &other_lie).await);
+    let message = Home::new().run(fetch(&chain, &[&honest, &a, &b])).await.failure(4);
+    assert!([&truth, &lie, &other_lie].iter().all(|said| message.contains(said.as_str())), "{message}");
+
+    let c = Rpc::lying(&chain, &truth, &lie).await;
+    let line = fetch(&chain, &[&honest, &a, &c]);
+    let trusting = line.iter().map(String::as_str).chain(["--trusted-rpc", honest.url()]);
+    assert!(Home::new().run(trusting).await.failure(4).contains("no 2 of 3"));
+    let fooled = line.iter().map(String::as_str).chain(["--wait", "1ms"]);
+    assert!(Home::new().run(fooled).await.failure(4).contains(&lie), "two liars of three win by definition");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn one_provider_counts_once_and_a_quorum_must_be_possible() {
+    let chain = Chain::start().await;
+    let line = ["fetch".to_owned()].into_iter().chain(chain.flags()).collect::<Vec<_>>();
+    let [_, _, flag, url] = chain.flags();
+    let message = Home::new().run(line.iter().chain([&flag, &format!("{url}secretkey")])).await.failure(2);
+    assert!(message.contains("given twice") && !message.contains("secretkey"), "{message}");
+    let message = Home::new().run(line.iter().map(String::as_str).chain(["--quorum", "2"])).await.failure(2);
+    assert!(message.contains("expected 1 to 1"), "{message}");
+}
