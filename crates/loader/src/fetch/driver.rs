@@ -90,7 +90,7 @@ impl Driver<'_> {
 
     fn act(&mut self, action: PlanAction) {
         match action {
-            PlanAction::Request { request, source, shard, pieces } => match self.sources.get(source) {
+            PlanAction::Request { request, source, shard, pieces, .. } => match self.sources.get(source) {
                 Some(source) => self.requests.start(request, Arc::clone(source), shard, pieces),
                 None => self.tell(PlanEvent::Down { source }),
             },

@@ -4,6 +4,7 @@ use std::time::Instant;
 
 use manifest::PieceId;
 
+use super::holdings::{Books, Holdings};
 use super::requests::Request;
 use super::sources::Source;
 use super::whole::Verdict;
@@ -14,16 +15,15 @@ impl Planner {
     pub fn on_event(&mut self, event: PlanEvent, now: Instant) {
         match event {
             PlanEvent::Up { source, ranges } => {
-                let shards = self.geometry().manifest().shards().len();
-                let source = self.sources.entry(source).or_insert_with(|| Source::new(shards, now));
-                source.come_up(ranges, now);
+                self.sources.add(source, now);
+                self.sources.update(source, |source| source.come_up(ranges, now));
                 self.changed = true;
             }
             PlanEvent::Holds { source, shards } => {
-                if let Some(source) = self.sources.get_mut(&source) {
-                    source.set_holdings(shards, &self.pieces.geometry);
-                    self.changed = true;
-                }
+                self.change_holdings(source, |holdings, books| holdings.replace(shards, books));
+            }
+            PlanEvent::Gained { source, piece } => {
+                self.change_holdings(source, |holdings, books| holdings.add(piece, books));
             }
             PlanEvent::Down { source } => self.on_down(source),
             PlanEvent::Progress { source } => self.on_progress(source, now),
@@ -44,12 +44,12 @@ impl Planner {
         let (key, issued, is_last) = (request.source, request.issued, !request.is_stream());
         let bytes = self.pieces.geometry.piece_bytes(piece);
         let wanted = self.pieces.arrived(piece);
-        if let Some(source) = self.sources.get_mut(&key) {
+        self.sources.update(key, |source| {
             source.on_arrived(id, piece.shard, bytes, issued, now);
             if wanted {
                 source.checking();
             }
-        }
+        });
         self.requests.take_off(id, piece);
         if is_last {
             self.drop_request(id);
@@ -58,20 +58,38 @@ impl Planner {
         wanted
     }
 
+    /// `change` says whether it only adds data pieces: then nothing that was found before is wrong now but that this
+    /// source has nothing.
+    fn change_holdings(
+        &mut self,
+        key: SourceKey,
+        change: impl FnOnce(&mut Holdings, &mut Books<'_>) -> bool,
+    ) {
+        let (geometry, order) = (&self.pieces.geometry, &self.pieces.order);
+        let mut books = Books { geometry, order, rarity: &mut self.rarity };
+        let is_growth = self.sources.update(key, |source| change(&mut source.holdings, &mut books));
+        self.holders_are_counted = false;
+        self.changed |= is_growth == Some(false);
+    }
+
     fn on_down(&mut self, key: SourceKey) {
-        if let Some(source) = self.sources.get_mut(&key) {
-            source.go_down();
-            self.changed = true;
-        }
-        for request in self.requests.ids_where(|request| request.source == key) {
+        let requests = self.sources.get(key).map(Source::requests).unwrap_or_default();
+        self.sources.update(key, Source::go_down);
+        self.change_holdings(key, |holdings, books| {
+            holdings.forget(books);
+            false
+        });
+        for request in requests {
             self.drop_request(request);
         }
     }
 
     fn on_progress(&mut self, key: SourceKey, now: Instant) {
-        let Some(source) = self.sources.get_mut(&key) else { return };
-        self.changed |= source.on_progress(now);
-        for id in self.requests.ids_where(|request| request.source == key) {
+        let progress = self.sources.update(key, |source| (source.on_progress(now), source.requests()));
+        let Some((had_stalled, requests)) = progress else { return };
+        self.holders_are_counted &= !had_stalled;
+        self.changed |= had_stalled && self.pieces.whole.is_solo();
+        for id in requests {
             let Some(request) = self.requests.get_mut(id) else { continue };
             request.retry = false;
             if std::mem::take(&mut request.stalled) {
@@ -96,10 +114,11 @@ impl Planner {
     fn on_ended(&mut self, id: RequestId, failure: Option<Failure>, now: Instant) {
         let Some(request) = self.drop_request(id) else { return };
         let Some(failure) = failure else { return };
-        self.changed = true;
-        if let Some(source) = self.sources.get_mut(&request.source) {
-            source.on_failure(request.shard, failure, self.config.refusal_ttl, now);
-        }
+        self.holders_are_counted = false;
+        self.changed |= self.pieces.whole.is_solo();
+        self.sources.look_for_parity();
+        let ttl = self.config.refusal_ttl;
+        self.sources.update(request.source, |source| source.on_failure(request.shard, failure, ttl, now));
         if failure == Failure::Misbehaved {
             self.ban(request.source);
         }
@@ -108,7 +127,7 @@ impl Planner {
     fn on_checked(&mut self, piece: PieceId, source: Option<SourceKey>, outcome: Checked) {
         match source {
             Some(key) => {
-                self.sources.get_mut(&key).into_iter().for_each(Source::checked);
+                self.sources.update(key, Source::checked);
             }
             None => self.pieces.rebuilt(piece),
         }
@@ -132,8 +151,8 @@ impl Planner {
 
     /// A piece is in place: its source is worth asking for more, and nobody else needs to send it.
     fn on_written(&mut self, piece: PieceId, source: Option<SourceKey>) {
-        if let Some(source) = source.and_then(|key| self.sources.get_mut(&key)) {
-            source.prove();
+        if let Some(key) = source {
+            self.sources.update(key, Source::prove);
         }
         self.cancel_singles(piece);
         if self.pieces.absent(piece.shard) == 0 {
@@ -145,7 +164,6 @@ impl Planner {
         let index_is_suspect = self.pieces.bad(piece, source, fingerprint);
         self.reopen(piece);
         if index_is_suspect {
-            self.reopen_shard(piece.shard);
             self.lift_suspensions(piece.shard);
             self.cancel_where(|request| request.shard == piece.shard);
         } else if let Some(source) = source {
@@ -155,9 +173,7 @@ impl Planner {
 
     fn on_shard_checked(&mut self, shard: u32, good: bool) {
         let verdict = self.pieces.shard_checked(shard, good);
-        if !good {
-            self.reopen_shard(shard);
-        }
+        self.changed |= !good;
         match verdict {
             Verdict::Right(liars) => liars.into_iter().for_each(|liar| self.ban(liar)),
             Verdict::Alone(source) => self.suspend(source, shard),
@@ -168,24 +184,21 @@ impl Planner {
 
     fn suspend(&mut self, key: SourceKey, shard: u32) {
         self.changed = true;
-        if let Some(source) = self.sources.get_mut(&key) {
-            source.suspend(shard);
-        }
+        self.sources.update(key, |source| source.suspend(shard));
         self.cancel_where(|request| request.source == key && request.shard == shard);
     }
 
     fn lift_suspensions(&mut self, shard: u32) {
         self.changed = true;
-        for source in self.sources.values_mut() {
-            source.lift_suspension(shard);
+        let keys: Vec<SourceKey> = self.sources.keys().collect();
+        for key in keys {
+            self.sources.update(key, |source| source.lift_suspension(shard));
         }
     }
 
     fn ban(&mut self, key: SourceKey) {
         self.changed = true;
-        if let Some(source) = self.sources.get_mut(&key) {
-            source.ban();
-        }
+        self.sources.update(key, Source::ban);
         self.cancel_where(|request| request.source == key);
     }
 
@@ -208,59 +221,46 @@ impl Planner {
 
     fn drop_request(&mut self, id: RequestId) -> Option<Request> {
         let (request, unasked) = self.requests.remove(id)?;
-        if let Some(source) = self.sources.get_mut(&request.source) {
-            source.forget(id);
-        }
+        self.sources.update(request.source, |source| source.forget(id));
         unasked.into_iter().for_each(|piece| self.reopen(piece));
         Some(request)
     }
 
     /// A piece that is missing may be unasked again.
     fn reopen(&mut self, piece: PieceId) {
-        if !self.pieces.is_missing(piece) {
-            return;
-        }
-        self.changed = true;
-        for source in self.sources.values_mut() {
-            let first = &mut source.first_open[piece.shard as usize];
-            *first = (*first).min(piece.piece);
-        }
-    }
-
-    fn reopen_shard(&mut self, shard: u32) {
-        self.changed = true;
-        for source in self.sources.values_mut() {
-            source.first_open[shard as usize] = 0;
+        if self.pieces.is_missing(piece) {
+            self.sources.look_at_holders(piece);
+            self.sources.look_for_parity();
         }
     }
 
     pub(super) fn empty_shard(&mut self, shard: u32) {
         self.pieces.empty_shard(shard);
-        self.reopen_shard(shard);
+        self.changed = true;
     }
 
     /// Rule 3: a source that owes bytes and sends none loses all it was asked for but its oldest request.
     pub(super) fn find_stalls(&mut self, now: Instant) {
-        let mut stalled = Vec::new();
-        for (key, source) in &mut self.sources {
-            self.changed |= source.expire(now);
-            if source.stalls_at(&self.config).is_some_and(|at| now >= at) {
-                stalled.push(*key);
+        for key in self.sources.due(now) {
+            self.sources.update(key, |source| source.expire(now));
+            self.holders_are_counted = false;
+            let source = &self.sources[&key];
+            if source.stalls_at(&self.config).is_none_or(|at| now < at) {
+                continue;
             }
-        }
-        for key in stalled {
             self.changed = true;
-            let keeps_probe = self.has_room_for_probe(key);
-            let Some(source) = self.sources.get_mut(&key) else { continue };
-            let mut requests = source.stall().into_iter();
+            let mut requests = source.requests().into_iter();
+            let keeps_probe = self.sources.has_room_for_probe(key);
+            self.sources.update(key, Source::stall);
             if keeps_probe && let Some(probe) = requests.next() {
                 self.stall_request(probe);
             }
             requests.for_each(|id| self.cancel(id));
-            if !keeps_probe && let Some(source) = self.sources.get_mut(&key) {
-                source.on_lost(now);
+            if !keeps_probe {
+                self.sources.update(key, |source| source.on_lost(now));
             }
         }
+        self.sources.done(now);
     }
 
     /// A request no longer keeps others from being asked for its pieces.

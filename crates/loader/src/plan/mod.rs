@@ -7,45 +7,61 @@
 //! one when the first is late; a source that makes no progress loses everything it was asked for but its oldest
 //! request, which stays as a probe.
 
+mod bits;
 mod events;
+mod holdings;
+mod late;
+mod order;
 mod parity;
 mod pick;
 mod pieces;
+mod rarity;
 mod rate;
 mod rebuild;
 mod requests;
+mod roster;
 mod sources;
 #[cfg(test)]
 mod tests;
 mod types;
 mod whole;
 
-use std::collections::{BTreeMap, VecDeque};
-use std::time::{Duration, Instant};
+use std::collections::VecDeque;
+use std::sync::Arc;
+use std::time::Instant;
 
 use manifest::{Geometry, PieceId};
 
+use bits::Bits;
+pub use holdings::Holding;
+use late::MIN_HEDGE_INTERVAL;
 use pieces::Pieces;
 pub use pieces::ShardState;
+use rarity::Rarity;
 use requests::Requests;
+use roster::Roster;
 use sources::Source;
-pub use sources::{Holding, SourceState};
-pub use types::{Checked, Failure, PlanAction, PlanConfig, PlanEvent, RequestId, SourceKey};
+pub use sources::SourceState;
+pub use types::{Checked, Failure, PlanAction, PlanConfig, PlanEvent, RequestId, SourceKey, Why};
 
 /// Decides; see the module's documentation.
 #[derive(Debug)]
 pub struct Planner {
     config: PlanConfig,
     pieces: Pieces,
-    sources: BTreeMap<SourceKey, Source>,
+    sources: Roster,
     requests: Requests,
+    rarity: Rarity,
+    /// What was found open at last: kept for its memory.
+    open: Bits,
     /// Source that is offered work first, so that all get their turn.
     turn: u32,
     actions: VecDeque<PlanAction>,
     connecting: bool,
     started: Instant,
-    /// By shard, what its holders are like. Worked out anew when `changed`.
+    /// By shard, what its holders are like, unless that is out of date.
     holders: Vec<Holders>,
+    holders_are_counted: bool,
     /// Something else may be possible or needed than before, beyond what requests and arrivals bring.
     changed: bool,
     /// When late pieces are looked for again.
@@ -65,23 +81,26 @@ struct Holders {
     ranges_now: bool,
 }
 
-/// How often late pieces are looked for.
-const HEDGE_INTERVAL: Duration = Duration::from_millis(20);
-
 impl Planner {
     /// A planner for the model of `geometry`. Without `indexed`, shards are checked as a whole.
     pub fn new(geometry: Geometry, indexed: bool, config: PlanConfig, now: Instant) -> Self {
         let holders = vec![Holders::default(); geometry.manifest().shards().len()];
+        let sources = Roster::new(config.clone(), geometry.manifest());
+        let pieces = Pieces::new(geometry, indexed, config.seed);
+        let order = Arc::clone(&pieces.order);
         Self {
+            sources,
             config,
-            pieces: Pieces::new(geometry, indexed),
-            sources: BTreeMap::new(),
-            requests: Requests::default(),
+            pieces,
+            rarity: Rarity::new(order.len()),
+            open: Bits::new(order.len()),
+            requests: Requests::new(order),
             turn: 0,
             actions: VecDeque::new(),
             connecting: false,
             started: now,
             holders,
+            holders_are_counted: false,
             changed: true,
             next_hedge: now,
         }
@@ -136,7 +155,7 @@ impl Planner {
 
     /// What the planner thinks of a source.
     pub fn source_state(&self, source: SourceKey) -> Option<SourceState> {
-        self.sources.get(&source).map(Source::state)
+        self.sources.get(source).map(Source::state)
     }
 
     /// The next thing to do, if any; asked again until `None`.
@@ -155,36 +174,47 @@ impl Planner {
 
     /// When to poll again though nothing happened: a stall, a pause or a wait may end then.
     pub fn next_wakeup(&self, now: Instant) -> Option<Instant> {
-        let grace = (self.connecting && now < self.grace_end()).then(|| self.grace_end());
-        let sources = self.sources.values().filter_map(|source| source.next_wakeup(&self.config));
+        let grace = self.waits_for_sources(now).then(|| self.grace_end());
         // Whether a piece is late, only time tells.
-        let hedge = (!self.requests.is_empty()).then(|| self.next_hedge.max(now + HEDGE_INTERVAL));
-        sources.chain(grace).chain(hedge).min()
+        let hedge = (!self.requests.is_empty()).then(|| self.next_hedge.max(now + MIN_HEDGE_INTERVAL));
+        self.sources.check_at().into_iter().chain(grace).chain(hedge).min()
     }
 
     fn grace_end(&self) -> Instant {
         self.started + self.config.grace
     }
 
-    /// Works out anew what depends on which sources may be asked for what.
+    /// Whether sources are about to come up that may have what now seems lost.
+    fn waits_for_sources(&self, now: Instant) -> bool {
+        self.connecting && now < self.grace_end()
+    }
+
+    /// Forgets what followed from which sources may be asked for what.
     fn refresh(&mut self) {
         if !self.changed {
             return;
         }
         self.free_solos();
         self.changed = false;
+        self.holders_are_counted = false;
+        self.sources.look_at_all();
+    }
+
+    /// Brings `holders` up to date.
+    fn count_holders(&mut self) {
+        if std::mem::replace(&mut self.holders_are_counted, true) {
+            return;
+        }
         for (shard, holders) in (0..).zip(&mut self.holders) {
             *holders = Holders::default();
-            for source in self.sources.values().filter(|source| source.is_holder(shard)) {
+            for (_, source) in self.sources.iter().filter(|(_, source)| source.is_holder(shard)) {
                 let now = source.may_hold(shard);
+                let all_now = now && source.holdings.has_all(shard);
                 holders.count += 1;
                 holders.some_now |= now;
-                holders.all_now |= now && source.holds_all(shard);
-                holders.ranges_now |= now && source.holds_all(shard) && source.ranges;
+                holders.all_now |= all_now;
+                holders.ranges_now |= all_now && source.ranges;
             }
-        }
-        for source in self.sources.values_mut() {
-            source.first_stripe = 0;
         }
     }
 
@@ -194,7 +224,7 @@ impl Planner {
             return;
         }
         let is_over = |(shard, owner): &(u32, SourceKey)| {
-            let owner = self.sources.get(owner);
+            let owner = self.sources.get(*owner);
             self.pieces.absent(*shard) > 0
                 && owner.is_none_or(|owner| owner.is_stalled() || !owner.is_holder(*shard))
         };

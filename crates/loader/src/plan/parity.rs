@@ -19,28 +19,26 @@ enum Instead {
 impl Planner {
     /// Rule 1: a parity piece that `key` holds, in the first stripe in which a data piece has no live holder.
     pub(super) fn pick_parity(&mut self, key: SourceKey, now: Instant) -> Option<PieceId> {
-        if (self.connecting && now < self.grace_end()) || !self.is_some_shard_lost() {
+        if self.waits_for_sources(now) || !self.parity_shards().any(|shard| self.may_ask(key, shard)) {
+            return None;
+        }
+        self.count_holders();
+        if !self.is_some_shard_lost() {
             return None;
         }
         if let Some(piece) = self.begun_parity(key) {
             return Some(piece);
         }
-        let parity_shards = self.parity_shards();
-        if !parity_shards.clone().any(|shard| self.may_ask(key, shard)) {
-            return None;
-        }
-        let mut stripe = self.sources[&key].first_stripe;
+        let mut done = self.sources[&key].stripes_done;
         let mut found = None;
-        while stripe < self.geometry().stripe_count() {
-            found = self.parity_of(stripe, key, Instead::OfLost);
+        while let Some(stripe) = self.pieces.order.stripes().get(done) {
+            found = self.parity_of(*stripe as usize, key, Instead::OfLost);
             if found.is_some() {
                 break;
             }
-            stripe += 1;
+            done += 1;
         }
-        if let Some(source) = self.sources.get_mut(&key) {
-            source.first_stripe = stripe;
-        }
+        self.sources.set_stripes_done(key, done);
         found
     }
 
@@ -56,12 +54,12 @@ impl Planner {
     }
 
     /// Where parity shards are checked as a whole, one that was begun is of use only when it is completed.
-    fn begun_parity(&mut self, key: SourceKey) -> Option<PieceId> {
+    fn begun_parity(&self, key: SourceKey) -> Option<PieceId> {
         self.parity_shards().find_map(|shard| {
             if !self.is_begun_whole(shard) || !self.may_ask(key, shard) || !self.is_worth(key, shard) {
                 return None;
             }
-            self.next_open(key, shard).map(|piece| PieceId { shard, piece })
+            self.next_open(key, shard)
         })
     }
 
@@ -145,6 +143,6 @@ impl Planner {
         let holders = self.holders[piece.shard as usize];
         holders.all_now
             || holders.some_now
-                && self.sources.values().any(|source| source.may_hold(piece.shard) && source.holds(piece))
+                && self.sources.iter().any(|(_, source)| source.may_hold(piece.shard) && source.holds(piece))
     }
 }

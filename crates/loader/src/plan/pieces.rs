@@ -1,10 +1,13 @@
 //! The state of every piece, and what follows from it for shards and stripes.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
+use std::sync::Arc;
 
 use manifest::{Cell, Codec, Geometry, PieceId};
 
 use super::SourceKey;
+use super::bits::Bits;
+use super::order::Order;
 use super::whole::{Verdict, Whole};
 
 /// Where a piece stands. Whether it was asked of somebody is known to the planner's requests.
@@ -34,11 +37,14 @@ pub struct ShardState {
 #[derive(Debug)]
 pub(super) struct Pieces {
     pub(super) geometry: Geometry,
+    pub(super) order: Arc<Order>,
     pub(super) whole: Whole,
     indexed: bool,
     /// Data shards that are fetched: not padding only, and the first with their digest.
     needed: Vec<u32>,
     states: Vec<PieceState>,
+    /// The places of the pieces that are missing.
+    missing_places: Bits,
     /// Number of good or padding cells of each stripe.
     known_cells: Vec<u16>,
     /// For each shard, pieces that are neither stored nor good.
@@ -65,7 +71,7 @@ pub(super) struct Pieces {
 }
 
 impl Pieces {
-    pub(super) fn new(geometry: Geometry, indexed: bool) -> Self {
+    pub(super) fn new(geometry: Geometry, indexed: bool, seed: u64) -> Self {
         let manifest = geometry.manifest();
         let is_needed = |shard: &u32| {
             let first = PieceId { shard: *shard, piece: 0 };
@@ -80,9 +86,14 @@ impl Pieces {
         let known_cells = (0..geometry.stripe_count())
             .map(|stripe| geometry.cells(stripe).filter(padding).count() as u16)
             .collect();
+        let order = Order::new(&geometry, &needed, indexed, seed);
+        let mut missing_places = Bits::new(order.len());
+        (0..order.len()).for_each(|place| missing_places.insert(place));
         Self {
+            order: Arc::new(order),
             whole: Whole::default(),
             indexed,
+            missing_places,
             states: vec![PieceState::Missing; geometry.piece_total() as usize],
             known_cells,
             missing_total: needed.iter().map(|shard| absent[*shard as usize] as usize).sum(),
@@ -103,6 +114,11 @@ impl Pieces {
 
     pub(super) fn needed_shards(&self) -> &[u32] {
         &self.needed
+    }
+
+    /// Where in the order the pieces are that are missing.
+    pub(super) fn missing_places(&self) -> &Bits {
+        &self.missing_places
     }
 
     fn is_needed(&self, shard: u32) -> bool {
@@ -386,6 +402,12 @@ impl Pieces {
             (true, false) => self.absent[piece.shard as usize] -= 1,
             (false, true) => self.absent[piece.shard as usize] += 1,
             _ => {}
+        }
+        if let Some(place) = self.order.place(piece) {
+            match state {
+                PieceState::Missing => self.missing_places.insert(place),
+                _ => self.missing_places.remove(place),
+            }
         }
         self.checking += usize::from(state == PieceState::Checking);
         self.checking -= usize::from(old == PieceState::Checking);

@@ -39,10 +39,6 @@ impl Planner {
     /// Parity of columns that are complete.
     pub(super) fn next_spent(&mut self) -> Option<PlanAction> {
         let piece = self.pieces.pop_spent()?;
-        for source in self.sources.values_mut() {
-            let first = &mut source.first_open[piece.shard as usize];
-            *first = (*first).min(piece.piece);
-        }
         Some(PlanAction::DropParity { piece })
     }
 

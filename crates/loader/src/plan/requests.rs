@@ -2,11 +2,18 @@
 
 use std::collections::{BTreeMap, HashMap};
 use std::ops::Range;
+use std::sync::Arc;
 use std::time::Instant;
 
 use manifest::PieceId;
 
+use super::bits::Bits;
+use super::order::Order;
 use super::{RequestId, SourceKey};
+
+/// Pieces may be asked of a second source so often, and once more for so many requests.
+const FREE_HEDGES: u64 = 4;
+const REQUESTS_PER_HEDGE: u64 = 32;
 
 #[derive(Debug)]
 pub(super) struct Request {
@@ -16,6 +23,8 @@ pub(super) struct Request {
     pub(super) issued: Instant,
     /// Its source stalled: it no longer keeps others from being asked for its pieces.
     pub(super) stalled: bool,
+    /// It took the place of one that was given up since another source would be sooner: not done a second time.
+    pub(super) moved: bool,
     /// Its source failed when it was last asked for such a thing: no reason to hope until something comes.
     pub(super) retry: bool,
 }
@@ -33,15 +42,36 @@ impl Request {
 }
 
 /// See the module's documentation.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(super) struct Requests {
+    order: Arc<Order>,
     under_way: BTreeMap<RequestId, Request>,
     /// By piece, the requests for it that are not stalled.
     asked: HashMap<PieceId, Vec<RequestId>>,
+    /// The places of the pieces in `asked`.
+    asked_places: Bits,
     next: u64,
+    /// How many were made for pieces that somebody else was asked for.
+    hedges: u64,
 }
 
 impl Requests {
+    pub(super) fn new(order: Arc<Order>) -> Self {
+        Self {
+            asked_places: Bits::new(order.len()),
+            order,
+            under_way: BTreeMap::new(),
+            asked: HashMap::new(),
+            next: 0,
+            hedges: 0,
+        }
+    }
+
+    /// Where in the order the pieces are that somebody is asked for who has not stalled.
+    pub(super) fn asked_places(&self) -> &Bits {
+        &self.asked_places
+    }
+
     /// Adds a request that is to bring those of its pieces that are `wanted`.
     pub(super) fn add(&mut self, request: Request, wanted: impl Fn(PieceId) -> bool) -> RequestId {
         let id = RequestId(self.next);
@@ -67,6 +97,9 @@ impl Requests {
     /// A request is to bring a piece.
     pub(super) fn put_on(&mut self, id: RequestId, piece: PieceId) {
         self.asked.entry(piece).or_default().push(id);
+        if let Some(place) = self.order.place(piece) {
+            self.asked_places.insert(place);
+        }
     }
 
     /// A request is no longer to bring a piece. Returns whether that leaves nobody who is.
@@ -77,8 +110,21 @@ impl Requests {
         let (taken, left) = (ids.len() < before, ids.len());
         if left == 0 {
             self.asked.remove(&piece);
+            if let Some(place) = self.order.place(piece) {
+                self.asked_places.remove(place);
+            }
         }
         taken && left == 0
+    }
+
+    /// Counts a request for a piece that somebody else is asked for.
+    pub(super) fn add_hedge(&mut self) {
+        self.hedges += 1;
+    }
+
+    /// Whether one more piece may be asked of a second source: all that come of it twice are a small part of all.
+    pub(super) fn may_hedge(&self) -> bool {
+        self.hedges <= FREE_HEDGES + self.next / REQUESTS_PER_HEDGE
     }
 
     pub(super) fn get(&self, id: RequestId) -> Option<&Request> {
@@ -100,6 +146,13 @@ impl Requests {
     /// The requests that are to bring a piece and not stalled.
     pub(super) fn asked(&self, piece: PieceId) -> &[RequestId] {
         self.asked.get(&piece).map_or(&[], Vec::as_slice)
+    }
+
+    /// Whether a source that stalled is still to bring a piece.
+    pub(super) fn has_stalled(&self, piece: PieceId) -> bool {
+        let is_for =
+            |request: &Request| request.shard == piece.shard && request.pieces.contains(&piece.piece);
+        self.under_way.values().any(|request| request.stalled && is_for(request))
     }
 
     /// The sources that are being asked for a shard, or for parts of it, and have not stalled.

@@ -3,46 +3,11 @@
 use std::collections::{HashSet, VecDeque};
 use std::time::{Duration, Instant};
 
-use manifest::{Geometry, PieceId};
+use manifest::PieceId;
 
+use super::holdings::Holdings;
 use super::rate::Meter;
 use super::{Failure, PlanConfig, RequestId};
-
-/// What a source holds of one shard.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Holding {
-    /// Not known: worth asking.
-    Unknown,
-    /// Nothing.
-    None,
-    /// All of it.
-    All,
-    /// The pieces whose bits are set: bit *i* of byte *i*/8, least significant first.
-    Some(Vec<u8>),
-}
-
-impl Holding {
-    fn has(&self, piece: u32) -> bool {
-        match self {
-            Self::Unknown | Self::All => true,
-            Self::None => false,
-            Self::Some(bits) => bits.get(piece as usize / 8).is_some_and(|byte| byte >> (piece % 8) & 1 == 1),
-        }
-    }
-
-    /// What a source holds that says this of one shard and `other` of another one with the same bytes.
-    fn or(self, other: Self) -> Self {
-        match (self, other) {
-            (Self::All, _) | (_, Self::All) => Self::All,
-            (Self::Unknown, _) | (_, Self::Unknown) => Self::Unknown,
-            (Self::None, other) | (other, Self::None) => other,
-            (Self::Some(mut bits), Self::Some(others)) => {
-                bits.iter_mut().zip(others).for_each(|(byte, other)| *byte |= other);
-                Self::Some(bits)
-            }
-        }
-    }
-}
 
 /// What the planner thinks of a source, for a report.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -72,8 +37,7 @@ pub(super) struct Source {
     /// Not asked for anything before this time: it was busy, or its stream broke.
     paused_until: Option<Instant>,
     failures_in_a_row: u32,
-    /// One entry per shard, or none when it did not say.
-    holdings: Vec<Holding>,
+    pub(super) holdings: Holdings,
     /// Shards it refused and is not asked for until their time in `refusal_ends`.
     refused: HashSet<u32>,
     /// When refusals are over, soonest first.
@@ -84,28 +48,32 @@ pub(super) struct Source {
     suspended: HashSet<u32>,
     /// Requests under way, oldest first, each with its bytes still owed.
     requests: VecDeque<(RequestId, u64)>,
+    /// The sum of these.
+    owed_bytes: u64,
     meter: Meter,
     last_progress: Instant,
     last_arrival: Instant,
     bad_pieces: u32,
     refusals: u32,
-    /// By shard: no piece before this one is held, missing and unasked.
-    pub(super) first_open: Vec<u32>,
-    /// No stripe before this one needs parity that is held.
-    pub(super) first_stripe: usize,
+    /// None of so many stripes, in their order, needs parity that is held.
+    pub(super) stripes_done: usize,
 }
 
 /// Requests under way at one source: the most that protocol 2.0.0 lets a stream have unanswered.
-const MAX_REQUESTS: usize = 16;
+const MAX_REQUESTS: u64 = 16;
+/// Answers that it sends at once.
+const MAX_ANSWERS: usize = 2;
 /// Pieces of a stream of a whole shard that are in memory at once.
 const STREAM_PIECES: u64 = 4;
 /// Pause after a failure; doubled with each further one, six times at most.
 const PAUSE: Duration = Duration::from_millis(50);
 /// Shortest pause of a busy source, whatever it says.
 const MIN_BUSY: Duration = Duration::from_millis(10);
+/// How often the pause of a source that is busy each time is doubled.
+const MAX_BUSY_DOUBLINGS: u32 = 3;
 
 impl Source {
-    pub(super) fn new(shards: usize, now: Instant) -> Self {
+    pub(super) fn new(now: Instant) -> Self {
         Self {
             up: false,
             ranges: false,
@@ -115,19 +83,19 @@ impl Source {
             unchecked: 0,
             paused_until: None,
             failures_in_a_row: 0,
-            holdings: Vec::new(),
+            holdings: Holdings::default(),
             refused: HashSet::new(),
             refusal_ends: VecDeque::new(),
             doubted: HashSet::new(),
             suspended: HashSet::new(),
             requests: VecDeque::new(),
+            owed_bytes: 0,
             meter: Meter::new(now),
             last_progress: now,
             last_arrival: now,
             bad_pieces: 0,
             refusals: 0,
-            first_open: vec![0; shards],
-            first_stripe: 0,
+            stripes_done: 0,
         }
     }
 
@@ -148,7 +116,6 @@ impl Source {
         self.refused.clear();
         self.refusal_ends.clear();
         self.last_progress = now;
-        self.first_open.fill(0);
     }
 
     /// Its requests are void.
@@ -158,23 +125,8 @@ impl Source {
         if !self.requests.is_empty() {
             self.failures_in_a_row = self.failures_in_a_row.saturating_add(1);
         }
-        self.holdings.clear();
         self.requests.clear();
-    }
-
-    /// Takes in what it says to hold of each shard. Of shards with the same bytes, any will do.
-    pub(super) fn set_holdings(&mut self, mut shards: Vec<Holding>, geometry: &Geometry) {
-        for shard in (0..shards.len()).rev() {
-            #[expect(clippy::cast_possible_truncation, reason = "a manifest has at most 65,536 shards")]
-            let canonical = geometry.manifest().shards().get(shard).map(|_| geometry.canonical(shard as u32));
-            if let Some(canonical) = canonical.map(|first| first as usize).filter(|first| *first < shard) {
-                let holding = shards[shard].clone();
-                let first = std::mem::replace(&mut shards[canonical], Holding::None);
-                shards[canonical] = first.or(holding);
-            }
-        }
-        self.holdings = shards;
-        self.first_open.fill(0);
+        self.owed_bytes = 0;
     }
 
     pub(super) fn ban(&mut self) {
@@ -219,26 +171,21 @@ impl Source {
 
     /// The same, whether or not it sent wrong bytes for this shard before.
     pub(super) fn may_answer(&self, shard: u32) -> bool {
-        self.is_live() && !self.refused.contains(&shard) && !self.denies(shard)
+        self.is_live() && !self.refused.contains(&shard) && !self.holdings.denies(shard)
     }
 
     /// Whether it may be asked for this shard now or some time.
     pub(super) fn is_holder(&self, shard: u32) -> bool {
-        self.up && !self.banned && !self.suspended.contains(&shard) && !self.denies(shard)
-    }
-
-    /// Whether it says to hold nothing of this shard.
-    fn denies(&self, shard: u32) -> bool {
-        matches!(self.holdings.get(shard as usize), Some(Holding::None))
+        self.up && !self.banned && !self.suspended.contains(&shard) && !self.holdings.denies(shard)
     }
 
     pub(super) fn holds(&self, piece: PieceId) -> bool {
-        self.holdings.get(piece.shard as usize).is_none_or(|holding| holding.has(piece.piece))
+        self.holdings.has(piece)
     }
 
-    /// Whether it holds every piece of the shard, as far as it said.
-    pub(super) fn holds_all(&self, shard: u32) -> bool {
-        !matches!(self.holdings.get(shard as usize), Some(Holding::Some(_) | Holding::None))
+    /// Whether some shards are kept from it, for a while or for good.
+    pub(super) fn is_barred(&self) -> bool {
+        !self.refused.is_empty() || !self.suspended.is_empty()
     }
 
     /// Whether its last answers leave little hope for a request for this shard.
@@ -246,14 +193,12 @@ impl Source {
         self.failures_in_a_row > 0 || self.doubted.contains(&shard)
     }
 
-    /// Ends refusals and pauses whose time is over; returns whether there were any.
-    pub(super) fn expire(&mut self, now: Instant) -> bool {
-        let mut ended = self.paused_until.take_if(|until| now >= *until).is_some();
+    /// Ends refusals and pauses whose time is over.
+    pub(super) fn expire(&mut self, now: Instant) {
+        self.paused_until.take_if(|until| now >= *until);
         while let Some((_, shard)) = self.refusal_ends.pop_front_if(|(until, _)| now >= *until) {
             self.refused.remove(&shard);
-            ended = true;
         }
-        ended
     }
 
     pub(super) fn is_proven(&self) -> bool {
@@ -265,7 +210,7 @@ impl Source {
     }
 
     pub(super) fn owed_bytes(&self) -> u64 {
-        self.requests.iter().map(|(_, bytes)| bytes).sum()
+        self.owed_bytes
     }
 
     /// How much of what it owes may lie in memory at once: a stream of a whole shard passes piece by piece.
@@ -274,16 +219,23 @@ impl Source {
         if self.ranges { owed } else { owed.min(STREAM_PIECES * piece_bytes) }
     }
 
-    /// Rule 2: whether one more request fits into its window. What an unproven one sent must be checked first.
-    pub(super) fn has_room(&self, piece_bytes: u64) -> bool {
+    /// Rule 2: whether one more request fits into its window, of which it may use this share. What an unproven one sent
+    /// must be checked first.
+    pub(super) fn has_room(&self, piece_bytes: u64, share: f64) -> bool {
         if !self.proven && self.unchecked > 0 {
             return false;
         }
-        if !self.ranges || !self.proven {
+        if !self.ranges || !self.proven || self.requests.is_empty() {
             return self.requests.is_empty();
         }
-        let window_bytes = self.meter.window_bytes().max(2 * piece_bytes);
-        self.requests.len() < MAX_REQUESTS && self.owed_bytes() + piece_bytes <= window_bytes
+        #[expect(clippy::cast_precision_loss, clippy::cast_possible_truncation, clippy::cast_sign_loss)]
+        let window_bytes = (self.window_bytes(piece_bytes) as f64 * share) as u64;
+        self.owed_bytes() + piece_bytes <= window_bytes
+    }
+
+    /// How much it may be asked for, if there is memory for that.
+    pub(super) fn window_bytes(&self, piece_bytes: u64) -> u64 {
+        self.meter.window_bytes().clamp(2 * piece_bytes, MAX_REQUESTS * piece_bytes)
     }
 
     /// How long until `request` is done, going by how fast the source was, or how long nothing has come.
@@ -292,6 +244,13 @@ impl Source {
         let owed = self.requests.iter().take(position.map_or(0, |at| at + 1)).map(|(_, bytes)| bytes).sum();
         let silent = now.saturating_duration_since(self.last_arrival);
         self.time_for(owed).map_or(silent, |time| time.max(silent))
+    }
+
+    /// Whether it may have sent some of what was asked at `issued`, going by what it sent since. Answers come in order,
+    /// but on two connections.
+    pub(super) fn may_have_begun(&self, request: RequestId, issued: Instant) -> bool {
+        let is_next = self.requests.iter().take(MAX_ANSWERS).any(|(id, _)| *id == request);
+        is_next && self.last_progress > self.last_arrival.max(issued)
     }
 
     /// How long it takes to deliver so many bytes, when that is known.
@@ -306,6 +265,7 @@ impl Source {
             self.meter.start(now);
         }
         self.requests.push_back((request, bytes));
+        self.owed_bytes += bytes;
     }
 
     /// Returns whether it had stalled until now.
@@ -328,7 +288,9 @@ impl Source {
         self.meter.add(bytes, issued, now);
         self.last_arrival = now;
         if let Some((_, owed)) = self.requests.iter_mut().find(|(id, _)| *id == request) {
-            *owed = owed.saturating_sub(bytes);
+            let paid = bytes.min(*owed);
+            *owed -= paid;
+            self.owed_bytes -= paid;
         }
     }
 
@@ -344,8 +306,10 @@ impl Source {
             Failure::Busy(pause) => {
                 self.refusals += 1;
                 self.proven = false;
+                // Those who are turned away again and again come less often.
+                let pause = pause.max(MIN_BUSY) * 2_u32.pow(self.failures_in_a_row.min(MAX_BUSY_DOUBLINGS));
+                self.paused_until = Some(now + pause.min(ttl.max(MIN_BUSY)));
                 self.failures_in_a_row = self.failures_in_a_row.saturating_add(1);
-                self.paused_until = Some(now + pause.max(MIN_BUSY).min(ttl.max(MIN_BUSY)));
             }
             Failure::Misbehaved => self.bad_pieces += 1,
             Failure::Lost => self.on_lost(now),
@@ -362,8 +326,17 @@ impl Source {
         self.failures_in_a_row = self.failures_in_a_row.saturating_add(1);
     }
 
+    /// What it was asked for and has not ended, oldest first.
+    pub(super) fn requests(&self) -> Vec<RequestId> {
+        self.requests.iter().map(|(id, _)| *id).collect()
+    }
+
     pub(super) fn forget(&mut self, request: RequestId) {
-        self.requests.retain(|(id, _)| *id != request);
+        if let Some(at) = self.requests.iter().position(|(id, _)| *id == request)
+            && let Some((_, owed)) = self.requests.remove(at)
+        {
+            self.owed_bytes -= owed;
+        }
     }
 
     /// When it will have stalled, if nothing comes until then.
@@ -371,11 +344,10 @@ impl Source {
         (!self.stalled && !self.requests.is_empty()).then(|| self.last_progress + config.stall_after)
     }
 
-    /// Marks it stalled and says what it was asked for, oldest first.
-    pub(super) fn stall(&mut self) -> Vec<RequestId> {
+    /// It owes bytes and sends none.
+    pub(super) fn stall(&mut self) {
         self.stalled = true;
         self.proven = false;
-        self.requests.iter().map(|(id, _)| *id).collect()
     }
 
     pub(super) fn next_wakeup(&self, config: &PlanConfig) -> Option<Instant> {

@@ -26,6 +26,8 @@ pub struct PlanConfig {
     pub refusal_ttl: Duration,
     /// How long parity waits for sources that are still being connected to, since they may hold the data.
     pub grace: Duration,
+    /// Decides in which order equally rare pieces are fetched: those who begin at the same moment need different ones.
+    pub seed: u64,
 }
 
 impl Default for PlanConfig {
@@ -35,6 +37,7 @@ impl Default for PlanConfig {
             stall_after: Duration::from_secs(2),
             refusal_ttl: Duration::from_secs(10),
             grace: Duration::from_secs(1),
+            seed: 0,
         }
     }
 }
@@ -83,6 +86,13 @@ pub enum PlanEvent {
         /// By shard index.
         shards: Vec<Holding>,
     },
+    /// A source that said what it holds holds one more piece.
+    Gained {
+        /// The source.
+        source: SourceKey,
+        /// The piece.
+        piece: PieceId,
+    },
     /// A source is gone; its requests are void.
     Down {
         /// The source.
@@ -123,6 +133,25 @@ pub enum PlanEvent {
     },
 }
 
+/// Why a piece is asked for. Where that is of several pieces, why the first of them is that is missing.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Why {
+    /// It is missing, and nobody else is asked for it.
+    Missing,
+    /// Parity, in place of data that nobody can be asked for, or that is late.
+    Parity,
+    /// Whoever is asked for it has stalled.
+    Stalled,
+    /// Whoever was asked for it has not begun to send it, and is not asked any more: this source will be much sooner.
+    Moved,
+    /// Whoever is asked for it is late, and this source has nothing else that is needed.
+    Late,
+    /// The same, and no source has anything else that is needed.
+    EndGame,
+    /// All who may have it sent wrong bytes of its shard: equal ones mean that the index is wrong.
+    SecondOpinion,
+}
+
 /// What to do.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum PlanAction {
@@ -136,6 +165,8 @@ pub enum PlanAction {
         shard: u32,
         /// Which of its pieces.
         pieces: Range<u32>,
+        /// Why it is asked.
+        why: Why,
     },
     /// Give a request up. What still comes of it is not wanted.
     Cancel {

@@ -3,7 +3,8 @@
 use manifest::{Cell, PieceId};
 
 use super::super::pieces::PieceState;
-use super::super::{Planner, SourceKey};
+use super::super::sources::Source;
+use super::super::{Planner, SourceKey, Why};
 use super::{Asked, Net, PIECE};
 
 /// The planner's books agree with each other.
@@ -19,15 +20,21 @@ pub(super) fn audit(planner: &Planner) {
             let state = pieces.state(id);
             absent += u32::from(matches!(state, PieceState::Missing | PieceState::Checking));
             checking += usize::from(state == PieceState::Checking);
-            if state != PieceState::Missing || !planner.requests.asked(id).is_empty() {
-                continue;
-            }
-            for (key, source) in &planner.sources {
-                let skipped = source.first_open[shard as usize] > piece;
-                assert!(
-                    !skipped || !source.state().up || !source.holds(id),
-                    "{key:?} will not look at {id:?} again"
-                );
+            let asked = planner.requests.asked(id);
+            let Some(place) = pieces.order.place(id) else { continue };
+            assert_eq!(pieces.missing_places().contains(place), state == PieceState::Missing);
+            assert_eq!(planner.requests.asked_places().contains(place), !asked.is_empty());
+            let says = |source: &Source| source.holdings.places().is_some() && source.holds(id);
+            let holders = planner.sources.iter().filter(|(_, source)| says(source)).count();
+            assert_eq!(usize::from(planner.rarity.holders(place)), holders, "{id:?}");
+            let is_open = state == PieceState::Missing && asked.is_empty() && !planner.changed;
+            let room = planner.sources.room(0);
+            for (key, source) in planner.sources.iter().filter(|(key, _)| !planner.sources.is_ready(*key)) {
+                let is_forgotten = is_open
+                    && source.may_hold(shard)
+                    && source.holds(id)
+                    && planner.sources.has_room(key, room);
+                assert!(!is_forgotten, "{key:?} could be asked for {id:?}");
             }
         }
         assert_eq!(absent, pieces.absent(shard));
@@ -52,11 +59,13 @@ pub(super) fn audit(planner: &Planner) {
     }
 }
 
-/// Nobody is asked twice for a piece at once, and no more than two are.
-pub(super) fn request(net: &Net, asked: &Asked) {
+/// Nothing is asked for without a reason: no source twice for a piece at once, no more than two sources that have not
+/// stalled, and more than one only if somebody is late or has stalled.
+pub(super) fn request(net: &Net, asked: &Asked, why: Why) {
     let state = net.planner.source_state(SourceKey(asked.source as u32)).unwrap();
     assert!(state.up && !state.banned && !state.stalled);
-    let count = net.geometry.manifest().piece_count(asked.shard);
+    let manifest = net.geometry.manifest();
+    let count = manifest.piece_count(asked.shard);
     let is_whole = asked.pieces == (0..count);
     assert!(is_whole || net.peers[asked.source].ranges && asked.pieces.len() == 1);
     assert_eq!(net.geometry.canonical(asked.shard), asked.shard);
@@ -66,10 +75,22 @@ pub(super) fn request(net: &Net, asked: &Asked) {
         let others: Vec<usize> = others.map(|other| other.source).collect();
         assert!(!others.contains(&asked.source), "{id:?} is asked of {} twice", asked.source);
         let is_stalled =
-            |source: usize| net.planner.source_state(SourceKey(source as u32)).is_some_and(|s| s.stalled);
-        let live = others.into_iter().filter(|source| !is_stalled(*source)).count();
+            |source: &usize| net.planner.source_state(SourceKey(*source as u32)).is_some_and(|s| s.stalled);
+        let live = others.iter().filter(|source| !is_stalled(source)).count();
         assert!(live < 2 || net.planner.pieces.state(id) != PieceState::Missing, "{id:?} is asked of three");
-        assert!(asked.pieces.len() > 1 || net.planner.pieces.is_missing(id), "{id:?} is not missing");
+        if asked.pieces.len() > 1 {
+            continue;
+        }
+        assert!(net.planner.pieces.is_missing(id), "{id:?} is not missing");
+        let stalled = others.len() - live;
+        match why {
+            Why::Missing => assert_eq!((live, stalled), (0, 0), "{id:?}"),
+            Why::Moved => assert_eq!(live, 0, "{id:?}"),
+            Why::Stalled => assert!(live == 0 && stalled > 0, "{id:?}"),
+            Why::Late | Why::EndGame => assert_eq!(live, 1, "{id:?}"),
+            Why::Parity => assert!(live == 0 && asked.shard >= manifest.data_shard_count(), "{id:?}"),
+            Why::SecondOpinion => assert!(live == 0 && net.tally.lied.contains(&id), "{id:?}"),
+        }
     }
 }
 

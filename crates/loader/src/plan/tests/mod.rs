@@ -16,7 +16,9 @@ use std::time::{Duration, Instant};
 use manifest::{Geometry, PieceId};
 use model::{Model, PIECE};
 
-use super::{Checked, Failure, Holding, PlanAction, PlanConfig, PlanEvent, Planner, RequestId, SourceKey};
+use super::{
+    Checked, Failure, Holding, PlanAction, PlanConfig, PlanEvent, Planner, RequestId, SourceKey, Why,
+};
 
 /// How often a driver looks at what has arrived.
 const TICK: Duration = Duration::from_millis(50);
@@ -133,6 +135,10 @@ struct Tally {
     /// By piece, how often it arrived.
     arrived: BTreeMap<PieceId, u32>,
     requests: usize,
+    /// How many requests were made for each reason.
+    asked: HashMap<Why, usize>,
+    /// Pieces of which wrong bytes came.
+    lied: BTreeSet<PieceId>,
     polls: usize,
     checked_shards: usize,
     rebuilt: BTreeSet<PieceId>,
@@ -340,6 +346,7 @@ impl Net {
         let content = if is_lie { self.peers[source].lie } else { 0 };
         if is_lie {
             self.tally.bad[source] += bytes;
+            self.tally.lied.insert(piece);
         }
         let is_wanted = self.planner.arrived(id, piece, self.start + self.now);
         self.check();
@@ -413,9 +420,10 @@ impl Net {
 
     fn act(&mut self, action: PlanAction) {
         match action {
-            PlanAction::Request { request, source, shard, pieces } => {
+            PlanAction::Request { request, source, shard, pieces, why } => {
                 let asked = Asked { source: source.0 as usize, shard, pieces, issued: self.now };
-                audit::request(self, &asked);
+                audit::request(self, &asked, why);
+                *self.tally.asked.entry(why).or_default() += 1;
                 self.tally.requests += 1;
                 self.queues[asked.source].push_back(request);
                 self.asked.insert(request, asked);

@@ -137,8 +137,11 @@ fn a_lone_liar_is_suspended_and_proves_nothing() {
 #[test]
 fn two_liars_with_equal_bytes_make_the_index_suspect() {
     let model = Model::columns(6);
-    let liar = peer(&model, 100).lying([3], 7);
-    let net = run(&model, vec![liar.clone(), liar, peer(&model, 20)]);
+    // Without parity, which would stand in for the shard.
+    let liar = peer(&model, 100).lying([3], 7).holding(ALL_DATA);
+    let honest = peer(&model, 20).up(&[(1_000, 1_000_000)]);
+    let net = run(&model, vec![liar.clone(), liar, honest]);
+    assert!(net.tally.asked[&Why::SecondOpinion] > 0);
     assert!(!net.is_banned(2));
     assert!(net.tally.checked_shards >= 1);
     assert!(net.tally.bad.iter().sum::<u64>() <= 4 * 6 * PIECE, "{:?}", net.tally.bad);

@@ -1,0 +1,204 @@
+//! All sources, and what follows from them together: who is worth looking at, how full the memory is, when to look again.
+//!
+//! With many sources most have nothing that is needed, or no room: they are not looked at before they change.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::ops::{Index, Range};
+use std::time::Instant;
+
+use manifest::{Manifest, PieceId};
+
+use super::sources::Source;
+use super::{PlanConfig, SourceKey};
+
+/// See the module's documentation.
+#[derive(Debug)]
+pub(super) struct Roster {
+    config: PlanConfig,
+    piece_bytes: u64,
+    /// The parity shards.
+    parity: Range<u32>,
+    sources: BTreeMap<SourceKey, Source>,
+    /// Those that have changed since they were last found to have no room, or nothing.
+    ready: BTreeSet<SourceKey>,
+    load: Load,
+    /// No source stalls, and no pause ends, before.
+    check_at: Option<Instant>,
+}
+
+/// What sources owe and may owe, in bytes.
+#[derive(Debug, Clone, Copy, Default)]
+struct Load {
+    owed: u64,
+    /// Part of `owed`: of those that have not proven themselves, and have not stalled.
+    unproven: u64,
+    /// Windows of those that have.
+    windows: u64,
+}
+
+/// Rule 2: what there is room for.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Room {
+    /// One more piece of anybody.
+    pub(super) is_any: bool,
+    /// One more piece of a source that has not proven itself: together they fill a quarter at most.
+    pub(super) for_unproven: bool,
+    /// What part of its window a source may use, so that all windows together fit.
+    pub(super) share: f64,
+}
+
+impl Roster {
+    pub(super) fn new(config: PlanConfig, manifest: &Manifest) -> Self {
+        let data = manifest.data_shard_count();
+        Self {
+            config,
+            piece_bytes: u64::from(manifest.piece_size_bytes()),
+            parity: data..data + manifest.parity(),
+            sources: BTreeMap::new(),
+            ready: BTreeSet::new(),
+            load: Load::default(),
+            check_at: None,
+        }
+    }
+
+    pub(super) fn add(&mut self, key: SourceKey, now: Instant) {
+        self.sources.entry(key).or_insert_with(|| Source::new(now));
+    }
+
+    pub(super) fn get(&self, key: SourceKey) -> Option<&Source> {
+        self.sources.get(&key)
+    }
+
+    pub(super) fn iter(&self) -> impl Iterator<Item = (SourceKey, &Source)> {
+        self.sources.iter().map(|(key, source)| (*key, source))
+    }
+
+    pub(super) fn keys(&self) -> impl Iterator<Item = SourceKey> {
+        self.sources.keys().copied()
+    }
+
+    /// Changes a source. It is looked at again.
+    pub(super) fn update<T>(&mut self, key: SourceKey, change: impl FnOnce(&mut Source) -> T) -> Option<T> {
+        let source = self.sources.get_mut(&key)?;
+        let before = Load::of(source, self.piece_bytes);
+        let result = change(source);
+        let after = Load::of(source, self.piece_bytes);
+        self.load.owed = self.load.owed - before.owed + after.owed;
+        self.load.unproven = self.load.unproven - before.unproven + after.unproven;
+        self.load.windows = self.load.windows - before.windows + after.windows;
+        self.check_at = self.check_at.into_iter().chain(source.next_wakeup(&self.config)).min();
+        self.ready.insert(key);
+        Some(result)
+    }
+
+    /// Something else has changed that may matter to all.
+    pub(super) fn look_at_all(&mut self) {
+        self.ready.extend(self.sources.keys());
+        self.sources.values_mut().for_each(|source| source.stripes_done = 0);
+    }
+
+    /// A piece may be asked for that those who hold it could not be asked for before.
+    pub(super) fn look_at_holders(&mut self, piece: PieceId) {
+        let holders = self.sources.iter().filter(|(_, source)| source.holds(piece));
+        self.ready.extend(holders.map(|(key, _)| *key));
+    }
+
+    /// Data may be lost: parity may be needed that was not.
+    pub(super) fn look_for_parity(&mut self) {
+        for (key, source) in &mut self.sources {
+            if self.parity.clone().any(|shard| !source.holdings.denies(shard)) {
+                source.stripes_done = 0;
+                self.ready.insert(*key);
+            }
+        }
+    }
+
+    /// A source was found to have no room, or nothing.
+    pub(super) fn look_away(&mut self, key: SourceKey) {
+        self.ready.remove(&key);
+    }
+
+    /// Whom to look at, in turns.
+    pub(super) fn ready(&self, turn: SourceKey) -> Vec<SourceKey> {
+        self.ready.range(turn..).chain(self.ready.range(..turn)).copied().collect()
+    }
+
+    #[cfg(test)]
+    pub(super) fn is_ready(&self, key: SourceKey) -> bool {
+        self.ready.contains(&key)
+    }
+
+    /// How far a source is past which stripes need no parity of it.
+    pub(super) fn set_stripes_done(&mut self, key: SourceKey, count: usize) {
+        if let Some(source) = self.sources.get_mut(&key) {
+            source.stripes_done = count;
+        }
+    }
+
+    /// What there is room for beside so many pieces that have arrived.
+    pub(super) fn room(&self, arrived: usize) -> Room {
+        let max_bytes = self.config.max_in_flight_bytes;
+        let filled_bytes = self.load.owed + arrived as u64 * self.piece_bytes;
+        #[expect(clippy::cast_precision_loss, reason = "a share")]
+        let share = max_bytes as f64 / self.load.windows.max(max_bytes) as f64;
+        Room {
+            is_any: filled_bytes + self.piece_bytes <= max_bytes,
+            for_unproven: self.load.unproven == 0 || self.load.unproven + self.piece_bytes <= max_bytes / 4,
+            share,
+        }
+    }
+
+    /// Whether a source may be asked for one more piece now.
+    pub(super) fn has_room(&self, key: SourceKey, room: Room) -> bool {
+        let source = &self[&key];
+        source.is_live() && source.has_room(self.piece_bytes, room.share)
+    }
+
+    /// Whether a source that stalls now may keep a request: those of stalled sources together hold at most a quarter
+    /// of the memory.
+    pub(super) fn has_room_for_probe(&self, key: SourceKey) -> bool {
+        let others = self.iter().filter(|(other, source)| *other != key && source.is_stalled());
+        let held: u64 = others.map(|(_, source)| source.owed_in_memory(self.piece_bytes)).sum();
+        held + self.piece_bytes <= self.config.max_in_flight_bytes / 4
+    }
+
+    /// The sources of which a pause is over, or that have stalled, by now.
+    pub(super) fn due(&self, now: Instant) -> Vec<SourceKey> {
+        if self.check_at.is_none_or(|at| now < at) {
+            return Vec::new();
+        }
+        let is_due = |source: &Source| source.next_wakeup(&self.config).is_some_and(|at| now >= at);
+        self.iter().filter(|(_, source)| is_due(source)).map(|(key, _)| key).collect()
+    }
+
+    /// What was due is done.
+    pub(super) fn done(&mut self, now: Instant) {
+        if self.check_at.is_some_and(|at| now >= at) {
+            self.check_at = self.iter().filter_map(|(_, source)| source.next_wakeup(&self.config)).min();
+        }
+    }
+
+    /// When [`Roster::due`] has something to say again, perhaps.
+    pub(super) fn check_at(&self) -> Option<Instant> {
+        self.check_at
+    }
+}
+
+impl Index<&SourceKey> for Roster {
+    type Output = Source;
+
+    fn index(&self, key: &SourceKey) -> &Source {
+        &self.sources[key]
+    }
+}
+
+impl Load {
+    fn of(source: &Source, piece_bytes: u64) -> Self {
+        let owed = source.owed_in_memory(piece_bytes);
+        if source.is_proven() {
+            Self { owed, unproven: 0, windows: source.window_bytes(piece_bytes) }
+        } else {
+            Self { owed, unproven: if source.is_stalled() { 0 } else { owed }, windows: 0 }
+        }
+    }
+}
