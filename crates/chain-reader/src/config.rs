@@ -6,6 +6,7 @@ use std::str::FromStr;
 use std::time::Duration;
 
 use crate::error::{ParseAddressError, ParseBlockTagError, excerpt};
+use crate::hints::HintUrl;
 pub(crate) use crate::rpc_url::RpcUrl;
 
 /// The longest pause between two attempts.
@@ -64,6 +65,13 @@ pub struct Config {
     pub state_dir: Option<PathBuf>,
     /// What to do when the chain cannot be reached.
     pub staleness: Staleness,
+    /// When the contract is followed: how long after one look the next one begins, give or take a fifth at random, so
+    /// that many nodes do not look at once; up to eight times as long while the chain cannot be reached. Default: 12 s,
+    /// the time between two blocks.
+    pub poll_interval: Duration,
+    /// When the contract is followed: WebSocket endpoints that tell of its events, so that it is looked sooner. What
+    /// they say is never believed. Default: none.
+    pub hints: Vec<HintUrl>,
 }
 
 impl Config {
@@ -84,6 +92,8 @@ impl Config {
             policy: Policy::default(),
             state_dir: None,
             staleness: Staleness::default(),
+            poll_interval: Duration::from_secs(12),
+            hints: Vec::new(),
         }
     }
 }

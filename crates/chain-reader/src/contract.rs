@@ -8,8 +8,11 @@ mod abi {
     alloy::sol! {
         function setMatureModel(string weightsCid, uint256 price);
         function getMatureModel();
+        event MatureModelSet(string weightsCid, uint256 price);
     }
 }
+
+pub(crate) use abi::MatureModelSet;
 
 /// The input of `setMatureModel(manifest, price)`, as a proposal to the contract's owner carries it: 4 bytes of
 /// selector, then the arguments. `price` is in the contract's own unit.

@@ -14,6 +14,8 @@ mod contract;
 mod devnet;
 mod endpoint;
 mod error;
+mod follow;
+mod hints;
 mod reader;
 mod receipt;
 mod round;
@@ -36,6 +38,8 @@ pub use error::{
     Availability, ChainError, EndpointError, NotFinal, ParseAddressError, ParseBlockTagError,
     ParseHeaderError, ParseRpcUrlError, SignerError, StateError, SubmitError,
 };
+pub use follow::{FollowEvent, Follower, Trouble};
+pub use hints::HintUrl;
 pub use reader::{ChainReader, MatureModel};
 pub use receipt::Receipt;
 pub use rpc_url::RpcUrl;

@@ -119,7 +119,7 @@ impl ChainReader {
         }
         match self.read().await {
             Ok(model) => Ok(model),
-            Err(error) => self.instead(error).await,
+            Err(error) => self.stand_in(&error).await.ok_or(error),
         }
     }
 
@@ -156,33 +156,36 @@ impl ChainReader {
         read
     }
 
-    /// The model that was last loaded, if that will do when the chain was read with this error; else the error.
-    pub(crate) async fn instead(&self, error: ChainError) -> Result<MatureModel, ChainError> {
-        let Staleness::UpTo(limit) = self.0.config.staleness else { return Err(error) };
+    pub(crate) fn config(&self) -> &Config {
+        &self.0.config
+    }
+
+    /// The model that was last loaded, if that will do when the chain was read with this error.
+    pub(crate) async fn stand_in(&self, error: &ChainError) -> Option<MatureModel> {
+        let Staleness::UpTo(limit) = self.0.config.staleness else { return None };
         if !error.is_unreachable() {
-            return Err(error);
+            return None;
         }
-        match self.last_loaded().await {
-            Ok((model, age)) if age <= limit => {
-                tracing::warn!(
-                    manifest = %model.manifest,
-                    "using the model that was last loaded: the contract named it {} s ago, and the chain cannot be read \
-                     now: {error}",
-                    age.as_secs()
-                );
-                Ok(model)
+        let (model, age) = match self.last_loaded().await {
+            Ok(loaded) => loaded,
+            Err(why) => {
+                tracing::warn!("the chain cannot be read, and nothing can stand in for it: {why}");
+                return None;
             }
-            Ok((_, age)) => {
-                tracing::warn!(
-                    "the model that was last loaded will not do: the contract named it {} s ago, {} s are allowed",
-                    age.as_secs(),
-                    limit.as_secs()
-                );
-                Err(error)
-            }
-            Err(ChainError::State(state)) => Err(state.into()),
-            Err(_) => Err(error),
+        };
+        let (age_s, limit_s) = (age.as_secs(), limit.as_secs());
+        if age > limit {
+            tracing::warn!(
+                "the model that was last loaded will not do: the contract named it {age_s} s ago, {limit_s} s are allowed"
+            );
+            return None;
         }
+        tracing::warn!(
+            manifest = %model.manifest,
+            "using the model that was last loaded: the contract named it {age_s} s ago, and now the chain cannot be read: \
+             {error}"
+        );
+        Some(model)
     }
 
     /// The model that was last loaded, and how long ago the contract is known to have named it.

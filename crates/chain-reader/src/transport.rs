@@ -151,7 +151,7 @@ impl Inner {
 }
 
 /// TLS with the system's certificates. A configuration of our own, because the process's default is not ours to set.
-fn tls_config() -> Result<rustls::ClientConfig, rustls::Error> {
+pub(crate) fn tls_config() -> Result<rustls::ClientConfig, rustls::Error> {
     Ok(tls_versions()?.with_platform_verifier()?.with_no_client_auth())
 }
 

@@ -31,6 +31,9 @@ pub enum ParseRpcUrlError {
     /// A WebSocket URL.
     #[error("the RPC URL is a WebSocket one (ws:// or wss://): give the endpoint's http:// or https:// URL")]
     WebSocket,
+    /// Not a WebSocket URL, where only such a one will do.
+    #[error("the URL of a WebSocket endpoint has another scheme: expected ws:// or wss://")]
+    NotWebSocket,
     /// Another scheme.
     #[error("the RPC URL has an unknown scheme: expected http:// or https://")]
     Scheme,

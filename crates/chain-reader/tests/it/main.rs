@@ -9,6 +9,7 @@ use manifest::Digest;
 
 mod evm;
 mod faults;
+mod follow;
 mod honest;
 mod memory;
 mod quorum;

@@ -38,7 +38,25 @@ pub(crate) struct Scripted {
 impl Scripted {
     /// `script` gets each request's method and parameters.
     pub(crate) async fn start(script: impl FnMut(&str, &Value) -> Answer + Send + 'static) -> Self {
-        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        Self::start_at(0, script).await
+    }
+
+    /// One at this port, for instance of one that has stopped, which passes all on to the node at the other.
+    pub(crate) async fn pass_on(port: u16, node: u16) -> Self {
+        let script = move |method: &str, params: &Value| crate::honest::pass(node, method, params, |_| ());
+        Self::start_at(port, script).await
+    }
+
+    /// Ends it, and returns its port.
+    pub(crate) async fn stop(mut self) -> u16 {
+        self.task.abort();
+        // An error says that it was aborted: the port is free from then on.
+        let _ = (&mut self.task).await;
+        self.url.to_string().rsplit(':').next().unwrap().parse().unwrap()
+    }
+
+    async fn start_at(port: u16, script: impl FnMut(&str, &Value) -> Answer + Send + 'static) -> Self {
+        let listener = TcpListener::bind(("127.0.0.1", port)).await.unwrap();
         let port = listener.local_addr().unwrap().port();
         let asked = Arc::default();
         let script: Arc<Mutex<Script>> = Arc::new(Mutex::new(script));

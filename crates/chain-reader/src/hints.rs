@@ -1,0 +1,320 @@
+//! WebSocket connections that tell of events of the contract: hints to look sooner, never the truth.
+
+use std::fmt;
+use std::str::FromStr;
+use std::sync::Arc;
+use std::time::Duration;
+
+use alloy::sol_types::SolEvent as _;
+use futures::{FutureExt as _, SinkExt as _, StreamExt as _};
+use serde_json::json;
+use tokio::io::{AsyncRead, AsyncWrite};
+use tokio::net::TcpStream;
+use tokio::sync::Notify;
+use tokio::task::JoinSet;
+use tokio::time::{Instant, sleep, timeout};
+use tokio_rustls::TlsConnector;
+use tokio_rustls::rustls::pki_types::ServerName;
+use tokio_tungstenite::tungstenite::client::IntoClientRequest as _;
+use tokio_tungstenite::tungstenite::protocol::WebSocketConfig;
+use tokio_tungstenite::tungstenite::{self, Message};
+use tokio_tungstenite::{WebSocketStream, client_async_with_config};
+
+use crate::config::Address;
+use crate::contract::MatureModelSet;
+use crate::error::{ParseHeaderError, ParseRpcUrlError};
+use crate::rpc_url::RpcUrl;
+use crate::transport::tls_config;
+
+/// An event of the contract is a few hundred bytes.
+const MAX_MESSAGE_BYTES: usize = 64 << 10;
+/// How long connecting, and subscribing, may take.
+const CONNECT_LIMIT: Duration = Duration::from_secs(10);
+/// How often an endpoint that says nothing is asked whether it is there.
+const PING_INTERVAL: Duration = Duration::from_secs(30);
+/// The pause after each message: a flood waits in the sender's buffers.
+const MESSAGE_PAUSE: Duration = Duration::from_millis(50);
+/// The first and the longest pause before connecting again.
+const FIRST_PAUSE: Duration = Duration::from_secs(1);
+const LAST_PAUSE: Duration = Duration::from_secs(300);
+/// A connection that held for this long was a good one: the next pause is the first again.
+const GOOD_CONNECTION: Duration = Duration::from_secs(60);
+/// So many hints in a row are followed; then one for each interval.
+const BURST: usize = 3;
+
+/// The URL of a WebSocket endpoint, `ws` or `wss`. Like an [`RpcUrl`], it shows its host and port only.
+#[derive(Clone, PartialEq, Eq)]
+pub struct HintUrl(RpcUrl);
+
+impl HintUrl {
+    /// The same endpoint, which wants this header, too: see [`RpcUrl::with_header`].
+    ///
+    /// # Errors
+    /// When it is not a header. The message does not repeat it.
+    pub fn with_header(self, header: &str) -> Result<Self, ParseHeaderError> {
+        Ok(Self(self.0.with_header(header)?))
+    }
+}
+
+impl FromStr for HintUrl {
+    type Err = ParseRpcUrlError;
+
+    fn from_str(text: &str) -> Result<Self, ParseRpcUrlError> {
+        let rest = text.strip_prefix("ws").ok_or(ParseRpcUrlError::NotWebSocket)?;
+        format!("http{rest}").parse().map(Self)
+    }
+}
+
+impl fmt::Display for HintUrl {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        fmt::Display::fmt(&self.0, f)
+    }
+}
+
+impl fmt::Debug for HintUrl {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        fmt::Display::fmt(&self.0, f)
+    }
+}
+
+/// The connections. Dropping this ends them.
+pub(crate) struct Hints {
+    /// Holds one hint at most, however many came.
+    hinted: Arc<Notify>,
+    _tasks: JoinSet<()>,
+}
+
+impl Hints {
+    pub(crate) fn start(urls: &[HintUrl], contract: Address) -> Self {
+        let hinted = Arc::new(Notify::new());
+        let mut tasks = JoinSet::new();
+        for url in urls {
+            tasks.spawn(listen(url.clone(), contract, Arc::clone(&hinted)));
+        }
+        Self { hinted, _tasks: tasks }
+    }
+
+    /// Waits for a hint, or takes the one that came.
+    pub(crate) async fn wait(&self) {
+        self.hinted.notified().await;
+    }
+
+    /// Forgets the hint that came.
+    pub(crate) fn clear(&self) {
+        let _ = self.hinted.notified().now_or_never();
+    }
+
+    #[cfg(test)]
+    pub(crate) fn notify(&self) -> &Arc<Notify> {
+        &self.hinted
+    }
+}
+
+/// How often hints are followed: whoever sends them must not decide how often the RPC endpoints are asked.
+#[derive(Debug)]
+pub(crate) struct HintBudget {
+    interval: Duration,
+    /// When the last ones were followed, oldest first.
+    spent: [Option<Instant>; BURST],
+}
+
+impl HintBudget {
+    pub(crate) fn new(interval: Duration) -> Self {
+        Self { interval, spent: [None; BURST] }
+    }
+
+    /// From when on a hint is followed again.
+    pub(crate) fn allowed_at(&self) -> Instant {
+        let burst = u32::try_from(BURST).unwrap_or(u32::MAX);
+        self.spent[0].map_or_else(Instant::now, |oldest| oldest + self.interval * burst)
+    }
+
+    pub(crate) fn spend(&mut self) {
+        self.spent.rotate_left(1);
+        self.spent[BURST - 1] = Some(Instant::now());
+    }
+}
+
+/// Why a connection has ended.
+#[derive(Debug, thiserror::Error)]
+enum HintError {
+    #[error("cannot connect")]
+    Connect(#[source] std::io::Error),
+    #[error("TLS cannot be set up")]
+    Tls(#[from] rustls::Error),
+    #[error("{0} is no name of a TLS server")]
+    Name(String),
+    #[error("the WebSocket failed")]
+    WebSocket(#[from] Box<tungstenite::Error>),
+    #[error("it does not answer")]
+    Silent,
+    #[error("it closed the connection")]
+    Closed,
+    #[error("it does not subscribe to events: {0}")]
+    Refused(String),
+}
+
+impl From<tungstenite::Error> for HintError {
+    fn from(error: tungstenite::Error) -> Self {
+        Box::new(error).into()
+    }
+}
+
+/// Keeps a connection for ever.
+async fn listen(url: HintUrl, contract: Address, hinted: Arc<Notify>) {
+    let mut pause = FIRST_PAUSE;
+    loop {
+        let connected_at = Instant::now();
+        let Err(error) = hear(&url, contract, &hinted).await;
+        if connected_at.elapsed() >= GOOD_CONNECTION {
+            pause = FIRST_PAUSE;
+        }
+        let cause = std::error::Error::source(&error).map(ToString::to_string);
+        tracing::info!(endpoint = %url, %error, cause, ?pause, "no hints from this WebSocket for now");
+        sleep(pause.mul_f64(1.0 - fastrand::f64() / 2.0)).await;
+        pause = (pause * 2).min(LAST_PAUSE);
+    }
+}
+
+/// Connects, subscribes, and passes on what is heard until the connection ends.
+async fn hear(
+    url: &HintUrl,
+    contract: Address,
+    hinted: &Notify,
+) -> Result<std::convert::Infallible, HintError> {
+    let connecting = async {
+        let address = (url.0.url().host_str().unwrap_or_default(), url.0.url().port_or_known_default());
+        let address = (address.0.trim_matches(['[', ']']), address.1.unwrap_or_default());
+        TcpStream::connect(address).await.map_err(HintError::Connect)
+    };
+    let stream = timeout(CONNECT_LIMIT, connecting).await.map_err(|_| HintError::Silent)??;
+    if !url.0.is_https() {
+        return subscribe(url, contract, hinted, stream).await;
+    }
+    let host = url.0.url().host_str().unwrap_or_default().trim_matches(['[', ']']).to_owned();
+    let name = ServerName::try_from(host.clone()).map_err(|_| HintError::Name(host))?;
+    let connector = TlsConnector::from(Arc::new(tls_config()?));
+    let stream = timeout(CONNECT_LIMIT, connector.connect(name, stream)).await;
+    let stream = stream.map_err(|_| HintError::Silent)?.map_err(HintError::Connect)?;
+    subscribe(url, contract, hinted, stream).await
+}
+
+async fn subscribe<S: AsyncRead + AsyncWrite + Unpin>(
+    url: &HintUrl,
+    contract: Address,
+    hinted: &Notify,
+    stream: S,
+) -> Result<std::convert::Infallible, HintError> {
+    // A path or query may be a key, and this text is never shown.
+    let text = url.0.url().as_str().replacen("http", "ws", 1);
+    let mut request = text.into_client_request()?;
+    request.headers_mut().extend(url.0.headers().clone());
+    let limits = WebSocketConfig::default()
+        .max_message_size(Some(MAX_MESSAGE_BYTES))
+        .max_frame_size(Some(MAX_MESSAGE_BYTES));
+    let connected = timeout(CONNECT_LIMIT, client_async_with_config(request, stream, Some(limits))).await;
+    let (mut socket, _) = connected.map_err(|_| HintError::Silent)??;
+    let filter = json!({"address": contract.0, "topics": [MatureModelSet::SIGNATURE_HASH]});
+    let call = json!({"jsonrpc": "2.0", "id": 1, "method": "eth_subscribe", "params": ["logs", filter]});
+    socket.send(Message::text(call.to_string())).await?;
+    hear_on(url, hinted, &mut socket).await
+}
+
+async fn hear_on<S: AsyncRead + AsyncWrite + Unpin>(
+    url: &HintUrl,
+    hinted: &Notify,
+    socket: &mut WebSocketStream<S>,
+) -> Result<std::convert::Infallible, HintError> {
+    let mut is_asked = false;
+    loop {
+        let message = match timeout(PING_INTERVAL, socket.next()).await {
+            Ok(message) => message.ok_or(HintError::Closed)??,
+            Err(_) if is_asked => return Err(HintError::Silent),
+            Err(_) => {
+                is_asked = true;
+                timeout(CONNECT_LIMIT, socket.send(Message::Ping(Vec::new().into())))
+                    .await
+                    .map_err(|_| HintError::Silent)??;
+                continue;
+            }
+        };
+        is_asked = false;
+        match message {
+            Message::Text(text) => match heard(&text) {
+                Heard::Event => {
+                    tracing::debug!(endpoint = %url, "a hint that the contract has changed");
+                    hinted.notify_one();
+                }
+                Heard::Refusal => return Err(HintError::Refused(url.0.excerpt(&text))),
+                Heard::Other => {}
+            },
+            Message::Close(_) => return Err(HintError::Closed),
+            Message::Binary(_) | Message::Ping(_) | Message::Pong(_) | Message::Frame(_) => {}
+        }
+        sleep(MESSAGE_PAUSE).await;
+    }
+}
+
+/// What a message is.
+#[derive(Debug, PartialEq, Eq)]
+enum Heard {
+    Event,
+    Refusal,
+    Other,
+}
+
+fn heard(text: &str) -> Heard {
+    let message: serde_json::Value = serde_json::from_str(text).unwrap_or_default();
+    if message["method"] == "eth_subscription" {
+        Heard::Event
+    } else if message["id"] == 1 && !message["error"].is_null() {
+        Heard::Refusal
+    } else {
+        Heard::Other
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_hint_url_is_a_websocket_one_and_shows_no_key() {
+        let url: HintUrl = "wss://rpc.example.org/v3/secretkey".parse().unwrap();
+        let url = url.with_header("X-Key: secretkey").unwrap();
+        assert_eq!(format!("{url} {url:?}"), "rpc.example.org rpc.example.org");
+        assert!(url.0.is_https() && !"ws://h:1".parse::<HintUrl>().unwrap().0.is_https());
+        for bad in ["", "http://h/secretkey", "wsx://h/secretkey", "ws:///", "ws"] {
+            let error = bad.parse::<HintUrl>().unwrap_err();
+            assert!(!format!("{error} {error:?}").contains("secretkey"), "{bad}: {error}");
+        }
+    }
+
+    #[test]
+    fn only_an_event_is_a_hint_and_nonsense_is_nothing() {
+        for (text, expected) in [
+            (r#"{"jsonrpc":"2.0","method":"eth_subscription","params":{}}"#, Heard::Event),
+            (r#"{"jsonrpc":"2.0","id":1,"error":{"code":-32601,"message":"no"}}"#, Heard::Refusal),
+            (r#"{"jsonrpc":"2.0","id":1,"result":"0x1"}"#, Heard::Other),
+            ("", Heard::Other),
+            ("[", Heard::Other),
+            ("5", Heard::Other),
+        ] {
+            assert_eq!(heard(text), expected, "{text}");
+        }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_flood_of_hints_is_followed_three_times_and_then_once_an_interval() {
+        let interval = Duration::from_secs(12);
+        let mut budget = HintBudget::new(interval);
+        let start = Instant::now();
+        let mut followed = 0;
+        while start.elapsed() < interval * 30 {
+            tokio::time::sleep_until(budget.allowed_at()).await;
+            budget.spend();
+            followed += 1;
+        }
+        assert!((30..=33).contains(&followed), "{followed}");
+    }
+}
