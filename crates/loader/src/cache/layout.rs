@@ -62,6 +62,10 @@ impl Layout {
         self.partials().join(digest.to_string())
     }
 
+    pub(super) fn series(&self) -> PathBuf {
+        self.root.join("series")
+    }
+
     pub(super) fn locks(&self) -> PathBuf {
         self.root.join("locks")
     }

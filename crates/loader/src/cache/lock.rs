@@ -52,6 +52,11 @@ impl LockFile {
         Self { path: locks.join("staging") }
     }
 
+    /// Whoever changes the lists of series takes it.
+    pub(super) fn series(locks: &Path) -> Self {
+        Self { path: locks.join("series") }
+    }
+
     /// Waits until nobody else holds it.
     pub(super) fn exclusive(&self) -> Result<Guard, CacheError> {
         self.wait(File::lock)

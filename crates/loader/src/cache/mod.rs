@@ -13,6 +13,7 @@
 //!   partial/<manifest digest>/       the same files being filled, and a journal of verified pieces
 //!   partial/staging-*                being published, or being removed; a dead process's are swept at the next opening
 //!   locks/                           never deleted
+//!   series/<name>                    models that were loaded for a series, oldest first
 //!   run/                             sockets of running nodes, kept by them
 //! ```
 //!
@@ -34,6 +35,7 @@ mod lock;
 mod model;
 mod partial;
 mod progress;
+mod retention;
 mod staging;
 mod stamp;
 mod writeback;

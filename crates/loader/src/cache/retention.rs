@@ -1,0 +1,140 @@
+//! Keeping the last models of a series, such as those that one contract has named.
+//!
+//! `series/<name>` in the cache lists the models that were loaded for a series, a digest a line, oldest first.
+
+use std::fs;
+use std::io;
+use std::path::Path;
+
+use manifest::Digest;
+
+use super::lock::LockFile;
+use super::{Cache, CacheError, atomic};
+
+/// A series remembers at most so many models; the oldest are forgotten, not removed.
+const MAX_REMEMBERED: usize = 1024;
+/// No list is longer.
+const MAX_LIST_BYTES: u64 = 65 * MAX_REMEMBERED as u64;
+
+impl Cache {
+    /// Notes that the model was loaded for `series`, a word fit for a file name, and removes the models that were
+    /// loaded for it before the last `keep`, this one included. What is in use, or in another series, stays; the next
+    /// call tries again. Returns what was removed.
+    ///
+    /// # Errors
+    /// [`CacheError::Io`], [`CacheError::DiskFull`]; then nothing is forgotten.
+    pub fn keep_last(&self, series: &str, digest: &Digest, keep: usize) -> Result<Vec<Digest>, CacheError> {
+        let dir = self.layout().series();
+        atomic::create_dir(&dir)?;
+        let _lock = LockFile::series(&self.layout().locks()).exclusive()?;
+        let path = dir.join(series);
+        let mut listed = read(&path)?;
+        listed.retain(|other| other != digest);
+        listed.push(*digest);
+        let excess = listed.len().saturating_sub(keep.max(1));
+        let (mut removed, mut kept) = (Vec::new(), Vec::new());
+        for candidate in listed.drain(..excess) {
+            if self.is_in_other_series(&path, &candidate)? {
+                continue;
+            }
+            match self.remove(&candidate) {
+                Ok(_) => removed.push(candidate),
+                Err(CacheError::NotCached { .. }) => {}
+                Err(CacheError::InUse { .. }) => kept.push(candidate),
+                Err(error) => return Err(error),
+            }
+        }
+        kept.extend(listed);
+        kept.drain(..kept.len().saturating_sub(MAX_REMEMBERED));
+        let text: String = kept.iter().map(|digest| format!("{digest}\n")).collect();
+        atomic::write(&path, text.as_bytes(), 0o644)?;
+        Ok(removed)
+    }
+
+    fn is_in_other_series(&self, series: &Path, digest: &Digest) -> Result<bool, CacheError> {
+        let dir = self.layout().series();
+        let fail = |source| CacheError::io("list", &dir, source);
+        for entry in fs::read_dir(&dir).map_err(fail)? {
+            let path = entry.map_err(fail)?.path();
+            if path != series && read(&path)?.contains(digest) {
+                return Ok(true);
+            }
+        }
+        Ok(false)
+    }
+}
+
+/// The digests of a list; lines that are none are passed over.
+fn read(path: &Path) -> Result<Vec<Digest>, CacheError> {
+    match atomic::read(path, MAX_LIST_BYTES) {
+        Ok(bytes) => {
+            let text = String::from_utf8_lossy(&bytes.unwrap_or_default()).into_owned();
+            Ok(text.lines().filter_map(|line| line.parse().ok()).collect())
+        }
+        Err(CacheError::Io { source, .. }) if source.kind() == io::ErrorKind::FileTooLarge => Ok(Vec::new()),
+        Err(error) => Err(error),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use manifest::Codec;
+
+    use super::*;
+    use crate::encode::tests::{options, publish_bytes, sample};
+
+    fn model(cache: &Cache, seed: u64) -> Digest {
+        publish_bytes(cache, &sample(1000, seed), &options(3, 2, Codec::Rs)).digest
+    }
+
+    fn cached(cache: &Cache) -> Vec<Digest> {
+        let mut digests: Vec<_> = cache.list().unwrap().into_iter().map(|entry| entry.digest).collect();
+        digests.sort();
+        digests
+    }
+
+    #[test]
+    fn the_last_ones_stay_and_models_of_nobody_too() {
+        let dir = tempfile::tempdir().unwrap();
+        let cache = Cache::open(dir.path()).unwrap();
+        let own = model(&cache, 0);
+        let [a, b, c] = [1, 2, 3].map(|seed| model(&cache, seed));
+        assert!(cache.keep_last("one", &a, 2).unwrap().is_empty());
+        assert!(cache.keep_last("one", &b, 2).unwrap().is_empty());
+        assert!(cache.keep_last("one", &a, 2).unwrap().is_empty(), "the same two");
+        assert_eq!(cache.keep_last("one", &c, 2).unwrap(), [b]);
+        let mut expected = vec![own, a, c];
+        expected.sort();
+        assert_eq!(cached(&cache), expected);
+        assert_eq!(cache.keep_last("one", &c, 1).unwrap(), [a]);
+        assert!(cache.keep_last("one", &c, 0).unwrap().is_empty(), "the newest always stays");
+    }
+
+    #[test]
+    fn what_is_mapped_goes_later_and_what_another_series_has_stays() {
+        let dir = tempfile::tempdir().unwrap();
+        let cache = Cache::open(dir.path()).unwrap();
+        let [a, b, c] = [1, 2, 3].map(|seed| model(&cache, seed));
+        cache.keep_last("one", &a, 1).unwrap();
+        let mapped = cache.model(&a).unwrap().unwrap();
+        assert!(cache.keep_last("one", &b, 1).unwrap().is_empty(), "it is mapped");
+        drop(mapped);
+        cache.keep_last("two", &b, 1).unwrap();
+        assert_eq!(cache.keep_last("one", &c, 1).unwrap(), [a]);
+        assert_eq!(cached(&cache).len(), 2);
+    }
+
+    #[test]
+    fn a_broken_list_is_begun_anew() {
+        let dir = tempfile::tempdir().unwrap();
+        let cache = Cache::open(dir.path()).unwrap();
+        let a = model(&cache, 1);
+        cache.keep_last("one", &a, 1).unwrap();
+        let path = cache.layout().series().join("one");
+        for garbage in [vec![0xff; 100], vec![b'x'; 1 << 20]] {
+            atomic::write(&path, &garbage, 0o644).unwrap();
+            assert!(cache.keep_last("one", &a, 1).unwrap().is_empty());
+            assert_eq!(read(&path).unwrap(), [a]);
+        }
+    }
+}
