@@ -22,7 +22,7 @@ pub(crate) enum Answer {
     Removed(Removed),
     ChainRemembered(Box<ChainRemembered>),
     ChainForgotten(ChainForgotten),
-    Status(node::Status),
+    Status(Box<node::Status>),
     Demo(DemoDone),
     Error(Failure),
 }

@@ -8,10 +8,12 @@ use clap::{ArgAction, Args, Parser, Subcommand};
 use manifest::{Codec, Digest};
 use p2p_blob::Multiaddr;
 
+pub(crate) use self::following::Following;
 pub(crate) use self::reading::{ChainCommand, Reading, Which};
 use crate::cmd::Liar;
 use crate::units::{parse_duration, parse_size};
 
+mod following;
 mod reading;
 
 const ABOUT: &str =
@@ -73,6 +75,7 @@ pub(crate) struct Common {
 pub(crate) enum Command {
     Fetch(Fetch),
     Serve(Serve),
+    Watch(Watch),
     Publish(Publish),
     Verify(Verify),
     /// Look at a manifest.
@@ -122,12 +125,42 @@ pub(crate) struct Fetch {
 /// Seed what the cache holds, until SIGTERM or Ctrl-C.
 ///
 /// Prints one full address for each address it listens at, as soon as it does. Listens on TCP and QUIC port 4201 of all
-/// interfaces unless told otherwise with --listen.
+/// interfaces unless told otherwise with --listen. With --contract it follows that, fetches each new model, and seeds it.
 #[derive(Debug, Args)]
 pub(crate) struct Serve {
     /// Serve this folder of files named by their digest, too. May be repeated.
     #[arg(long, value_name = "DIR", env = "LOADER_BLOB_DIR", hide_env_values = true, value_delimiter = ',')]
     pub(crate) blob_dir: Vec<PathBuf>,
+    #[command(flatten)]
+    pub(crate) chain: Chain,
+    #[command(flatten)]
+    pub(crate) reading: Reading,
+    #[command(flatten)]
+    pub(crate) following: Following,
+    #[command(flatten)]
+    pub(crate) network: Network,
+}
+
+/// Follow the contract: load each new model it names, and say when it is ready, until SIGTERM or Ctrl-C.
+///
+/// Prints the path of the weights of each model, the current one first. While a new model is being fetched, or cannot be,
+/// the one before stays as it is. What the models share is not fetched again.
+#[derive(Debug, Args)]
+pub(crate) struct Watch {
+    /// Run this command of the shell when a model is ready, with LOADER_WEIGHTS, LOADER_MANIFEST, LOADER_MODEL_KIND,
+    /// LOADER_PRICE and LOADER_BLOCK_NUMBER in its environment. One at a time; its output goes to stderr.
+    #[arg(long, value_name = "CMD")]
+    pub(crate) exec: Option<String>,
+    /// How long to look for peers before saying that there are none, such as 30s, 5m or 1h [default: 30s]. It goes on
+    /// trying after that.
+    #[arg(long, value_name = "DURATION", value_parser = parse_duration, env = "LOADER_WAIT", hide_env_values = true)]
+    pub(crate) wait: Option<Duration>,
+    #[command(flatten)]
+    pub(crate) chain: Chain,
+    #[command(flatten)]
+    pub(crate) reading: Reading,
+    #[command(flatten)]
+    pub(crate) following: Following,
     #[command(flatten)]
     pub(crate) network: Network,
 }

@@ -10,7 +10,7 @@ use std::str::FromStr;
 use std::time::Duration;
 
 use anyhow::{Context as _, Result};
-use chain_reader::{Address, BlockTag, RpcUrl};
+use chain_reader::{Address, BlockTag, HintUrl, RpcUrl};
 use p2p_blob::Multiaddr;
 use serde::{Deserialize, Deserializer};
 
@@ -39,6 +39,9 @@ struct File {
     allow_stale: Option<Duration>,
     block_tag: Option<Text<BlockTag>>,
     chain_id: Option<u64>,
+    #[serde(deserialize_with = "duration")]
+    poll_interval: Option<Duration>,
+    ws_url: Vec<Text<HintUrl>>,
     peer: Vec<Text<Multiaddr>>,
     listen: Vec<Text<Multiaddr>>,
     external_addr: Vec<Text<Multiaddr>>,

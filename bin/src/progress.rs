@@ -57,7 +57,7 @@ impl Drop for ByteProgress<'_> {
     }
 }
 
-/// A fetch: the whole of it, and each data shard.
+/// A fetch, or one after the other: the whole of it, and each data shard.
 pub(crate) struct FetchProgress {
     output: Output,
     state: Mutex<State>,
@@ -75,17 +75,22 @@ struct State {
 
 impl FetchProgress {
     pub(crate) fn new(output: &Output) -> Self {
-        let total = output.bars().add(bar(0, TOTAL, "total".to_owned()));
-        total.enable_steady_tick(REDRAW_EVERY);
         let state = State {
             tally: Tally::default(),
             lines: Lines::new(Instant::now()),
-            total,
+            total: total(output),
             shards: HashMap::new(),
             sources: BTreeSet::new(),
             named: BTreeSet::new(),
         };
         Self { output: output.clone(), state: Mutex::new(state) }
+    }
+
+    /// One that shows nothing before a manifest is there.
+    pub(crate) fn idle(output: &Output) -> Self {
+        let progress = Self::new(output);
+        progress.finish();
+        progress
     }
 
     /// Writes a line when one is due. To be called now and then: a fetch that waits for peers has no events.
@@ -95,6 +100,9 @@ impl FetchProgress {
         }
         let (line, sources) = {
             let mut state = lock(&self.state);
+            if state.total.is_finished() {
+                return;
+            }
             let (done_bytes, total_bytes) = (state.tally.done_bytes(), state.tally.total_bytes());
             (state.lines.next(Instant::now(), done_bytes, total_bytes), state.sources.len())
         };
@@ -105,15 +113,14 @@ impl FetchProgress {
 
     /// Takes the bars away.
     pub(crate) fn finish(&self) {
-        let mut state = lock(&self.state);
-        state.total.finish_and_clear();
-        for (_, bar) in state.shards.drain() {
-            bar.finish_and_clear();
-        }
+        lock(&self.state).end();
     }
 
     fn begin(&self, manifest: &Manifest) {
         let mut state = lock(&self.state);
+        state.end();
+        state.total = total(&self.output);
+        state.lines = Lines::new(Instant::now());
         state.tally = Tally::new(manifest);
         state.total.set_length(state.tally.total_bytes());
         if !self.output.shows_bars() || manifest.data_shard_count() > MAX_SHARD_BARS {
@@ -171,6 +178,13 @@ impl Observer for FetchProgress {
 }
 
 impl State {
+    fn end(&mut self) {
+        self.total.finish_and_clear();
+        for (_, bar) in self.shards.drain() {
+            bar.finish_and_clear();
+        }
+    }
+
     fn on_resumed(&mut self, bytes: u64) {
         self.tally.add_resumed(bytes);
         self.lines.skip(self.tally.done_bytes());
@@ -195,6 +209,12 @@ impl State {
             bar.set_position(self.tally.shard_done_bytes(shard));
         }
     }
+}
+
+fn total(output: &Output) -> ProgressBar {
+    let total = output.bars().add(bar(0, TOTAL, "total".to_owned()));
+    total.enable_steady_tick(REDRAW_EVERY);
+    total
 }
 
 fn bar(total_bytes: u64, template: &str, name: String) -> ProgressBar {

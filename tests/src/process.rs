@@ -51,8 +51,17 @@ impl Process {
     /// # Panics
     /// When the process ends without one.
     pub async fn first_line(&mut self) -> String {
-        let text = wait(&self.line, &mut self.stdout, &self.stderr, |text| text.contains('\n')).await;
-        text.lines().next().unwrap_or_default().to_owned()
+        self.line(0).await
+    }
+
+    /// Waits until stdout has so many lines before this one, and this one, and returns it.
+    ///
+    /// # Panics
+    /// When the process ends without it.
+    pub async fn line(&mut self, before: usize) -> String {
+        let is_there = |text: &str| text.matches('\n').count() > before;
+        let text = wait(&self.line, &mut self.stdout, &self.stderr, is_there).await;
+        text.lines().nth(before).unwrap_or_default().to_owned()
     }
 
     /// Waits until stderr says this.

@@ -20,7 +20,7 @@ use crate::progress::FetchProgress;
 use crate::units::{show_duration, show_rate, show_size};
 
 /// How often it is looked whether a line of progress is due.
-const TICK: Duration = Duration::from_secs(1);
+pub(super) const TICK: Duration = Duration::from_secs(1);
 
 pub(crate) async fn run(flags: &args::Fetch, settings: &Settings, output: &Output) -> Result<()> {
     let mut interrupt = Interrupt::new().context("cannot listen for signals")?;
@@ -58,13 +58,20 @@ async fn fetch(flags: &args::Fetch, settings: &Settings, output: &Output) -> Res
         node.note_loaded(current).await;
     }
     node.shutdown().await;
-    let Loaded { model, report } = loaded?;
-    output.note(&summary(&report, model.manifest().total_size_bytes()));
+    let loaded = loaded?;
+    let Loaded { model, report } = &loaded;
+    output.note(&summary(report, model.manifest().total_size_bytes()));
     for source in report.sources.iter().filter(|source| source.bad_bytes > 0) {
         output.note(&format!("peer {} sent {} wrong bytes", source.source, source.bad_bytes));
     }
-    output.answer(&Answer::Fetched(answer::Fetched {
-        manifest: Text::of(digest),
+    let on_chain = contract.zip(current).map(|(contract, current)| on_chain(contract, &current));
+    output.answer(&Answer::Fetched(answer(&loaded, on_chain)))
+}
+
+/// What is answered when a model is in the cache.
+pub(super) fn answer(Loaded { model, report }: &Loaded, chain: Option<OnChain>) -> answer::Fetched {
+    answer::Fetched {
+        manifest: Text::of(model.digest()),
         weights: model.weights().path().to_owned(),
         total_size_bytes: model.manifest().total_size_bytes(),
         from_cache: report.from_cache,
@@ -75,8 +82,8 @@ async fn fetch(flags: &args::Fetch, settings: &Settings, output: &Output) -> Res
         wasted_bytes: report.wasted_bytes,
         elapsed_ms: u64::try_from(report.elapsed.as_millis()).unwrap_or(u64::MAX),
         sources: report.sources.iter().map(source).collect(),
-        chain: contract.zip(current).map(|(contract, current)| on_chain(contract, &current)),
-    }))
+        chain,
+    }
 }
 
 /// Loads the model, showing how far that is.
@@ -117,7 +124,7 @@ pub(super) fn summary(report: &Report, total_size_bytes: u64) -> String {
     )
 }
 
-fn on_chain(contract: Address, model: &MatureModel) -> OnChain {
+pub(super) fn on_chain(contract: Address, model: &MatureModel) -> OnChain {
     OnChain {
         contract: Text::of(contract),
         chain_id: model.chain_id,

@@ -4,11 +4,13 @@ mod cache;
 mod chain;
 mod demo;
 mod fetch;
+mod follow;
 mod manifest;
 mod publish;
 mod serve;
 pub(crate) mod status;
 mod verify;
+mod watch;
 
 use std::future::Future;
 
@@ -29,6 +31,7 @@ pub(crate) fn run(line: CommandLine, output: &Output) -> Result<()> {
     match &line.command {
         Command::Fetch(flags) => block_on(fetch::run(flags, &settings, output)),
         Command::Serve(flags) => block_on(serve::run(flags, &settings, output)),
+        Command::Watch(flags) => block_on(watch::run(flags, &settings, output)),
         Command::Publish(flags) => publish::run(flags, &settings, &open()?, output),
         Command::Verify(flags) => verify::run(flags, &open()?, output),
         Command::Manifest(command) => manifest::run(command, &settings, output),

@@ -1,16 +1,20 @@
 //! `loader serve`.
 
 use std::collections::HashSet;
+use std::convert::Infallible;
 
 use anyhow::{Context as _, Result};
+use chain_reader::Address;
 use node::Node;
 use p2p_blob::Multiaddr;
 use tokio::sync::watch;
 
 use crate::answer::{Answer, Listening, Text};
 use crate::args;
+use crate::cmd::follow::follow;
 use crate::cmd::node_config;
 use crate::config::Settings;
+use crate::exit::Usage;
 use crate::interrupt::Interrupt;
 use crate::output::Output;
 
@@ -18,9 +22,15 @@ pub(crate) async fn run(flags: &args::Serve, settings: &Settings, output: &Outpu
     let mut interrupt = Interrupt::new().context("cannot listen for signals")?;
     let mut config = node_config(settings, settings.seeder(&flags.network)?);
     config.blob_dirs = settings.blob_dirs(&flags.blob_dir);
+    config.chain = settings.following(&flags.chain, &flags.reading, &flags.following)?;
+    let contract = config.chain.as_ref().map(|chain| chain.contract);
+    if flags.following.keep.is_some() && contract.is_none() {
+        return Err(Usage::new("--keep counts the models of a contract: give --contract, too").into());
+    }
     let node = Node::start(config).await?;
     tokio::select! {
-        failed = announce(node.listen_addrs(), output) => failed?,
+        failed = announce(node.listen_addrs(), output) => match failed? {},
+        failed = seed_new_models(&node, contract, flags.following.keep, output) => match failed? {},
         () = interrupt.next() => {}
     }
     output.note("ending: answers in progress are finished; another signal ends them, too");
@@ -32,7 +42,7 @@ pub(crate) async fn run(flags: &args::Serve, settings: &Settings, output: &Outpu
 }
 
 /// Answers with each address as soon as the node listens there. Ends when writing fails, or the node does.
-async fn announce(mut addresses: watch::Receiver<Vec<Multiaddr>>, output: &Output) -> Result<()> {
+async fn announce(mut addresses: watch::Receiver<Vec<Multiaddr>>, output: &Output) -> Result<Infallible> {
     let mut announced = HashSet::new();
     loop {
         let current = addresses.borrow_and_update().clone();
@@ -43,5 +53,18 @@ async fn announce(mut addresses: watch::Receiver<Vec<Multiaddr>>, output: &Outpu
             }
         }
         addresses.changed().await.context("the network task has ended")?;
+    }
+}
+
+/// Loads the models that the contract names, if there is one: what is loaded is served.
+async fn seed_new_models(
+    node: &Node,
+    contract: Option<Address>,
+    keep: Option<u32>,
+    output: &Output,
+) -> Result<Infallible> {
+    match contract {
+        Some(contract) => follow(node, contract, keep, output, async |_, _| ()).await,
+        None => std::future::pending().await,
     }
 }

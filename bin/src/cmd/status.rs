@@ -4,6 +4,7 @@ use std::fmt::Write as _;
 use std::time::Duration;
 
 use anyhow::Result;
+use chain_reader::{ChainStatus, Disagreement};
 use node::Status;
 use node::status::{Loading, running};
 
@@ -21,7 +22,7 @@ pub(crate) fn run(settings: &Settings, output: &Output) -> Result<()> {
     let mut silent = None;
     for node in heard {
         match node {
-            Ok(status) => output.answer(&Answer::Status(status))?,
+            Ok(status) => output.answer(&Answer::Status(Box::new(status)))?,
             Err(error) => silent = Some(error),
         }
     }
@@ -45,6 +46,42 @@ pub(crate) fn plain(status: &Status) -> String {
             format!("{} of {}", show_size(*done_bytes), show_size(total_bytes))
         });
         let _ = write!(text, "\n  loads      {manifest}: {of}, {sources} peers");
+    }
+    if let Some(chain) = &status.chain {
+        text.push_str(&plain_chain(chain));
+    }
+    text
+}
+
+fn plain_chain(chain: &ChainStatus) -> String {
+    let ChainStatus { contract, block_tag, quorum, endpoints, disagreements, memory, .. } = chain;
+    let count = endpoints.len();
+    let mut text =
+        format!("\n  contract   {contract} at {block_tag}, {quorum} of {count} endpoints must agree");
+    if let Some(named) = memory.last_good {
+        let _ =
+            write!(text, "\n  names      {} since block {} or before", named.manifest, named.block.number);
+    }
+    if let Some(trouble) = &chain.trouble {
+        let _ = write!(text, "\n  trouble    {trouble}");
+    }
+    for endpoint in endpoints {
+        let height = endpoint.height.map_or("no height".to_owned(), |height| format!("height {height}"));
+        let _ = write!(
+            text,
+            "\n  endpoint   {}{}: {height}, {}; {} errors, {} disagreements",
+            endpoint.endpoint,
+            if endpoint.is_trusted { " (has a veto)" } else { "" },
+            endpoint.last.as_deref().unwrap_or("not asked yet"),
+            endpoint.errors,
+            endpoint.disagreements,
+        );
+    }
+    if *disagreements > 0 {
+        let _ = write!(text, "\n  disagreed  {disagreements} times");
+    }
+    for Disagreement { at, said } in &chain.recent_disagreements {
+        let _ = write!(text, "\n    at {at} (seconds since 1970): {}", said.join("; "));
     }
     text
 }

@@ -1,13 +1,17 @@
 //! The settings of the chain.
 
 use std::path::PathBuf;
+use std::time::Duration;
 
 use anyhow::Result;
-use chain_reader::{Address, RpcUrl, Staleness};
+use chain_reader::{Address, HintUrl, RpcUrl, Staleness};
 
 use super::Settings;
-use crate::args::{Chain, Reading};
+use crate::args::{Chain, Following, Reading};
 use crate::exit::Usage;
+
+/// Nobody is asked more often.
+const MIN_POLL_INTERVAL: Duration = Duration::from_millis(50);
 
 impl Settings {
     /// Whether a contract is named, and how it is reached. `None` without one.
@@ -39,6 +43,25 @@ impl Settings {
             Some(limit) => Staleness::UpTo(limit),
             None => Staleness::Refuse,
         };
+        Ok(Some(config))
+    }
+
+    /// Whether the contract is to be followed, and how. `None` without a contract.
+    pub(crate) fn following(
+        &self,
+        chain: &Chain,
+        reading: &Reading,
+        flags: &Following,
+    ) -> Result<Option<chain_reader::Config>> {
+        let Some(mut config) = self.reading(chain, reading)? else { return Ok(None) };
+        if let Some(interval) = flags.poll_interval.or(self.file.poll_interval) {
+            config.poll_interval = interval.max(MIN_POLL_INTERVAL);
+        }
+        let named = flags.ws_url.iter().map(|url| url.parse::<HintUrl>());
+        config.hints = named.collect::<Result<_, _>>().map_err(|error| Usage::new(error.to_string()))?;
+        if config.hints.is_empty() {
+            config.hints = self.file.ws_url.iter().map(|text| text.0.clone()).collect();
+        }
         Ok(Some(config))
     }
 
@@ -100,8 +123,6 @@ fn parse_url(text: &str) -> Result<RpcUrl> {
 
 #[cfg(test)]
 mod tests {
-    use std::time::Duration;
-
     use super::super::tests::{CONTRACT, settings};
     use super::*;
 

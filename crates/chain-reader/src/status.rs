@@ -2,7 +2,7 @@
 
 use std::collections::VecDeque;
 
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 
 use crate::ballot::ChainKey;
 use crate::state::{ChainMemory, unix_now};
@@ -12,7 +12,7 @@ use crate::testimony::{Stance, Testimony};
 const KEPT_DISAGREEMENTS: usize = 16;
 
 /// A reader's view of the chain. Names of endpoints are their hosts and ports; times are seconds since 1970.
-#[derive(Debug, Clone, Serialize)]
+#[derive(Debug, Clone, Serialize, Deserialize)]
 pub struct ChainStatus {
     /// The contract's address.
     pub contract: String,
@@ -41,7 +41,7 @@ pub struct ChainStatus {
 }
 
 /// What a reader knows of one endpoint.
-#[derive(Debug, Clone, Default, Serialize)]
+#[derive(Debug, Clone, Default, Serialize, Deserialize)]
 pub struct EndpointStatus {
     /// Host and port.
     pub endpoint: String,
@@ -60,7 +60,7 @@ pub struct EndpointStatus {
 }
 
 /// A time at which endpoints said different things.
-#[derive(Debug, Clone, Serialize)]
+#[derive(Debug, Clone, Serialize, Deserialize)]
 pub struct Disagreement {
     /// When.
     pub at: u64,

@@ -25,21 +25,24 @@ mod lane;
 mod peer;
 pub mod status;
 mod store;
+mod watch;
 
 use std::sync::Arc;
 
 use chain_reader::{ChainReader, MatureModel};
+use futures::{FutureExt as _, StreamExt as _, stream};
 use loader::cache::{BlobDir, Blobs, Cache, CacheError, Model};
 use loader::{Observer, Report};
 use manifest::Digest;
 use p2p_blob::{Client, Identity, Multiaddr, PeerId};
-use tokio::sync::watch;
+use tokio::sync::watch::Receiver;
 
 use status::{Board, Socket};
 
 pub use config::Config;
 pub use error::NodeError;
 pub use status::Status;
+pub use watch::{Update, Watch};
 pub use {chain_reader, loader, manifest, p2p_blob};
 
 /// Where in the cache the state of chains is kept, unless [`chain_reader::Config::state_dir`] says otherwise.
@@ -96,7 +99,8 @@ impl Node {
         network.external_addrs = config.external_addrs;
         let store = Arc::new(store::CacheStore(Arc::clone(&blobs)));
         let (client, _task) = p2p_blob::start(network, store)?;
-        let board = Arc::new(Board::new(client.peer_id(), client.listen_addrs(), Arc::clone(&blobs)));
+        let board =
+            Arc::new(Board::new(client.peer_id(), client.listen_addrs(), Arc::clone(&blobs), chain.clone()));
         let socket = Socket::open(cache.dir(), Arc::clone(&board));
         // A node works without it, on a read-only file system for instance.
         let socket =
@@ -121,7 +125,7 @@ impl Node {
     }
 
     /// Where the node listens now, each address with its `/p2p/…`.
-    pub fn listen_addrs(&self) -> watch::Receiver<Vec<Multiaddr>> {
+    pub fn listen_addrs(&self) -> Receiver<Vec<Multiaddr>> {
         self.client.listen_addrs()
     }
 
@@ -185,6 +189,43 @@ impl Node {
         let (weights, pages) = (model.weights().clone(), self.pages);
         blocking(move || weights.advise(pages)).await?;
         Ok(Loaded { model, report })
+    }
+
+    /// Follows the contract: each model that it names is loaded as by [`Node::load`], beside the one before, and yielded
+    /// once. `observer` is told of all those loads.
+    ///
+    /// # Errors
+    /// [`NodeError::NoContract`].
+    pub fn watch(&self, observer: Arc<dyn Observer>) -> Result<Watch, NodeError> {
+        let follower = self.chain.as_ref().ok_or(NodeError::NoContract)?.follow(None);
+        let events = stream::unfold(follower, async |mut follower| Some((follower.next().await, follower)));
+        let node = self.clone();
+        let load = move |named: MatureModel| {
+            let (node, observer) = (node.clone(), Arc::clone(&observer));
+            async move {
+                let loaded = node.load(named.manifest, &*observer).await?;
+                node.note_loaded(&named).await;
+                Ok(loaded)
+            }
+            .boxed()
+        };
+        Ok(Watch::new(events.boxed(), load))
+    }
+
+    /// Notes that the model was loaded for `series`, a word such as a contract's address, and removes from the cache
+    /// the models that were loaded for it before the last `keep`: unless they are mapped, or of another series. Returns
+    /// what was removed.
+    ///
+    /// # Errors
+    /// [`NodeError::Cache`].
+    pub async fn keep_last(
+        &self,
+        series: &str,
+        manifest: Digest,
+        keep: usize,
+    ) -> Result<Vec<Digest>, NodeError> {
+        let (cache, blobs, series) = (self.cache.clone(), Arc::clone(&self.blobs), series.to_owned());
+        blocking(move || cache.keep_last(&series, &manifest, keep, &|old| blobs.remove(old))).await
     }
 
     /// Stops: answers that are under way may end, then all connections close.

@@ -25,7 +25,9 @@ async fn version_and_help() {
         (concat!("loader ", env!("CARGO_PKG_VERSION")), "")
     );
     let help = home.plain(["--help"]).await.expect(0);
-    for command in ["fetch", "serve", "publish", "verify", "manifest", "cache", "status", "demo"] {
+    for command in
+        ["fetch", "serve", "publish", "watch", "verify", "manifest", "cache", "chain", "status", "demo"]
+    {
         assert!(help.stdout.contains(&format!("\n  {command} ")), "{command}: {}", help.stdout);
         home.plain([command, "--help"]).await.expect(0);
     }
@@ -247,6 +249,8 @@ async fn objects_are_those_of_the_documentation() {
         &["cache", "ls"],
         &["cache", "path"],
         &["cache", "rm", id],
+        &["chain", "show"],
+        &["chain", "forget", "--contract", &chain.contract()],
     ] {
         answers.push(home.run(line).await.answer());
     }

@@ -5,6 +5,7 @@ mod chain;
 mod cli;
 mod faults;
 mod fetch;
+mod follow;
 mod integrity;
 mod publish;
 mod python;

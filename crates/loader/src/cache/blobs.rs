@@ -59,6 +59,12 @@ impl Blobs {
         table.add(model.clone());
     }
 
+    /// Serves this model no more, unless the cache still has it when it is next looked through.
+    pub fn remove(&self, manifest: &Digest) {
+        let mut table = self.table.write().unwrap_or_else(PoisonError::into_inner);
+        table.remove(manifest);
+    }
+
     /// The blob with this digest; `None` when it is not here. A blob of a folder is hashed when it is first asked for.
     ///
     /// # Errors
@@ -174,6 +180,17 @@ impl Table {
         }
         self.models.insert(digest, model);
     }
+
+    /// Blobs that other models have as well stay, under one of those.
+    fn remove(&mut self, digest: &Digest) {
+        if self.models.remove(digest).is_none() {
+            return;
+        }
+        self.places.clear();
+        for model in std::mem::take(&mut self.models).into_values() {
+            self.add(model);
+        }
+    }
 }
 
 #[cfg(test)]
@@ -262,6 +279,24 @@ mod tests {
         super::super::atomic::write(&path, &sample(1000, 2), 0o444).unwrap();
         let blobs = Blobs::open(cache, Vec::new()).unwrap();
         assert!(blobs.models().is_empty());
+    }
+
+    #[test]
+    fn a_model_that_is_given_up_can_be_removed_and_what_others_share_stays() {
+        let (_dir, cache) = cache();
+        let (bytes, options) = (sample(1000, 1), options(3, 2, Codec::Rs));
+        let one = publish_bytes(&cache, &bytes, &options);
+        let other = publish_bytes(&cache, &[&bytes[..800], &sample(200, 9)].concat(), &options);
+        let (digest, shared) = (one.digest, one.manifest.shards()[0].digest);
+        assert_eq!(other.manifest.shards()[0].digest, shared);
+        let blobs = Blobs::open(cache.clone(), Vec::new()).unwrap();
+        drop(one);
+        blobs.remove(&digest);
+        cache.remove(&digest).unwrap();
+        *blobs.refreshed.lock().unwrap() = Instant::now();
+        assert!(blobs.lookup(&digest).unwrap().is_none());
+        assert_served(&blobs, &shared);
+        assert_eq!(blobs.models(), [other.digest]);
     }
 
     #[test]

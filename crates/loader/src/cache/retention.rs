@@ -19,11 +19,18 @@ const MAX_LIST_BYTES: u64 = 65 * MAX_REMEMBERED as u64;
 impl Cache {
     /// Notes that the model was loaded for `series`, a word fit for a file name, and removes the models that were
     /// loaded for it before the last `keep`, this one included. What is in use, or in another series, stays; the next
-    /// call tries again. Returns what was removed.
+    /// call tries again. `release` is told of each model before: this process shall no longer use it. Returns what was
+    /// removed.
     ///
     /// # Errors
     /// [`CacheError::Io`], [`CacheError::DiskFull`]; then nothing is forgotten.
-    pub fn keep_last(&self, series: &str, digest: &Digest, keep: usize) -> Result<Vec<Digest>, CacheError> {
+    pub fn keep_last(
+        &self,
+        series: &str,
+        digest: &Digest,
+        keep: usize,
+        release: &dyn Fn(&Digest),
+    ) -> Result<Vec<Digest>, CacheError> {
         let dir = self.layout().series();
         atomic::create_dir(&dir)?;
         let _lock = LockFile::series(&self.layout().locks()).exclusive()?;
@@ -37,6 +44,7 @@ impl Cache {
             if self.is_in_other_series(&path, &candidate)? {
                 continue;
             }
+            release(&candidate);
             match self.remove(&candidate) {
                 Ok(_) => removed.push(candidate),
                 Err(CacheError::NotCached { .. }) => {}
@@ -99,15 +107,15 @@ mod tests {
         let cache = Cache::open(dir.path()).unwrap();
         let own = model(&cache, 0);
         let [a, b, c] = [1, 2, 3].map(|seed| model(&cache, seed));
-        assert!(cache.keep_last("one", &a, 2).unwrap().is_empty());
-        assert!(cache.keep_last("one", &b, 2).unwrap().is_empty());
-        assert!(cache.keep_last("one", &a, 2).unwrap().is_empty(), "the same two");
-        assert_eq!(cache.keep_last("one", &c, 2).unwrap(), [b]);
+        assert!(cache.keep_last("one", &a, 2, &|_| ()).unwrap().is_empty());
+        assert!(cache.keep_last("one", &b, 2, &|_| ()).unwrap().is_empty());
+        assert!(cache.keep_last("one", &a, 2, &|_| ()).unwrap().is_empty(), "the same two");
+        assert_eq!(cache.keep_last("one", &c, 2, &|_| ()).unwrap(), [b]);
         let mut expected = vec![own, a, c];
         expected.sort();
         assert_eq!(cached(&cache), expected);
-        assert_eq!(cache.keep_last("one", &c, 1).unwrap(), [a]);
-        assert!(cache.keep_last("one", &c, 0).unwrap().is_empty(), "the newest always stays");
+        assert_eq!(cache.keep_last("one", &c, 1, &|_| ()).unwrap(), [a]);
+        assert!(cache.keep_last("one", &c, 0, &|_| ()).unwrap().is_empty(), "the newest always stays");
     }
 
     #[test]
@@ -115,12 +123,12 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let cache = Cache::open(dir.path()).unwrap();
         let [a, b, c] = [1, 2, 3].map(|seed| model(&cache, seed));
-        cache.keep_last("one", &a, 1).unwrap();
+        cache.keep_last("one", &a, 1, &|_| ()).unwrap();
         let mapped = cache.model(&a).unwrap().unwrap();
-        assert!(cache.keep_last("one", &b, 1).unwrap().is_empty(), "it is mapped");
+        assert!(cache.keep_last("one", &b, 1, &|_| ()).unwrap().is_empty(), "it is mapped");
         drop(mapped);
-        cache.keep_last("two", &b, 1).unwrap();
-        assert_eq!(cache.keep_last("one", &c, 1).unwrap(), [a]);
+        cache.keep_last("two", &b, 1, &|_| ()).unwrap();
+        assert_eq!(cache.keep_last("one", &c, 1, &|_| ()).unwrap(), [a]);
         assert_eq!(cached(&cache).len(), 2);
     }
 
@@ -129,11 +137,11 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let cache = Cache::open(dir.path()).unwrap();
         let a = model(&cache, 1);
-        cache.keep_last("one", &a, 1).unwrap();
+        cache.keep_last("one", &a, 1, &|_| ()).unwrap();
         let path = cache.layout().series().join("one");
         for garbage in [vec![0xff; 100], vec![b'x'; 1 << 20]] {
             atomic::write(&path, &garbage, 0o644).unwrap();
-            assert!(cache.keep_last("one", &a, 1).unwrap().is_empty());
+            assert!(cache.keep_last("one", &a, 1, &|_| ()).unwrap().is_empty());
             assert_eq!(read(&path).unwrap(), [a]);
         }
     }

@@ -6,6 +6,7 @@ use std::collections::{BTreeMap, HashSet};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Instant;
 
+use chain_reader::{ChainReader, ChainStatus};
 use loader::cache::Blobs;
 use loader::{Event, Observer};
 use manifest::{Digest, Manifest};
@@ -17,7 +18,7 @@ pub(crate) use socket::Socket;
 pub use socket::{QueryError, Running, running};
 
 /// What a node is doing at one moment.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Serialize, Deserialize)]
 pub struct Status {
     /// Its process.
     pub pid: u32,
@@ -33,6 +34,8 @@ pub struct Status {
     pub models: Vec<String>,
     /// What is being loaded.
     pub loading: Vec<Loading>,
+    /// What is seen of the chain; `None` without a contract.
+    pub chain: Option<ChainStatus>,
 }
 
 /// A model that is being loaded.
@@ -54,6 +57,7 @@ pub(crate) struct Board {
     pub(crate) started: Instant,
     pub(crate) listen: watch::Receiver<Vec<Multiaddr>>,
     pub(crate) blobs: Arc<Blobs>,
+    pub(crate) chain: Option<ChainReader>,
     loads: Mutex<BTreeMap<Digest, Load>>,
 }
 
@@ -68,8 +72,13 @@ struct Load {
 }
 
 impl Board {
-    pub(crate) fn new(peer_id: PeerId, listen: watch::Receiver<Vec<Multiaddr>>, blobs: Arc<Blobs>) -> Self {
-        Self { peer_id, started: Instant::now(), listen, blobs, loads: Mutex::default() }
+    pub(crate) fn new(
+        peer_id: PeerId,
+        listen: watch::Receiver<Vec<Multiaddr>>,
+        blobs: Arc<Blobs>,
+        chain: Option<ChainReader>,
+    ) -> Self {
+        Self { peer_id, started: Instant::now(), listen, blobs, chain, loads: Mutex::default() }
     }
 
     pub(crate) fn status(&self) -> Status {
@@ -89,6 +98,7 @@ impl Board {
             listen: self.listen.borrow().iter().map(ToString::to_string).collect(),
             models,
             loading: self.loads().iter().map(loading).collect(),
+            chain: self.chain.as_ref().map(ChainReader::status),
         }
     }
 

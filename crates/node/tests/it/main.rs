@@ -2,3 +2,4 @@
 #![expect(clippy::unwrap_used, reason = "test code")]
 
 mod status;
+mod swap;

@@ -1,0 +1,26 @@
+//! How the contract is followed.
+
+use std::time::Duration;
+
+use clap::Args;
+
+use crate::units::parse_duration;
+
+/// How the contract is followed, and what is kept of the models it names.
+#[derive(Debug, Args, Clone)]
+#[command(next_help_heading = "Chain")]
+pub(crate) struct Following {
+    /// How often the contract is read, such as 12s or 1m [default: 12s]. Give or take a fifth, and less often while the
+    /// chain cannot be reached.
+    #[arg(long, value_name = "DURATION", value_parser = parse_duration, env = "LOADER_POLL_INTERVAL", hide_env_values = true)]
+    pub(crate) poll_interval: Option<Duration>,
+    /// WebSocket endpoint of an EVM node (ws:// or wss://) that tells when the contract changes, so that it is read
+    /// sooner. What it says is not believed. May be repeated.
+    // Read in config/chain.rs: clap would repeat a bad one, key included.
+    #[arg(long, value_name = "URL", env = "LOADER_WS_URL", hide_env_values = true, value_delimiter = ',')]
+    pub(crate) ws_url: Vec<String>,
+    /// Keep the last N models that the contract named, and remove those before them, unless they are mapped
+    /// [default: keep all].
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..))]
+    pub(crate) keep: Option<u32>,
+}

@@ -1,0 +1,175 @@
+//! Following the contract: each model that it names is loaded beside the one before.
+
+use std::pin::Pin;
+use std::time::Duration;
+
+use chain_reader::{FollowEvent, MatureModel, Trouble};
+use futures::StreamExt as _;
+use futures::future::BoxFuture;
+use futures::stream::BoxStream;
+use manifest::Digest;
+use tokio::time::{Instant, Sleep, sleep_until};
+
+use crate::{Loaded, NodeError};
+
+/// Pauses after failed loads of one model: from the first to the last, doubling.
+const FIRST_PAUSE: Duration = Duration::from_secs(2);
+const LAST_PAUSE: Duration = Duration::from_secs(120);
+
+/// Something happened to the model that the contract names.
+#[derive(Debug)]
+#[non_exhaustive]
+pub enum Update {
+    /// A new model is loaded: mapped, and served. The one before stays mapped for whoever holds it.
+    Ready {
+        /// What the contract says of it.
+        named: MatureModel,
+        /// The model.
+        loaded: Box<Loaded>,
+    },
+    /// A new model cannot be loaded, now or ever: the one before is the one to use.
+    NotLoaded {
+        /// What the contract says of it.
+        named: MatureModel,
+        /// Why not.
+        error: NodeError,
+        /// When it is tried again; never when it is not valid.
+        retry_after: Option<Duration>,
+    },
+    /// The contract cannot be read, or what it says is no model: the one before is the one to use. Told once.
+    Trouble(Trouble),
+    /// The contract can be read again, and names the same model as before.
+    Recovered,
+}
+
+type Loading = BoxFuture<'static, Result<Loaded, NodeError>>;
+
+/// Loads each model that the contract names. It does so while [`Watch::next`] is being awaited.
+pub struct Watch {
+    events: BoxStream<'static, FollowEvent>,
+    load: Box<dyn Fn(MatureModel) -> Loading + Send>,
+    /// The model that was loaded last.
+    current: Option<Digest>,
+    wanted: Option<Wanted>,
+}
+
+/// A model that is named and not loaded.
+struct Wanted {
+    named: MatureModel,
+    failures: u32,
+    work: Work,
+}
+
+enum Work {
+    Loading(Loading),
+    /// Before the next attempt.
+    Pausing(Pin<Box<Sleep>>),
+    /// It is not valid: only another model helps.
+    GivenUp,
+}
+
+impl Watch {
+    pub(crate) fn new(
+        events: BoxStream<'static, FollowEvent>,
+        load: impl Fn(MatureModel) -> Loading + Send + 'static,
+    ) -> Self {
+        Self { events, load: Box::new(load), current: None, wanted: None }
+    }
+
+    /// Waits for the next update. When the contract names another model while one is being loaded, that load is given
+    /// up, and what it has verified is kept. Loads that fail for want of peers are tried again, for ever.
+    ///
+    /// **Cancel safety.** Dropping the future loses nothing: the next call goes on.
+    pub async fn next(&mut self) -> Update {
+        loop {
+            tokio::select! {
+                biased;
+                // A chain is never done.
+                Some(event) = self.events.next() => match event {
+                    FollowEvent::Model(named) => self.want(named),
+                    FollowEvent::Trouble(trouble) => return Update::Trouble(trouble),
+                    FollowEvent::Recovered => return Update::Recovered,
+                    _ => {}
+                },
+                step = step(&mut self.wanted) => {
+                    if let Some(update) = self.on_step(step) {
+                        return update;
+                    }
+                }
+            }
+        }
+    }
+
+    fn want(&mut self, named: MatureModel) {
+        if self.current == Some(named.manifest) {
+            self.wanted = None;
+            return;
+        }
+        match &mut self.wanted {
+            // The same at another height or price.
+            Some(wanted) if wanted.named.manifest == named.manifest => wanted.named = named,
+            _ => {
+                let work = Work::Loading((self.load)(named.clone()));
+                self.wanted = Some(Wanted { named, failures: 0, work });
+            }
+        }
+    }
+
+    fn on_step(&mut self, step: Step) -> Option<Update> {
+        let mut wanted = self.wanted.take()?;
+        let result = match step {
+            Step::Loaded(result) => result,
+            Step::Again => {
+                wanted.work = Work::Loading((self.load)(wanted.named.clone()));
+                self.wanted = Some(wanted);
+                return None;
+            }
+        };
+        let named = wanted.named.clone();
+        match result {
+            Ok(loaded) => {
+                self.current = Some(named.manifest);
+                Some(Update::Ready { named, loaded: Box::new(loaded) })
+            }
+            Err(error) => {
+                let retry_after = (!is_final(&error)).then(|| pause(wanted.failures));
+                wanted.failures += 1;
+                wanted.work = match retry_after {
+                    Some(pause) => Work::Pausing(Box::pin(sleep_until(Instant::now() + pause))),
+                    None => Work::GivenUp,
+                };
+                self.wanted = Some(wanted);
+                Some(Update::NotLoaded { named, error, retry_after })
+            }
+        }
+    }
+}
+
+enum Step {
+    Loaded(Result<Loaded, NodeError>),
+    Again,
+}
+
+/// Waits for the work on a model to come to something. Cancel safe.
+async fn step(wanted: &mut Option<Wanted>) -> Step {
+    match wanted.as_mut().map(|wanted| &mut wanted.work) {
+        Some(Work::Loading(loading)) => Step::Loaded(loading.await),
+        Some(Work::Pausing(pause)) => {
+            pause.await;
+            Step::Again
+        }
+        Some(Work::GivenUp) | None => std::future::pending().await,
+    }
+}
+
+/// Whether the model can never be loaded.
+fn is_final(error: &NodeError) -> bool {
+    matches!(error, NodeError::Load(error) if error.is_integrity())
+}
+
+fn pause(failures: u32) -> Duration {
+    FIRST_PAUSE.saturating_mul(1 << failures.min(16)).min(LAST_PAUSE)
+}
+
+#[cfg(test)]
+mod tests;

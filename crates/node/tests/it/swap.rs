@@ -1,0 +1,60 @@
+//! A new version is loaded while the old one is mapped.
+
+use loader::Silent;
+use loader::cache::CacheError;
+use loader::encode::{Input, Options, publish};
+use manifest::Digest;
+use node::{Config, Node};
+
+/// A node that publishes and serves.
+async fn seeder(dir: &std::path::Path, versions: &[Vec<u8>]) -> (Node, Vec<Digest>) {
+    let mut config = Config::new(dir.join("cache"));
+    config.listen = vec!["/ip4/127.0.0.1/tcp/0".parse().unwrap()];
+    let node = Node::start(config).await.unwrap();
+    let mut digests = Vec::new();
+    for (number, weights) in versions.iter().enumerate() {
+        let (cache, path) = (node.cache().clone(), dir.join(format!("weights-{number}")));
+        std::io::Write::write_all(&mut std::fs::File::create(&path).unwrap(), weights).unwrap();
+        let options = Options { piece_size_bytes: Some(16 << 10), ..Options::default() };
+        let published = tokio::task::spawn_blocking(move || {
+            publish(&cache, &Input::File(path), &options, &|_, _| ()).unwrap()
+        });
+        digests.push(published.await.unwrap().digest);
+    }
+    for digest in &digests {
+        node.load(*digest, &Silent).await.unwrap();
+    }
+    (node, digests)
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_old_version_lives_for_as_long_as_somebody_maps_it() {
+    let (from, to) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+    let old: Vec<u8> = (0..400_000u32).map(|index| (index.wrapping_mul(0x9E37_79B9) >> 24) as u8).collect();
+    let mut new = old.clone();
+    new[..20_000].iter_mut().for_each(|byte| *byte ^= 1);
+    let (seeder, digests) = seeder(from.path(), &[old.clone(), new.clone()]).await;
+    let mut addresses = seeder.listen_addrs();
+    let address = addresses.wait_for(|addresses| !addresses.is_empty()).await.unwrap()[0].clone();
+    let mut config = Config::new(to.path());
+    config.peers = vec![address];
+    let node = Node::start(config).await.unwrap();
+
+    let first = node.load(digests[0], &Silent).await.unwrap().model;
+    let weights = first.weights().clone();
+    drop(first);
+    let second = node.load(digests[1], &Silent).await.unwrap();
+    assert!(weights.as_ref() == old && second.model.weights().as_ref() == new);
+    assert!(second.report.reused_bytes > 300_000, "{:?}", second.report);
+
+    // Not even when the node is told to make room.
+    assert!(node.keep_last("series", digests[0], 1).await.unwrap().is_empty());
+    assert!(node.keep_last("series", digests[1], 1).await.unwrap().is_empty());
+    assert!(weights.as_ref() == old);
+    let cache = node.cache().clone();
+    assert!(matches!(cache.remove(&digests[0]), Err(CacheError::InUse { .. })));
+    drop(weights);
+    assert_eq!(node.keep_last("series", digests[1], 1).await.unwrap(), [digests[0]]);
+    assert!(cache.model(&digests[0]).unwrap().is_none());
+    assert!(second.model.weights().as_ref() == new);
+}
