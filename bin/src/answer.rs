@@ -79,8 +79,18 @@ pub(crate) struct Published {
     pub(crate) total_size_bytes: u64,
     pub(crate) shards: usize,
     pub(crate) warnings: Vec<String>,
+    pub(crate) base: Option<Overlap>,
     pub(crate) calldata: Option<String>,
     pub(crate) transaction: Option<Transaction>,
+}
+
+/// What a node would do that has another model already.
+#[derive(Debug, Serialize)]
+pub(crate) struct Overlap {
+    pub(crate) manifest: Text,
+    pub(crate) reused_bytes: u64,
+    pub(crate) fetched_bytes: u64,
+    pub(crate) index_bytes: u64,
 }
 
 /// A transaction that is in a block.

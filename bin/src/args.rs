@@ -196,6 +196,9 @@ pub(crate) struct Publish {
     /// Make no piece index: nodes then verify whole shards only, and cannot tell which piece of one is wrong.
     #[arg(long, conflicts_with = "piece_size")]
     pub(crate) no_piece_index: bool,
+    /// Tell how much of the model a node would fetch that has this one, by its manifest; it must be in the cache.
+    #[arg(long, value_name = "DIGEST")]
+    pub(crate) base: Option<Digest>,
     /// Price of the model, in the contract's own unit.
     #[arg(long, value_name = "PRICE")]
     pub(crate) price: Option<U256>,

@@ -2,22 +2,24 @@
 
 use std::fs;
 use std::path::Path;
+use std::thread::available_parallelism;
 
 use anyhow::{Context as _, Result};
 use chain_reader::{
     Address, Receipt, Signer, SubmitConfig, U256, set_mature_model, set_mature_model_calldata,
 };
-use loader::cache::Cache;
+use loader::cache::{Cache, Model};
 use loader::encode::{self, Input, Options};
 use manifest::Digest;
 
-use crate::answer::{self, Answer, Text, Transaction};
+use crate::answer::{self, Answer, Overlap, Text, Transaction};
 use crate::args;
-use crate::cmd::block_on;
+use crate::cmd::{block_on, finished};
 use crate::config::{self, Settings};
 use crate::exit::Usage;
 use crate::output::Output;
 use crate::progress::ByteProgress;
+use crate::units::show_size;
 
 /// Holds a keystore's password unless a file does.
 const PASSWORD_VARIABLE: &str = "LOADER_KEYSTORE_PASSWORD";
@@ -25,6 +27,7 @@ const PASSWORD_VARIABLE: &str = "LOADER_KEYSTORE_PASSWORD";
 pub(crate) fn run(flags: &args::Publish, settings: &Settings, cache: &Cache, output: &Output) -> Result<()> {
     // Everything that can be wrong with the flags is found before minutes of encoding.
     let on_chain = OnChain::of(flags, settings)?;
+    let base = flags.base.map(|base| finished(cache, &base)).transpose()?;
     let piece_size_bytes =
         u32::try_from(flags.piece_size).map_err(|_| Usage::new("--piece-size is over 4MiB"))?;
     let options = Options {
@@ -46,12 +49,14 @@ pub(crate) fn run(flags: &args::Publish, settings: &Settings, cache: &Cache, out
     for warning in &published.warnings {
         output.note(&format!("warning: {warning}"));
     }
+    let base = base.map(|base| overlap(&published.model, &base, output)).transpose()?;
     let mut answer = answer::Published {
         manifest: Text::of(published.digest),
         weights: published.model.weights().path().to_owned(),
         total_size_bytes: published.manifest.total_size_bytes(),
         shards: published.manifest.shards().len(),
         warnings: published.warnings,
+        base,
         calldata: None,
         transaction: None,
     };
@@ -69,6 +74,15 @@ pub(crate) fn run(flags: &args::Publish, settings: &Settings, cache: &Cache, out
         }
     }
     output.answer(&Answer::Published(answer))
+}
+
+/// How much a node that has `base` would fetch of `new`.
+fn overlap(new: &Model, base: &Model, output: &Output) -> Result<Overlap> {
+    let threads = available_parallelism().map_or(1, usize::from);
+    let loader::Overlap { reused_bytes, fetched_bytes, index_bytes } = loader::overlap(new, base, threads)?;
+    let (fetched, reused) = (show_size(fetched_bytes + index_bytes), show_size(reused_bytes));
+    output.note(&format!("a node that has {} would fetch {fetched}, and reuse {reused}", base.digest()));
+    Ok(Overlap { manifest: Text::of(base.digest()), reused_bytes, fetched_bytes, index_bytes })
 }
 
 /// What becomes of the digest.

@@ -1,6 +1,6 @@
 //! New versions of a model, on a machine that has the old one.
 
-use e2e::{Home, Model, PIECE_BYTES, Recipe, Seeder, made_up};
+use e2e::{Home, Model, PIECE_BYTES, Recipe, Seeder, made_up, put};
 
 /// How many pieces the old version has.
 const PIECES: usize = 40;
@@ -18,6 +18,27 @@ async fn versions() -> (Model, Model) {
         new[piece * PIECE_BYTES + 5] ^= 1;
     }
     (publish(old).await, publish(new).await)
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_publisher_is_told_how_much_moves() {
+    let home = Home::new();
+    let old = made_up(PIECES * PIECE_BYTES);
+    put(&home.path("old"), &old);
+    put(&home.path("new"), &[&old[..PIECES / 2 * PIECE_BYTES], &vec![7; PIECES / 2 * PIECE_BYTES]].concat());
+    let piece_size = PIECE_BYTES.to_string();
+    let publish = ["publish", "--model-kind", "simplenet", "--data", "4", "--piece-size", &piece_size];
+    let base = home.run(publish.into_iter().chain(["old"])).await.answer();
+    let base = base["manifest"].as_str().unwrap();
+    let published = home.run(publish.into_iter().chain(["new", "--base", base])).await.answer();
+    let half = (PIECES / 2 * PIECE_BYTES) as u64;
+    assert_eq!(published["base"]["manifest"], base);
+    assert_eq!(published["base"]["reused_bytes"], half);
+    // The other half is the same row twice, which is fetched once.
+    assert_eq!(published["base"]["fetched_bytes"], half / 2);
+    let unknown = "ab".repeat(32);
+    let refused = home.run(publish.into_iter().chain(["new", "--base", &unknown])).await.failure(1);
+    assert!(refused.contains(&unknown), "{refused}");
 }
 
 #[tokio::test(flavor = "multi_thread")]
