@@ -1,4 +1,6 @@
-//! Multiaddresses: which ones this node can dial, and whom they name.
+//! Multiaddresses: which ones this node can dial, whom they name, and from where they can be reached.
+
+use std::net::{Ipv4Addr, Ipv6Addr};
 
 use libp2p::multiaddr::Protocol;
 use libp2p::{Multiaddr, PeerId};
@@ -34,6 +36,73 @@ pub(crate) fn with_peer(addr: Multiaddr, peer: PeerId) -> Multiaddr {
     addr.with_p2p(peer).unwrap_or_else(|addr| addr)
 }
 
+/// The longest address that is taken from somebody.
+const MAX_ADDR_BYTES: usize = 256;
+
+/// From where an address can be reached: each from the ones before it, too.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) enum Scope {
+    /// From the same machine.
+    Host,
+    /// From the same private network.
+    Site,
+    /// From everywhere.
+    World,
+}
+
+/// From where `addr` can be reached; `None`: from nowhere, or that cannot be told. A name is taken for a public one.
+pub(crate) fn scope(addr: &Multiaddr) -> Option<Scope> {
+    match addr.iter().next()? {
+        Protocol::Ip4(ip) => scope_of_v4(ip),
+        Protocol::Ip6(ip) => match ip.to_ipv4_mapped() {
+            Some(ip) => scope_of_v4(ip),
+            None => scope_of_v6(ip),
+        },
+        Protocol::Dns(_) | Protocol::Dns4(_) | Protocol::Dns6(_) | Protocol::Dnsaddr(_) => Some(Scope::World),
+        _ => None,
+    }
+}
+
+fn scope_of_v4(ip: Ipv4Addr) -> Option<Scope> {
+    // Shared by the customers of a provider (RFC 6598): not reached from elsewhere.
+    let is_shared = ip.octets()[0] == 100 && ip.octets()[1] & 0xC0 == 64;
+    match ip {
+        ip if ip.is_loopback() => Some(Scope::Host),
+        ip if ip.is_unspecified() || ip.is_multicast() || ip.is_broadcast() => None,
+        ip if ip.is_private() || ip.is_link_local() || is_shared => Some(Scope::Site),
+        _ => Some(Scope::World),
+    }
+}
+
+fn scope_of_v6(ip: Ipv6Addr) -> Option<Scope> {
+    match ip {
+        ip if ip.is_loopback() => Some(Scope::Host),
+        // A link-local address means nothing without its interface.
+        ip if ip.is_unspecified() || ip.is_multicast() || ip.is_unicast_link_local() => None,
+        ip if ip.is_unique_local() => Some(Scope::Site),
+        _ => Some(Scope::World),
+    }
+}
+
+/// `addr` as it is passed on for `peer`: without the peer's name at its end. `None` when it cannot be dialed, is
+/// another peer's, is too long, or stands for an unknown number of others.
+pub(crate) fn passable(addr: &Multiaddr, peer: &PeerId) -> Option<Multiaddr> {
+    let is_fit = addr.len() <= MAX_ADDR_BYTES
+        && is_dialable(addr)
+        && !matches!(addr.iter().next(), Some(Protocol::Dnsaddr(_)))
+        && !addr.iter().any(|part| matches!(part, Protocol::Tcp(0) | Protocol::Udp(0)));
+    if !is_fit || scope(addr).is_none() {
+        return None;
+    }
+    let mut addr = addr.clone();
+    match peer_of(&addr) {
+        Some(named) if named != *peer => return None,
+        Some(_) => drop(addr.pop()),
+        None => {}
+    }
+    Some(addr)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -66,6 +135,48 @@ mod tests {
             "/unix/a",
         ] {
             assert!(!is_dialable(&bad.parse().unwrap()), "{bad}");
+        }
+    }
+
+    #[test]
+    fn scopes_widen_and_what_nobody_reaches_has_none() {
+        for (text, expected) in [
+            ("/ip4/127.0.0.9/tcp/1", Some(Scope::Host)),
+            ("/ip6/::1/tcp/1", Some(Scope::Host)),
+            ("/ip6/::ffff:127.0.0.1/tcp/1", Some(Scope::Host)),
+            ("/ip4/10.1.2.3/tcp/1", Some(Scope::Site)),
+            ("/ip4/192.168.1.1/tcp/1", Some(Scope::Site)),
+            ("/ip4/169.254.1.1/tcp/1", Some(Scope::Site)),
+            ("/ip4/100.64.0.1/tcp/1", Some(Scope::Site)),
+            ("/ip6/fd00::2/tcp/1", Some(Scope::Site)),
+            ("/ip4/100.128.0.1/tcp/1", Some(Scope::World)),
+            ("/ip4/192.0.2.7/tcp/1", Some(Scope::World)),
+            ("/ip6/2001:db8::1/tcp/1", Some(Scope::World)),
+            ("/dns/example.org/tcp/1", Some(Scope::World)),
+            ("/ip4/0.0.0.0/tcp/1", None),
+            ("/ip4/224.0.0.251/udp/1", None),
+            ("/ip4/255.255.255.255/udp/1", None),
+            ("/ip6/::/tcp/1", None),
+            ("/ip6/fe80::1/tcp/1", None),
+            ("/memory/1", None),
+        ] {
+            assert_eq!(scope(&text.parse().unwrap()), expected, "{text}");
+        }
+        assert!(Scope::Host < Scope::Site && Scope::Site < Scope::World);
+    }
+
+    #[test]
+    fn only_a_peers_own_short_address_is_passed_on() {
+        let (peer, other) = (PeerId::random(), PeerId::random());
+        let plain: Multiaddr = "/ip4/192.0.2.7/tcp/1".parse().unwrap();
+        assert_eq!(passable(&plain, &peer), Some(plain.clone()));
+        assert_eq!(passable(&with_peer(plain.clone(), peer), &peer), Some(plain.clone()));
+        assert_eq!(passable(&with_peer(plain, other), &peer), None);
+        let long = format!("/dns/{}/tcp/1", "a".repeat(MAX_ADDR_BYTES));
+        for bad in
+            [long.as_str(), "/dnsaddr/example.org", "/ip4/192.0.2.7/tcp/0", "/ip4/0.0.0.0/tcp/1", "/memory/1"]
+        {
+            assert_eq!(passable(&bad.parse().unwrap(), &peer), None, "{bad}");
         }
     }
 }

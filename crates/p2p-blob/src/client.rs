@@ -2,10 +2,10 @@
 
 use std::collections::HashMap;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use libp2p::{Multiaddr, PeerId};
-use manifest::SourceId;
+use manifest::{Digest, SourceId};
 use tokio::sync::{Semaphore, broadcast, mpsc, oneshot, watch};
 use tokio::task::{JoinError, JoinHandle};
 use tokio_util::sync::CancellationToken;
@@ -14,6 +14,8 @@ use crate::address;
 use crate::config::{Config, Versions};
 use crate::error::{ConnectError, FetchError, StartError};
 use crate::handler::{BlobStream, OpenError, OpenStream};
+use crate::holders::Holders;
+use crate::record::Contact;
 use crate::serve::Servers;
 use crate::session::{BlobSession, RangeSession, Session};
 use crate::store::Store;
@@ -50,6 +52,7 @@ pub fn start(config: Config, store: Arc<dyn Store>) -> Result<(Client, Task), St
     let (commands_tx, commands) = mpsc::channel(COMMAND_QUEUE);
     let (listen_addrs, listen_addrs_rx) = watch::channel(Vec::new());
     let (peer_events, _) = broadcast::channel(PEER_EVENT_QUEUE);
+    let holders = Arc::<Holders>::default();
     let stop = CancellationToken::new();
     let ended = CancellationToken::new();
     let client = Client {
@@ -60,6 +63,7 @@ pub fn start(config: Config, store: Arc<dyn Store>) -> Result<(Client, Task), St
             opening: Arc::new(Semaphore::new(MAX_OPENING)),
             listen_addrs: listen_addrs_rx,
             peer_events: peer_events.clone(),
+            holders: Arc::clone(&holders),
             versions: config.versions,
             progress_timeout: config.progress_timeout,
             connect_timeout: config.connect_timeout,
@@ -69,7 +73,8 @@ pub fn start(config: Config, store: Arc<dyn Store>) -> Result<(Client, Task), St
     };
     let task = NetworkTask {
         swarm,
-        servers: Servers::new(store, &config),
+        servers: Servers::new(store, Arc::clone(&holders), &config),
+        holders,
         commands,
         dials: HashMap::new(),
         found: HashMap::new(),
@@ -141,6 +146,7 @@ struct Node {
     opening: Arc<Semaphore>,
     listen_addrs: watch::Receiver<Vec<Multiaddr>>,
     peer_events: broadcast::Sender<PeerEvent>,
+    holders: Arc<Holders>,
     versions: Versions,
     progress_timeout: Duration,
     connect_timeout: Duration,
@@ -175,7 +181,24 @@ impl Client {
     /// - [`ConnectError::UnsupportedAddress`], [`ConnectError::OwnAddress`]: no use to try again.
     /// - [`ConnectError::Stopped`]: the node has ended.
     pub async fn connect(&self, addr: Multiaddr) -> Result<PeerId, ConnectError> {
-        self.dial(addr, 1).await
+        self.dial(addr, Vec::new(), 1).await
+    }
+
+    /// Connects to a peer at the first of its addresses that works. A connection with it that is there already is used.
+    ///
+    /// **Cancel safety.** Dropping the future leaves the dial to itself.
+    ///
+    /// # Errors
+    /// Those of [`Client::connect`]; they name the first address.
+    pub async fn connect_to(&self, contact: &Contact) -> Result<PeerId, ConnectError> {
+        let mut addrs = contact.addrs.iter().map(|addr| address::with_peer(addr.clone(), contact.peer));
+        let first = addrs.next().unwrap_or_else(|| address::with_peer(Multiaddr::empty(), contact.peer));
+        self.dial(first, addrs.collect(), 1).await
+    }
+
+    /// The connected peers that lately asked for shards of the manifest, or said that they hold some.
+    pub fn holders(&self, manifest: &Digest) -> Vec<PeerId> {
+        self.node.holders.of(manifest, Instant::now())
     }
 
     /// Makes one more connection with `peer`, at `addr`, unless there are `count` already: [`Client::open`] spreads
@@ -191,17 +214,23 @@ impl Client {
         addr: Multiaddr,
         count: usize,
     ) -> Result<PeerId, ConnectError> {
-        self.dial(address::with_peer(addr, peer), count).await
+        self.dial(address::with_peer(addr, peer), Vec::new(), count).await
     }
 
     /// Dials, unless there are `enough` connections with the peer at `addr`, as far as it is known.
-    async fn dial(&self, addr: Multiaddr, enough: usize) -> Result<PeerId, ConnectError> {
+    async fn dial(
+        &self,
+        addr: Multiaddr,
+        others: Vec<Multiaddr>,
+        enough: usize,
+    ) -> Result<PeerId, ConnectError> {
         let after = self.node.connect_timeout;
         let (reply, answer) = oneshot::channel();
         let connected = async {
             let permit = Arc::clone(&self.node.connecting).acquire_owned().await;
             let permit = permit.map_err(|_| ConnectError::Stopped)?;
-            let command = Command::Connect(Dial { addr: addr.clone(), enough, reply, _permit: permit });
+            let dial = Dial { addr: addr.clone(), others, enough, reply, _permit: permit };
+            let command = Command::Connect(dial);
             self.node.commands.send(command).await.map_err(|_| ConnectError::Stopped)?;
             answer.await.unwrap_or(Err(ConnectError::Stopped))
         };
@@ -235,6 +264,10 @@ impl Client {
 
     pub(crate) fn progress_timeout(&self) -> Duration {
         self.node.progress_timeout
+    }
+
+    pub(crate) fn known_holders(&self) -> &Arc<Holders> {
+        &self.node.holders
     }
 
     /// Opens a stream in the first of `versions` that the peer speaks.

@@ -32,7 +32,8 @@ pub(crate) fn build(config: &Config) -> Result<Swarm<Behaviours>, StartError> {
         .with_max_pending_outgoing(Some(MAX_PENDING_CONNECTIONS))
         .with_max_established(Some(config.limits.connections))
         .with_max_established_per_peer(Some(config.limits.connections_per_peer));
-    let identify = identify::Config::new(IDENTIFY_PROTOCOL.to_owned(), key.public())
+    // Signed, so that whoever gets it can pass it on.
+    let identify = identify::Config::new_with_signed_peer_record(IDENTIFY_PROTOCOL.to_owned(), &key)
         .with_agent_version(AGENT.to_owned());
     let behaviours = Behaviours {
         limits: connection_limits::Behaviour::new(limits),

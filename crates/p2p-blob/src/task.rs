@@ -1,12 +1,13 @@
 //! The network task: it owns the swarm. Its handlers never wait.
 
 use std::collections::HashMap;
+use std::sync::Arc;
 use std::time::Duration;
 
 use futures::StreamExt as _;
 use libp2p::swarm::dial_opts::{DialOpts, PeerCondition};
 use libp2p::swarm::{ConnectionId, DialError, SwarmEvent};
-use libp2p::{Multiaddr, PeerId, Swarm};
+use libp2p::{Multiaddr, PeerId, Swarm, identify};
 use tokio::sync::{OwnedSemaphorePermit, broadcast, mpsc, oneshot, watch};
 use tokio_util::sync::{CancellationToken, DropGuard};
 
@@ -14,7 +15,9 @@ use crate::address;
 use crate::client::{PeerEvent, source_id};
 use crate::error::ConnectError;
 use crate::handler::OpenStream;
+use crate::holders::Holders;
 use crate::identity::Identity;
+use crate::record::SignedRecord;
 use crate::serve::Servers;
 use crate::swarm::{Behaviours, BehavioursEvent};
 
@@ -30,6 +33,8 @@ pub(crate) enum Command {
 /// A connection that somebody waits for.
 pub(crate) struct Dial {
     pub(crate) addr: Multiaddr,
+    /// Of the same peer, which `addr` names then.
+    pub(crate) others: Vec<Multiaddr>,
     /// With so many connections to the peer, none is made.
     pub(crate) enough: usize,
     pub(crate) reply: oneshot::Sender<Result<PeerId, ConnectError>>,
@@ -41,6 +46,7 @@ pub(crate) struct Dial {
 pub(crate) struct NetworkTask {
     pub(crate) swarm: Swarm<Behaviours>,
     pub(crate) servers: Servers,
+    pub(crate) holders: Arc<Holders>,
     pub(crate) commands: mpsc::Receiver<Command>,
     /// Dials under way, for those who wait for them.
     pub(crate) dials: HashMap<ConnectionId, Dial>,
@@ -104,7 +110,8 @@ impl NetworkTask {
                 return dial.end(Err(ConnectError::OwnAddress { addr }));
             }
             Some(peer) => {
-                DialOpts::peer_id(peer).addresses(vec![addr]).condition(PeerCondition::Always).build()
+                let addrs = [addr].into_iter().chain(dial.others.iter().cloned()).collect();
+                DialOpts::peer_id(peer).addresses(addrs).condition(PeerCondition::Always).build()
             }
             None => DialOpts::unknown_peer_id().address(addr).build(),
         };
@@ -122,7 +129,15 @@ impl NetworkTask {
             SwarmEvent::Behaviour(BehavioursEvent::Blob(inbound)) => {
                 self.servers.admit(inbound.peer, inbound.stream);
             }
-            SwarmEvent::ConnectionEstablished { peer_id, connection_id, num_established, .. } => {
+            SwarmEvent::Behaviour(BehavioursEvent::Identify(identify::Event::Received {
+                info,
+                peer_id,
+                ..
+            })) => self.on_identified(peer_id, info),
+            SwarmEvent::ConnectionEstablished {
+                peer_id, connection_id, num_established, endpoint, ..
+            } => {
+                self.holders.connected(peer_id, endpoint.get_remote_address());
                 if let Some(dial) = self.dials.remove(&connection_id) {
                     if address::peer_of(&dial.addr).is_none() {
                         self.found.insert(dial.addr.clone(), peer_id);
@@ -137,6 +152,7 @@ impl NetworkTask {
             }
             SwarmEvent::ConnectionClosed { peer_id, num_established: 0, cause, .. } => {
                 self.found.retain(|_, peer| *peer != peer_id);
+                self.holders.disconnected(&peer_id);
                 let reason = cause.map(|cause| cause.to_string());
                 tracing::debug!(peer = %peer_id, reason, "disconnected");
                 let _ = self.peer_events.send(PeerEvent::Disconnected { peer: peer_id, reason });
@@ -163,6 +179,13 @@ impl NetworkTask {
                 self.listen_addrs.send_modify(|all| all.retain(|one| !gone.contains(one)));
             }
             other => tracing::trace!(event = ?other, "swarm"),
+        }
+    }
+
+    fn on_identified(&mut self, peer: PeerId, info: identify::Info) {
+        let record = info.signed_peer_record.and_then(SignedRecord::of);
+        if let Some(record) = record.filter(|record| record.contact().peer == peer) {
+            self.holders.identified(record);
         }
     }
 

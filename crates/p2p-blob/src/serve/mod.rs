@@ -18,6 +18,7 @@ use tokio_util::sync::CancellationToken;
 use self::read::Reader;
 use crate::config::{Config, Limits};
 use crate::handler::BlobStream;
+use crate::holders::Holders;
 use crate::progress::Halt;
 use crate::store::Store;
 use crate::wire::{FramingError, Version};
@@ -29,6 +30,7 @@ const MAX_REFUSED_STREAMS: usize = 32;
 #[derive(Clone)]
 struct Service {
     store: Arc<dyn Store>,
+    holders: Arc<Holders>,
     disk_reads: Arc<Semaphore>,
     progress_timeout: Duration,
     idle_timeout: Duration,
@@ -91,9 +93,10 @@ enum Admission {
 }
 
 impl Servers {
-    pub(crate) fn new(store: Arc<dyn Store>, config: &Config) -> Self {
+    pub(crate) fn new(store: Arc<dyn Store>, holders: Arc<Holders>, config: &Config) -> Self {
         let service = Service {
             store,
+            holders,
             disk_reads: Arc::new(Semaphore::new(config.limits.disk_reads)),
             progress_timeout: config.progress_timeout,
             idle_timeout: config.idle_timeout,
@@ -126,8 +129,8 @@ impl Servers {
         let task = self.tasks.spawn(async move {
             let result = match (stream.version, admission) {
                 (Version::Blobs, _) => blobs::serve(service, stream.io).await,
-                (Version::Ranges, Admission::Served) => ranges::serve(service, stream.io).await,
-                (Version::Ranges, Admission::Refused) => ranges::refuse(service, stream.io).await,
+                (Version::Ranges, Admission::Served) => ranges::serve(service, peer, stream.io).await,
+                (Version::Ranges, Admission::Refused) => ranges::refuse(service, peer, stream.io).await,
             };
             if let Err(error) = result {
                 tracing::debug!(%peer, error = &error as &dyn std::error::Error, "serving a stream ended early");

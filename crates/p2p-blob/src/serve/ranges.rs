@@ -1,16 +1,17 @@
 //! Serving 2.0.0: requests of a stream are answered one after the other.
 
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use futures::{AsyncRead, AsyncReadExt as _, AsyncWrite};
+use libp2p::PeerId;
 use manifest::{ByteRange, Digest};
 
 use super::read::{Outcome, Reader};
 use super::{ServeError, Service};
 use crate::progress;
-use crate::wire::FramingError;
 use crate::wire::v2::{GetHead, MAX_REQUEST_BYTES, MAX_UNANSWERED, Refusal, Request, RequestError};
+use crate::wire::{FramingError, peers};
 
 /// When a fetcher that was told "busy" may ask again.
 const RETRY_AFTER: Duration = Duration::from_millis(500);
@@ -19,41 +20,46 @@ const BUSY: Refusal = Refusal::Busy { retry_after: RETRY_AFTER };
 /// Answers requests until the peer closes the stream, is idle, or the node stops.
 pub(super) async fn serve(
     service: Service,
+    peer: PeerId,
     stream: impl AsyncRead + AsyncWrite + Unpin,
 ) -> Result<(), ServeError> {
-    let mut server = RangeServer { service, stream, reader: Reader::default() };
+    let mut server = RangeServer { service, peer, stream, reader: Reader::default() };
     while let Some(request) = server.read_request().await? {
         match request {
             Ok(Request::Get { manifest, blob, offset, length }) => {
                 server.answer_get(manifest, blob, offset, length).await?;
             }
             Ok(Request::Have { manifest, since }) => server.answer_have(manifest, since).await?,
-            // This node does not know who else holds what.
-            Ok(Request::Peers { .. }) => server.send(&Refusal::NotFound.encode()).await?,
+            Ok(Request::Peers { manifest }) => server.answer_peers(manifest).await?,
             Err(error) => server.send_bad_request(error).await?,
         }
     }
     server.close().await
 }
 
-/// Answers "busy" to as many requests as a peer may send at once, then closes the stream.
+/// Answers "busy" to as many requests as a peer may send at once, then closes the stream. Who else may be asked is told
+/// all the same: it costs little, and spares this node more.
 pub(super) async fn refuse(
     mut service: Service,
+    peer: PeerId,
     stream: impl AsyncRead + AsyncWrite + Unpin,
 ) -> Result<(), ServeError> {
     service.idle_timeout = service.progress_timeout;
-    let mut server = RangeServer { service, stream, reader: Reader::default() };
+    let mut server = RangeServer { service, peer, stream, reader: Reader::default() };
     for _ in 0..MAX_UNANSWERED {
-        if server.read_request().await?.is_none() {
-            break;
+        match server.read_request().await? {
+            Some(Ok(Request::Peers { manifest })) => server.answer_peers(manifest).await?,
+            Some(_) => server.send(&BUSY.encode()).await?,
+            None => break,
         }
-        server.send(&BUSY.encode()).await?;
     }
     server.close().await
 }
 
 struct RangeServer<S> {
     service: Service,
+    /// Who asks.
+    peer: PeerId,
     stream: S,
     reader: Reader,
 }
@@ -87,7 +93,14 @@ impl<S: AsyncRead + AsyncWrite + Unpin> RangeServer<S> {
             }
         };
         progress::read_exact(&mut self.stream, body, limit, |_| ()).await?;
-        Ok(Some(Request::decode(body)))
+        let request = Request::decode(body);
+        if let Ok(request) = &request
+            && let Some(manifest) = request.manifest()
+        {
+            // Whoever asks for shards of a manifest will soon hold some.
+            self.service.holders.note(manifest, self.peer, Instant::now());
+        }
+        Ok(Some(request))
     }
 
     async fn answer_get(
@@ -157,6 +170,14 @@ impl<S: AsyncRead + AsyncWrite + Unpin> RangeServer<S> {
                 tracing::warn!(%manifest, error = &error as &dyn std::error::Error, "cannot read the store");
                 self.send(&BUSY.encode()).await
             }
+        }
+    }
+
+    async fn answer_peers(&mut self, manifest: Digest) -> Result<(), ServeError> {
+        let records = self.service.holders.records_for(&self.peer, &manifest, Instant::now());
+        match records.is_empty() {
+            true => self.send(&Refusal::NotFound.encode()).await,
+            false => self.send(&peers::encode(&records)).await,
         }
     }
 

@@ -3,7 +3,7 @@
 use std::fmt;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use futures::AsyncReadExt as _;
 use futures::io::{ReadHalf, WriteHalf};
@@ -12,11 +12,13 @@ use manifest::{ByteRange, Digest, SourceId};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc, oneshot};
 
 use super::halted;
+use crate::address::Scope;
 use crate::client::{Client, source_id};
 use crate::error::FetchError;
 use crate::progress::{self, Halt};
+use crate::record::{Contact, SignedRecord};
 use crate::wire::v2::{self, GetHead, Refusal, Request};
-use crate::wire::{FramingError, Have, MAX_RANGE_BYTES};
+use crate::wire::{FramingError, Have, Held, MAX_RANGE_BYTES, peers};
 
 /// Requests that wait to be sent; further callers wait themselves.
 const QUEUE: usize = 16;
@@ -44,7 +46,7 @@ pub struct GetRequest {
 #[derive(Clone)]
 pub struct RangeSession {
     /// Keeps the node running.
-    _client: Client,
+    client: Client,
     peer: PeerId,
     name: SourceId,
     queue: mpsc::Sender<Ask>,
@@ -62,7 +64,7 @@ impl RangeSession {
             received_bytes: Arc::clone(&received_bytes),
         };
         tokio::spawn(exchange.run(stream, asks));
-        Self { _client: client, peer, name, queue, received_bytes }
+        Self { client, peer, name, queue, received_bytes }
     }
 
     /// Who is at the other end.
@@ -130,10 +132,47 @@ impl RangeSession {
         piece_counts: Arc<[u32]>,
     ) -> Result<Option<Have>, FetchError> {
         match self.ask(|reply| Ask::Have { manifest, since, piece_counts, reply }).await {
-            Ok(have) => Ok(Some(have)),
+            Ok(have) => {
+                if have.shards.iter().any(Held::is_any) {
+                    self.client.known_holders().note(manifest, self.peer, Instant::now());
+                }
+                Ok(Some(have))
+            }
             Err(FetchError::NotFound { .. }) => Ok(None),
             Err(error) => Err(error),
         }
+    }
+
+    /// Asks who else holds shards of a manifest, or fetches them. Records that are not signed by the peers that they
+    /// are about are left out, and so are addresses that only mean something to a node nearer to the peer.
+    ///
+    /// **Trust.** The peers named have said to be reached at these addresses; whether they are, and hold anything, is
+    /// not known.
+    /// **Cancel safety.** As for [`RangeSession::get`].
+    ///
+    /// # Errors
+    /// Those of [`RangeSession::get`].
+    ///
+    /// Source: `docs/protocol.md`, "PEERS".
+    pub async fn peers(&self, manifest: Digest) -> Result<Vec<Contact>, FetchError> {
+        let records = match self.ask(|reply| Ask::Peers { manifest, reply }).await {
+            Ok(records) => records,
+            Err(FetchError::NotFound { .. }) => return Ok(Vec::new()),
+            Err(error) => return Err(error),
+        };
+        let holders = self.client.known_holders();
+        let scope = holders.scope_of(&self.peer).unwrap_or(Scope::World);
+        let own = self.client.peer_id();
+        let mut contacts = Vec::new();
+        for record in records {
+            let contact = record.contact().clone().within(scope);
+            if contact.peer != own && !contact.addrs.is_empty() {
+                contacts.push(contact);
+            }
+            // Of use when it is connected and has not identified itself.
+            holders.passed_on(record);
+        }
+        Ok(contacts)
     }
 
     async fn ask<T>(&self, ask: impl FnOnce(Reply<T>) -> Ask) -> Result<T, FetchError> {
@@ -156,6 +195,7 @@ type Reply<T> = oneshot::Sender<Result<T, FetchError>>;
 enum Ask {
     Get { request: GetRequest, length: u32, buf: Vec<u8>, reply: Reply<(u64, Vec<u8>)> },
     Have { manifest: Digest, since: u64, piece_counts: Arc<[u32]>, reply: Reply<Have> },
+    Peers { manifest: Digest, reply: Reply<Vec<SignedRecord>> },
 }
 
 impl Ask {
@@ -163,6 +203,7 @@ impl Ask {
         match self {
             Self::Get { reply, .. } => reply.is_closed(),
             Self::Have { reply, .. } => reply.is_closed(),
+            Self::Peers { reply, .. } => reply.is_closed(),
         }
     }
 
@@ -171,6 +212,7 @@ impl Ask {
         match self {
             Self::Get { reply, .. } => drop(reply.send(Err(error))),
             Self::Have { reply, .. } => drop(reply.send(Err(error))),
+            Self::Peers { reply, .. } => drop(reply.send(Err(error))),
         }
     }
 
@@ -183,6 +225,7 @@ impl Ask {
             Self::Have { manifest, since, .. } => {
                 Request::Have { manifest: *manifest, since: *since }.encode()
             }
+            Self::Peers { manifest, .. } => Request::Peers { manifest: *manifest }.encode(),
         }
     }
 
@@ -190,7 +233,7 @@ impl Ask {
     fn refused(&self, peer: SourceId, refusal: Refusal) -> FetchError {
         let (blob, range) = match self {
             Self::Get { request, .. } => (request.blob, request.range),
-            Self::Have { manifest, .. } => (*manifest, ByteRange::new(0, 0)),
+            Self::Have { manifest, .. } | Self::Peers { manifest, .. } => (*manifest, ByteRange::new(0, 0)),
         };
         match refusal {
             Refusal::NotFound => FetchError::NotFound { peer, blob },
@@ -320,6 +363,10 @@ impl Exchange {
                 let result = self.read_have(reader, body_bytes, &piece_counts).await;
                 self.hand_over(reply, result)
             }
+            Ask::Peers { reply, .. } => {
+                let result = self.read_peers(reader, body_bytes).await;
+                self.hand_over(reply, result)
+            }
         }
     }
 
@@ -382,6 +429,21 @@ impl Exchange {
         }
         let rest = self.read_rest(reader, body_bytes as usize).await?;
         Have::decode(&rest, piece_counts).map_err(|error| self.broke(error))
+    }
+
+    async fn read_peers(
+        &self,
+        reader: &mut ReadHalf<Stream>,
+        body_bytes: u32,
+    ) -> Result<Vec<SignedRecord>, FetchError> {
+        let max_bytes = peers::MAX_BODY_BYTES as u64;
+        if u64::from(body_bytes) > max_bytes {
+            let found_bytes = u64::from(body_bytes);
+            return Err(self.broke(FramingError::FrameLength { found_bytes, max_bytes }));
+        }
+        let rest = self.read_rest(reader, body_bytes as usize).await?;
+        let records = peers::decode(&rest).map_err(|error| self.broke(error))?;
+        Ok(records.into_iter().filter_map(SignedRecord::decode).collect())
     }
 
     async fn read_refusal(

@@ -6,7 +6,8 @@ use std::time::Duration;
 use manifest::Digest;
 
 use super::v2::{GetHead, Refusal, Request};
-use super::{Have, Held, PieceSet, v1};
+use super::{Have, Held, PieceSet, peers, v1};
+use crate::record::SignedRecord;
 
 const PAGE: &str = include_str!("../../../../docs/protocol.md");
 
@@ -60,6 +61,15 @@ fn every_example_of_the_page_is_what_the_code_reads_and_writes() {
     let frame = example("have-held");
     assert_eq!(have.encode(), frame);
     assert_eq!(Have::decode(&frame[5..], &[4, 4, 10, 1]), Ok(have));
+
+    let frame = example("peers-known");
+    let records = peers::decode(&frame[5..]).unwrap();
+    assert_eq!(peers::encode(&records), frame);
+    let [record] = records.try_into().unwrap();
+    let record = SignedRecord::decode(record).unwrap();
+    let peer = "12D3KooWRawPbxPtP1eZaJpumGnyWX2DcUyd3RQnydr3eAto4Az7".parse().unwrap();
+    assert_eq!(record.contact().peer, peer);
+    assert_eq!(record.contact().addrs, ["/ip4/192.0.2.7/tcp/4201".parse().unwrap()]);
 
     for (name, refusal) in [
         ("not-found", Refusal::NotFound),

@@ -35,6 +35,14 @@ impl Held {
         Self::Pieces(PieceSet::default())
     }
 
+    /// Whether any piece is held.
+    pub(crate) fn is_any(&self) -> bool {
+        match self {
+            Self::All => true,
+            Self::Pieces(pieces) => pieces.bits.iter().any(|byte| *byte != 0),
+        }
+    }
+
     /// Whether piece number `piece` is held.
     pub fn contains(&self, piece: u32) -> bool {
         match self {

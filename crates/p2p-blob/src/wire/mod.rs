@@ -3,10 +3,12 @@
 #[cfg(test)]
 mod examples;
 mod have;
+pub(crate) mod peers;
 pub(crate) mod v1;
 pub(crate) mod v2;
 
 pub use have::{Have, Held, PieceSet};
+pub(crate) use peers::MAX_RECORD_BYTES;
 
 use libp2p::StreamProtocol;
 
@@ -66,6 +68,16 @@ pub enum FramingError {
     /// A HAVE answer that does not fit the manifest.
     #[error("a HAVE answer whose {field} is {found}, expected {expected}")]
     Have {
+        /// Which field.
+        field: &'static str,
+        /// Its value.
+        found: u64,
+        /// What fits.
+        expected: String,
+    },
+    /// A PEERS answer that is not a list of records.
+    #[error("a PEERS answer whose {field} is {found}, expected {expected}")]
+    Peers {
         /// Which field.
         field: &'static str,
         /// Its value.

@@ -53,6 +53,14 @@ pub(crate) enum RequestError {
 }
 
 impl Request {
+    /// The manifest that it is about.
+    pub(crate) fn manifest(&self) -> Option<Digest> {
+        match self {
+            Self::Get { manifest, .. } => *manifest,
+            Self::Have { manifest, .. } | Self::Peers { manifest } => Some(*manifest),
+        }
+    }
+
     /// The frame, its length included.
     pub(crate) fn encode(&self) -> Vec<u8> {
         let mut body = Vec::with_capacity(96);

@@ -5,5 +5,6 @@ mod common;
 mod connect;
 mod errors;
 mod fetch;
+mod peers;
 mod serving;
 mod shutdown;

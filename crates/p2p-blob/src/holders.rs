@@ -1,0 +1,301 @@
+//! Which connected peers hold or fetch which manifest, and where others can reach them: what PEERS is answered from.
+
+use std::collections::HashMap;
+use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
+
+use libp2p::{Multiaddr, PeerId};
+use manifest::Digest;
+
+use crate::address::{self, Scope};
+use crate::record::SignedRecord;
+use crate::wire::peers::MAX_RECORDS;
+
+/// Manifests about which it is remembered who holds them.
+const MAX_MANIFESTS: usize = 1024;
+/// Peers remembered for one manifest: an answer is a sample of them.
+const MAX_PER_MANIFEST: usize = 512;
+/// Manifests that one peer can be remembered for, so that it cannot crowd out those of others.
+const MAX_PER_PEER: usize = 32;
+/// A peer that did not speak of a manifest for so long is not a holder of it any more.
+const STALE_AFTER: Duration = Duration::from_secs(15 * 60);
+
+/// The connected peers, and what they spoke of. A peer is forgotten when its last connection is gone.
+#[derive(Debug, Default)]
+pub(crate) struct Holders(Mutex<Table>);
+
+#[derive(Debug, Default)]
+struct Table {
+    peers: HashMap<PeerId, Connected>,
+    /// When each peer last spoke of the manifest.
+    manifests: HashMap<Digest, HashMap<PeerId, Instant>>,
+}
+
+#[derive(Debug)]
+struct Connected {
+    /// How far away it is.
+    scope: Scope,
+    record: Option<SignedRecord>,
+    manifests: Vec<Digest>,
+}
+
+impl Holders {
+    fn table(&self) -> MutexGuard<'_, Table> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// There is a connection with the peer at `remote`.
+    pub(crate) fn connected(&self, peer: PeerId, remote: &Multiaddr) {
+        let scope = address::scope(remote).unwrap_or(Scope::World);
+        let mut table = self.table();
+        let connected =
+            table.peers.entry(peer).or_insert(Connected { scope, record: None, manifests: Vec::new() });
+        connected.scope = connected.scope.min(scope);
+    }
+
+    /// The last connection with the peer is gone.
+    pub(crate) fn disconnected(&self, peer: &PeerId) {
+        let mut table = self.table();
+        if let Some(gone) = table.peers.remove(peer) {
+            for manifest in gone.manifests {
+                table.forget(&manifest, peer);
+            }
+        }
+    }
+
+    /// A peer that may be connected was named by another one; what it has told itself stays.
+    pub(crate) fn passed_on(&self, record: SignedRecord) {
+        if let Some(connected) = self.table().peers.get_mut(&record.contact().peer) {
+            connected.record.get_or_insert(record);
+        }
+    }
+
+    /// A connected peer has told where it can be reached.
+    pub(crate) fn identified(&self, record: SignedRecord) {
+        if let Some(connected) = self.table().peers.get_mut(&record.contact().peer) {
+            connected.record = Some(record);
+        }
+    }
+
+    /// How far away a connected peer is.
+    pub(crate) fn scope_of(&self, peer: &PeerId) -> Option<Scope> {
+        self.table().peers.get(peer).map(|connected| connected.scope)
+    }
+
+    /// The peer holds or wants shards of the manifest.
+    pub(crate) fn note(&self, manifest: Digest, peer: PeerId, now: Instant) {
+        if manifest == Digest::ZERO {
+            return;
+        }
+        let mut table = self.table();
+        let table = &mut *table;
+        let Some(connected) = table.peers.get_mut(&peer) else { return };
+        if !connected.manifests.contains(&manifest) {
+            if connected.manifests.len() >= MAX_PER_PEER {
+                let oldest = connected.manifests.remove(0);
+                table.forget(&oldest, &peer);
+            }
+            if !table.make_room(&manifest, now) {
+                return;
+            }
+            if let Some(connected) = table.peers.get_mut(&peer) {
+                connected.manifests.push(manifest);
+            }
+        }
+        table.manifests.entry(manifest).or_default().insert(peer, now);
+    }
+
+    /// The peers that hold or want shards of the manifest.
+    pub(crate) fn of(&self, manifest: &Digest, now: Instant) -> Vec<PeerId> {
+        self.table().fresh(manifest, now).collect()
+    }
+
+    /// Records of holders of the manifest that are of use to `asker`: a random choice, without itself.
+    pub(crate) fn records_for(&self, asker: &PeerId, manifest: &Digest, now: Instant) -> Vec<Vec<u8>> {
+        let table = self.table();
+        let Some(scope) = table.peers.get(asker).map(|connected| connected.scope) else { return Vec::new() };
+        let others = table.fresh(manifest, now).filter(|peer| peer != asker);
+        let records = others.filter_map(|peer| table.peers.get(&peer)?.record.as_ref());
+        let of_use = records.filter(|record| record.is_of_use_within(scope));
+        let chosen = fastrand::choose_multiple(of_use, MAX_RECORDS);
+        chosen.into_iter().map(|record| record.bytes().to_vec()).collect()
+    }
+}
+
+impl Table {
+    fn fresh(&self, manifest: &Digest, now: Instant) -> impl Iterator<Item = PeerId> {
+        let all = self.manifests.get(manifest).into_iter().flatten();
+        all.filter(move |(_, spoken)| is_fresh(**spoken, now)).map(|(peer, _)| *peer)
+    }
+
+    fn forget(&mut self, manifest: &Digest, peer: &PeerId) {
+        if let Some(holders) = self.manifests.get_mut(manifest) {
+            holders.remove(peer);
+            if holders.is_empty() {
+                self.manifests.remove(manifest);
+            }
+        }
+    }
+
+    /// Makes room for one more holder of `manifest`: among its holders by dropping those that are stale, among the
+    /// manifests by dropping the one with the fewest holders. Says whether there is room.
+    fn make_room(&mut self, manifest: &Digest, now: Instant) -> bool {
+        if let Some(holders) = self.manifests.get(manifest) {
+            if holders.len() < MAX_PER_MANIFEST {
+                return true;
+            }
+            let stale: Vec<_> = holders
+                .iter()
+                .filter(|(_, spoken)| !is_fresh(**spoken, now))
+                .map(|(peer, _)| *peer)
+                .collect();
+            stale.iter().for_each(|peer| self.unlink(manifest, peer));
+            return !stale.is_empty();
+        }
+        if self.manifests.len() >= MAX_MANIFESTS {
+            let latest = |holders: &HashMap<PeerId, Instant>| holders.values().max().copied();
+            let least = self.manifests.iter().min_by_key(|(_, holders)| (holders.len(), latest(holders)));
+            let Some((least, holders)) = least.map(|(least, holders)| (*least, holders.clone())) else {
+                return true;
+            };
+            holders.keys().for_each(|peer| self.unlink(&least, peer));
+        }
+        true
+    }
+
+    fn unlink(&mut self, manifest: &Digest, peer: &PeerId) {
+        self.forget(manifest, peer);
+        if let Some(connected) = self.peers.get_mut(peer) {
+            connected.manifests.retain(|one| one != manifest);
+        }
+    }
+}
+
+fn is_fresh(spoken: Instant, now: Instant) -> bool {
+    now.saturating_duration_since(spoken) < STALE_AFTER
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::HashSet;
+
+    use libp2p::core::PeerRecord;
+    use libp2p::identity::Keypair;
+
+    use super::*;
+
+    const NEAR: &str = "/ip4/127.0.0.1/tcp/1";
+    const FAR: &str = "/ip4/192.0.2.7/tcp/1";
+
+    fn digest(number: usize) -> Digest {
+        Digest::of(&number.to_be_bytes())
+    }
+
+    /// A connected peer at `remote` that says it listens at `addr`.
+    fn join(holders: &Holders, remote: &str, addr: &str) -> PeerId {
+        let key = Keypair::generate_ed25519();
+        let record = PeerRecord::new(&key, vec![addr.parse().unwrap()]).unwrap();
+        let peer = key.public().to_peer_id();
+        holders.connected(peer, &remote.parse().unwrap());
+        holders.identified(SignedRecord::of(record.into_signed_envelope()).unwrap());
+        peer
+    }
+
+    fn told(holders: &Holders, asker: &PeerId, manifest: usize, now: Instant) -> HashSet<PeerId> {
+        let records = holders.records_for(asker, &digest(manifest), now);
+        records.iter().map(|record| SignedRecord::decode(record).unwrap().contact().peer).collect()
+    }
+
+    #[test]
+    fn holders_are_told_to_others_until_they_leave_or_are_stale() {
+        let (holders, now) = (Holders::default(), Instant::now());
+        let [one, two, asker] = [(); 3].map(|()| join(&holders, NEAR, NEAR));
+        for peer in [one, two, asker] {
+            holders.note(digest(1), peer, now);
+        }
+        holders.note(Digest::ZERO, one, now);
+        assert_eq!(told(&holders, &asker, 1, now), [one, two].into());
+        assert_eq!(told(&holders, &one, 1, now), [two, asker].into());
+        assert!(told(&holders, &asker, 2, now).is_empty());
+        assert!(holders.of(&Digest::ZERO, now).is_empty());
+        assert!(told(&holders, &PeerId::random(), 1, now).is_empty(), "a stranger");
+
+        let later = now + STALE_AFTER;
+        holders.note(digest(1), two, later);
+        assert_eq!(told(&holders, &asker, 1, later), [two].into());
+        holders.disconnected(&two);
+        assert!(told(&holders, &asker, 1, now).contains(&one));
+        assert!(!told(&holders, &asker, 1, now).contains(&two));
+        // It spoke when it was connected, not now.
+        holders.note(digest(1), two, later);
+        assert!(!holders.of(&digest(1), later).contains(&two));
+    }
+
+    #[test]
+    fn addresses_nearby_are_told_to_those_nearby_only() {
+        let (holders, now) = (Holders::default(), Instant::now());
+        let (near, far) = (join(&holders, NEAR, NEAR), join(&holders, FAR, FAR));
+        let (beside, remote) = (join(&holders, NEAR, NEAR), join(&holders, FAR, FAR));
+        for peer in [near, far] {
+            holders.note(digest(1), peer, now);
+        }
+        assert_eq!(told(&holders, &beside, 1, now), [near, far].into());
+        assert_eq!(told(&holders, &remote, 1, now), [far].into());
+    }
+
+    #[test]
+    fn an_answer_is_a_random_choice_of_32() {
+        let (holders, now) = (Holders::default(), Instant::now());
+        let asker = join(&holders, NEAR, NEAR);
+        let all: HashSet<_> = (0..100).map(|_| join(&holders, NEAR, NEAR)).collect();
+        all.iter().for_each(|peer| holders.note(digest(1), *peer, now));
+        let mut seen = HashSet::new();
+        for _ in 0..40 {
+            let some = told(&holders, &asker, 1, now);
+            assert_eq!(some.len(), MAX_RECORDS);
+            seen.extend(some);
+        }
+        // One of 100 is left out of 40 answers with a probability of (68/100)^40.
+        assert_eq!(seen, all);
+    }
+
+    #[test]
+    fn everything_is_bounded() {
+        let (holders, now) = (Holders::default(), Instant::now());
+        let flood = join(&holders, NEAR, NEAR);
+        (0..2 * MAX_PER_PEER).for_each(|number| holders.note(digest(number), flood, now));
+        assert_eq!(holders.table().peers[&flood].manifests.len(), MAX_PER_PEER);
+        assert_eq!(holders.table().manifests.len(), MAX_PER_PEER);
+        assert!(holders.of(&digest(0), now).is_empty(), "the oldest go first");
+
+        // Many peers with few manifests each, against one that many hold.
+        let crowd: Vec<_> = (0..3).map(|_| join(&holders, NEAR, NEAR)).collect();
+        crowd.iter().for_each(|peer| holders.note(digest(usize::MAX), *peer, now));
+        let peers = MAX_MANIFESTS / MAX_PER_PEER + 3;
+        for peer in 0..peers {
+            let liar = join(&holders, NEAR, NEAR);
+            (0..MAX_PER_PEER).for_each(|number| holders.note(digest((peer + 2) * 1000 + number), liar, now));
+        }
+        assert_eq!(holders.table().manifests.len(), MAX_MANIFESTS);
+        assert_eq!(holders.of(&digest(usize::MAX), now).len(), crowd.len());
+        let table = holders.table();
+        let linked: usize = table.peers.values().map(|peer| peer.manifests.len()).sum();
+        assert_eq!(linked, table.manifests.values().map(HashMap::len).sum::<usize>());
+    }
+
+    #[test]
+    fn a_full_manifest_takes_new_holders_for_stale_ones_only() {
+        let (holders, now) = (Holders::default(), Instant::now());
+        let remote = NEAR.parse().unwrap();
+        let add = |at| {
+            let peer = PeerId::random();
+            holders.connected(peer, &remote);
+            holders.note(digest(1), peer, at);
+        };
+        (0..MAX_PER_MANIFEST + 5).for_each(|_| add(now));
+        assert_eq!(holders.of(&digest(1), now).len(), MAX_PER_MANIFEST);
+        let later = now + STALE_AFTER;
+        (0..3).for_each(|_| add(later));
+        assert_eq!(holders.of(&digest(1), later).len(), 3);
+    }
+}
