@@ -102,6 +102,9 @@ pub(crate) enum Command {
 /// Which model: the one the contract names (--contract, --rpc-url), or one pinned with --manifest. Fetches from all
 /// peers at once, verifies every piece as it arrives, rebuilds lost ones from parity, and makes the file durable. When
 /// the model is in the cache, no peer is asked. A fetch that was ended, even by kill -9, goes on where it was.
+///
+/// Peers are those of --peer, and others that they and the --bootstrap peers know. While it fetches, it listens, at any
+/// free port unless told otherwise with --listen, so that others that fetch the same can get from it what it has.
 #[derive(Debug, Args)]
 pub(crate) struct Fetch {
     /// Load this model, whatever the chain says; no chain is read.
@@ -125,7 +128,8 @@ pub(crate) struct Fetch {
 /// Seed what the cache holds, until SIGTERM or Ctrl-C.
 ///
 /// Prints one full address for each address it listens at, as soon as it does. Listens on TCP and QUIC port 4201 of all
-/// interfaces unless told otherwise with --listen. With --contract it follows that, fetches each new model, and seeds it.
+/// interfaces unless told otherwise with --listen. Tells the --bootstrap and --peer peers what it holds, so that others
+/// find it. With --contract it follows that, fetches each new model, and seeds it.
 #[derive(Debug, Args)]
 pub(crate) struct Serve {
     /// Serve this folder of files named by their digest, too. May be repeated.
@@ -328,6 +332,15 @@ pub(crate) struct Network {
         value_delimiter = ','
     )]
     pub(crate) peer: Vec<Multiaddr>,
+    /// A peer that knows others, whether or not it holds anything: an address as for --peer. May be repeated.
+    #[arg(
+        long,
+        value_name = "MULTIADDR",
+        env = "LOADER_BOOTSTRAP",
+        hide_env_values = true,
+        value_delimiter = ','
+    )]
+    pub(crate) bootstrap: Vec<Multiaddr>,
     /// An address to listen at, such as /ip4/0.0.0.0/udp/4201/quic-v1. May be repeated.
     #[arg(
         long,

@@ -23,7 +23,9 @@ mod chain;
 /// How long a fetch looks for peers while none can be asked.
 const DEFAULT_WAIT: Duration = Duration::from_secs(30);
 /// Where a seeder listens: one fixed port, so that it can be named in advance and opened in a firewall.
-const DEFAULT_LISTEN: [&str; 2] = ["/ip4/0.0.0.0/tcp/4201", "/ip4/0.0.0.0/udp/4201/quic-v1"];
+const SEEDER_LISTEN: [&str; 2] = ["/ip4/0.0.0.0/tcp/4201", "/ip4/0.0.0.0/udp/4201/quic-v1"];
+/// Where a fetch listens: others are told of the ports, and a seeder on the same machine keeps its own.
+const FETCHER_LISTEN: [&str; 2] = ["/ip4/0.0.0.0/tcp/0", "/ip4/0.0.0.0/udp/0/quic-v1"];
 
 /// What the settings file says. Its keys are the flags' names.
 #[derive(Debug, Default, Deserialize)]
@@ -43,6 +45,7 @@ struct File {
     poll_interval: Option<Duration>,
     ws_url: Vec<Text<HintUrl>>,
     peer: Vec<Text<Multiaddr>>,
+    bootstrap: Vec<Text<Multiaddr>>,
     listen: Vec<Text<Multiaddr>>,
     external_addr: Vec<Text<Multiaddr>>,
     blob_dir: Vec<PathBuf>,
@@ -78,6 +81,7 @@ pub(crate) struct Settings {
 #[derive(Debug, PartialEq, Eq)]
 pub(crate) struct NetworkSettings {
     pub(crate) peers: Vec<Multiaddr>,
+    pub(crate) bootstrap: Vec<Multiaddr>,
     pub(crate) listen: Vec<Multiaddr>,
     pub(crate) external_addrs: Vec<Multiaddr>,
 }
@@ -102,31 +106,33 @@ impl Settings {
         Ok(Self { cache_dir, file })
     }
 
-    /// Where the node listens and whom it knows. It listens nowhere unless told to.
-    pub(crate) fn network(&self, flags: &Network) -> Result<NetworkSettings> {
+    /// Where a node that fetches listens, and whom it knows: at any free port unless told otherwise.
+    pub(crate) fn fetcher(&self, flags: &Network) -> Result<NetworkSettings> {
+        self.network(flags, &FETCHER_LISTEN)
+    }
+
+    /// The same for a seeder, which listens at the usual port unless told otherwise.
+    pub(crate) fn seeder(&self, flags: &Network) -> Result<NetworkSettings> {
+        self.network(flags, &SEEDER_LISTEN)
+    }
+
+    fn network(&self, flags: &Network, default_listen: &[&str]) -> Result<NetworkSettings> {
         let peers = or_file(&flags.peer, &self.file.peer);
-        if let Some(addr) = peers.iter().find(|addr| !p2p_blob::is_dialable(addr)) {
+        let bootstrap = or_file(&flags.bootstrap, &self.file.bootstrap);
+        if let Some(addr) = peers.iter().chain(&bootstrap).find(|addr| !p2p_blob::is_dialable(addr)) {
             return Err(Usage::new(format!(
                 "no peer can be at `{addr}`: expected /ip4/…, /ip6/… or /dns/…, then /tcp/… or /udp/…/quic-v1, then \
                  perhaps /p2p/…, such as /ip4/192.0.2.7/tcp/4201"
             ))
             .into());
         }
-        Ok(NetworkSettings {
-            peers,
-            listen: or_file(&flags.listen, &self.file.listen),
-            external_addrs: or_file(&flags.external_addr, &self.file.external_addr),
-        })
-    }
-
-    /// The same for a seeder, which listens at the usual port unless told otherwise.
-    pub(crate) fn seeder(&self, flags: &Network) -> Result<NetworkSettings> {
-        let mut network = self.network(flags)?;
-        if network.listen.is_empty() {
-            let listen = DEFAULT_LISTEN.iter().map(|addr| addr.parse()).collect::<Result<_, _>>();
-            network.listen = listen.context("the built-in address to listen at is malformed")?;
+        let mut listen = or_file(&flags.listen, &self.file.listen);
+        if listen.is_empty() {
+            let default = default_listen.iter().map(|addr| addr.parse()).collect::<Result<_, _>>();
+            listen = default.context("the built-in address to listen at is malformed")?;
         }
-        Ok(network)
+        let external_addrs = or_file(&flags.external_addr, &self.file.external_addr);
+        Ok(NetworkSettings { peers, bootstrap, listen, external_addrs })
     }
 
     /// Folders of blobs to serve.
@@ -216,7 +222,7 @@ pub(crate) mod tests {
         let chain = of_file.chain(&flags.chain).unwrap().unwrap();
         assert_eq!((chain.rpc_urls[0].to_string(), chain.chain_id), ("file".to_owned(), Some(7)));
         assert_eq!(chain.block_tag, BlockTag::Finalized);
-        assert_eq!(of_file.network(&flags.network).unwrap().peers.len(), 2);
+        assert_eq!(of_file.fetcher(&flags.network).unwrap().peers.len(), 2);
         assert_eq!(of_file.wait(flags.wait), Duration::from_secs(300));
 
         let args =
@@ -226,24 +232,31 @@ pub(crate) mod tests {
         let chain = both.chain(&flags.chain).unwrap().unwrap();
         assert_eq!((chain.rpc_urls.len(), chain.rpc_urls[0].to_string()), (1, "flag".to_owned()));
         assert_eq!((chain.block_tag, chain.chain_id), (BlockTag::Latest, Some(7)));
-        assert_eq!(both.network(&flags.network).unwrap().peers.len(), 1);
+        assert_eq!(both.fetcher(&flags.network).unwrap().peers.len(), 1);
         assert_eq!(both.wait(flags.wait), Duration::from_secs(1));
     }
 
     #[test]
-    fn a_seeder_listens_and_a_fetcher_does_not() {
-        let (settings, flags) = settings("", "").unwrap();
-        assert_eq!(settings.network(&flags.network).unwrap().listen, []);
-        assert_eq!(settings.seeder(&flags.network).unwrap().listen.len(), 2);
+    fn a_seeder_listens_at_its_port_and_a_fetcher_at_any() {
+        let (of_file, flags) = settings("bootstrap = ['/ip4/192.0.2.1/tcp/1']", "").unwrap();
+        let (fetcher, seeder) =
+            (of_file.fetcher(&flags.network).unwrap(), of_file.seeder(&flags.network).unwrap());
+        assert_eq!(fetcher.listen, FETCHER_LISTEN.map(|addr| addr.parse().unwrap()));
+        assert_eq!(seeder.listen, SEEDER_LISTEN.map(|addr| addr.parse().unwrap()));
+        assert_eq!(fetcher.bootstrap.len(), 1);
+        let (settings, flags) = settings("", "--listen /ip4/127.0.0.1/tcp/0").unwrap();
+        assert_eq!(settings.fetcher(&flags.network).unwrap().listen.len(), 1);
         assert!(settings.chain(&flags.chain).unwrap().is_none());
     }
 
     #[test]
     fn an_address_that_no_peer_can_have_is_bad_usage() {
         for addr in ["", "/ip4/192.0.2.1", "/ip4/192.0.2.1/udp/1", "/tcp/4201"] {
-            let (of_file, flags) = settings(&format!("peer = ['{addr}']"), "").unwrap();
-            let error = of_file.network(&flags.network).unwrap_err();
-            assert!(error.is::<Usage>() && error.to_string().contains(&format!("`{addr}`")), "{error}");
+            for key in ["peer", "bootstrap"] {
+                let (of_file, flags) = settings(&format!("{key} = ['{addr}']"), "").unwrap();
+                let error = of_file.fetcher(&flags.network).unwrap_err();
+                assert!(error.is::<Usage>() && error.to_string().contains(&format!("`{addr}`")), "{error}");
+            }
         }
     }
 

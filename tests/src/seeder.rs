@@ -1,5 +1,7 @@
 //! Seeders in processes of their own.
 
+use std::ffi::OsStr;
+
 use tempfile::TempDir;
 
 use crate::{Home, Model, Process, TCP};
@@ -28,9 +30,18 @@ impl Seeder {
     /// # Panics
     /// When it does not come up.
     pub async fn at(listen: &str, model: &Model, shards: &[usize]) -> Self {
+        Self::with(listen, model, shards, &[]).await
+    }
+
+    /// The same with further flags.
+    ///
+    /// # Panics
+    /// When it does not come up.
+    pub async fn with(listen: &str, model: &Model, shards: &[usize], flags: &[&str]) -> Self {
         let (home, folder) = (Home::new(), model.folder(shards));
-        let serve = ["serve", "--listen", listen, "--blob-dir"].map(AsRef::as_ref);
-        let mut process = Process::start(home.command(serve.into_iter().chain([folder.path().as_os_str()])));
+        let serve = ["serve", "--listen", listen, "--blob-dir"].map(OsStr::new);
+        let args = serve.into_iter().chain([folder.path().as_os_str()]).chain(flags.iter().map(OsStr::new));
+        let mut process = Process::start(home.command(args));
         let address = process.first_line().await;
         Self { process, address, _home: home, _folder: folder }
     }

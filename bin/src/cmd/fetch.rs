@@ -34,7 +34,7 @@ pub(crate) async fn run(flags: &args::Fetch, settings: &Settings, output: &Outpu
 }
 
 async fn fetch(flags: &args::Fetch, settings: &Settings, output: &Output) -> Result<()> {
-    let mut config = node_config(settings, settings.network(&flags.network)?);
+    let mut config = node_config(settings, settings.fetcher(&flags.network)?);
     config.fetch.wait = settings.wait(flags.wait);
     config.fetch.durable = !flags.no_fsync;
     if flags.manifest.is_none() {

@@ -65,6 +65,7 @@ fn not_cached(cache: &Cache, digest: &Digest) -> CacheError {
 fn node_config(settings: &Settings, network: NetworkSettings) -> node::Config {
     let mut config = node::Config::new(&settings.cache_dir);
     config.peers = network.peers;
+    config.bootstrap = network.bootstrap;
     config.listen = network.listen;
     config.external_addrs = network.external_addrs;
     config

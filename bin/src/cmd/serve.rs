@@ -28,6 +28,7 @@ pub(crate) async fn run(flags: &args::Serve, settings: &Settings, output: &Outpu
         return Err(Usage::new("--keep counts the models of a contract: give --contract, too").into());
     }
     let node = Node::start(config).await?;
+    node.join();
     tokio::select! {
         failed = announce(node.listen_addrs(), output) => match failed? {},
         failed = seed_new_models(&node, contract, flags.following.keep, output) => match failed? {},

@@ -18,7 +18,7 @@ use crate::output::Output;
 
 pub(crate) async fn run(flags: &args::Watch, settings: &Settings, output: &Output) -> Result<()> {
     let mut interrupt = Interrupt::new().context("cannot listen for signals")?;
-    let mut config = node_config(settings, settings.network(&flags.network)?);
+    let mut config = node_config(settings, settings.fetcher(&flags.network)?);
     config.fetch.wait = settings.wait(flags.wait);
     let chain = settings.following(&flags.chain, &flags.reading, &flags.following)?;
     let chain =
@@ -26,6 +26,7 @@ pub(crate) async fn run(flags: &args::Watch, settings: &Settings, output: &Outpu
     let contract = chain.contract;
     config.chain = Some(chain);
     let node = Node::start(config).await?;
+    node.join();
     let mut hook = Hook { command: flags.exec.clone(), running: None, output: output.clone() };
     tokio::select! {
         ended = follow(&node, contract, flags.following.keep, output, async |named, loaded| hook.start(named, loaded).await) => {

@@ -18,6 +18,8 @@ pub struct Config {
     pub external_addrs: Vec<Multiaddr>,
     /// Peers to fetch from. Default: none.
     pub peers: Vec<Multiaddr>,
+    /// Peers that need not hold anything, but know others. Default: none.
+    pub bootstrap: Vec<Multiaddr>,
     /// The contract to read. Default: none, models are loaded by digest.
     pub chain: Option<chain_reader::Config>,
     /// How models are fetched.
@@ -35,6 +37,7 @@ impl Config {
             listen: Vec::new(),
             external_addrs: Vec::new(),
             peers: Vec::new(),
+            bootstrap: Vec::new(),
             chain: None,
             fetch: FetchOptions::default(),
             pages: Pages::default(),

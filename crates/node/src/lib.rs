@@ -21,6 +21,7 @@
 mod config;
 mod dial;
 mod error;
+mod join;
 mod lane;
 mod peer;
 pub mod status;
@@ -38,6 +39,8 @@ use p2p_blob::{Client, Identity, Multiaddr, PeerId};
 use tokio::sync::watch::Receiver;
 
 use status::{Board, Socket};
+
+use join::Membership;
 
 pub use config::Config;
 pub use error::NodeError;
@@ -63,13 +66,14 @@ pub struct Node {
     cache: Cache,
     blobs: Arc<Blobs>,
     client: Client,
-    peers: Vec<Multiaddr>,
+    known: dial::Known,
     fetch: loader::FetchOptions,
     pages: loader::Pages,
     chain: Option<ChainReader>,
     board: Arc<Board>,
     /// Answers `loader status`; `None` where the system has no socket for it.
     _socket: Option<Arc<Socket>>,
+    membership: Arc<Membership>,
 }
 
 impl Node {
@@ -106,7 +110,9 @@ impl Node {
         let socket =
             socket.inspect_err(|error| tracing::warn!(%error, "`loader status` will not see this node"));
         let _socket = socket.ok().map(Arc::new);
-        Ok(Self { cache, blobs, client, peers: config.peers, fetch, pages, chain, board, _socket })
+        let known = dial::Known { peers: config.peers, bootstrap: config.bootstrap };
+        let membership = Arc::new(Membership::new(client.clone(), Arc::clone(&blobs)));
+        Ok(Self { cache, blobs, client, known, fetch, pages, chain, board, _socket, membership })
     }
 
     /// What the node is doing now.
@@ -127,6 +133,12 @@ impl Node {
     /// Where the node listens now, each address with its `/p2p/…`.
     pub fn listen_addrs(&self) -> Receiver<Vec<Multiaddr>> {
         self.client.listen_addrs()
+    }
+
+    /// Lets others find this node: from now on it keeps connected to [`Config::bootstrap`] and [`Config::peers`], and
+    /// tells them every minute or so which models it holds. A second call changes nothing.
+    pub fn join(&self) {
+        self.membership.join(&self.known);
     }
 
     /// Which model the contract names now.
@@ -180,12 +192,13 @@ impl Node {
             Some(model) => (model, Report { from_cache: true, ..Report::default() }),
             None => {
                 // Dials as soon as it is made: nobody is asked about a model that is here.
-                let (_dialer, sources) = dial::dial(&self.client, &self.peers);
+                let (_dialer, sources) = dial::dial(&self.client, manifest, &self.known);
                 let watched = self.board.watch(manifest, observer);
                 loader::load(&self.cache, manifest, sources, &self.fetch, &watched).await?
             }
         };
         self.blobs.add(&model);
+        self.membership.on_new_model();
         let (weights, pages) = (model.weights().clone(), self.pages);
         blocking(move || weights.advise(pages)).await?;
         Ok(Loaded { model, report })

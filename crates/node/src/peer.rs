@@ -8,7 +8,9 @@ use futures::future::BoxFuture;
 use loader::plan::Holding;
 use loader::{BlobStream, RangeRead, Source, SourceError};
 use manifest::{Blame, Digest, SourceId};
-use p2p_blob::{BlobBody, Client, FetchError, GetRequest, Held, PeerId, RangeSession, Session, read_blob};
+use p2p_blob::{
+    BlobBody, Client, Contact, FetchError, GetRequest, Held, PeerId, RangeSession, Session, read_blob,
+};
 
 use crate::lane::{Lane, Turn};
 
@@ -18,6 +20,8 @@ pub(crate) struct Peer {
     peer: PeerId,
     client: Client,
     ranges: bool,
+    /// Whether it is asked for shards of a manifest of which it says that it knows nothing.
+    holds_unsaid: bool,
     /// At least one.
     lanes: Mutex<Vec<Arc<Lane>>>,
     /// Bytes that came in lanes that were given up.
@@ -25,13 +29,14 @@ pub(crate) struct Peer {
 }
 
 impl Peer {
-    pub(crate) fn new(client: Client, session: Session) -> Self {
+    pub(crate) fn new(client: Client, session: Session, holds_unsaid: bool) -> Self {
         let peer = session.peer();
         Self {
             id: p2p_blob::source_id(&peer),
             peer,
             client,
             ranges: matches!(session, Session::Ranges(_)),
+            holds_unsaid,
             lanes: Mutex::new(vec![Arc::new(Lane::new(session))]),
             earlier_bytes: AtomicU64::new(0),
         }
@@ -40,6 +45,20 @@ impl Peer {
     /// Spreads requests over one more session.
     pub(crate) fn add(&self, session: Session) {
         self.lanes().push(Arc::new(Lane::new(session)));
+    }
+
+    /// Whether it can be asked for other peers.
+    pub(crate) fn serves_others(&self) -> bool {
+        self.ranges
+    }
+
+    /// Who else holds shards of the manifest, as the peer says.
+    pub(crate) async fn others(&self, manifest: Digest) -> Result<Vec<Contact>, SourceError> {
+        let (session, turn) = self.ranges().await?;
+        match session.peers(manifest).await {
+            Ok(others) => Ok(others),
+            Err(error) => Err(self.failed(&turn, error).await),
+        }
     }
 
     fn lanes(&self) -> MutexGuard<'_, Vec<Arc<Lane>>> {
@@ -173,7 +192,8 @@ impl Source for Peer {
                     .map(|(held, count)| holding(held, *count))
                     .collect()),
                 // It may still hold some of the blobs, for another manifest.
-                Ok(None) => Ok(vec![Holding::Unknown; shards]),
+                Ok(None) if self.holds_unsaid => Ok(vec![Holding::Unknown; shards]),
+                Ok(None) => Ok(vec![Holding::None; shards]),
                 Err(error) => Err(self.failed(&turn, error).await),
             }
         }

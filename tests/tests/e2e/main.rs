@@ -3,6 +3,7 @@
 
 mod chain;
 mod cli;
+mod discovery;
 mod faults;
 mod fetch;
 mod follow;

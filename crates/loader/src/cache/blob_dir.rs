@@ -11,6 +11,7 @@ use manifest::piece_index::ShardHasher;
 use manifest::{Digest, MAX_MANIFEST_BYTES, Manifest, TRANSFER_PIECE_BYTES};
 use rustix::fs::OFlags;
 
+use super::layout::digest_named;
 use super::{CacheError, Held};
 
 /// How much of a file is hashed at a time.
@@ -26,6 +27,8 @@ pub struct BlobDir {
     /// One entry per file that was asked for and exists. The inner lock is held while the file is hashed, so that it
     /// is hashed once.
     checked: Mutex<HashMap<Digest, Arc<Mutex<Option<Checked>>>>>,
+    /// Which files were found to be manifests, and which not.
+    manifests: Mutex<HashMap<Digest, bool>>,
 }
 
 /// What a file looked like when it was hashed, and whether it was what its name says.
@@ -44,7 +47,7 @@ impl BlobDir {
     /// [`CacheError::Io`] when it is not a directory that can be read.
     pub fn open(path: &Path) -> Result<Self, CacheError> {
         std::fs::read_dir(path).map_err(|source| CacheError::io("read", path, source))?;
-        Ok(Self { path: path.to_owned(), checked: Mutex::default() })
+        Ok(Self { path: path.to_owned(), checked: Mutex::default(), manifests: Mutex::default() })
     }
 
     /// The blob with this digest; `None` when there is none, or the file is not what its name says.
@@ -93,6 +96,29 @@ impl BlobDir {
         metadata.is_file() && metadata.len() == size_bytes && !bad
     }
 
+    /// Digests of the manifests in the folder. Each file that may be one is read once.
+    pub(super) fn manifests(&self) -> io::Result<Vec<Digest>> {
+        let mut found = Vec::new();
+        for entry in std::fs::read_dir(&self.path)? {
+            let entry = entry?;
+            let Some(digest) = digest_named(&entry.file_name()) else { continue };
+            let known = self.manifests.lock().unwrap_or_else(PoisonError::into_inner).get(&digest).copied();
+            let is_manifest = match known {
+                Some(is_manifest) => is_manifest,
+                None => {
+                    let is_manifest = may_be_manifest(&entry.path()) && self.manifest(&digest)?.is_some();
+                    let mut manifests = self.manifests.lock().unwrap_or_else(PoisonError::into_inner);
+                    manifests.insert(digest, is_manifest);
+                    is_manifest
+                }
+            };
+            if is_manifest {
+                found.push(digest);
+            }
+        }
+        Ok(found)
+    }
+
     /// The manifest with this digest, when the folder has it and it is one.
     pub(super) fn manifest(&self, digest: &Digest) -> io::Result<Option<Arc<Manifest>>> {
         let Some(held) = self.lookup(digest)? else { return Ok(None) };
@@ -111,6 +137,14 @@ impl Checked {
         let changed = (metadata.mtime(), metadata.mtime_nsec());
         Self { inode: metadata.ino(), size_bytes: metadata.len(), changed, good }
     }
+}
+
+/// Whether a file is small enough for a manifest and begins like one. A file that cannot be read is not.
+fn may_be_manifest(path: &Path) -> bool {
+    let is_small = std::fs::metadata(path)
+        .is_ok_and(|metadata| metadata.is_file() && metadata.len() <= MAX_MANIFEST_BYTES as u64);
+    let mut first = [0];
+    is_small && File::open(path).is_ok_and(|file| file.read_exact_at(&mut first, 0).is_ok()) && first == *b"{"
 }
 
 fn hash(file: &File, size_bytes: u64) -> io::Result<Digest> {

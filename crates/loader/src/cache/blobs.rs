@@ -102,6 +102,23 @@ impl Blobs {
         table.models.keys().copied().collect()
     }
 
+    /// Digests of the manifests of everything that can be here: all models, and the manifests in folders.
+    ///
+    /// # Errors
+    /// When the cache or a folder cannot be listed.
+    pub fn manifests(&self) -> io::Result<Vec<Digest>> {
+        self.refresh().map_err(io::Error::other)?;
+        let mut manifests = self.models();
+        for dir in &self.dirs {
+            for digest in dir.manifests()? {
+                if !manifests.contains(&digest) {
+                    manifests.push(digest);
+                }
+            }
+        }
+        Ok(manifests)
+    }
+
     fn manifest(&self, digest: &Digest) -> io::Result<Option<Arc<Manifest>>> {
         let in_models = || {
             let table = self.table.read().unwrap_or_else(PoisonError::into_inner);
@@ -318,5 +335,10 @@ mod tests {
         assert_served(&blobs, &published.digest);
         assert_served(&blobs, &published.manifest.shards()[4].digest);
         assert!(blobs.lookup(&published.manifest.shards()[0].digest).unwrap().is_none());
+        // Also what only looks like a manifest: a file is told apart once.
+        put(&Digest::of(b"{}"), b"{}");
+        for _ in 0..2 {
+            assert_eq!(blobs.manifests().unwrap(), [published.digest]);
+        }
     }
 }

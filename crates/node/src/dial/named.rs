@@ -1,0 +1,81 @@
+//! A peer that was named: always kept, always tried again.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use loader::{Source as _, SourceEvent};
+use p2p_blob::{Multiaddr, PeerId};
+use tokio::sync::mpsc;
+
+use super::link::{Link, disconnected};
+use super::{PendingOne, Shared, with_causes};
+use crate::peer::Peer;
+
+/// Pauses between attempts to reach it: from the first to the last, doubling.
+const FIRST_PAUSE: Duration = Duration::from_millis(250);
+const LAST_PAUSE: Duration = Duration::from_secs(10);
+
+/// See the module's documentation.
+pub(super) struct Named {
+    shared: Shared,
+    addr: Multiaddr,
+    /// Whether it is asked for what it does not say that it holds.
+    holds_unsaid: bool,
+    /// Taken when it was tried.
+    tried: Option<PendingOne>,
+}
+
+impl Named {
+    pub(super) fn new(shared: Shared, addr: Multiaddr, holds_unsaid: bool, tried: PendingOne) -> Self {
+        Self { shared, addr, holds_unsaid, tried: Some(tried) }
+    }
+
+    /// Until the fetch ends.
+    pub(super) async fn run(mut self) {
+        let mut pause = FIRST_PAUSE;
+        loop {
+            let outcome = self.once(&mut pause).await;
+            self.tried = None;
+            if outcome.is_err() {
+                return;
+            }
+            tokio::time::sleep(pause).await;
+            pause = (pause * 2).min(LAST_PAUSE);
+        }
+    }
+
+    /// Connects, and is up until that ends. An error says that the fetch has ended.
+    async fn once(&mut self, pause: &mut Duration) -> Result<(), mpsc::error::SendError<SourceEvent>> {
+        let client = &self.shared.client;
+        let mut gone = client.peer_events();
+        let (peer, id) = match self.connect().await {
+            Ok(connected) => connected,
+            Err(reason) => {
+                let address = self.addr.to_string();
+                return self.shared.events.send(SourceEvent::Unreachable { address, reason }).await;
+            }
+        };
+        *pause = FIRST_PAUSE;
+        let Some(_claim) = self.shared.claims.claim(id, true) else {
+            // It is up at another of its addresses.
+            self.tried = None;
+            disconnected(&mut gone, id).await;
+            return Ok(());
+        };
+        let first_answer = self.shared.searching.one();
+        let peer = Arc::new(peer);
+        self.shared.events.send(SourceEvent::Up(Arc::<Peer>::clone(&peer))).await?;
+        self.tried = None;
+        let (shared, addr) = (self.shared.clone(), Some(self.addr.clone()));
+        let source = peer.id().clone();
+        let reason = Link { shared, peer, id, addr }.run(gone, first_answer).await;
+        self.shared.events.send(SourceEvent::Down { source, reason }).await
+    }
+
+    async fn connect(&self) -> Result<(Peer, PeerId), String> {
+        let client = &self.shared.client;
+        let peer = client.connect(self.addr.clone()).await.map_err(|error| with_causes(&error))?;
+        let session = client.open(peer).await.map_err(|error| with_causes(&error))?;
+        Ok((Peer::new(client.clone(), session, self.holds_unsaid), peer))
+    }
+}

@@ -1,0 +1,143 @@
+//! Being found: stays connected to peers that know others, and tells them what is held here.
+
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use loader::cache::Blobs;
+use manifest::Digest;
+use p2p_blob::{Client, FetchError, Multiaddr, PeerEvent, PeerId, Session};
+use tokio::sync::{broadcast, watch};
+use tokio::task::JoinSet;
+
+use crate::dial::Known;
+
+/// How often a peer is told, on average. Peers forget who did not speak of a manifest for 15 minutes, and connections
+/// without a stream are closed after two.
+const TELL_EVERY: Duration = Duration::from_secs(60);
+/// Manifests told of: peers remember as many of one node.
+const MAX_TOLD: usize = 32;
+/// Pauses between attempts to reach a peer: from the first to the last, doubling.
+const FIRST_PAUSE: Duration = Duration::from_millis(500);
+const LAST_PAUSE: Duration = Duration::from_secs(60);
+
+/// A node's place among others. Dropping it leaves.
+pub(crate) struct Membership {
+    client: Client,
+    blobs: Arc<Blobs>,
+    /// Changes when there is a new model.
+    news: watch::Sender<()>,
+    tasks: Mutex<JoinSet<()>>,
+}
+
+impl Membership {
+    pub(crate) fn new(client: Client, blobs: Arc<Blobs>) -> Self {
+        let (news, _) = watch::channel(());
+        Self { client, blobs, news, tasks: Mutex::default() }
+    }
+
+    /// Starts to keep connected to the peers, unless that was done.
+    pub(crate) fn join(&self, known: &Known) {
+        let mut tasks = self.tasks.lock().unwrap_or_else(PoisonError::into_inner);
+        if !tasks.is_empty() {
+            return;
+        }
+        for addr in known.bootstrap.iter().chain(&known.peers) {
+            let keeper = Keeper {
+                client: self.client.clone(),
+                blobs: Arc::clone(&self.blobs),
+                news: self.news.subscribe(),
+                addr: addr.clone(),
+            };
+            tasks.spawn(keeper.run());
+        }
+    }
+
+    /// Has the peers told at once.
+    pub(crate) fn on_new_model(&self) {
+        self.news.send_replace(());
+    }
+}
+
+/// Keeps connected to one peer.
+struct Keeper {
+    client: Client,
+    blobs: Arc<Blobs>,
+    news: watch::Receiver<()>,
+    addr: Multiaddr,
+}
+
+impl Keeper {
+    async fn run(mut self) {
+        let mut pause = FIRST_PAUSE;
+        loop {
+            let mut events = self.client.peer_events();
+            match self.client.connect(self.addr.clone()).await {
+                Ok(peer) => {
+                    pause = FIRST_PAUSE;
+                    self.keep(peer, &mut events).await;
+                }
+                Err(error) => {
+                    let error = &error as &dyn std::error::Error;
+                    tracing::info!(addr = %self.addr, error, "cannot reach a bootstrap peer, trying again");
+                }
+            }
+            tokio::time::sleep(pause.mul_f64(fastrand::f64() + 0.5)).await;
+            pause = (pause * 2).min(LAST_PAUSE);
+        }
+    }
+
+    /// Until the last connection with it is gone.
+    async fn keep(&mut self, peer: PeerId, events: &mut broadcast::Receiver<PeerEvent>) {
+        loop {
+            self.news.mark_unchanged();
+            if let Err(error) = self.tell(peer).await {
+                tracing::debug!(%peer, error = &error as &dyn std::error::Error, "was not told what is held here");
+            }
+            let next = tokio::time::sleep(TELL_EVERY.mul_f64(fastrand::f64() * 0.5 + 0.75));
+            tokio::pin!(next);
+            loop {
+                tokio::select! {
+                    event = events.recv() => match event {
+                        Ok(PeerEvent::Disconnected { peer: gone, .. }) if gone == peer => return,
+                        Ok(_) => {}
+                        // It may be gone: connecting tells.
+                        Err(_) => return,
+                    },
+                    _ = self.news.changed() => break,
+                    () = &mut next => break,
+                }
+            }
+        }
+    }
+
+    /// Asks who else holds what is held here. Whoever asks that is known to hold it.
+    async fn tell(&self, peer: PeerId) -> Result<(), FetchError> {
+        // A stream for each time: peers have few, and there may be many nodes.
+        let Session::Ranges(session) = self.client.open(peer).await? else { return Ok(()) };
+        let mut held = self.held().await;
+        if held.is_empty() {
+            // Something must be said, or the connection is closed as idle.
+            held.push(Digest::ZERO);
+        }
+        for manifest in held {
+            session.peers(manifest).await?;
+        }
+        Ok(())
+    }
+
+    /// Some of the manifests that are held here, others each time when there are many.
+    async fn held(&self) -> Vec<Digest> {
+        let blobs = Arc::clone(&self.blobs);
+        match tokio::task::spawn_blocking(move || blobs.manifests()).await {
+            Ok(Ok(manifests)) => fastrand::choose_multiple(manifests, MAX_TOLD),
+            Ok(Err(error)) => {
+                tracing::warn!(%error, "cannot list what is held here");
+                Vec::new()
+            }
+            Err(error) => {
+                tracing::warn!(%error, "cannot list what is held here");
+                Vec::new()
+            }
+        }
+    }
+}

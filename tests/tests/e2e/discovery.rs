@@ -1,0 +1,52 @@
+//! Finding peers: nodes that know only one other find the rest.
+
+use e2e::{Fetched, Home, Model, Process, Recipe, Seeder, TCP};
+
+/// A `loader serve` that holds nothing; its address.
+async fn bootstrap(home: &Home) -> (Process, String) {
+    let mut process = Process::start(home.command(["serve", "--listen", TCP]));
+    let address = process.first_line().await;
+    (process, address)
+}
+
+/// Three seeders that know the bootstrap peer, and hold different shards between them.
+async fn three_seeders(model: &Model, bootstrap: &str, flags: &[&str]) -> Vec<Seeder> {
+    let mut seeders = Vec::new();
+    for third in 0..3 {
+        let held: Vec<_> = model.shards_but(&[]).into_iter().skip(third).step_by(3).collect();
+        let flags: Vec<_> = ["--bootstrap", bootstrap].iter().chain(flags).copied().collect();
+        seeders.push(Seeder::with(TCP, model, &held, &flags).await);
+    }
+    seeders
+}
+
+fn assert_all_gave(fetched: &Fetched, seeders: &[Seeder]) {
+    for seeder in seeders {
+        let source = fetched.source(seeder.id());
+        assert!(source.good_bytes > 0 && source.bad_bytes == 0, "{source:?}");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_node_that_knows_one_peer_finds_all_holders() {
+    // Without parity each holder is needed.
+    let model = Recipe { parity: 0, ..Recipe::default() }.publish().await;
+    let (hub, home) = (Home::new(), Home::new());
+    let (_bootstrap, address) = bootstrap(&hub).await;
+    let seeders = three_seeders(&model, &address, &[]).await;
+    // The seeders tell the bootstrap peer of themselves when they have connected: until then it knows nobody.
+    let fetch = ["fetch", "--wait", "30s", "--manifest", &model.id, "--bootstrap", &address];
+    let fetched = Fetched::of(home.run(fetch).await);
+    home.assert_has(&model, &fetched);
+    assert_all_gave(&fetched, &seeders);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_peer_that_holds_nothing_is_not_asked_for_shards_and_nobody_is_found() {
+    let (model, hub, home) = (Recipe::of_size(1).publish().await, Home::new(), Home::new());
+    let (_bootstrap, address) = bootstrap(&hub).await;
+    let fetch = ["fetch", "--wait", "1s", "--manifest", &model.id, "--bootstrap", &address];
+    let message = home.run(fetch).await.failure(4);
+    let (_, id) = address.rsplit_once("/p2p/").unwrap();
+    assert!(message.contains(&model.id) && message.contains(id), "{message}");
+}
