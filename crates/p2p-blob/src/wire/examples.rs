@@ -3,11 +3,11 @@
 use std::collections::HashMap;
 use std::time::Duration;
 
+use libp2p::core::{PeerRecord, SignedEnvelope};
 use manifest::Digest;
 
 use super::v2::{GetHead, Refusal, Request};
 use super::{Have, Held, PieceSet, peers, v1};
-use crate::record::SignedRecord;
 
 const PAGE: &str = include_str!("../../../../docs/protocol.md");
 
@@ -66,10 +66,12 @@ fn every_example_of_the_page_is_what_the_code_reads_and_writes() {
     let records = peers::decode(&frame[5..]).unwrap();
     assert_eq!(peers::encode(&records), frame);
     let [record] = records.try_into().unwrap();
-    let record = SignedRecord::decode(record).unwrap();
-    let peer = "12D3KooWRawPbxPtP1eZaJpumGnyWX2DcUyd3RQnydr3eAto4Az7".parse().unwrap();
-    assert_eq!(record.contact().peer, peer);
-    assert_eq!(record.contact().addrs, ["/ip4/192.0.2.7/tcp/4201".parse().unwrap()]);
+    let envelope = SignedEnvelope::from_protobuf_encoding(record).unwrap();
+    let record = PeerRecord::from_signed_envelope(envelope.clone())
+        .or_else(|_| PeerRecord::from_signed_envelope_interop(envelope))
+        .unwrap();
+    assert_eq!(record.peer_id().to_string(), "12D3KooWRawPbxPtP1eZaJpumGnyWX2DcUyd3RQnydr3eAto4Az7");
+    assert_eq!(record.addresses(), ["/ip4/192.0.2.7/tcp/4201".parse().unwrap()]);
 
     for (name, refusal) in [
         ("not-found", Refusal::NotFound),
