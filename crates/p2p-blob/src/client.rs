@@ -1,6 +1,6 @@
 //! Starting the node, and the handle that it is used by.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -12,9 +12,11 @@ use tokio_util::sync::CancellationToken;
 
 use crate::address;
 use crate::config::{Config, Versions};
+use crate::dht::Dht;
 use crate::error::{ConnectError, FetchError, StartError};
 use crate::handler::{BlobStream, OpenError, OpenStream};
 use crate::holders::Holders;
+use crate::lan::Nearby;
 use crate::record::Contact;
 use crate::serve::Servers;
 use crate::session::{BlobSession, RangeSession, Session};
@@ -28,6 +30,8 @@ const COMMAND_QUEUE: usize = 64;
 /// Connections that may be in the making at one time, and streams in negotiation; further callers wait.
 const MAX_CONNECTING: usize = 64;
 const MAX_OPENING: usize = 256;
+/// Providers that may wait to be looked at; further ones are not told of.
+const FOUND_QUEUE: usize = 256;
 /// A subscriber further behind than this loses the oldest events, and is told so.
 const PEER_EVENT_QUEUE: usize = 256;
 
@@ -52,7 +56,7 @@ pub fn start(config: Config, store: Arc<dyn Store>) -> Result<(Client, Task), St
     let (commands_tx, commands) = mpsc::channel(COMMAND_QUEUE);
     let (listen_addrs, listen_addrs_rx) = watch::channel(Vec::new());
     let (peer_events, _) = broadcast::channel(PEER_EVENT_QUEUE);
-    let holders = Arc::<Holders>::default();
+    let (holders, nearby) = (Arc::<Holders>::default(), Arc::<Nearby>::default());
     let stop = CancellationToken::new();
     let ended = CancellationToken::new();
     let client = Client {
@@ -64,6 +68,7 @@ pub fn start(config: Config, store: Arc<dyn Store>) -> Result<(Client, Task), St
             listen_addrs: listen_addrs_rx,
             peer_events: peer_events.clone(),
             holders: Arc::clone(&holders),
+            nearby: Arc::clone(&nearby),
             versions: config.versions,
             progress_timeout: config.progress_timeout,
             connect_timeout: config.connect_timeout,
@@ -75,6 +80,8 @@ pub fn start(config: Config, store: Arc<dyn Store>) -> Result<(Client, Task), St
         swarm,
         servers: Servers::new(store, Arc::clone(&holders), &config),
         holders,
+        nearby,
+        dht: Dht::default(),
         commands,
         dials: HashMap::new(),
         found: HashMap::new(),
@@ -147,6 +154,7 @@ struct Node {
     listen_addrs: watch::Receiver<Vec<Multiaddr>>,
     peer_events: broadcast::Sender<PeerEvent>,
     holders: Arc<Holders>,
+    nearby: Arc<Nearby>,
     versions: Versions,
     progress_timeout: Duration,
     connect_timeout: Duration,
@@ -199,6 +207,30 @@ impl Client {
     /// The connected peers that lately asked for shards of the manifest, or said that they hold some.
     pub fn holders(&self, manifest: &Digest) -> Vec<PeerId> {
         self.node.holders.of(manifest, Instant::now())
+    }
+
+    /// The peers that are in the local network, going by mDNS.
+    pub fn nearby(&self) -> Vec<Contact> {
+        self.node.nearby.contacts()
+    }
+
+    /// Where a connected peer was dialed; `None` when it has dialed this node, or is not connected.
+    pub fn reached_at(&self, peer: &PeerId) -> Option<Multiaddr> {
+        self.node.holders.reached_at(peer)
+    }
+
+    /// Looks in the DHT for nodes that provide the manifest. The channel ends with the search, after 20 s at most; what
+    /// it tells is not proven. Nobody is found while no server of the DHT is known.
+    pub async fn find_providers(&self, manifest: Digest) -> mpsc::Receiver<Contact> {
+        let (found, receiver) = mpsc::channel(FOUND_QUEUE);
+        // When the node has ended, the channel has, too.
+        let _ = self.node.commands.send(Command::Search { manifest, found }).await;
+        receiver
+    }
+
+    /// Has the DHT told that this node holds shards of these manifests, and of no others: while it is a server.
+    pub async fn provide(&self, held: HashSet<Digest>) {
+        let _ = self.node.commands.send(Command::Hold(held)).await;
     }
 
     /// Makes one more connection with `peer`, at `addr`, unless there are `count` already: [`Client::open`] spreads

@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use libp2p::Multiaddr;
 
+use crate::dht::DhtMode;
 use crate::identity::Identity;
 use crate::wire::Version;
 
@@ -16,6 +17,10 @@ pub struct Config {
     pub listen: Vec<Multiaddr>,
     /// Addresses others reach it at, told to its peers. Default: none.
     pub external_addrs: Vec<Multiaddr>,
+    /// Whether it finds peers in the local network, and lets them find it. Default: no.
+    pub mdns: bool,
+    /// How it takes part in the DHT. Default: by its addresses.
+    pub dht: DhtMode,
     /// Which versions of the blob protocol it speaks, in both directions. Default: both.
     pub versions: Versions,
     /// A stream on which no byte moves for this long while one is due is given up. Default: 15 s.
@@ -37,6 +42,8 @@ impl Config {
             identity,
             listen: Vec::new(),
             external_addrs: Vec::new(),
+            mdns: false,
+            dht: DhtMode::default(),
             versions: Versions::Both,
             progress_timeout: Duration::from_secs(15),
             idle_timeout: Duration::from_secs(120),

@@ -35,6 +35,8 @@ struct Table {
 struct Connected {
     /// How far away it is.
     scope: Scope,
+    /// Where it was dialed.
+    reached_at: Option<Multiaddr>,
     record: Option<SignedRecord>,
     manifests: Vec<Digest>,
 }
@@ -44,13 +46,25 @@ impl Holders {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// There is a connection with the peer at `remote`.
-    pub(crate) fn connected(&self, peer: PeerId, remote: &Multiaddr) {
+    /// There is a connection with the peer at `remote`, which was dialed, or has dialed us.
+    pub(crate) fn connected(&self, peer: PeerId, remote: &Multiaddr, is_dialed: bool) {
         let scope = address::scope(remote).unwrap_or(Scope::World);
         let mut table = self.table();
-        let connected =
-            table.peers.entry(peer).or_insert(Connected { scope, record: None, manifests: Vec::new() });
+        let connected = table.peers.entry(peer).or_insert_with(|| Connected {
+            scope,
+            reached_at: None,
+            record: None,
+            manifests: Vec::new(),
+        });
         connected.scope = connected.scope.min(scope);
+        if is_dialed {
+            connected.reached_at = address::passable(remote, &peer);
+        }
+    }
+
+    /// Where a connected peer was dialed, without its name; `None` when it has dialed us.
+    pub(crate) fn reached_at(&self, peer: &PeerId) -> Option<Multiaddr> {
+        self.table().peers.get(peer)?.reached_at.clone()
     }
 
     /// The last connection with the peer is gone.
@@ -196,7 +210,7 @@ mod tests {
         let key = Keypair::generate_ed25519();
         let record = PeerRecord::new(&key, vec![addr.parse().unwrap()]).unwrap();
         let peer = key.public().to_peer_id();
-        holders.connected(peer, &remote.parse().unwrap());
+        holders.connected(peer, &remote.parse().unwrap(), true);
         holders.identified(SignedRecord::of(record.into_signed_envelope()).unwrap());
         peer
     }
@@ -289,7 +303,7 @@ mod tests {
         let remote = NEAR.parse().unwrap();
         let add = |at| {
             let peer = PeerId::random();
-            holders.connected(peer, &remote);
+            holders.connected(peer, &remote, true);
             holders.note(digest(1), peer, at);
         };
         (0..MAX_PER_MANIFEST + 5).for_each(|_| add(now));

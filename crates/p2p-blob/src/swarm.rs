@@ -1,11 +1,14 @@
 //! The libp2p stack: transports and behaviours.
 
 use libp2p::swarm::NetworkBehaviour;
-use libp2p::{Swarm, SwarmBuilder, connection_limits, identify, ping, tcp};
+use libp2p::swarm::behaviour::toggle::Toggle;
+use libp2p::{Swarm, SwarmBuilder, connection_limits, identify, mdns, ping, tcp};
 
 use crate::behaviour;
 use crate::config::Config;
+use crate::dht::{self, Kad};
 use crate::error::StartError;
+use crate::lan;
 use crate::transport::{self, MuxerConfig};
 
 /// The protocol family, told to peers by identify.
@@ -20,6 +23,8 @@ pub(crate) struct Behaviours {
     limits: connection_limits::Behaviour,
     identify: identify::Behaviour,
     ping: ping::Behaviour,
+    pub(crate) kad: Kad,
+    mdns: Toggle<mdns::tokio::Behaviour>,
     pub(crate) blob: behaviour::Behaviour,
 }
 
@@ -27,6 +32,7 @@ pub(crate) struct Behaviours {
 pub(crate) fn build(config: &Config) -> Result<Swarm<Behaviours>, StartError> {
     transport::keep_freed_frames();
     let key = config.identity.keypair().clone();
+    let local = config.identity.peer_id();
     let limits = connection_limits::ConnectionLimits::default()
         .with_max_pending_incoming(Some(MAX_PENDING_CONNECTIONS))
         .with_max_pending_outgoing(Some(MAX_PENDING_CONNECTIONS))
@@ -39,6 +45,8 @@ pub(crate) fn build(config: &Config) -> Result<Swarm<Behaviours>, StartError> {
         limits: connection_limits::Behaviour::new(limits),
         identify: identify::Behaviour::new(identify),
         ping: ping::Behaviour::default(),
+        kad: dht::behaviour(local, config.dht),
+        mdns: lan::behaviour(local, config.mdns),
         blob: behaviour::Behaviour::new(config.versions.offered(), config.progress_timeout),
     };
     let failed = |transport| {

@@ -1,6 +1,6 @@
 //! The network task: it owns the swarm. Its handlers never wait.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -8,16 +8,19 @@ use futures::StreamExt as _;
 use libp2p::swarm::dial_opts::{DialOpts, PeerCondition};
 use libp2p::swarm::{ConnectionId, DialError, SwarmEvent};
 use libp2p::{Multiaddr, PeerId, Swarm, identify};
+use manifest::Digest;
 use tokio::sync::{OwnedSemaphorePermit, broadcast, mpsc, oneshot, watch};
 use tokio_util::sync::{CancellationToken, DropGuard};
 
 use crate::address;
 use crate::client::{PeerEvent, source_id};
+use crate::dht::Dht;
 use crate::error::ConnectError;
 use crate::handler::OpenStream;
 use crate::holders::Holders;
 use crate::identity::Identity;
-use crate::record::SignedRecord;
+use crate::lan::Nearby;
+use crate::record::{Contact, SignedRecord};
 use crate::serve::Servers;
 use crate::swarm::{Behaviours, BehavioursEvent};
 
@@ -27,7 +30,17 @@ const GOODBYE_TIMEOUT: Duration = Duration::from_secs(1);
 /// What a [`crate::Client`] asks of the task.
 pub(crate) enum Command {
     Connect(Dial),
-    Open { peer: PeerId, order: OpenStream },
+    Open {
+        peer: PeerId,
+        order: OpenStream,
+    },
+    /// Look for providers in the DHT.
+    Search {
+        manifest: Digest,
+        found: mpsc::Sender<Contact>,
+    },
+    /// Provide these in the DHT.
+    Hold(HashSet<Digest>),
 }
 
 /// A connection that somebody waits for.
@@ -47,6 +60,8 @@ pub(crate) struct NetworkTask {
     pub(crate) swarm: Swarm<Behaviours>,
     pub(crate) servers: Servers,
     pub(crate) holders: Arc<Holders>,
+    pub(crate) nearby: Arc<Nearby>,
+    pub(crate) dht: Dht,
     pub(crate) commands: mpsc::Receiver<Command>,
     /// Dials under way, for those who wait for them.
     pub(crate) dials: HashMap<ConnectionId, Dial>,
@@ -89,6 +104,13 @@ impl NetworkTask {
     fn on_command(&mut self, command: Command) {
         match command {
             Command::Open { peer, order } => self.swarm.behaviour_mut().blob.open(peer, order),
+            Command::Search { manifest, found } => {
+                self.dht.search(&mut self.swarm.behaviour_mut().kad, &manifest, found);
+            }
+            Command::Hold(held) => {
+                self.dht.hold(held);
+                self.dht.publish(&mut self.swarm.behaviour_mut().kad);
+            }
             Command::Connect(dial) if dial.reply.is_closed() => {}
             Command::Connect(dial) => self.on_connect(dial),
         }
@@ -134,10 +156,14 @@ impl NetworkTask {
                 peer_id,
                 ..
             })) => self.on_identified(peer_id, info),
+            SwarmEvent::Behaviour(BehavioursEvent::Kad(event)) => {
+                self.dht.on_event(&mut self.swarm.behaviour_mut().kad, event);
+            }
+            SwarmEvent::Behaviour(BehavioursEvent::Mdns(event)) => self.nearby.on_event(event),
             SwarmEvent::ConnectionEstablished {
                 peer_id, connection_id, num_established, endpoint, ..
             } => {
-                self.holders.connected(peer_id, endpoint.get_remote_address());
+                self.holders.connected(peer_id, endpoint.get_remote_address(), endpoint.is_dialer());
                 if let Some(dial) = self.dials.remove(&connection_id) {
                     if address::peer_of(&dial.addr).is_none() {
                         self.found.insert(dial.addr.clone(), peer_id);
@@ -183,6 +209,9 @@ impl NetworkTask {
     }
 
     fn on_identified(&mut self, peer: PeerId, info: identify::Info) {
+        if let Some(scope) = self.holders.scope_of(&peer) {
+            self.dht.on_identified(&mut self.swarm.behaviour_mut().kad, peer, &info, scope);
+        }
         let record = info.signed_peer_record.and_then(SignedRecord::of);
         if let Some(record) = record.filter(|record| record.contact().peer == peer) {
             self.holders.identified(record);

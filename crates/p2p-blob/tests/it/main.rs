@@ -5,6 +5,7 @@ mod common;
 mod connect;
 mod errors;
 mod fetch;
+mod found;
 mod peers;
 mod serving;
 mod shutdown;

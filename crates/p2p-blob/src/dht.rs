@@ -1,0 +1,193 @@
+//! The Kademlia DHT: which nodes hold a manifest. The key of a record is the raw digest.
+//!
+//! Nodes that others can reach are its servers, and provide what they hold; the others only ask. What it says is a rumour
+//! like any other: who it names is dialed, and believed nothing.
+
+use std::collections::{HashMap, HashSet};
+use std::time::Duration;
+
+use libp2p::core::Endpoint;
+use libp2p::kad::store::{MemoryStore, MemoryStoreConfig};
+use libp2p::kad::{self, GetProvidersOk, QueryId, QueryResult};
+use libp2p::swarm::{ConnectionId, NetworkBehaviour as _};
+use libp2p::{PeerId, StreamProtocol, identify};
+use manifest::Digest;
+use tokio::sync::mpsc;
+
+use crate::address::Scope;
+use crate::record::{Contact, MAX_ADDRS};
+
+/// Its name in stream negotiation.
+const PROTOCOL: StreamProtocol = StreamProtocol::new("/autonet/kad/1.0.0");
+/// Providers remembered of one manifest. The default of 20 is too few for a swarm: later ones would be ignored.
+const MAX_PROVIDERS: usize = 256;
+/// Manifests whose providers are remembered. With the above, that bounds the memory to some 50 MiB.
+const MAX_KEYS: usize = 1024;
+/// An answer names all providers, each with its addresses.
+const MAX_PACKET_BYTES: usize = 256 << 10;
+/// How often what is provided is said again, and for how long it is believed.
+const REPUBLISH_EVERY: Duration = Duration::from_secs(3600);
+const PROVIDER_TTL: Duration = Duration::from_secs(3 * 3600);
+/// How long a search may take.
+const SEARCH_TIME: Duration = Duration::from_secs(20);
+/// Searches under way.
+const MAX_SEARCHES: usize = 64;
+
+/// How a node takes part in the DHT.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum DhtMode {
+    /// As a server while an external address is known, else as a client, which only asks.
+    #[default]
+    Auto,
+    /// As a server, whatever is known of its addresses.
+    Server,
+}
+
+pub(crate) type Kad = kad::Behaviour<MemoryStore>;
+
+/// The behaviour, as the constants say.
+pub(crate) fn behaviour(local: PeerId, mode: DhtMode) -> Kad {
+    let store = MemoryStoreConfig {
+        max_records: 0,
+        max_value_bytes: 0,
+        max_providers_per_key: MAX_PROVIDERS,
+        max_provided_keys: MAX_KEYS,
+    };
+    let mut config = kad::Config::new(PROTOCOL);
+    config
+        .set_provider_publication_interval(Some(REPUBLISH_EVERY))
+        .set_provider_record_ttl(Some(PROVIDER_TTL))
+        .set_max_packet_size(MAX_PACKET_BYTES)
+        .set_query_timeout(SEARCH_TIME);
+    let mut kad = Kad::with_config(local, MemoryStore::with_config(local, store), config);
+    if mode == DhtMode::Server {
+        kad.set_mode(Some(kad::Mode::Server));
+    }
+    kad
+}
+
+/// What this node asks of the DHT, and tells it.
+#[derive(Debug, Default)]
+pub(crate) struct Dht {
+    searches: HashMap<QueryId, Search>,
+    /// What is to be provided, once others can reach this node.
+    held: HashSet<Digest>,
+    provided: HashSet<Digest>,
+    /// There are servers that were not known when `provided` was told.
+    has_news_for: bool,
+    /// Whether any server was known then.
+    was_heard: bool,
+}
+
+#[derive(Debug)]
+struct Search {
+    found: mpsc::Sender<Contact>,
+    told: HashSet<PeerId>,
+}
+
+impl Dht {
+    /// Looks for providers of the manifest; each is told once. The channel is closed when the search is over.
+    pub(crate) fn search(&mut self, kad: &mut Kad, manifest: &Digest, found: mpsc::Sender<Contact>) {
+        if self.searches.len() < MAX_SEARCHES {
+            let query = kad.get_providers(key(manifest));
+            self.searches.insert(query, Search { found, told: HashSet::new() });
+        }
+    }
+
+    /// From now on exactly these manifests are provided, as far as there is room.
+    pub(crate) fn hold(&mut self, held: HashSet<Digest>) {
+        self.held = held;
+    }
+
+    /// Says what has changed of what is provided. To be called when that, or the mode, may have.
+    pub(crate) fn publish(&mut self, kad: &mut Kad) {
+        let wanted: HashSet<Digest> = match kad.mode() {
+            kad::Mode::Server => self.held.iter().take(MAX_KEYS / 2).copied().collect(),
+            // Nobody could reach this node.
+            kad::Mode::Client => HashSet::new(),
+        };
+        for gone in self.provided.difference(&wanted) {
+            kad.stop_providing(&key(gone));
+        }
+        self.was_heard = kad.kbuckets().any(|bucket| bucket.num_entries() > 0);
+        let is_again = std::mem::take(&mut self.has_news_for);
+        for new in wanted.iter().filter(|held| is_again || !self.provided.contains(*held)) {
+            if let Err(error) = kad.start_providing(key(new)) {
+                tracing::debug!(manifest = %new, %error, "is not provided");
+            }
+        }
+        self.provided = wanted;
+    }
+
+    /// A peer has said what it speaks and where it listens: servers of the DHT are remembered, at addresses that mean
+    /// something to others as far away as the connection.
+    pub(crate) fn on_identified(&self, kad: &mut Kad, peer: PeerId, info: &identify::Info, scope: Scope) {
+        if !info.protocols.contains(&PROTOCOL) {
+            return;
+        }
+        let contact = Contact::new(peer, &info.listen_addrs).within(scope);
+        for addr in contact.addrs.into_iter().take(MAX_ADDRS) {
+            kad.add_address(&peer, addr);
+        }
+    }
+
+    pub(crate) fn on_event(&mut self, kad: &mut Kad, event: kad::Event) {
+        match event {
+            kad::Event::ModeChanged { new_mode } => {
+                tracing::info!(mode = %new_mode, "part in the DHT");
+                self.publish(kad);
+            }
+            kad::Event::RoutingUpdated { is_new_peer: true, .. } => {
+                self.has_news_for = true;
+                // Others hear of it with the next call of `publish`.
+                if !self.was_heard {
+                    self.publish(kad);
+                }
+            }
+            kad::Event::OutboundQueryProgressed {
+                id,
+                result: QueryResult::GetProviders(result),
+                step,
+                ..
+            } => {
+                if let Ok(GetProvidersOk::FoundProviders { providers, .. }) = result
+                    && let Some(search) = self.searches.get_mut(&id)
+                {
+                    search.tell(kad, providers);
+                }
+                if step.last {
+                    self.searches.remove(&id);
+                }
+            }
+            other => tracing::trace!(event = ?other, "DHT"),
+        }
+        // A search that nobody waits for any more is given up.
+        self.searches.retain(|id, search| {
+            let is_wanted = !search.found.is_closed();
+            if !is_wanted && let Some(mut query) = kad.query_mut(id) {
+                query.finish();
+            }
+            is_wanted
+        });
+    }
+}
+
+impl Search {
+    fn tell(&mut self, kad: &mut Kad, providers: HashSet<PeerId>) {
+        for peer in providers {
+            if !self.told.insert(peer) {
+                continue;
+            }
+            // This is how it tells the swarm the addresses that answers have named: they are forgotten with the query.
+            let none = ConnectionId::new_unchecked(0);
+            let addrs = kad.handle_pending_outbound_connection(none, Some(peer), &[], Endpoint::Dialer);
+            let contact = Contact::new(peer, &addrs.unwrap_or_default());
+            // When too many wait already, they will do.
+            let _ = self.found.try_send(contact);
+        }
+    }
+}
+
+fn key(manifest: &Digest) -> kad::RecordKey {
+    kad::RecordKey::new(manifest.as_bytes())
+}
