@@ -350,6 +350,13 @@ pub(crate) struct Network {
         value_delimiter = ','
     )]
     pub(crate) listen: Vec<Multiaddr>,
+    /// Do not look for peers in the local network, and do not let them find this node.
+    #[arg(long, env = "LOADER_NO_MDNS", hide_env_values = true)]
+    pub(crate) no_mdns: bool,
+    /// Serve the DHT, though no external address is known: for nodes that others reach all the same, as in a private
+    /// network. With an external address a node does that anyway.
+    #[arg(long, env = "LOADER_DHT_SERVER", hide_env_values = true)]
+    pub(crate) dht_server: bool,
     /// An address that others reach this node at, told to peers. May be repeated.
     #[arg(
         long,

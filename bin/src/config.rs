@@ -11,7 +11,7 @@ use std::time::Duration;
 
 use anyhow::{Context as _, Result};
 use chain_reader::{Address, BlockTag, HintUrl, RpcUrl};
-use p2p_blob::Multiaddr;
+use p2p_blob::{DhtMode, Multiaddr};
 use serde::{Deserialize, Deserializer};
 
 use crate::args::{Common, Network};
@@ -46,6 +46,8 @@ struct File {
     ws_url: Vec<Text<HintUrl>>,
     peer: Vec<Text<Multiaddr>>,
     bootstrap: Vec<Text<Multiaddr>>,
+    no_mdns: bool,
+    dht_server: bool,
     listen: Vec<Text<Multiaddr>>,
     external_addr: Vec<Text<Multiaddr>>,
     blob_dir: Vec<PathBuf>,
@@ -84,6 +86,8 @@ pub(crate) struct NetworkSettings {
     pub(crate) bootstrap: Vec<Multiaddr>,
     pub(crate) listen: Vec<Multiaddr>,
     pub(crate) external_addrs: Vec<Multiaddr>,
+    pub(crate) mdns: bool,
+    pub(crate) dht: DhtMode,
 }
 
 impl Settings {
@@ -132,7 +136,10 @@ impl Settings {
             listen = default.context("the built-in address to listen at is malformed")?;
         }
         let external_addrs = or_file(&flags.external_addr, &self.file.external_addr);
-        Ok(NetworkSettings { peers, bootstrap, listen, external_addrs })
+        let mdns = !(flags.no_mdns || self.file.no_mdns);
+        let is_server = flags.dht_server || self.file.dht_server;
+        let dht = if is_server { DhtMode::Server } else { DhtMode::Auto };
+        Ok(NetworkSettings { peers, bootstrap, listen, external_addrs, mdns, dht })
     }
 
     /// Folders of blobs to serve.

@@ -39,10 +39,16 @@ impl Home {
         self.path(".cache/loader").join(name)
     }
 
-    /// `loader` with these arguments, in this directory, knowing nothing of the caller's environment.
+    /// `loader` with these arguments, in this directory, knowing nothing of the caller's environment. It does not look
+    /// for peers in the local network: those of other tests are there.
     pub fn command<A: AsRef<OsStr>>(&self, args: impl IntoIterator<Item = A>) -> Command {
         let mut command = Command::new(tools::loader());
-        command.env_clear().env("HOME", self.dir.path()).current_dir(self.dir.path()).args(args);
+        command
+            .env_clear()
+            .env("HOME", self.dir.path())
+            .env("LOADER_NO_MDNS", "true")
+            .current_dir(self.dir.path())
+            .args(args);
         command
     }
 

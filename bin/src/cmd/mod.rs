@@ -67,6 +67,8 @@ fn node_config(settings: &Settings, network: NetworkSettings) -> node::Config {
     config.peers = network.peers;
     config.bootstrap = network.bootstrap;
     config.listen = network.listen;
+    config.mdns = network.mdns;
+    config.dht = network.dht;
     config.external_addrs = network.external_addrs;
     config
 }

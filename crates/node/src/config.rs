@@ -3,7 +3,7 @@
 use std::path::PathBuf;
 
 use loader::{FetchOptions, Pages};
-use p2p_blob::Multiaddr;
+use p2p_blob::{DhtMode, Multiaddr};
 
 /// How a node behaves. [`Config::new`] has the defaults.
 #[derive(Debug, Clone)]
@@ -20,6 +20,10 @@ pub struct Config {
     pub peers: Vec<Multiaddr>,
     /// Peers that need not hold anything, but know others. Default: none.
     pub bootstrap: Vec<Multiaddr>,
+    /// Whether it finds peers in the local network, and lets them find it (mDNS). Default: yes.
+    pub mdns: bool,
+    /// How it takes part in the DHT. Default: as a server while it has an external address.
+    pub dht: DhtMode,
     /// The contract to read. Default: none, models are loaded by digest.
     pub chain: Option<chain_reader::Config>,
     /// How models are fetched.
@@ -38,6 +42,8 @@ impl Config {
             external_addrs: Vec::new(),
             peers: Vec::new(),
             bootstrap: Vec::new(),
+            mdns: true,
+            dht: DhtMode::default(),
             chain: None,
             fetch: FetchOptions::default(),
             pages: Pages::default(),

@@ -5,10 +5,11 @@ use std::time::Duration;
 
 use loader::cache::Blobs;
 use manifest::Digest;
-use p2p_blob::{Client, FetchError, Multiaddr, PeerEvent, PeerId, Session};
+use p2p_blob::{Client, Contact, FetchError, Multiaddr, PeerEvent, PeerId, Session};
 use tokio::sync::{broadcast, watch};
 use tokio::task::JoinSet;
 
+use crate::book::AddressBook;
 use crate::dial::Known;
 
 /// How often a peer is told, on average. Peers forget who did not speak of a manifest for 15 minutes, and connections
@@ -16,6 +17,8 @@ use crate::dial::Known;
 const TELL_EVERY: Duration = Duration::from_secs(60);
 /// Manifests told of: peers remember as many of one node.
 const MAX_TOLD: usize = 32;
+/// Peers of earlier runs that are kept connected to when none is named.
+const FROM_BOOK: usize = 4;
 /// Pauses between attempts to reach a peer: from the first to the last, doubling.
 const FIRST_PAUSE: Duration = Duration::from_millis(500);
 const LAST_PAUSE: Duration = Duration::from_secs(60);
@@ -41,15 +44,21 @@ impl Membership {
         if !tasks.is_empty() {
             return;
         }
-        for addr in known.bootstrap.iter().chain(&known.peers) {
+        let mut addrs: Vec<Multiaddr> = known.bootstrap.iter().chain(&known.peers).cloned().collect();
+        if addrs.is_empty() {
+            addrs.extend(known.book.choose(FROM_BOOK).iter().filter_map(Contact::full_addr));
+        }
+        for addr in addrs {
             let keeper = Keeper {
                 client: self.client.clone(),
                 blobs: Arc::clone(&self.blobs),
                 news: self.news.subscribe(),
-                addr: addr.clone(),
+                book: Arc::clone(&known.book),
+                addr,
             };
             tasks.spawn(keeper.run());
         }
+        tasks.spawn(provide(self.client.clone(), Arc::clone(&self.blobs), self.news.subscribe()));
     }
 
     /// Has the peers told at once.
@@ -63,6 +72,7 @@ struct Keeper {
     client: Client,
     blobs: Arc<Blobs>,
     news: watch::Receiver<()>,
+    book: Arc<AddressBook>,
     addr: Multiaddr,
 }
 
@@ -74,6 +84,10 @@ impl Keeper {
             match self.client.connect(self.addr.clone()).await {
                 Ok(peer) => {
                     pause = FIRST_PAUSE;
+                    if let Some(addr) = self.client.reached_at(&peer) {
+                        self.book.reached(peer, addr);
+                        save(&self.book).await;
+                    }
                     self.keep(peer, &mut events).await;
                 }
                 Err(error) => {
@@ -114,7 +128,7 @@ impl Keeper {
     async fn tell(&self, peer: PeerId) -> Result<(), FetchError> {
         // A stream for each time: peers have few, and there may be many nodes.
         let Session::Ranges(session) = self.client.open(peer).await? else { return Ok(()) };
-        let mut held = self.held().await;
+        let mut held = fastrand::choose_multiple(held(&self.blobs).await, MAX_TOLD);
         if held.is_empty() {
             // Something must be said, or the connection is closed as idle.
             held.push(Digest::ZERO);
@@ -124,20 +138,36 @@ impl Keeper {
         }
         Ok(())
     }
+}
 
-    /// Some of the manifests that are held here, others each time when there are many.
-    async fn held(&self) -> Vec<Digest> {
-        let blobs = Arc::clone(&self.blobs);
-        match tokio::task::spawn_blocking(move || blobs.manifests()).await {
-            Ok(Ok(manifests)) => fastrand::choose_multiple(manifests, MAX_TOLD),
-            Ok(Err(error)) => {
-                tracing::warn!(%error, "cannot list what is held here");
-                Vec::new()
-            }
-            Err(error) => {
-                tracing::warn!(%error, "cannot list what is held here");
-                Vec::new()
-            }
+/// Has the DHT told what is held here, whenever that changes, and now and then: new servers may have come.
+async fn provide(client: Client, blobs: Arc<Blobs>, mut news: watch::Receiver<()>) {
+    loop {
+        news.mark_unchanged();
+        client.provide(held(&blobs).await.into_iter().collect()).await;
+        let next = tokio::time::sleep(TELL_EVERY.mul_f64(fastrand::f64() * 0.5 + 0.75));
+        tokio::select! {
+            _ = news.changed() => {}
+            () = next => {}
         }
+    }
+}
+
+/// The manifests of which something is held here.
+async fn held(blobs: &Arc<Blobs>) -> Vec<Digest> {
+    let blobs = Arc::clone(blobs);
+    let listed = tokio::task::spawn_blocking(move || blobs.manifests()).await;
+    listed.map_err(std::io::Error::other).flatten().unwrap_or_else(|error| {
+        tracing::warn!(%error, "cannot list what is held here");
+        Vec::new()
+    })
+}
+
+/// Writes the address book.
+pub(crate) async fn save(book: &Arc<AddressBook>) {
+    let book = Arc::clone(book);
+    let saved = tokio::task::spawn_blocking(move || book.save()).await;
+    if let Err(error) = saved.map_err(std::io::Error::other).flatten() {
+        tracing::warn!(%error, "cannot write down which peers were reached");
     }
 }

@@ -18,6 +18,7 @@
 //! ```
 #![forbid(unsafe_code)]
 
+mod book;
 mod config;
 mod dial;
 mod error;
@@ -40,6 +41,7 @@ use tokio::sync::watch::Receiver;
 
 use status::{Board, Socket};
 
+use book::AddressBook;
 use join::Membership;
 
 pub use config::Config;
@@ -94,13 +96,16 @@ impl Node {
             let identity = Identity::load_or_create(&cache.identity_path())?;
             let dirs = blob_dirs.iter().map(|dir| BlobDir::open(dir)).collect::<Result<_, _>>()?;
             let blobs = Blobs::open(cache.clone(), dirs)?;
-            Ok((cache, identity, Arc::new(blobs)))
+            let book = AddressBook::open(cache.dir());
+            Ok((cache, identity, Arc::new(blobs), book))
         };
-        let (cache, identity, blobs) =
+        let (cache, identity, blobs, book) =
             tokio::task::spawn_blocking(open).await.map_err(NodeError::Worker)??;
         let mut network = p2p_blob::Config::new(identity);
         network.listen = config.listen;
         network.external_addrs = config.external_addrs;
+        network.mdns = config.mdns;
+        network.dht = config.dht;
         let store = Arc::new(store::CacheStore(Arc::clone(&blobs)));
         let (client, _task) = p2p_blob::start(network, store)?;
         let board =
@@ -110,7 +115,8 @@ impl Node {
         let socket =
             socket.inspect_err(|error| tracing::warn!(%error, "`loader status` will not see this node"));
         let _socket = socket.ok().map(Arc::new);
-        let known = dial::Known { peers: config.peers, bootstrap: config.bootstrap };
+        let book = Arc::new(book);
+        let known = dial::Known { peers: config.peers, bootstrap: config.bootstrap, book, mdns: config.mdns };
         let membership = Arc::new(Membership::new(client.clone(), Arc::clone(&blobs)));
         Ok(Self { cache, blobs, client, known, fetch, pages, chain, board, _socket, membership })
     }
@@ -135,8 +141,9 @@ impl Node {
         self.client.listen_addrs()
     }
 
-    /// Lets others find this node: from now on it keeps connected to [`Config::bootstrap`] and [`Config::peers`], and
-    /// tells them every minute or so which models it holds. A second call changes nothing.
+    /// Lets others find this node: from now on it keeps connected to [`Config::bootstrap`] and [`Config::peers`], or, when
+    /// there are none, to some peers of earlier runs; it tells them every minute or so which models it holds, and
+    /// provides those in the DHT. A second call changes nothing.
     pub fn join(&self) {
         self.membership.join(&self.known);
     }
@@ -194,7 +201,9 @@ impl Node {
                 // Dials as soon as it is made: nobody is asked about a model that is here.
                 let (_dialer, sources) = dial::dial(&self.client, manifest, &self.known);
                 let watched = self.board.watch(manifest, observer);
-                loader::load(&self.cache, manifest, sources, &self.fetch, &watched).await?
+                let loaded = loader::load(&self.cache, manifest, sources, &self.fetch, &watched).await;
+                join::save(&self.known.book).await;
+                loaded?
             }
         };
         self.blobs.add(&model);

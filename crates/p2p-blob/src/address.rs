@@ -31,6 +31,13 @@ pub(crate) fn peer_of(addr: &Multiaddr) -> Option<PeerId> {
     }
 }
 
+/// `addr` without the peer that it names at its end, and that peer; `None` when it names none.
+pub fn split_peer(mut addr: Multiaddr) -> Option<(Multiaddr, PeerId)> {
+    let peer = peer_of(&addr)?;
+    addr.pop();
+    Some((addr, peer))
+}
+
 /// `addr` with the peer's name at its end.
 pub(crate) fn with_peer(addr: Multiaddr, peer: PeerId) -> Multiaddr {
     addr.with_p2p(peer).unwrap_or_else(|addr| addr)

@@ -27,7 +27,7 @@ mod task;
 mod transport;
 mod wire;
 
-pub use address::is_dialable;
+pub use address::{is_dialable, split_peer};
 pub use client::{Client, PeerEvent, Task, source_id, start};
 pub use config::{Config, Limits, Versions};
 pub use dht::DhtMode;

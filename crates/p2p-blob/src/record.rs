@@ -35,6 +35,11 @@ impl Contact {
         Self { peer, addrs: own }
     }
 
+    /// Its first address, with its name at the end.
+    pub fn full_addr(&self) -> Option<Multiaddr> {
+        Some(address::with_peer(self.addrs.first()?.clone(), self.peer))
+    }
+
     /// Without the addresses that mean nothing to somebody who is as far away as `scope`.
     pub(crate) fn within(mut self, scope: Scope) -> Self {
         self.addrs.retain(|addr| address::scope(addr).is_some_and(|one| one >= scope));

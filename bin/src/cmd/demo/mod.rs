@@ -96,6 +96,8 @@ impl Demo<'_> {
         )?;
 
         let mut config = node::Config::new(self.dir.join("node"));
+        // This story has a cast of its own.
+        config.mdns = false;
         config.peers = addresses.clone();
         let mut contract = chain_reader::Config::new(chain.rpc_url().clone(), chain.contract());
         contract.block_tag = BlockTag::Finalized;
@@ -169,7 +171,7 @@ impl Demo<'_> {
             let blobs: Vec<_> = small().chain(held.map(|shard| shard.digest)).collect();
             let folder = dir.join("blobs");
             seeder::link_some(&all, &folder, &blobs)?;
-            let args = ["serve", "--listen", LISTEN, "--blob-dir", utf8(&folder)?];
+            let args = ["serve", "--no-mdns", "--listen", LISTEN, "--blob-dir", utf8(&folder)?];
             seeders.push(Seeder::start(&dir, &args).await?);
             self.step(
                 if index == 0 { "seeders" } else { "" },

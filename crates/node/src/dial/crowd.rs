@@ -27,6 +27,18 @@ const TRIAL: Duration = Duration::from_secs(30);
 /// How long a fetch without named peers looks for the first ones before it says that there are none.
 const SEARCH_TIME: Duration = Duration::from_secs(5);
 
+/// How long peers in the local network may take to answer.
+const LAN_TIME: Duration = Duration::from_secs(2);
+
+/// What may bring up sources.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Hopes {
+    /// With named peers only those are waited for.
+    pub(super) has_named: bool,
+    /// Peers in the local network take a moment to answer.
+    pub(super) has_lan: bool,
+}
+
 /// What has become of a peer that was tried.
 enum End {
     Failed,
@@ -57,8 +69,7 @@ pub(super) struct Crowd {
     dialing: Arc<Semaphore>,
     attempts_left: u32,
     started: Instant,
-    /// With named peers only those are waited for.
-    has_named: bool,
+    hopes: Hopes,
     is_connecting: bool,
 }
 
@@ -67,7 +78,7 @@ impl Crowd {
         shared: Shared,
         candidates: Candidates,
         found: mpsc::Receiver<Contact>,
-        has_named: bool,
+        hopes: Hopes,
     ) -> Self {
         let (tell_up, came_up) = mpsc::channel(MAX_DIALING);
         Self {
@@ -81,7 +92,7 @@ impl Crowd {
             dialing: Arc::new(Semaphore::new(MAX_DIALING)),
             attempts_left: MAX_ATTEMPTS,
             started: Instant::now(),
-            has_named,
+            hopes,
             is_connecting: true,
         }
     }
@@ -140,7 +151,10 @@ impl Crowd {
         let now = Instant::now();
         self.up.remove(peer);
         match end {
-            End::Failed => self.candidates.on_failed(peer, now),
+            End::Failed => {
+                self.shared.book.failed(peer);
+                self.candidates.on_failed(peer, now);
+            }
             End::Down { was_of_use } => self.candidates.on_down(peer, *was_of_use, now),
             End::Taken | End::Replaced => self.candidates.on_useless(peer, now),
         }
@@ -179,8 +193,12 @@ impl Crowd {
         if !self.shared.untried.is_none() {
             return true;
         }
-        if self.has_named || self.started.elapsed() >= SEARCH_TIME {
+        let elapsed = self.started.elapsed();
+        if self.hopes.has_named || elapsed >= SEARCH_TIME {
             return false;
+        }
+        if self.hopes.has_lan && elapsed < LAN_TIME {
+            return true;
         }
         let is_dialing = self.dialing.available_permits() < MAX_DIALING;
         let has_more = self.has_place() && self.candidates.has_untried();

@@ -36,6 +36,9 @@ impl Link {
         mut gone: broadcast::Receiver<PeerEvent>,
         first_answer: PendingOne,
     ) -> String {
+        if let Some(addr) = self.shared.client.reached_at(&self.id) {
+            self.shared.book.reached(self.id, addr);
+        }
         tokio::select! {
             reason = disconnected(&mut gone, self.id) => reason,
             () = self.keep_asking(first_answer) => "the network task has stopped".into(),

@@ -1,13 +1,14 @@
 //! The connections of one fetch: with the peers that were named, and with those that are found.
 //!
 //! A named peer (`--peer`, `--bootstrap`) has a task that keeps connected to it. All others are candidates of the
-//! [`crowd`]: told of by connected peers (PEERS), or connected by themselves because they fetch the same model. Each
-//! connected peer is a source of the fetch, and is asked who else there is.
+//! [`crowd`]: told of by connected peers (PEERS), by the DHT, by mDNS, by the address book, or connected by themselves
+//! because they fetch the same model. Each connected peer is a source of the fetch, and is asked who else there is.
 
 mod candidates;
 mod crowd;
 mod link;
 mod named;
+mod search;
 
 use std::collections::HashMap;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -20,8 +21,9 @@ use tokio::sync::{Notify, mpsc};
 use tokio::task::JoinSet;
 
 use self::candidates::Candidates;
-use self::crowd::Crowd;
+use self::crowd::{Crowd, Hopes};
 use self::named::Named;
+use crate::book::AddressBook;
 
 /// Events that may wait for the fetch.
 const QUEUE: usize = 64;
@@ -31,12 +33,16 @@ const FOUND_QUEUE: usize = 256;
 const MAX_SOURCES: usize = 50;
 
 /// Whom a fetch begins with.
-#[derive(Debug, Clone, Default)]
+#[derive(Debug, Clone)]
 pub(crate) struct Known {
     /// Peers that may hold anything, and are asked for everything.
     pub(crate) peers: Vec<Multiaddr>,
     /// Peers that know others.
     pub(crate) bootstrap: Vec<Multiaddr>,
+    /// Peers of earlier runs.
+    pub(crate) book: Arc<AddressBook>,
+    /// Whether peers in the local network are looked for.
+    pub(crate) mdns: bool,
 }
 
 /// The connections of one fetch. Dropping it stops making new ones.
@@ -58,6 +64,7 @@ pub(crate) fn dial(
         events,
         found,
         claims: Arc::default(),
+        book: Arc::clone(&known.book),
         untried: Pending::default(),
         searching: Pending::default(),
     };
@@ -67,8 +74,16 @@ pub(crate) fn dial(
         let tried = shared.untried.one();
         tasks.spawn(Named::new(shared.clone(), addr.clone(), holds_unsaid, tried).run());
     }
+    let is_only_hope = known.peers.is_empty() && known.bootstrap.is_empty();
+    tasks.spawn(search::in_dht(shared.clone(), shared.searching.one()));
+    let first = shared.searching.one();
+    tasks.spawn(search::in_book(shared.clone(), Arc::clone(&known.book), is_only_hope, first));
+    if known.mdns {
+        tasks.spawn(search::in_lan(shared.clone()));
+    }
     let candidates = Candidates::new(client.peer_id(), fastrand::Rng::new());
-    tasks.spawn(Crowd::new(shared, candidates, found_receiver, !known.peers.is_empty()).run());
+    let hopes = Hopes { has_named: !known.peers.is_empty(), has_lan: known.mdns };
+    tasks.spawn(Crowd::new(shared, candidates, found_receiver, hopes).run());
     (Dialer { _tasks: tasks }, receiver)
 }
 
@@ -81,6 +96,7 @@ struct Shared {
     /// Peers told of.
     found: mpsc::Sender<Contact>,
     claims: Arc<Claims>,
+    book: Arc<AddressBook>,
     /// Named peers that were not tried yet.
     untried: Pending,
     /// Questions that were not answered for the first time yet, whose answers may name sources.

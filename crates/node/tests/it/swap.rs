@@ -8,7 +8,7 @@ use node::{Config, Node};
 
 /// A node that publishes and serves.
 async fn seeder(dir: &std::path::Path, versions: &[Vec<u8>]) -> (Node, Vec<Digest>) {
-    let mut config = Config::new(dir.join("cache"));
+    let mut config = Config { mdns: false, ..Config::new(dir.join("cache")) };
     config.listen = vec!["/ip4/127.0.0.1/tcp/0".parse().unwrap()];
     let node = Node::start(config).await.unwrap();
     let mut digests = Vec::new();
@@ -36,7 +36,7 @@ async fn the_old_version_lives_for_as_long_as_somebody_maps_it() {
     let (seeder, digests) = seeder(from.path(), &[old.clone(), new.clone()]).await;
     let mut addresses = seeder.listen_addrs();
     let address = addresses.wait_for(|addresses| !addresses.is_empty()).await.unwrap()[0].clone();
-    let mut config = Config::new(to.path());
+    let mut config = Config { mdns: false, ..Config::new(to.path()) };
     config.peers = vec![address];
     let node = Node::start(config).await.unwrap();
 

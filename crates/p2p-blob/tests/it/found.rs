@@ -77,7 +77,8 @@ async fn a_node_without_an_external_address_only_asks_and_one_with_it_provides()
         node.client.provide(HashSet::from([manifest])).await;
     }
     let found = find(&hidden, manifest).await;
-    assert_eq!(found, Contact { peer: known.client.peer_id(), addrs: vec![reachable] });
+    assert_eq!(found.peer, known.client.peer_id());
+    assert!(found.addrs.contains(&reachable), "{found:?}");
     let mut others: Vec<PeerId> = Vec::new();
     let mut search = hub.client.find_providers(manifest).await;
     while let Some(found) = soon(search.recv()).await {

@@ -50,7 +50,7 @@ pub(super) fn publish(ground: &Ground, dir: &Path) -> Result<String> {
 /// A seeder of the cache `dir`, and where it listens.
 pub(super) fn serve(ground: &Ground, dir: &Path, flags: &[&str]) -> Result<(Service, String)> {
     let mut serve = command(dir, program(ground)?);
-    serve.args(["serve", "--cache-dir", ".", "--listen", "/ip4/127.0.0.1/tcp/0"]).args(flags);
+    serve.args(["serve", "--no-mdns", "--cache-dir", ".", "--listen", "/ip4/127.0.0.1/tcp/0"]).args(flags);
     let service = Service::start(serve, &ground.log(OURS))?;
     let is_address = |line: &str| line.starts_with("/ip4/").then(|| line.to_owned());
     let address = service.wait_for(ground.limit, is_address)?;
@@ -68,7 +68,7 @@ pub(super) fn contender(
 ) -> Result<Contender> {
     let loader = program(ground)?;
     let mut fetch: Command = command(&ground.out, loader);
-    fetch.args(["fetch", "--cache-dir", ".", "--manifest", manifest]).args(flags);
+    fetch.args(["fetch", "--no-mdns", "--cache-dir", ".", "--manifest", manifest]).args(flags);
     fetch.args(addresses.iter().flat_map(|address| ["--peer", address]));
     Ok(Contender {
         name,
