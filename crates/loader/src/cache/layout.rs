@@ -38,6 +38,10 @@ impl Layout {
         self.root.join("identity")
     }
 
+    pub(super) fn bans(&self) -> PathBuf {
+        self.root.join("bans")
+    }
+
     pub(super) fn manifests(&self) -> PathBuf {
         self.root.join("manifests")
     }

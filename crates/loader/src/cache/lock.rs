@@ -57,6 +57,11 @@ impl LockFile {
         Self { path: locks.join("series") }
     }
 
+    /// What those exclude each other with who add to the bans.
+    pub(super) fn bans(locks: &Path) -> Self {
+        Self { path: locks.join("bans") }
+    }
+
     /// Waits until nobody else holds it.
     pub(super) fn exclusive(&self) -> Result<Guard, CacheError> {
         self.wait(File::lock)

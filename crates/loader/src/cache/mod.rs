@@ -5,6 +5,7 @@
 //!   VERSION                          of this layout; another one is refused
 //!   CACHEDIR.TAG                     tells backup programs to leave it out
 //!   identity                         the node's key, kept by the network
+//!   bans                             peers that sent wrong bytes, and when
 //!   manifests/<digest>.json
 //!   models/<manifest digest>/weights mode 0444: what a runtime maps
 //!   models/<manifest digest>/parity/<index>
@@ -23,6 +24,7 @@
 //! Everything here blocks; asynchronous callers use a blocking thread.
 
 mod atomic;
+mod bans;
 mod blob_dir;
 mod blobs;
 mod boot;

@@ -1,7 +1,7 @@
 //! Drives the planner: turns its actions into requests and jobs, and what comes of them into events.
 
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::{Duration, Instant, SystemTime};
 
 use manifest::{Digest, PieceId};
 use tokio::sync::mpsc;
@@ -104,6 +104,9 @@ impl Driver<'_> {
     }
 
     fn on_up(&mut self, key: SourceKey) {
+        if self.sources.is_banned(key, unix_time_s()) {
+            self.tell(PlanEvent::Banned { source: key });
+        }
         let Some(source) = self.sources.get(key) else { return };
         if source.serves_ranges() {
             // It is asked once it has said what it holds.
@@ -227,9 +230,7 @@ impl Driver<'_> {
 
     /// Puts into the report who is banned now: often it is another source's bytes that convict one.
     fn note_bans(&mut self) {
-        for (key, report) in self.sources.reports_mut() {
-            report.banned = self.planner.source_state(key).is_some_and(|state| state.banned);
-        }
+        self.sources.note_bans(|key| self.planner.source_state(key));
     }
 
     fn unavailable(&mut self) -> LoadError {
@@ -243,6 +244,11 @@ impl Driver<'_> {
         }
         LoadError::Unavailable { digest: self.digest, missing: self.planner.missing_shards(), asked }
     }
+}
+
+/// Seconds since 1970, going by this machine's clock.
+pub(super) fn unix_time_s() -> u64 {
+    SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).map_or(0, |time| time.as_secs())
 }
 
 /// How many buffers for pieces there are in so much memory.

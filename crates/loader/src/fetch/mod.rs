@@ -11,6 +11,7 @@ mod sources;
 mod workers;
 
 use std::collections::HashMap;
+use std::hash::{BuildHasher as _, Hasher as _, RandomState};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -231,6 +232,8 @@ impl Fetch<'_> {
         let config = PlanConfig {
             // A quarter is for parity that waits for its column, and one for what is rebuilt.
             max_in_flight_bytes: (self.options.memory_bytes / 2).max(2 * u64::from(piece_bytes)),
+            // The keys of a hasher are random.
+            seed: RandomState::new().build_hasher().finish(),
             ..PlanConfig::default()
         };
         let resumed = {
@@ -267,6 +270,10 @@ impl Fetch<'_> {
             done_sender,
         )
         .map_err(LoadError::Worker)?;
+        self.known.bans = {
+            let cache = self.cache.clone();
+            blocking(move || cache.bans()).await??
+        };
         let driver = Driver {
             digest: self.digest,
             planner,
@@ -280,7 +287,22 @@ impl Fetch<'_> {
             report,
             wait: self.options.wait,
         };
-        driver.run(events).await
+        let result = driver.run(events).await;
+        self.remember_liars().await;
+        result
+    }
+
+    /// Whoever was caught lying is not asked in the next runs, either.
+    async fn remember_liars(&mut self) {
+        let (cache, liars) = (self.cache.clone(), std::mem::take(&mut self.known.liars));
+        if liars.is_empty() {
+            return;
+        }
+        match blocking(move || cache.convict(&liars, driver::unix_time_s())).await {
+            Ok(Ok(())) => {}
+            Ok(Err(error)) => tracing::warn!(%error, "could not remember who lied"),
+            Err(error) => tracing::warn!(%error, "could not remember who lied"),
+        }
     }
 
     /// Removes what is in the cache of a model that can never be loaded.

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use manifest::SourceId;
 
 use crate::observer::{Event, Observer, SourceReport};
-use crate::plan::{PlanEvent, SourceKey};
+use crate::plan::{Bans, PlanEvent, SourceKey, SourceState};
 use crate::source::{Source, SourceEvent};
 
 /// Sources that are remembered in one fetch: names beyond that are not told apart in the report.
@@ -25,6 +25,10 @@ pub(super) struct Sources {
     keys: HashMap<SourceId, SourceKey>,
     known: Vec<Known>,
     pub(super) connecting: bool,
+    /// Who was caught lying in earlier runs.
+    pub(super) bans: Bans,
+    /// Who was caught in this one.
+    pub(super) liars: Vec<SourceId>,
 }
 
 impl Sources {
@@ -98,8 +102,25 @@ impl Sources {
         self.known.get_mut(key.0 as usize).map(|known| &mut known.report)
     }
 
-    pub(super) fn reports_mut(&mut self) -> impl Iterator<Item = (SourceKey, &mut SourceReport)> {
-        (0..).map(SourceKey).zip(self.known.iter_mut().map(|known| &mut known.report))
+    /// Puts into the report who is banned now, going by what the planner thinks of each source.
+    pub(super) fn note_bans(&mut self, state: impl Fn(SourceKey) -> Option<SourceState>) {
+        for (key, known) in (0..).map(SourceKey).zip(&mut self.known) {
+            let Some(state) = state(key) else { continue };
+            known.report.banned = state.banned;
+            if state.lied {
+                self.liars.push(known.report.source.clone());
+            }
+        }
+    }
+
+    /// Whether a source was caught lying not long ago.
+    pub(super) fn is_banned(&mut self, key: SourceKey, now_s: u64) -> bool {
+        let Some(known) = self.known.get_mut(key.0 as usize) else { return false };
+        let is_banned = self.bans.is_banned(&known.report.source, now_s);
+        if is_banned {
+            known.report.last_error = Some("sent wrong bytes in an earlier run".into());
+        }
+        is_banned
     }
 
     pub(super) fn reports(&self) -> Vec<SourceReport> {

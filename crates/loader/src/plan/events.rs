@@ -25,6 +25,10 @@ impl Planner {
             PlanEvent::Gained { source, piece } => {
                 self.change_holdings(source, |holdings, books| holdings.add(piece, books));
             }
+            PlanEvent::Banned { source } => {
+                self.sources.add(source, now);
+                self.ban(source, Source::ban);
+            }
             PlanEvent::Down { source } => self.on_down(source),
             PlanEvent::Progress { source } => self.on_progress(source, now),
             PlanEvent::Checked { piece, source, outcome } => self.on_checked(piece, source, outcome),
@@ -86,9 +90,9 @@ impl Planner {
 
     fn on_progress(&mut self, key: SourceKey, now: Instant) {
         let progress = self.sources.update(key, |source| (source.on_progress(now), source.requests()));
-        let Some((had_stalled, requests)) = progress else { return };
-        self.holders_are_counted &= !had_stalled;
-        self.changed |= had_stalled && self.pieces.whole.is_solo();
+        let Some((had_been_late, requests)) = progress else { return };
+        self.holders_are_counted &= !had_been_late;
+        self.changed |= had_been_late && self.pieces.whole.is_solo();
         for id in requests {
             let Some(request) = self.requests.get_mut(id) else { continue };
             request.retry = false;
@@ -120,7 +124,7 @@ impl Planner {
         let ttl = self.config.refusal_ttl;
         self.sources.update(request.source, |source| source.on_failure(request.shard, failure, ttl, now));
         if failure == Failure::Misbehaved {
-            self.ban(request.source);
+            self.ban(request.source, Source::ban);
         }
     }
 
@@ -136,7 +140,7 @@ impl Planner {
             Checked::Bad { fingerprint } => self.on_bad(piece, source.filter(|_| is_indexed), fingerprint),
             Checked::Good if is_indexed => {
                 for liar in self.pieces.proven(piece, source) {
-                    self.ban(liar);
+                    self.ban(liar, Source::convict);
                 }
                 self.on_written(piece, source);
             }
@@ -175,7 +179,7 @@ impl Planner {
         let verdict = self.pieces.shard_checked(shard, good);
         self.changed |= !good;
         match verdict {
-            Verdict::Right(liars) => liars.into_iter().for_each(|liar| self.ban(liar)),
+            Verdict::Right(liars) => liars.into_iter().for_each(|liar| self.ban(liar, Source::convict)),
             Verdict::Alone(source) => self.suspend(source, shard),
             Verdict::Mixed => self.changed = true,
             Verdict::Rebuilt => self.lift_suspensions(shard),
@@ -196,9 +200,9 @@ impl Planner {
         }
     }
 
-    fn ban(&mut self, key: SourceKey) {
+    fn ban(&mut self, key: SourceKey, how: impl FnOnce(&mut Source)) {
         self.changed = true;
-        self.sources.update(key, Source::ban);
+        self.sources.update(key, how);
         self.cancel_where(|request| request.source == key);
     }
 
@@ -244,6 +248,10 @@ impl Planner {
         for key in self.sources.due(now) {
             self.sources.update(key, |source| source.expire(now));
             self.holders_are_counted = false;
+            if self.sources[&key].late_at(&self.config).is_some_and(|at| now >= at) {
+                self.sources.update(key, Source::be_late);
+                self.sources.look_for_parity();
+            }
             let source = &self.sources[&key];
             if source.stalls_at(&self.config).is_none_or(|at| now < at) {
                 continue;

@@ -81,8 +81,10 @@ impl Planner {
     fn pick_late(&self, key: SourceKey, late: &[Late], now: Instant) -> Option<(PieceId, Why)> {
         let source = &self.sources[&key];
         let soonest = source.time_for(source.owed_bytes())?;
+        // It is not taken from somebody for one that may not have it.
+        let moves = |late: &Late| late.can_move && !source.is_doubtful(late.piece.shard);
         let why = |late: &Late| match () {
-            () if late.can_move => Why::Moved,
+            () if moves(late) => Why::Moved,
             () if self.is_any_open() => Why::Late,
             () => Why::EndGame,
         };
@@ -92,7 +94,7 @@ impl Planner {
                 return None;
             }
             let shard = late.piece.shard;
-            let may_take = late.can_move || self.requests.may_hedge();
+            let may_take = moves(late) || self.requests.may_hedge();
             if may_take && self.may_ask(key, shard) && source.holds(late.piece) && self.is_worth(key, shard) {
                 return Some((late.piece, why(late)));
             }

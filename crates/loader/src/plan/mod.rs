@@ -7,6 +7,7 @@
 //! one when the first is late; a source that makes no progress loses everything it was asked for but its oldest
 //! request, which stays as a probe.
 
+mod bans;
 mod bits;
 mod events;
 mod holdings;
@@ -32,6 +33,8 @@ use std::time::Instant;
 
 use manifest::{Geometry, PieceId};
 
+pub use bans::Bans;
+pub(crate) use bans::MAX_BANS_BYTES;
 use bits::Bits;
 pub use holdings::Holding;
 use late::MIN_HEDGE_INTERVAL;
@@ -73,11 +76,11 @@ pub struct Planner {
 struct Holders {
     /// How many there are, of those that are up.
     count: u32,
-    /// Whether one may be asked for some of it now.
+    /// Whether one may be asked for some of it now, and is not late.
     some_now: bool,
-    /// Whether one may be asked for any of it now.
+    /// Whether one may be asked for any of it now, and is not late.
     all_now: bool,
-    /// Whether one of those serves ranges.
+    /// Whether one that serves ranges may be asked for any of it, late or not.
     ranges_now: bool,
 }
 
@@ -208,12 +211,12 @@ impl Planner {
         for (shard, holders) in (0..).zip(&mut self.holders) {
             *holders = Holders::default();
             for (_, source) in self.sources.iter().filter(|(_, source)| source.is_holder(shard)) {
-                let now = source.may_hold(shard);
-                let all_now = now && source.holdings.has_all(shard);
+                let now = source.is_live_holder(shard);
+                let has_all = source.holdings.has_all(shard);
                 holders.count += 1;
                 holders.some_now |= now;
-                holders.all_now |= all_now;
-                holders.ranges_now |= all_now && source.ranges;
+                holders.all_now |= now && has_all;
+                holders.ranges_now |= source.may_hold(shard) && has_all && source.ranges;
             }
         }
     }

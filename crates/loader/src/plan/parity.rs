@@ -19,7 +19,11 @@ enum Instead {
 impl Planner {
     /// Rule 1: a parity piece that `key` holds, in the first stripe in which a data piece has no live holder.
     pub(super) fn pick_parity(&mut self, key: SourceKey, now: Instant) -> Option<PieceId> {
-        if self.waits_for_sources(now) || !self.parity_shards().any(|shard| self.may_ask(key, shard)) {
+        // What is lost while all are late is not to be had sooner from one of them.
+        if self.sources[&key].is_late()
+            || self.waits_for_sources(now)
+            || !self.parity_shards().any(|shard| self.may_ask(key, shard))
+        {
             return None;
         }
         self.count_holders();
@@ -143,6 +147,9 @@ impl Planner {
         let holders = self.holders[piece.shard as usize];
         holders.all_now
             || holders.some_now
-                && self.sources.iter().any(|(_, source)| source.may_hold(piece.shard) && source.holds(piece))
+                && self
+                    .sources
+                    .iter()
+                    .any(|(_, source)| source.is_live_holder(piece.shard) && source.holds(piece))
     }
 }

@@ -134,8 +134,10 @@ impl Planner {
     /// Whether a source should send a shard, if it can only send the whole: others may be at it, or could be.
     pub(super) fn is_worth(&self, key: SourceKey, shard: u32) -> bool {
         let count = self.geometry().manifest().piece_count(shard);
+        // Of a shard that is to come from one source alone, others bring nothing.
+        let may_others = !self.pieces.is_solo(shard) && self.holders[shard as usize].ranges_now;
         self.sources[&key].ranges
-            || (2 * self.pieces.absent(shard) >= count || !self.holders[shard as usize].ranges_now)
+            || (2 * self.pieces.absent(shard) >= count || !may_others)
                 && !(0..count).any(|piece| self.is_taken(PieceId { shard, piece }))
     }
 
@@ -156,8 +158,11 @@ impl Planner {
         self.count_holders();
         let source = &self.sources[&key];
         let mut wrong = self.pieces.wrong_of_others(key);
+        // A whole shard that begins with wrong bytes is given up there: it says nothing of its other pieces.
+        let may_tell = |shard: u32| source.ranges || !source.is_suspended(shard);
         let piece = wrong.find(|piece| {
             self.holders[piece.shard as usize].count == 0
+                && may_tell(piece.shard)
                 && source.may_answer(piece.shard)
                 && source.holds(*piece)
                 && self.requests.asked(*piece).is_empty()

@@ -16,6 +16,8 @@ pub struct SourceState {
     pub up: bool,
     /// It lied or broke the protocol, and is not asked again.
     pub banned: bool,
+    /// It sent wrong bytes, and another source then sent right ones.
+    pub lied: bool,
     /// It owes bytes and sends none.
     pub stalled: bool,
     /// How often its bytes were wrong.
@@ -29,6 +31,9 @@ pub(super) struct Source {
     up: bool,
     pub(super) ranges: bool,
     banned: bool,
+    lied: bool,
+    /// It owes bytes and has sent none for a while.
+    late: bool,
     stalled: bool,
     /// It has delivered something right since it came up, or last failed.
     proven: bool,
@@ -78,6 +83,8 @@ impl Source {
             up: false,
             ranges: false,
             banned: false,
+            lied: false,
+            late: false,
             stalled: false,
             proven: false,
             unchecked: 0,
@@ -103,6 +110,7 @@ impl Source {
         SourceState {
             up: self.up,
             banned: self.banned,
+            lied: self.lied,
             stalled: self.stalled,
             bad_pieces: self.bad_pieces,
             refusals: self.refusals,
@@ -121,6 +129,7 @@ impl Source {
     /// Its requests are void.
     pub(super) fn go_down(&mut self) {
         self.up = false;
+        self.late = false;
         self.stalled = false;
         if !self.requests.is_empty() {
             self.failures_in_a_row = self.failures_in_a_row.saturating_add(1);
@@ -133,11 +142,21 @@ impl Source {
         self.banned = true;
     }
 
+    /// It was caught lying.
+    pub(super) fn convict(&mut self) {
+        self.banned = true;
+        self.lied = true;
+    }
+
     /// It sent wrong bytes for a shard.
     pub(super) fn suspend(&mut self, shard: u32) {
         self.suspended.insert(shard);
         self.bad_pieces += 1;
         self.proven = false;
+    }
+
+    pub(super) fn is_suspended(&self, shard: u32) -> bool {
+        self.suspended.contains(&shard)
     }
 
     pub(super) fn lift_suspension(&mut self, shard: u32) {
@@ -169,7 +188,12 @@ impl Source {
         self.may_answer(shard) && !self.suspended.contains(&shard)
     }
 
-    /// The same, whether or not it sent wrong bytes for this shard before.
+    /// The same, and there is hope that something comes of that soon.
+    pub(super) fn is_live_holder(&self, shard: u32) -> bool {
+        self.may_hold(shard) && !self.late
+    }
+
+    /// The same as `may_hold`, whether or not it sent wrong bytes for this shard before.
     pub(super) fn may_answer(&self, shard: u32) -> bool {
         self.is_live() && !self.refused.contains(&shard) && !self.holdings.denies(shard)
     }
@@ -199,6 +223,10 @@ impl Source {
         while let Some((_, shard)) = self.refusal_ends.pop_front_if(|(until, _)| now >= *until) {
             self.refused.remove(&shard);
         }
+    }
+
+    pub(super) fn is_late(&self) -> bool {
+        self.late
     }
 
     pub(super) fn is_proven(&self) -> bool {
@@ -268,10 +296,10 @@ impl Source {
         self.owed_bytes += bytes;
     }
 
-    /// Returns whether it had stalled until now.
+    /// Returns whether it had been late, or stalled, until now.
     pub(super) fn on_progress(&mut self, now: Instant) -> bool {
         self.last_progress = now;
-        std::mem::take(&mut self.stalled)
+        std::mem::take(&mut self.late) | std::mem::take(&mut self.stalled)
     }
 
     /// A piece of `shard` is complete that `request`, made at `issued`, asked for.
@@ -314,12 +342,14 @@ impl Source {
             Failure::Misbehaved => self.bad_pieces += 1,
             Failure::Lost => self.on_lost(now),
         }
-        // What stalled has ended: it is tried again after the pause.
+        // What was late has ended: it is tried again after the pause.
+        self.late &= !self.requests.is_empty();
         self.stalled &= !self.requests.is_empty();
     }
 
     /// Its stream or connection broke, or nothing came of it for long: a pause, longer each time.
     pub(super) fn on_lost(&mut self, now: Instant) {
+        self.late = false;
         self.stalled = false;
         self.proven = false;
         self.paused_until = Some(now + PAUSE * 2_u32.pow(self.failures_in_a_row.min(6)));
@@ -337,11 +367,22 @@ impl Source {
         {
             self.owed_bytes -= owed;
         }
+        self.late &= !self.requests.is_empty();
+    }
+
+    /// When it will be late, if nothing comes until then.
+    pub(super) fn late_at(&self, config: &PlanConfig) -> Option<Instant> {
+        (!self.late && !self.requests.is_empty()).then(|| self.last_progress + config.late_after)
     }
 
     /// When it will have stalled, if nothing comes until then.
     pub(super) fn stalls_at(&self, config: &PlanConfig) -> Option<Instant> {
         (!self.stalled && !self.requests.is_empty()).then(|| self.last_progress + config.stall_after)
+    }
+
+    /// It owes bytes and has sent none for a while.
+    pub(super) fn be_late(&mut self) {
+        self.late = true;
     }
 
     /// It owes bytes and sends none.
@@ -356,6 +397,7 @@ impl Source {
             .map(|(until, _)| *until)
             .into_iter()
             .chain(self.paused_until)
+            .chain(self.late_at(config))
             .chain(self.stalls_at(config))
             .min()
     }

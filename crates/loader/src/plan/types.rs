@@ -20,6 +20,9 @@ pub struct RequestId(pub u64);
 pub struct PlanConfig {
     /// Bytes that may be asked for and not yet written, over all sources.
     pub max_in_flight_bytes: u64,
+    /// Of a source that owes bytes and sends none for this long nothing more is hoped for now: parity may stand in for
+    /// what only such sources hold. That costs little, should they go on.
+    pub late_after: Duration,
     /// A source that owes bytes and sends none for this long has stalled.
     pub stall_after: Duration,
     /// How long a source is not asked again for a shard it refused.
@@ -34,6 +37,7 @@ impl Default for PlanConfig {
     fn default() -> Self {
         Self {
             max_in_flight_bytes: 48 << 20,
+            late_after: Duration::from_millis(500),
             stall_after: Duration::from_secs(2),
             refusal_ttl: Duration::from_secs(10),
             grace: Duration::from_secs(1),
@@ -92,6 +96,11 @@ pub enum PlanEvent {
         source: SourceKey,
         /// The piece.
         piece: PieceId,
+    },
+    /// A source that was caught lying in an earlier run: it is not asked for anything.
+    Banned {
+        /// The source.
+        source: SourceKey,
     },
     /// A source is gone; its requests are void.
     Down {

@@ -110,6 +110,24 @@ async fn a_liar_is_named_and_wastes_little() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_liar_is_not_asked_in_the_next_runs() {
+    let dir = tempfile::tempdir().unwrap();
+    let mut reports = Vec::new();
+    for bytes in [900_001, 800_001] {
+        let origin = Origin::uniform(bytes, 10, 4, Codec::Rs, true);
+        let mut liar = origin.without(&[]).named("liar");
+        liar.lies = origin.manifest.shards().iter().map(|shard| shard.digest).collect();
+        let sources = vec![liar, origin.without(&[]).named("honest")];
+        let (_, report) = load(dir.path(), origin.digest, sources).await.unwrap();
+        let named = |name: &str| report.sources.iter().find(|source| source.source.as_str() == name).unwrap();
+        assert!(named("liar").banned && !named("honest").banned, "{report:?}");
+        reports.push(named("liar").clone());
+    }
+    assert!(reports[0].bad_bytes > 0 && reports[1].bad_bytes == 0, "{reports:?}");
+    assert_eq!(reports[1].last_error.as_deref(), Some("sent wrong bytes in an earlier run"));
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_stalled_source_does_not_hold_the_rest() {
     let origin = Origin::uniform(900_001, 10, 4, Codec::Rs, true);
     let mut stalled = origin.without(&[]).named("stalled");

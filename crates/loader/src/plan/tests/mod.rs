@@ -4,6 +4,7 @@
 #![expect(clippy::cast_possible_truncation, reason = "the networks and models are small")]
 
 mod audit;
+mod crowd;
 mod model;
 mod random;
 mod rules;
@@ -24,6 +25,8 @@ use super::{
 const TICK: Duration = Duration::from_millis(50);
 /// Time to check a piece, to rebuild a column, or to hash a shard.
 const WORK: Duration = Duration::from_millis(2);
+/// More cannot be useful at one moment.
+const MAX_ACTIONS: usize = 10_000;
 /// Nothing may take longer, in virtual time.
 const DEADLINE: Duration = Duration::from_secs(3600);
 
@@ -46,6 +49,8 @@ struct Peer {
     up: Vec<Range<Duration>>,
     /// It fails so between these times.
     fails: (Range<Duration>, Failure),
+    /// It has nothing at first, and gets the next piece of what it holds after each such time, in its own order.
+    grows: Option<Duration>,
 }
 
 const BUSY: Failure = Failure::Busy(Duration::from_millis(100));
@@ -65,6 +70,7 @@ fn peer(model: &Model, mb_per_s: u32) -> Peer {
         silent: NEVER,
         up: vec![Duration::ZERO..Duration::MAX],
         fails: (NEVER, Failure::Lost),
+        grows: None,
     }
 }
 
@@ -97,6 +103,10 @@ impl Peer {
         Self { fails: (ms(from_ms)..ms(until_ms), how), ..self }
     }
 
+    fn growing(self, every_ms: u64) -> Self {
+        Self { grows: Some(ms(every_ms)), ..self }
+    }
+
     fn is_up(&self, at: Duration) -> bool {
         self.up.iter().any(|time| time.contains(&at))
     }
@@ -122,6 +132,8 @@ enum Later {
     Checked(PieceId, Option<usize>, u64),
     ShardChecked(u32),
     PeerChanges,
+    /// A source gets the next of its pieces.
+    Gains(usize),
 }
 
 /// What came of a run.
@@ -137,7 +149,8 @@ struct Tally {
     requests: usize,
     /// How many requests were made for each reason.
     asked: HashMap<Why, usize>,
-    /// Pieces of which wrong bytes came.
+    /// How often a wrong piece came, and which these were.
+    wrong: u32,
     lied: BTreeSet<PieceId>,
     polls: usize,
     checked_shards: usize,
@@ -155,6 +168,9 @@ struct Net {
     now: Duration,
     peers: Vec<Peer>,
     was_up: Vec<bool>,
+    /// By source that grows, what it will get, in reverse, and what it has.
+    to_get: Vec<Vec<PieceId>>,
+    has_got: Vec<HashSet<PieceId>>,
     /// By source, its requests in order, and how many bytes of the first piece of the first were sent.
     queues: Vec<VecDeque<RequestId>>,
     partial_bytes: Vec<f64>,
@@ -169,6 +185,8 @@ struct Net {
     /// Whether parity is not what it should be.
     wrong_parity: bool,
     audits: bool,
+    /// A run ends here, done or not.
+    stop_at: Option<Duration>,
     tally: Tally,
 }
 
@@ -186,6 +204,8 @@ impl Net {
             start,
             now: Duration::ZERO,
             was_up: vec![false; count],
+            to_get: vec![Vec::new(); count],
+            has_got: vec![HashSet::new(); count],
             queues: vec![VecDeque::new(); count],
             partial_bytes: vec![0.0; count],
             moved: vec![false; count],
@@ -196,13 +216,35 @@ impl Net {
             wrong_index: HashSet::new(),
             wrong_parity: false,
             audits: true,
+            stop_at: None,
             tally: Tally { sent: vec![0; count], bad: vec![0; count], ..Tally::default() },
             peers,
         };
         let peers = net.peers.clone();
         let changes = peers.iter().flat_map(|peer| &peer.up).flat_map(|time| [time.start, time.end]);
         changes.for_each(|at| net.later(at, Later::PeerChanges));
+        for (source, peer) in peers.iter().enumerate() {
+            if let Some(every) = peer.grows {
+                net.to_get[source] = net.pieces_of(source);
+                net.later(every, Later::Gains(source));
+            }
+        }
         net
+    }
+
+    /// The pieces that a source holds or will hold, in an order of its own.
+    fn pieces_of(&self, source: usize) -> Vec<PieceId> {
+        let manifest = self.geometry.manifest();
+        let shards = (0..).zip(&self.peers[source].holds).filter(|(_, held)| **held).map(|(shard, _)| shard);
+        let pieces = shards.flat_map(|shard: u32| {
+            (0..manifest.piece_count(shard)).map(move |piece| PieceId { shard, piece })
+        });
+        let mut pieces: Vec<PieceId> = pieces.collect();
+        pieces.sort_by_key(|piece| {
+            let mixed = (self.geometry.flat(*piece) + 1) * (2 * source + 7919);
+            (mixed * 2_654_435_761) % 65_537
+        });
+        pieces
     }
 
     fn later(&mut self, at: Duration, what: Later) {
@@ -227,6 +269,12 @@ impl Net {
         self
     }
 
+    /// Runs until the time to stop.
+    fn stopped(mut self) -> Self {
+        self.run();
+        self
+    }
+
     /// Runs until nothing can be done for half a minute; returns the shards that are missing.
     fn stick(mut self) -> (Self, Vec<u32>) {
         assert!(!self.run());
@@ -239,6 +287,9 @@ impl Net {
         let mut next_tick = Duration::ZERO;
         let mut stuck_since = None;
         loop {
+            if self.stop_at.is_some_and(|at| self.now >= at) {
+                return false;
+            }
             while let Some((key, _)) = self.later.range(..=(self.now, u64::MAX)).next() {
                 let key = *key;
                 if let Some(what) = self.later.remove(&key) {
@@ -253,14 +304,17 @@ impl Net {
                     }
                 }
             }
+            let polls = self.tally.polls;
             while let Some(action) = self.planner.poll_action(self.start + self.now) {
                 self.tally.polls += 1;
+                assert!(self.tally.polls < polls + MAX_ACTIONS, "no end of actions, such as {action:?}");
                 self.act(action);
             }
             self.tally.polls += 1;
             self.check();
             if self.planner.is_done() {
                 assert!(self.asked.is_empty(), "requests are left: {:?}", self.asked);
+                audit::duplicates(self);
                 self.tally.elapsed = self.now;
                 return true;
             }
@@ -313,7 +367,7 @@ impl Net {
             }
             let failure = match () {
                 () if peer.fails.0.contains(&next) => Some(peer.fails.1),
-                () if !self.really_holds(source, asked.shard) => Some(Failure::Refused),
+                () if !self.really_holds(source, &asked) => Some(Failure::Refused),
                 () => None,
             };
             if failure.is_some() {
@@ -331,8 +385,13 @@ impl Net {
         }
     }
 
-    fn really_holds(&self, source: usize, shard: u32) -> bool {
-        self.geometry.same(shard).any(|shard| self.peers[source].holds[shard as usize])
+    fn really_holds(&self, source: usize, asked: &Asked) -> bool {
+        let has = |shard: u32, piece| self.has_got[source].contains(&PieceId { shard, piece });
+        let mut same = self.geometry.same(asked.shard);
+        match self.peers[source].grows {
+            Some(_) => same.any(|shard| asked.pieces.clone().all(|piece| has(shard, piece))),
+            None => same.any(|shard| self.peers[source].holds[shard as usize]),
+        }
     }
 
     fn deliver(&mut self, id: RequestId, piece: PieceId) {
@@ -346,6 +405,7 @@ impl Net {
         let content = if is_lie { self.peers[source].lie } else { 0 };
         if is_lie {
             self.tally.bad[source] += bytes;
+            self.tally.wrong += 1;
             self.tally.lied.insert(piece);
         }
         let is_wanted = self.planner.arrived(id, piece, self.start + self.now);
@@ -393,6 +453,15 @@ impl Net {
                 let good = pieces.map(|piece| PieceId { shard, piece }).all(|piece| self.stored[&piece] == 0);
                 self.tell(PlanEvent::ShardChecked { shard, good });
             }
+            Later::Gains(source) => {
+                let Some(piece) = self.to_get[source].pop() else { return };
+                self.has_got[source].insert(piece);
+                if self.was_up[source] {
+                    self.tell(PlanEvent::Gained { source: SourceKey(source as u32), piece });
+                }
+                let every = self.peers[source].grows.unwrap_or_default();
+                self.later(self.now + every, Later::Gains(source));
+            }
             Later::PeerChanges => {
                 for source in 0..self.peers.len() {
                     let (key, is_up) = (SourceKey(source as u32), self.peers[source].is_up(self.now));
@@ -413,9 +482,23 @@ impl Net {
         let peer = self.peers[source].clone();
         self.tell(PlanEvent::Up { source: key, ranges: peer.ranges });
         if peer.tells {
-            let say = |held: &bool| if *held { Holding::All } else { Holding::None };
-            self.tell(PlanEvent::Holds { source: key, shards: peer.holds.iter().map(say).collect() });
+            let say = |shard: usize| match (peer.holds[shard], peer.grows) {
+                (false, _) => Holding::None,
+                (true, None) => Holding::All,
+                (true, Some(_)) => self.bitmap(source, shard as u32),
+            };
+            let shards = (0..peer.holds.len()).map(say).collect();
+            self.tell(PlanEvent::Holds { source: key, shards });
         }
+    }
+
+    /// What a source that grows has of a shard.
+    fn bitmap(&self, source: usize, shard: u32) -> Holding {
+        let mut bits = vec![0_u8; self.geometry.manifest().piece_count(shard).div_ceil(8) as usize];
+        for piece in self.has_got[source].iter().filter(|piece| piece.shard == shard) {
+            bits[piece.piece as usize / 8] |= 1 << (piece.piece % 8);
+        }
+        Holding::Some(bits)
     }
 
     fn act(&mut self, action: PlanAction) {

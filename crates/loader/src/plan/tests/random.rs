@@ -30,6 +30,7 @@ fn peers(model: Model) -> impl Strategy<Value = Vec<Peer>> {
             silent,
             up: vec![Duration::ZERO..down.start, down.end..Duration::MAX],
             fails: (fails, how),
+            grows: None,
         }
     });
     prop::collection::vec(one, 0..6)

@@ -113,6 +113,7 @@ fn a_liar_is_banned_and_wastes_little() {
     let model = Model::columns(20);
     let net = run(&model, vec![peer(&model, 100), peer(&model, 100).lying(ALL_DATA, 7)]);
     assert!(net.is_banned(1) && !net.is_banned(0));
+    assert!(net.planner.source_state(SourceKey(1)).unwrap().lied);
     assert!(net.tally.sent[1] <= 3 * PIECE, "{:?}", net.tally);
     assert!(net.planner.source_state(SourceKey(1)).unwrap().bad_pieces > 0);
 }
@@ -123,6 +124,17 @@ fn a_liar_that_was_honest_wastes_its_window_at_most() {
     let net = run(&model, vec![peer(&model, 50), peer(&model, 50).lying([7], 7)]);
     assert!(net.is_banned(1));
     assert!(net.tally.bad[1] <= 16 * PIECE, "{}", net.tally.bad[1]);
+}
+
+#[test]
+fn one_that_lied_in_an_earlier_run_is_not_asked() {
+    let model = Model::columns(4);
+    let mut net = Net::new(&model, true, vec![peer(&model, 50), peer(&model, 50)]);
+    net.tell(PlanEvent::Banned { source: SourceKey(0) });
+    let net = net.finish();
+    assert_eq!(net.tally.sent[0], 0);
+    let state = net.planner.source_state(SourceKey(0)).unwrap();
+    assert!(state.banned && !state.lied, "it is not convicted anew");
 }
 
 #[test]
