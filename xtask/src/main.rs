@@ -3,9 +3,11 @@
 #![expect(clippy::print_stdout, clippy::print_stderr, reason = "a command for a person at a terminal")]
 
 mod bench;
+mod chart;
 mod layers;
 mod recipes;
 mod setup;
+mod sim;
 mod tool;
 
 use std::env;
@@ -27,6 +29,13 @@ Recipes of the project. Each does its own set-up, and may be run at any time.
                             time, CPU and memory side by side. Leaves out, and names, what is not installed. Writes
                             compare.md, .json and .svg to DIR (target/bench), and needs about eight times --size there
                             meanwhile. Needs Linux.
+  cargo xtask bench swarm [--size 512MiB] [--rounds 3] [--dir DIR]
+                            Fetch from real processes behind lines of limited speed, each in a network namespace: with
+                            a seeder that is slow, and with seeders that stall. Writes swarm.md to DIR (target/bench).
+                            Needs Linux, root, and iproute2.
+  cargo xtask sim [--nodes 10,100,1000,5000] [--seed 1] [--dir DIR]
+                            Simulate flash crowds with the real planner in virtual time; docs/simulation.md says how.
+                            Writes a table and plots to DIR (docs/simulation). The largest takes some minutes.
   cargo xtask layers        Check that no crate depends on one it must not know.
   cargo xtask setup         Only the set-up: the EVM node into tests/evm/node_modules, the Python peers' packages into
                             tests/python/.venv. Does nothing when both are up to date.
@@ -57,7 +66,7 @@ fn run() -> Result<()> {
         return bench::as_child(&rest);
     }
     let root = root()?;
-    if !rest.is_empty() && !matches!(&*recipe, "demo" | "bench") {
+    if !rest.is_empty() && !matches!(&*recipe, "demo" | "bench" | "sim") {
         bail!("`{recipe}` takes no arguments; see `cargo xtask help`");
     }
     match &*recipe {
@@ -65,6 +74,7 @@ fn run() -> Result<()> {
         "test" => recipes::test(&root),
         "ci" => recipes::ci(&root),
         "bench" => bench::run(&root, &rest),
+        "sim" => sim::run(&root, &rest),
         "layers" => layers::check(&root),
         "setup" => setup::everything(&root).map(drop),
         "help" | "--help" | "-h" => {

@@ -42,8 +42,13 @@ pub(crate) fn demo(root: &Path, args: &[OsString]) -> Result<()> {
 
 /// Builds our own program with optimisations.
 pub(crate) fn release_loader(root: &Path) -> Result<PathBuf> {
-    tool::run(tool::cargo(root, &["build"]).args(["--release", "--package", "loader-cli"]))?;
-    Ok(profile_dir()?.with_file_name("release").join("loader"))
+    release(root, "loader-cli", "loader")
+}
+
+/// Builds a package with optimisations; gives its program.
+pub(crate) fn release(root: &Path, package: &str, program: &str) -> Result<PathBuf> {
+    tool::run(tool::cargo(root, &["build"]).args(["--release", "--package", package]))?;
+    Ok(profile_dir()?.with_file_name("release").join(program))
 }
 
 /// The script that decides whether a change goes in.

@@ -1,7 +1,19 @@
 //! Measurements: of single crates with `cargo bench`, and of the whole way beside what a user would pick instead.
 
 #[cfg(target_os = "linux")]
+mod blobs;
+#[cfg(target_os = "linux")]
 mod compare;
+#[cfg(target_os = "linux")]
+mod files;
+#[cfg(target_os = "linux")]
+mod helper;
+#[cfg(target_os = "linux")]
+mod proc;
+#[cfg(target_os = "linux")]
+mod process;
+#[cfg(target_os = "linux")]
+mod swarm;
 
 use std::ffi::OsString;
 use std::path::Path;
@@ -16,7 +28,7 @@ pub(crate) const CHILD: &str = "bench-child";
 /// The packages that have benchmarks.
 const PACKAGES: [&str; 4] = ["sha256-lanes", "manifest", "loader", "p2p-blob"];
 
-/// `cargo xtask bench`, and `cargo xtask bench compare`.
+/// `cargo xtask bench`, `cargo xtask bench compare` and `cargo xtask bench swarm`.
 pub(crate) fn run(root: &Path, args: &[OsString]) -> Result<()> {
     let Some((what, options)) = args.split_first() else {
         let packages = PACKAGES.iter().flat_map(|package| ["--package", package]);
@@ -24,7 +36,8 @@ pub(crate) fn run(root: &Path, args: &[OsString]) -> Result<()> {
     };
     match what.to_str() {
         Some("compare") => compare(root, options),
-        _ => bail!("`bench` takes nothing or `compare`, not `{}`", what.display()),
+        Some("swarm") => swarm(root, options),
+        _ => bail!("`bench` takes nothing, `compare` or `swarm`, not `{}`", what.display()),
     }
 }
 
@@ -33,10 +46,20 @@ fn compare(root: &Path, options: &[OsString]) -> Result<()> {
     compare::run(root, options)
 }
 
-/// What this program does as a child of itself, while it compares.
+#[cfg(target_os = "linux")]
+fn swarm(root: &Path, options: &[OsString]) -> Result<()> {
+    swarm::run(root, options)
+}
+
+#[cfg(not(target_os = "linux"))]
+fn swarm(_: &Path, _: &[OsString]) -> Result<()> {
+    bail!("`bench swarm` makes network namespaces, as Linux has them")
+}
+
+/// What this program does as a child of itself, while it measures.
 #[cfg(target_os = "linux")]
 pub(crate) fn as_child(args: &[OsString]) -> Result<()> {
-    compare::as_child(args)
+    helper::run(args)
 }
 
 #[cfg(not(target_os = "linux"))]
@@ -46,5 +69,5 @@ fn compare(_: &Path, _: &[OsString]) -> Result<()> {
 
 #[cfg(not(target_os = "linux"))]
 pub(crate) fn as_child(_: &[OsString]) -> Result<()> {
-    bail!("`{CHILD}` is for `bench compare`, which needs Linux")
+    bail!("`{CHILD}` is for `bench compare` and `bench swarm`, which need Linux")
 }

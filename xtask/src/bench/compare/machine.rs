@@ -7,7 +7,7 @@ use std::thread::available_parallelism;
 
 use anyhow::{Context as _, Result};
 
-use super::proc::kib_field;
+use crate::bench::proc::kib_field;
 
 pub(crate) struct Machine {
     pub(crate) cpu: String,

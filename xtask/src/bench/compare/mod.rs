@@ -1,16 +1,11 @@
 //! `cargo xtask bench compare`: the whole way, from a seeder's file to a verified file, beside what a user would pick
 //! instead. The same bytes, the same file system, the same minutes.
 
-mod chart;
 mod contenders;
-mod files;
-mod helper;
 mod json;
 mod machine;
-mod options;
+pub(super) mod options;
 mod panels;
-mod proc;
-mod process;
 mod results;
 mod table;
 
@@ -26,14 +21,14 @@ use self::contenders::{Contender, FILE, Ground, NAMES, OURS};
 use self::machine::Machine;
 use self::options::Options;
 use self::results::{LeftOut, Report, Row, Run, Scenario};
+use crate::bench::{files, helper, process};
+use crate::chart::bars;
 use crate::recipes;
 
 /// How many seeders there are, in one table after the other.
 const SEEDERS: [usize; 2] = [1, 4];
 /// Slower than this is taken for stuck.
 const SLOWEST_BYTES_PER_S: u64 = 10_000_000;
-
-pub(crate) use self::helper::run as as_child;
 
 pub(crate) fn run(root: &Path, args: &[OsString]) -> Result<()> {
     let options = Options::parse(args)?;
@@ -165,7 +160,7 @@ fn save(report: &Report, results: &Path) -> Result<()> {
         report.scenarios.iter().map(|scenario| panels::column(scenario, report.size_bytes)).collect();
     let document = format!("{:#}\n", json::document(report));
     for (name, text) in
-        [("compare.md", &page), ("compare.json", &document), ("compare.svg", &chart::svg(&columns))]
+        [("compare.md", &page), ("compare.json", &document), ("compare.svg", &bars::svg(&columns))]
     {
         files::save(&results.join(name), text)?;
     }

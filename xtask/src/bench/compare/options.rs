@@ -45,7 +45,7 @@ impl Options {
     }
 }
 
-fn parse_size(text: &str) -> Result<u64> {
+pub(crate) fn parse_size(text: &str) -> Result<u64> {
     let units = [("KiB", 1 << 10), ("MiB", 1 << 20), ("GiB", 1 << 30)];
     let size = units.iter().find_map(|(unit, bytes): &(_, u64)| {
         let number = text.strip_suffix(unit)?.parse::<u64>().ok()?;
@@ -55,7 +55,7 @@ fn parse_size(text: &str) -> Result<u64> {
     size.with_context(|| format!("`{text}` is no size; write one such as 512MiB or 2GiB"))
 }
 
-fn parse_rounds(text: &str) -> Result<usize> {
+pub(crate) fn parse_rounds(text: &str) -> Result<usize> {
     let rounds = text.parse().ok().filter(|rounds| (1..=100).contains(rounds));
     rounds.with_context(|| format!("`{text}` is no number of rounds; write one from 1 to 100"))
 }

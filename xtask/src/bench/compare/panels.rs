@@ -1,8 +1,8 @@
 //! Which figures are drawn.
 
-use super::chart::{Bar, Panel};
 use super::contenders::{OURS, OURS_NOT_SYNCED};
 use super::results::{Row, Scenario, Spread};
+use crate::chart::bars::{Bar, Panel};
 
 /// One column: time, CPU time and memory with one number of seeders.
 pub(crate) fn column(scenario: &Scenario, size_bytes: u64) -> Vec<Panel> {

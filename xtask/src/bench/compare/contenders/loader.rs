@@ -7,8 +7,8 @@ use std::rc::Rc;
 use anyhow::{Context as _, Result};
 
 use super::{Contender, Ground, OURS, OURS_NOT_SYNCED, version};
-use crate::bench::compare::files::copy_dir;
-use crate::bench::compare::process::{Service, answer, command};
+use crate::bench::files::copy_dir;
+use crate::bench::process::{Service, answer, command};
 
 /// What the cache calls the key of a node. Two nodes with one key would be one peer.
 const IDENTITY: &str = "identity";

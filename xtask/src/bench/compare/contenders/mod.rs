@@ -16,7 +16,7 @@ use std::time::Duration;
 
 use anyhow::{Context as _, Result, bail};
 
-use super::process::Service;
+use crate::bench::process::Service;
 
 /// The names of our own program, as it comes and told not to wait for the disk.
 pub(crate) const OURS: &str = "loader";

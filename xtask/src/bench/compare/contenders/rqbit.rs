@@ -6,7 +6,7 @@ use std::process::Command;
 use anyhow::Result;
 
 use super::{Contender, FILE, Ground, free_port, version};
-use crate::bench::compare::process::{Service, command};
+use crate::bench::process::{Service, command};
 
 pub(super) fn start(ground: &Ground, seeders: usize) -> Result<Contender> {
     let version = version("rqbit", &["--version"], "`cargo install rqbit --locked`")?;

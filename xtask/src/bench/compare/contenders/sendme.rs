@@ -3,7 +3,7 @@
 use anyhow::Result;
 
 use super::{Contender, FILE, Ground, version};
-use crate::bench::compare::process::{Service, command};
+use crate::bench::process::{Service, command};
 
 pub(super) fn start(ground: &Ground) -> Result<Contender> {
     let version = version("sendme", &["--version"], "`cargo install sendme --locked`")?;

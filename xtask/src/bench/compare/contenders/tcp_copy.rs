@@ -3,8 +3,8 @@
 use anyhow::Result;
 
 use super::{Contender, FILE, Ground};
-use crate::bench::compare::helper::{RECEIVE, SEND};
-use crate::bench::compare::process::{Service, ours};
+use crate::bench::helper::{RECEIVE, SEND};
+use crate::bench::process::{Service, ours};
 
 pub(super) fn start(ground: &Ground) -> Result<Contender> {
     let mut send = ours(&ground.seed_dir("tcp-copy")?, SEND);

@@ -3,7 +3,7 @@
 use anyhow::{Context as _, Result};
 
 use super::{Contender, FILE, Ground, version};
-use crate::bench::compare::process::{Service, answer, command};
+use crate::bench::process::{Service, answer, command};
 use crate::setup;
 
 pub(super) fn start(ground: &Ground, seeders: usize) -> Result<Contender> {

@@ -7,8 +7,8 @@ use std::time::{Duration, Instant};
 use anyhow::{Context as _, Result};
 
 use super::{Contender, FILE, Ground, free_port, version};
-use crate::bench::compare::files::save;
-use crate::bench::compare::process::{Service, command};
+use crate::bench::files::save;
+use crate::bench::process::{Service, command};
 
 const START: Duration = Duration::from_secs(10);
 

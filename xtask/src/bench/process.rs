@@ -13,7 +13,7 @@ use std::time::{Duration, Instant};
 use anyhow::{Context as _, Result, bail};
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::io::Errno;
-use rustix::process::{Pid, PidfdFlags, pidfd_open};
+use rustix::process::{Pid, PidfdFlags, Signal, kill_process, pidfd_open};
 
 use super::{helper, proc};
 use crate::bench::CHILD;
@@ -109,6 +109,11 @@ impl Service {
                 Err(RecvTimeoutError::Disconnected) => bail!("a seeder has ended{}", self.running.log()),
             }
         }
+    }
+
+    /// It does nothing any more, but its connections stay.
+    pub(crate) fn freeze(&self) -> Result<()> {
+        kill_process(self.running.pid(), Signal::STOP).context("cannot stop a seeder")
     }
 
     /// CPU time up to now.

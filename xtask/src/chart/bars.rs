@@ -1,6 +1,8 @@
-//! Bar charts as SVG.
+//! Bars, one below the other.
 
 use std::fmt::Write as _;
+
+use super::{escaped, picture, value};
 
 /// A bar, of up to two parts one after the other.
 pub(crate) struct Bar {
@@ -25,30 +27,20 @@ const ROW_HEIGHT: usize = 24;
 const TITLE_HEIGHT: usize = 30;
 const MARGIN: usize = 12;
 
-/// Colours for light pages and for dark ones; the page behind shows through.
-const STYLE: &str = "\
-text{font:13px system-ui,sans-serif;fill:#1f2328}.title{font-weight:600}.end{text-anchor:end}\
-.ours{fill:#0969da}.other{fill:#818b98}.second{opacity:.5}\
-@media(prefers-color-scheme:dark){text{fill:#f0f6fc}.ours{fill:#4493f8}.other{fill:#9198a1}}";
-
 /// Draws columns of panels, side by side.
 pub(crate) fn svg(columns: &[Vec<Panel>]) -> String {
     let height_of = |panels: &Vec<Panel>| panels.iter().map(height).sum::<usize>();
     let height = columns.iter().map(height_of).max().unwrap_or(0) + MARGIN;
     let width = columns.len() * PANEL_WIDTH;
-    let mut svg = format!(
-        "<svg xmlns=\"http://www.w3.org/2000/svg\" width=\"{width}\" height=\"{height}\" \
-         viewBox=\"0 0 {width} {height}\" role=\"img\">\n<style>{STYLE}</style>\n"
-    );
-    for (index, column) in columns.iter().enumerate() {
-        let mut top = 0;
-        for panel in column {
-            draw(&mut svg, panel, index * PANEL_WIDTH + MARGIN, top);
-            top += self::height(panel);
+    picture(width, height, |svg| {
+        for (index, column) in columns.iter().enumerate() {
+            let mut top = 0;
+            for panel in column {
+                draw(svg, panel, index * PANEL_WIDTH + MARGIN, top);
+                top += self::height(panel);
+            }
         }
-    }
-    svg.push_str("</svg>\n");
-    svg
+    })
 }
 
 fn height(panel: &Panel) -> usize {
@@ -82,22 +74,6 @@ fn draw(svg: &mut String, panel: &Panel, left: usize, top: usize) {
         let end = start + first + second + 6.0;
         let _ = writeln!(svg, "<text x=\"{end:.1}\" y=\"{text_y}\">{}</text>", value(total(bar)));
     }
-}
-
-/// Three digits that count.
-fn value(value: f64) -> String {
-    let decimals = if value >= 100.0 {
-        0
-    } else if value >= 10.0 {
-        1
-    } else {
-        2
-    };
-    format!("{value:.decimals$}")
-}
-
-fn escaped(text: &str) -> String {
-    text.replace('&', "&amp;").replace('<', "&lt;")
 }
 
 #[cfg(test)]
