@@ -9,6 +9,7 @@ pub mod cache;
 pub mod encode;
 mod error;
 mod fetch;
+mod holdings;
 mod mmap;
 mod observer;
 pub mod plan;
@@ -19,6 +20,7 @@ mod source;
 
 pub use error::LoadError;
 pub use fetch::{FetchOptions, load};
+pub use holdings::Holdings;
 pub use mmap::{Map, Pages};
 pub use observer::{Event, Observer, Report, Silent, SourceReport};
 pub use recheck::{BadShard, IndexState, RecheckReport, recheck};

@@ -1,8 +1,11 @@
 //! What happens during a fetch, for whoever shows it, and the report at its end.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use manifest::{Digest, Manifest, SourceId};
+
+use crate::cache::Offer;
 
 /// Something happened.
 #[derive(Debug)]
@@ -14,6 +17,11 @@ pub enum Event<'a> {
         digest: Digest,
         /// What it says.
         manifest: &'a Manifest,
+    },
+    /// The model is being filled: what of it is verified can be served from now on.
+    Filling {
+        /// What can be read of it.
+        offer: &'a Arc<Offer>,
     },
     /// Another process fills the same model; waiting for it.
     Waiting,

@@ -6,7 +6,8 @@ use std::time::Duration;
 use futures::future::BoxFuture;
 use manifest::{Blame, ByteRange, Digest, SourceId};
 
-use crate::plan::{Failure, Holding};
+use crate::holdings::Holdings;
+use crate::plan::Failure;
 
 /// A range of one blob, as asked of a source.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -89,12 +90,14 @@ pub trait Source: Send + Sync + 'static {
     /// A small blob in memory, at most `max_bytes`. The bytes are not checked.
     fn read_blob(&self, blob: Digest, max_bytes: u64) -> BoxFuture<'_, Result<Vec<u8>, SourceError>>;
 
-    /// What it says to hold of each shard, whose numbers of pieces are given.
+    /// What it says to hold of each shard, whose numbers of pieces are given: all of it, or what was added after the
+    /// version `since` of an earlier answer (0: none). May be asked again and again, and waits behind no [`Self::read`].
     fn holdings(
         &self,
         manifest: Digest,
         piece_counts: Arc<[u32]>,
-    ) -> BoxFuture<'_, Result<Vec<Holding>, SourceError>>;
+        since: u64,
+    ) -> BoxFuture<'_, Result<Holdings, SourceError>>;
 
     /// Bytes that have arrived from it so far, also of answers that are not complete: what shows progress.
     fn received_bytes(&self) -> u64;

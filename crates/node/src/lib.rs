@@ -183,8 +183,8 @@ impl Node {
         self.chain.as_ref()
     }
 
-    /// Loads a model: maps it when it is in the cache, else fetches it from the configured peers first. From then on
-    /// it is served. Its pages are as [`Config::pages`] says.
+    /// Loads a model: maps it when it is in the cache, else fetches it from the configured peers first. Each piece is
+    /// served from when it is verified on. Its pages are as [`Config::pages`] says.
     ///
     /// **Cancel safety.** Dropping the future leaves what was verified to the next call.
     ///
@@ -195,17 +195,19 @@ impl Node {
             let cache = self.cache.clone();
             blocking(move || cache.model(&manifest)).await?
         };
+        let offering = store::Offering::new(&self.blobs, observer);
         let (model, report) = match cached {
             Some(model) => (model, Report { from_cache: true, ..Report::default() }),
             None => {
                 // Dials as soon as it is made: nobody is asked about a model that is here.
                 let (_dialer, sources) = dial::dial(&self.client, manifest, &self.known);
-                let watched = self.board.watch(manifest, observer);
+                let watched = self.board.watch(manifest, &offering);
                 let loaded = loader::load(&self.cache, manifest, sources, &self.fetch, &watched).await;
                 join::save(&self.known.book).await;
                 loaded?
             }
         };
+        // Takes the place of the offer: there is no moment in which nothing of the model is served.
         self.blobs.add(&model);
         self.membership.on_new_model();
         let (weights, pages) = (model.weights().clone(), self.pages);

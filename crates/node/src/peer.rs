@@ -6,10 +6,10 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use futures::FutureExt;
 use futures::future::BoxFuture;
 use loader::plan::Holding;
-use loader::{BlobStream, RangeRead, Source, SourceError};
+use loader::{BlobStream, Holdings, RangeRead, Source, SourceError};
 use manifest::{Blame, Digest, SourceId};
 use p2p_blob::{
-    BlobBody, Client, Contact, FetchError, GetRequest, Held, PeerId, RangeSession, Session, read_blob,
+    BlobBody, Client, Contact, FetchError, GetRequest, Have, Held, PeerId, RangeSession, Session, read_blob,
 };
 
 use crate::lane::{Lane, Turn};
@@ -24,6 +24,8 @@ pub(crate) struct Peer {
     holds_unsaid: bool,
     /// At least one.
     lanes: Mutex<Vec<Arc<Lane>>>,
+    /// A session for what must not wait behind pieces; opened when it is first needed, and again when it broke.
+    asking: tokio::sync::Mutex<Option<RangeSession>>,
     /// Bytes that came in lanes that were given up.
     earlier_bytes: AtomicU64,
 }
@@ -38,6 +40,7 @@ impl Peer {
             ranges: matches!(session, Session::Ranges(_)),
             holds_unsaid,
             lanes: Mutex::new(vec![Arc::new(Lane::new(session))]),
+            asking: tokio::sync::Mutex::default(),
             earlier_bytes: AtomicU64::new(0),
         }
     }
@@ -97,15 +100,22 @@ impl Peer {
 impl Peer {
     /// Notes what an error means for the session, and translates it.
     async fn failed(&self, turn: &Turn, error: FetchError) -> SourceError {
-        match &error {
-            FetchError::NotFound { .. }
-            | FetchError::NotHeld { .. }
-            | FetchError::Busy { .. }
-            | FetchError::BadRequest { .. } => {}
-            _ => self.broke(turn).await,
+        if !is_refusal(&error) {
+            self.broke(turn).await;
         }
         source_error(error)
     }
+}
+
+/// Whether the session goes on after it.
+fn is_refusal(error: &FetchError) -> bool {
+    matches!(
+        error,
+        FetchError::NotFound { .. }
+            | FetchError::NotHeld { .. }
+            | FetchError::Busy { .. }
+            | FetchError::BadRequest { .. }
+    )
 }
 
 fn source_error(error: FetchError) -> SourceError {
@@ -180,21 +190,28 @@ impl Source for Peer {
         &self,
         manifest: Digest,
         piece_counts: Arc<[u32]>,
-    ) -> BoxFuture<'_, Result<Vec<Holding>, SourceError>> {
+        since: u64,
+    ) -> BoxFuture<'_, Result<Holdings, SourceError>> {
         async move {
-            let shards = piece_counts.len();
-            let (session, turn) = self.ranges().await?;
-            match session.have(manifest, 0, Arc::clone(&piece_counts)).await {
-                Ok(Some(have)) => Ok(have
-                    .shards
-                    .iter()
-                    .zip(&*piece_counts)
-                    .map(|(held, count)| holding(held, *count))
-                    .collect()),
+            let mut asking = self.asking.lock().await;
+            let session = match &*asking {
+                Some(session) => session.clone(),
+                None => match self.client.open(self.peer).await.map_err(source_error)? {
+                    Session::Ranges(session) => asking.insert(session).clone(),
+                    Session::Blobs(_) => return Err(SourceError::NotHeld),
+                },
+            };
+            match session.have(manifest, since, Arc::clone(&piece_counts)).await {
+                Ok(Some(have)) => Ok(holdings(have)),
                 // It may still hold some of the blobs, for another manifest.
-                Ok(None) if self.holds_unsaid => Ok(vec![Holding::Unknown; shards]),
-                Ok(None) => Ok(vec![Holding::None; shards]),
-                Err(error) => Err(self.failed(&turn, error).await),
+                Ok(None) if self.holds_unsaid => Ok(Holdings::unknown(piece_counts.len())),
+                Ok(None) => Ok(Holdings::none(piece_counts.len())),
+                Err(error) => {
+                    if !is_refusal(&error) {
+                        *asking = None;
+                    }
+                    Err(source_error(error))
+                }
             }
         }
         .boxed()
@@ -206,17 +223,14 @@ impl Source for Peer {
     }
 }
 
-fn holding(held: &Held, count: u32) -> Holding {
-    match held {
+fn holdings(have: Have) -> Holdings {
+    let holding = |held| match held {
         Held::All => Holding::All,
-        held => {
-            let mut bits = vec![0; count.div_ceil(8) as usize];
-            for piece in (0..count).filter(|piece| held.contains(*piece)) {
-                bits[piece as usize / 8] |= 1 << (piece % 8);
-            }
-            if bits.iter().all(|byte| *byte == 0) { Holding::None } else { Holding::Some(bits) }
-        }
-    }
+        Held::Pieces(pieces) if pieces.bits().iter().all(|byte| *byte == 0) => Holding::None,
+        Held::Pieces(pieces) => Holding::Some(pieces.bits().to_vec()),
+    };
+    let shards = have.shards.into_iter().map(holding).collect();
+    Holdings { version: have.version, is_full: have.is_full, shards }
 }
 
 struct Body(BlobBody);

@@ -1,34 +1,42 @@
-//! Serves what the cache holds.
+//! Serves what the cache holds, and what of a model is there while it is fetched.
 
 use std::io;
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 
-use loader::cache::{Blobs, Held};
-use manifest::Digest;
-use p2p_blob::{Blob, Have, ReadOutcome, Store};
+use loader::cache::{Blobs, Found, Held, Offer, Offered};
+use loader::plan::Holding;
+use loader::{Event, Observer};
+use manifest::{ByteRange, Digest};
+use p2p_blob::{Blob, Have, PieceSet, ReadOutcome, Store};
 
-/// The blobs of the cache, all of them proven whole.
+/// The blobs of the cache.
 pub(crate) struct CacheStore(pub(crate) Arc<Blobs>);
 
 impl Store for CacheStore {
-    fn open(&self, _: Option<&Digest>, blob: &Digest) -> io::Result<Option<Arc<dyn Blob>>> {
-        Ok(self.0.lookup(blob)?.map(|held| Arc::new(CacheBlob(held)) as Arc<dyn Blob>))
+    fn open(&self, manifest: Option<&Digest>, blob: &Digest) -> io::Result<Option<Arc<dyn Blob>>> {
+        Ok(self.0.lookup(manifest, blob)?.map(|found| match found {
+            Found::Whole(held) => Arc::new(WholeBlob(held)) as Arc<dyn Blob>,
+            Found::Pieces(offered) => Arc::new(OfferedShard(offered)),
+        }))
     }
 
-    fn have(&self, manifest: &Digest, _: u64) -> io::Result<Option<Have>> {
-        let held = |whole| if whole { p2p_blob::Held::All } else { p2p_blob::Held::none() };
-        let have = |shards: Vec<bool>| Have {
-            version: 1,
-            is_full: true,
-            shards: shards.into_iter().map(held).collect(),
+    fn have(&self, manifest: &Digest, since: u64) -> io::Result<Option<Have>> {
+        let Some((content, holdings)) = self.0.holdings(manifest, since)? else { return Ok(None) };
+        let held = |(shard, holding)| match holding {
+            Holding::All => p2p_blob::Held::All,
+            Holding::None | Holding::Unknown => p2p_blob::Held::none(),
+            Holding::Some(bits) => {
+                p2p_blob::Held::Pieces(PieceSet::from_bits(content.piece_count(shard), bits))
+            }
         };
-        Ok(self.0.have(manifest)?.map(have))
+        let shards = (0..).zip(holdings.shards).map(held).collect();
+        Ok(Some(Have { version: holdings.version, is_full: holdings.is_full, shards }))
     }
 }
 
-struct CacheBlob(Held);
+struct WholeBlob(Held);
 
-impl Blob for CacheBlob {
+impl Blob for WholeBlob {
     fn size_bytes(&self) -> u64 {
         self.0.size_bytes()
     }
@@ -43,5 +51,64 @@ impl Blob for CacheBlob {
 
     fn try_read_at(&self, offset: u64, buf: &mut [u8]) -> io::Result<Option<ReadOutcome>> {
         Ok(self.0.try_read_at(offset, buf)?.then_some(ReadOutcome::Held))
+    }
+}
+
+/// A shard that is being filled.
+struct OfferedShard(Offered);
+
+impl Blob for OfferedShard {
+    fn size_bytes(&self) -> u64 {
+        self.0.size_bytes()
+    }
+
+    fn is_whole(&self) -> bool {
+        self.0.is_whole()
+    }
+
+    fn holds(&self, range: ByteRange) -> bool {
+        self.0.holds(range)
+    }
+
+    fn read_at(&self, offset: u64, buf: &mut [u8]) -> io::Result<ReadOutcome> {
+        self.0.read_at(offset, buf).map(outcome)
+    }
+
+    fn try_read_at(&self, offset: u64, buf: &mut [u8]) -> io::Result<Option<ReadOutcome>> {
+        Ok(self.0.try_read_at(offset, buf)?.map(outcome))
+    }
+}
+
+fn outcome(is_held: bool) -> ReadOutcome {
+    if is_held { ReadOutcome::Held } else { ReadOutcome::NotHeld }
+}
+
+/// Offers a model to others while it is fetched, and passes on what happens. Dropping it ends that.
+pub(crate) struct Offering<'a> {
+    blobs: &'a Blobs,
+    observer: &'a dyn Observer,
+    offer: OnceLock<Arc<Offer>>,
+}
+
+impl<'a> Offering<'a> {
+    pub(crate) fn new(blobs: &'a Blobs, observer: &'a dyn Observer) -> Self {
+        Self { blobs, observer, offer: OnceLock::new() }
+    }
+}
+
+impl Observer for Offering<'_> {
+    fn on_event(&self, event: &Event<'_>) {
+        if let Event::Filling { offer } = event {
+            self.blobs.offer(Arc::clone(self.offer.get_or_init(|| Arc::clone(offer))));
+        }
+        self.observer.on_event(event);
+    }
+}
+
+impl Drop for Offering<'_> {
+    fn drop(&mut self) {
+        if let Some(offer) = self.offer.get() {
+            self.blobs.withdraw(offer);
+        }
     }
 }

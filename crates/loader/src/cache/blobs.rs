@@ -3,20 +3,26 @@
 use std::collections::HashMap;
 use std::fs::File;
 use std::io;
-use std::sync::{Arc, Mutex, PoisonError, RwLock};
+use std::sync::{Arc, Mutex, PoisonError, RwLock, RwLockWriteGuard};
 use std::time::{Duration, Instant};
 
 use manifest::{Digest, Manifest};
 
-use super::{BlobDir, Cache, CacheError, Held, Model};
+use super::availability::first_version;
+use super::{BlobDir, Cache, CacheError, Held, Model, Offer, Offered};
+use crate::holdings::Holdings;
+use crate::plan::Holding;
 
 /// How often the cache is looked through for models that other processes have finished.
 const REFRESH: Duration = Duration::from_secs(1);
 
+/// Manifests whose holdings are remembered, to tell whether they have changed.
+const MAX_REMEMBERED: usize = 1024;
+
 /// All blobs of finished models, and of folders of blobs: manifests, piece indexes, data shards and parity shards,
-/// proven whole.
+/// proven whole; and what is verified of models that are being filled.
 ///
-/// Models in it cannot be removed from the cache while it lives. Everything here blocks.
+/// Finished models in it cannot be removed from the cache while it lives. Everything here blocks.
 #[derive(Debug)]
 pub struct Blobs {
     cache: Cache,
@@ -30,6 +36,26 @@ pub struct Blobs {
 struct Table {
     models: HashMap<Digest, Model>,
     places: HashMap<Digest, Place>,
+    /// Models that are being filled.
+    offers: HashMap<Digest, Arc<Offer>>,
+    /// What was last told of the manifests whose shards are here whole or not at all.
+    told: HashMap<Digest, Told>,
+}
+
+/// Whether each shard was here, and the version of that.
+#[derive(Debug)]
+struct Told {
+    version: u64,
+    shards: Vec<bool>,
+}
+
+/// A blob that was looked for.
+#[derive(Debug)]
+pub enum Found {
+    /// All of it is here, and proven.
+    Whole(Held),
+    /// Pieces of it are, under the manifest it was looked for with.
+    Pieces(Offered),
 }
 
 /// Where a blob is.
@@ -53,10 +79,22 @@ impl Blobs {
         Ok(blobs)
     }
 
-    /// Serves this model too, from now on.
+    /// Serves this model too, from now on, in the place of what was offered of it.
     pub fn add(&self, model: &Model) {
-        let mut table = self.table.write().unwrap_or_else(PoisonError::into_inner);
-        table.add(model.clone());
+        self.change().add(model.clone());
+    }
+
+    /// Serves what is verified of a model that is being filled, until [`Self::add`] or [`Self::withdraw`].
+    pub fn offer(&self, offer: Arc<Offer>) {
+        self.change().offers.insert(*offer.digest(), offer);
+    }
+
+    /// Ends [`Self::offer`], if it is still that one.
+    pub fn withdraw(&self, offer: &Arc<Offer>) {
+        let mut table = self.change();
+        if table.offers.get(offer.digest()).is_some_and(|current| Arc::ptr_eq(current, offer)) {
+            table.offers.remove(offer.digest());
+        }
     }
 
     /// Serves this model no more, unless the cache still has it when it is next looked through.
@@ -66,34 +104,54 @@ impl Blobs {
     }
 
     /// The blob with this digest; `None` when it is not here. A blob of a folder is hashed when it is first asked for.
+    /// Of a shard that is not whole yet the pieces are found, if it is looked for under its `manifest`.
     ///
     /// # Errors
     /// When its file cannot be opened.
-    pub fn lookup(&self, blob: &Digest) -> io::Result<Option<Held>> {
+    pub fn lookup(&self, manifest: Option<&Digest>, blob: &Digest) -> io::Result<Option<Found>> {
         if let Some(held) = self.in_models(blob)? {
-            return Ok(Some(held));
+            return Ok(Some(Found::Whole(held)));
+        }
+        for offer in self.offers() {
+            if let Some(held) = offer.whole(blob)? {
+                return Ok(Some(Found::Whole(held)));
+            }
         }
         for dir in &self.dirs {
             if let Some(held) = dir.lookup(blob)? {
-                return Ok(Some(held));
+                return Ok(Some(Found::Whole(held)));
             }
         }
-        if self.refresh().map_err(io::Error::other)? { self.in_models(blob) } else { Ok(None) }
+        let offer = manifest.and_then(|manifest| self.offer_of(manifest));
+        if let Some(offer) = offer
+            && let Some(shard) = offer.shard_named(blob)
+        {
+            return Ok(offer.shard(shard)?.map(Found::Pieces));
+        }
+        let refreshed = self.refresh().map_err(io::Error::other)?;
+        Ok(if refreshed { self.in_models(blob)?.map(Found::Whole) } else { None })
     }
 
-    /// For each shard of the manifest, whether all of it is here; `None` when no shard can be, because the manifest
-    /// is not here. What folders hold is taken at its name and size until it is asked for.
+    /// What is here of each shard of the manifest, and what that says: all that is, or what was added after version `since`. `None` when
+    /// no shard can be here, because the manifest is not. What folders hold is taken at its name and size until it is
+    /// asked for.
     ///
     /// # Errors
     /// When a file cannot be read.
-    pub fn have(&self, manifest: &Digest) -> io::Result<Option<Vec<bool>>> {
+    pub fn holdings(&self, manifest: &Digest, since: u64) -> io::Result<Option<(Arc<Manifest>, Holdings)>> {
+        if let Some(offer) = self.offer_of(manifest) {
+            let mut holdings = offer.holdings(since);
+            for (holding, held) in holdings.shards.iter_mut().zip(self.whole_shards(offer.manifest())) {
+                if held {
+                    *holding = Holding::All;
+                }
+            }
+            return Ok(Some((Arc::clone(offer.manifest()), holdings)));
+        }
         let Some(content) = self.manifest(manifest)? else { return Ok(None) };
-        let table = self.table.read().unwrap_or_else(PoisonError::into_inner);
-        let held = content.shards().iter().map(|shard| {
-            table.places.contains_key(&shard.digest)
-                || self.dirs.iter().any(|dir| dir.has(&shard.digest, shard.size_bytes))
-        });
-        Ok(Some(held.collect()))
+        let shards = self.whole_shards(&content);
+        let holdings = self.change().tell(*manifest, shards, since);
+        Ok(Some((content, holdings)))
     }
 
     /// Digests of the manifests of all models in it.
@@ -109,6 +167,7 @@ impl Blobs {
     pub fn manifests(&self) -> io::Result<Vec<Digest>> {
         self.refresh().map_err(io::Error::other)?;
         let mut manifests = self.models();
+        manifests.extend(self.table.read().unwrap_or_else(PoisonError::into_inner).offers.keys());
         for dir in &self.dirs {
             for digest in dir.manifests()? {
                 if !manifests.contains(&digest) {
@@ -154,6 +213,31 @@ impl Blobs {
         }
     }
 
+    /// Which shards of a manifest are here in finished models or folders.
+    fn whole_shards(&self, manifest: &Manifest) -> Vec<bool> {
+        let in_models: Vec<bool> = {
+            let table = self.table.read().unwrap_or_else(PoisonError::into_inner);
+            manifest.shards().iter().map(|shard| table.places.contains_key(&shard.digest)).collect()
+        };
+        let in_dirs = |digest, size_bytes| self.dirs.iter().any(|dir| dir.has(digest, size_bytes));
+        let shards = in_models.into_iter().zip(manifest.shards());
+        shards.map(|(held, shard)| held || in_dirs(&shard.digest, shard.size_bytes)).collect()
+    }
+
+    fn offers(&self) -> Vec<Arc<Offer>> {
+        let table = self.table.read().unwrap_or_else(PoisonError::into_inner);
+        table.offers.values().cloned().collect()
+    }
+
+    fn offer_of(&self, manifest: &Digest) -> Option<Arc<Offer>> {
+        let table = self.table.read().unwrap_or_else(PoisonError::into_inner);
+        table.offers.get(manifest).cloned()
+    }
+
+    fn change(&self) -> RwLockWriteGuard<'_, Table> {
+        self.table.write().unwrap_or_else(PoisonError::into_inner)
+    }
+
     /// Whether the cache was looked through. It is not when that was done less than [`REFRESH`] ago, or is being done.
     fn refresh(&self) -> Result<bool, CacheError> {
         let Ok(mut refreshed) = self.refreshed.try_lock() else { return Ok(false) };
@@ -196,6 +280,27 @@ impl Table {
             }
         }
         self.models.insert(digest, model);
+        if let Some(offer) = self.offers.remove(&digest) {
+            // Whoever was told what was offered must hear of the rest.
+            self.told.insert(digest, Told { version: offer.version() + 1, shards: Vec::new() });
+        }
+    }
+
+    /// What there is to tell about a manifest whose `shards` are here or not.
+    fn tell(&mut self, manifest: Digest, shards: Vec<bool>, since: u64) -> Holdings {
+        if self.told.len() >= MAX_REMEMBERED && !self.told.contains_key(&manifest) {
+            // Those who ask about a forgotten one are told everything again.
+            self.told.clear();
+        }
+        let first = || Told { version: first_version(), shards: shards.clone() };
+        let told = self.told.entry(manifest).or_insert_with(first);
+        if told.shards != shards {
+            told.version += 1;
+            told.shards.clone_from(&shards);
+        }
+        let is_full = since != told.version;
+        let tell = |held| if held && is_full { Holding::All } else { Holding::None };
+        Holdings { version: told.version, is_full, shards: shards.into_iter().map(tell).collect() }
     }
 
     /// Blobs that other models have as well stay, under one of those.
@@ -223,8 +328,24 @@ mod tests {
         (dir, cache)
     }
 
+    fn whole(found: io::Result<Option<Found>>) -> Held {
+        match found.unwrap().unwrap() {
+            Found::Whole(held) => held,
+            Found::Pieces(_) => panic!("not whole"),
+        }
+    }
+
+    /// Which shards are said to be here, each of them whole or not at all.
+    fn have(blobs: &Blobs, manifest: &Digest) -> Option<Vec<bool>> {
+        let (_, holdings) = blobs.holdings(manifest, 0).unwrap()?;
+        assert!(holdings.is_full && holdings.version > 0);
+        let (_, again) = blobs.holdings(manifest, holdings.version).unwrap().unwrap();
+        assert!(!again.is_full && again.shards.iter().all(|shard| *shard == Holding::None), "nothing is new");
+        Some(holdings.shards.iter().map(|shard| *shard == Holding::All).collect())
+    }
+
     fn assert_served(blobs: &Blobs, digest: &Digest) {
-        let held = blobs.lookup(digest).unwrap().unwrap();
+        let held = whole(blobs.lookup(None, digest));
         let mut bytes = vec![0; usize::try_from(held.size_bytes()).unwrap()];
         held.read_at(0, &mut bytes).unwrap();
         assert_eq!(Digest::of(&bytes), *digest);
@@ -247,9 +368,9 @@ mod tests {
             for shard in published.manifest.shards() {
                 assert_served(&blobs, &shard.digest);
             }
-            assert_eq!(blobs.have(&published.digest).unwrap(), Some(vec![true; 9]));
-            assert!(blobs.lookup(&Digest::of(b"unknown")).unwrap().is_none());
-            assert!(blobs.have(&Digest::of(b"unknown")).unwrap().is_none());
+            assert_eq!(have(&blobs, &published.digest), Some(vec![true; 9]));
+            assert!(blobs.lookup(None, &Digest::of(b"unknown")).unwrap().is_none());
+            assert!(have(&blobs, &Digest::of(b"unknown")).is_none());
             assert_eq!(blobs.models(), [published.digest]);
         }
     }
@@ -263,8 +384,8 @@ mod tests {
         drop(published);
         std::fs::remove_dir_all(dir.join("parity")).unwrap();
         let blobs = Blobs::open(cache, Vec::new()).unwrap();
-        assert_eq!(blobs.have(&digest).unwrap(), Some(vec![true, true, true, false, false]));
-        assert!(blobs.lookup(&parity).unwrap().is_none());
+        assert_eq!(have(&blobs, &digest), Some(vec![true, true, true, false, false]));
+        assert!(blobs.lookup(None, &parity).unwrap().is_none());
     }
 
     #[test]
@@ -273,7 +394,7 @@ mod tests {
         let blobs = Blobs::open(cache.clone(), Vec::new()).unwrap();
         let one = publish_bytes(&cache, &sample(1000, 1), &options(3, 2, Codec::Rs));
         *blobs.refreshed.lock().unwrap() = Instant::now();
-        assert!(blobs.lookup(&one.digest).unwrap().is_none(), "it has just been looked for");
+        assert!(blobs.lookup(None, &one.digest).unwrap().is_none(), "it has just been looked for");
         blobs.add(&one.model);
         assert_served(&blobs, &one.digest);
         let two = publish_bytes(&cache, &sample(1000, 2), &options(3, 2, Codec::Rs));
@@ -331,10 +452,10 @@ mod tests {
             put(&published.manifest.shards()[shard as usize].digest, &bytes);
         }
         let blobs = Blobs::open(cache, vec![BlobDir::open(dir.path()).unwrap()]).unwrap();
-        assert_eq!(blobs.have(&published.digest).unwrap(), Some(vec![false, true, false, false, true]));
+        assert_eq!(have(&blobs, &published.digest), Some(vec![false, true, false, false, true]));
         assert_served(&blobs, &published.digest);
         assert_served(&blobs, &published.manifest.shards()[4].digest);
-        assert!(blobs.lookup(&published.manifest.shards()[0].digest).unwrap().is_none());
+        assert!(blobs.lookup(None, &published.manifest.shards()[0].digest).unwrap().is_none());
         // Also what only looks like a manifest: a file is told apart once.
         put(&Digest::of(b"{}"), b"{}");
         for _ in 0..2 {

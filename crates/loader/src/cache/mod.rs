@@ -24,6 +24,7 @@
 //! Everything here blocks; asynchronous callers use a blocking thread.
 
 mod atomic;
+mod availability;
 mod bans;
 mod blob_dir;
 mod blobs;
@@ -35,6 +36,7 @@ mod journal;
 pub(crate) mod layout;
 mod lock;
 mod model;
+mod offer;
 mod partial;
 mod progress;
 mod retention;
@@ -54,11 +56,12 @@ use rustix::io::Errno;
 
 pub(crate) use atomic::allocate;
 pub use blob_dir::BlobDir;
-pub use blobs::Blobs;
+pub use blobs::{Blobs, Found};
 pub use entries::{Entry, EntryState, Removed};
 pub use error::CacheError;
 pub use lock::FillLock;
 pub use model::{Held, Model, Weights};
+pub use offer::{Offer, Offered};
 pub use partial::{Partial, Resumed};
 pub(crate) use staging::Staging;
 pub(crate) use writeback::Writeback;

@@ -221,7 +221,7 @@ pub struct Held {
 enum Stored {
     Weights(Weights),
     File {
-        file: File,
+        file: Arc<File>,
         /// Made when it is first asked for.
         map: OnceLock<Map>,
     },
@@ -231,8 +231,13 @@ impl Held {
     /// All of a file.
     pub(super) fn file(file: File) -> io::Result<Self> {
         let size_bytes = file.metadata()?.len();
+        Ok(Self::part(Arc::new(file), 0, size_bytes, size_bytes))
+    }
+
+    /// The `stored_bytes` of a file from `start` on, and zeros after them.
+    pub(super) fn part(file: Arc<File>, start: u64, stored_bytes: u64, size_bytes: u64) -> Self {
         let bytes = Stored::File { file, map: OnceLock::new() };
-        Ok(Self { bytes, start: 0, stored_bytes: size_bytes, size_bytes })
+        Self { bytes, start, stored_bytes, size_bytes }
     }
 
     /// How long the blob is, padding included.

@@ -13,7 +13,7 @@ use manifest::{ByteRange, Geometry, Manifest, PieceId};
 use super::journal::{Journal, Record};
 use super::layout::{JOURNAL, PARITY, PIECES, WEIGHTS};
 use super::progress::{self, Claim, Progress};
-use super::{Cache, CacheError, FillLock, Held, Model, Writeback, atomic, model, stamp};
+use super::{Cache, CacheError, FillLock, Held, Model, Offer, Writeback, atomic, model, stamp};
 use crate::mmap::Map;
 
 /// What an earlier run left of a model.
@@ -39,6 +39,7 @@ pub struct Partial {
     weights: File,
     parity: Mutex<HashMap<u32, Arc<File>>>,
     journal: Mutex<(Journal, Progress)>,
+    offer: Arc<Offer>,
     index: OnceLock<Arc<PieceIndex<Map>>>,
     /// Brings the weights to the disk while they arrive; `None` when nobody waits for that.
     writeback: Option<Writeback>,
@@ -77,18 +78,25 @@ impl Partial {
         }
         journal.append(notes.iter().copied())?;
         notes.into_iter().for_each(|record| progress.apply(&geometry, record));
-        let journal = Mutex::new((journal, progress));
+        let offer = Offer::new(&cache, *lock.digest(), geometry.clone(), dir.clone(), &weights)?;
+        offer.add(progress.pieces(&geometry, Claim::Verified));
+        let (offer, journal) = (Arc::new(offer), Mutex::new((journal, progress)));
         let path = dir.join(WEIGHTS);
         let writeback = durable
             .then(|| Writeback::start([(&weights, path.as_path())], Some(dir.join(JOURNAL))))
             .transpose()?;
         let (parity, index) = (Mutex::default(), OnceLock::new());
-        Ok(Self { cache, geometry, dir, weights, parity, journal, index, writeback, lock })
+        Ok(Self { cache, geometry, dir, weights, parity, journal, offer, index, writeback, lock })
     }
 
     /// What it is a part of.
     pub fn manifest(&self) -> &Arc<Manifest> {
         self.geometry.manifest()
+    }
+
+    /// What of it can be served: the pieces recorded in this boot, those to come too.
+    pub fn offer(&self) -> &Arc<Offer> {
+        &self.offer
     }
 
     /// What earlier runs, and this one, have recorded.
@@ -224,10 +232,11 @@ impl Partial {
         let (journal, progress) = &mut *self.journal();
         let fresh =
             |(shard, piece): &&(u32, u32)| progress.claim(&self.geometry, *shard, *piece) < Claim::Verified;
-        let records: Vec<_> =
-            pieces.iter().filter(fresh).map(|(shard, piece)| Record::Piece(*shard, *piece)).collect();
-        journal.append(records.iter().copied())?;
-        records.into_iter().for_each(|record| progress.apply(&self.geometry, record));
+        let fresh: Vec<_> = pieces.iter().filter(fresh).copied().collect();
+        let records = fresh.iter().map(|(shard, piece)| Record::Piece(*shard, *piece));
+        journal.append(records.clone())?;
+        records.for_each(|record| progress.apply(&self.geometry, record));
+        self.offer.add(fresh);
         Ok(())
     }
 
@@ -237,9 +246,15 @@ impl Partial {
     /// [`CacheError::DiskFull`], [`CacheError::Io`].
     pub fn forget(&self, shard: u32) -> Result<(), CacheError> {
         let (journal, progress) = &mut *self.journal();
+        self.offer.withdraw(shard);
         journal.append([Record::Forget(shard)])?;
         progress.apply(&self.geometry, Record::Forget(shard));
         Ok(())
+    }
+
+    /// Whether a piece was recorded, in this boot or an earlier one.
+    pub(crate) fn is_recorded(&self, shard: u32, piece: u32) -> bool {
+        self.journal().1.claim(&self.geometry, shard, piece) > Claim::Missing
     }
 
     /// Makes a finished model of it: read-only, stamped, and under its final name, all or nothing. Parity shards that
@@ -361,11 +376,11 @@ fn copy_range(_: &File, _: u64, _: &File, _: u64, _: usize) -> bool {
     false
 }
 
-fn is_data(geometry: &Geometry, shard: u32) -> bool {
+pub(super) fn is_data(geometry: &Geometry, shard: u32) -> bool {
     shard < geometry.manifest().data_shard_count()
 }
 
-fn parity_path(dir: &Path, shard: u32) -> PathBuf {
+pub(super) fn parity_path(dir: &Path, shard: u32) -> PathBuf {
     dir.join(PARITY).join(shard.to_string())
 }
 

@@ -9,8 +9,10 @@ use tokio::sync::mpsc;
 use super::buffers::PieceBuf;
 use super::requests::{Moved, Requests};
 use super::sources::Sources;
+use super::watch::{Ask, News, Watch};
 use super::workers::{CheckJob, Done, Workers};
 use crate::error::LoadError;
+use crate::holdings::Holdings;
 use crate::observer::{Event, Observer, Report};
 use crate::plan::{Checked, PlanAction, PlanEvent, Planner, RequestId, SourceKey};
 use crate::reconstruct::RebuildJob;
@@ -28,8 +30,7 @@ pub(super) struct Driver<'a> {
     pub(super) done: mpsc::Receiver<Done>,
     pub(super) workers: Workers,
     pub(super) sources: &'a mut Sources,
-    /// Sources that are up and have not said yet what they hold.
-    pub(super) asking: usize,
+    pub(super) watch: Watch,
     pub(super) observer: &'a dyn Observer,
     pub(super) report: &'a mut Report,
     /// How long to go on when nothing can be asked of anybody.
@@ -54,6 +55,7 @@ impl Driver<'_> {
                     self.planner.on_event(event, now);
                 }
             }
+            self.ask_holdings(now);
             while let Some(action) = self.planner.poll_action(Instant::now()) {
                 self.act(action);
             }
@@ -66,7 +68,8 @@ impl Driver<'_> {
                 Some(since) if now >= since + self.wait => return Err(self.unavailable()),
                 since => since.or(Some(now)),
             };
-            let wakeups = [self.planner.next_wakeup(now), stuck_since.map(|since| since + self.wait)];
+            let give_up = stuck_since.map(|since| since + self.wait);
+            let wakeups = [self.planner.next_wakeup(now), self.watch.next_wakeup(), give_up];
             let wakeup = wakeups.into_iter().flatten().chain([now + Duration::from_secs(1)]).min();
             let wakeup = wakeup.unwrap_or(now).max(now + Duration::from_millis(1));
             // Progress is only of interest while somebody owes bytes; then the planner wants to wake up soon as well.
@@ -85,7 +88,7 @@ impl Driver<'_> {
 
     /// Whether sources may come up at any moment: also those that are connected and about to say what they hold.
     fn tell_connecting(&mut self) {
-        self.tell(PlanEvent::Connecting { pending: self.sources.connecting || self.asking > 0 });
+        self.tell(PlanEvent::Connecting { pending: self.sources.connecting || self.watch.is_expecting() });
     }
 
     fn act(&mut self, action: PlanAction) {
@@ -109,9 +112,8 @@ impl Driver<'_> {
         }
         let Some(source) = self.sources.get(key) else { return };
         if source.serves_ranges() {
-            // It is asked once it has said what it holds.
-            self.asking += 1;
-            self.requests.ask_holdings(key, Arc::clone(source));
+            // It is asked for pieces once it has said what it holds.
+            self.watch.add(key, Instant::now());
         } else {
             self.tell(PlanEvent::Up { source: key, ranges: false });
         }
@@ -121,9 +123,41 @@ impl Driver<'_> {
         let is_up = matches!(event, SourceEvent::Up(_));
         match self.sources.on_event(event, self.observer) {
             Some(key) if is_up => self.on_up(key),
-            Some(key) => self.tell(PlanEvent::Down { source: key }),
+            Some(key) => {
+                self.watch.remove(key);
+                self.tell(PlanEvent::Down { source: key });
+                self.tell_connecting();
+            }
             None => self.tell_connecting(),
         }
+    }
+
+    /// Asks the sources whose turn it is what they hold.
+    fn ask_holdings(&mut self, now: Instant) {
+        while let Some(ask) = self.watch.next(now) {
+            match self.sources.get(ask.source) {
+                Some(source) => self.requests.ask_holdings(ask, Arc::clone(source)),
+                None => self.watch.remove(ask.source),
+            }
+        }
+    }
+
+    fn on_holdings(&mut self, ask: Ask, result: Result<Holdings, SourceError>) {
+        let source = ask.source;
+        let news = match result {
+            Ok(holdings) => self.watch.answered(ask, Ok(holdings), Instant::now(), rand::random()),
+            Err(error) => {
+                self.note_error(source, &error);
+                self.watch.answered(ask, Err(&error), Instant::now(), rand::random())
+            }
+        };
+        if let Some(News { is_first, shards }) = news {
+            if is_first {
+                self.tell(PlanEvent::Up { source, ranges: true });
+            }
+            self.tell(PlanEvent::Holds { source, shards });
+        }
+        self.tell_connecting();
     }
 
     fn on_moved(&mut self, moved: Moved) {
@@ -137,17 +171,7 @@ impl Driver<'_> {
                 }
                 self.tell(PlanEvent::Ended { request, failure });
             }
-            Moved::Holdings { source, result } => {
-                match result {
-                    Ok(shards) => {
-                        self.tell(PlanEvent::Up { source, ranges: true });
-                        self.tell(PlanEvent::Holds { source, shards });
-                    }
-                    Err(error) => self.note_error(source, &error),
-                }
-                self.asking -= 1;
-                self.tell_connecting();
-            }
+            Moved::Holdings { ask, result } => self.on_holdings(ask, result),
         }
     }
 

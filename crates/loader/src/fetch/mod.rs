@@ -8,6 +8,7 @@ mod resume;
 mod reuse;
 mod small;
 mod sources;
+mod watch;
 mod workers;
 
 use std::collections::HashMap;
@@ -28,6 +29,7 @@ use driver::Driver;
 use requests::Requests;
 use small::{Found, Wanted};
 use sources::Sources;
+use watch::Watch;
 use workers::Workers;
 
 /// Largest manifest that is read.
@@ -139,6 +141,7 @@ impl Fetch<'_> {
             let durable = self.options.durable;
             blocking(move || cache.partial(lock, manifest, durable)).await??
         };
+        self.observer.on_event(&Event::Filling { offer: store.offer() });
         let store = Arc::new(store);
         if let Err(error) = self.fill(&store, &manifest, events, report).await {
             // The lock on the partial files goes with them, once the disk is done with them.
@@ -282,7 +285,7 @@ impl Fetch<'_> {
             done,
             workers,
             sources: &mut self.known,
-            asking: 0,
+            watch: Watch::default(),
             observer: self.observer,
             report,
             wait: self.options.wait,

@@ -3,14 +3,20 @@
 use std::collections::HashMap;
 use std::ops::Range;
 use std::sync::Arc;
+use std::time::Duration;
 
 use manifest::{Digest, Geometry, PieceId};
 use tokio::sync::mpsc;
 use tokio::task::{AbortHandle, JoinSet};
 
 use super::buffers::{Buffers, PieceBuf};
-use crate::plan::{Holding, RequestId, SourceKey};
+use super::watch::Ask;
+use crate::holdings::Holdings;
+use crate::plan::RequestId;
 use crate::source::{RangeRead, Source, SourceError};
+
+/// How long a source has to say what it holds.
+const HOLDINGS_PATIENCE: Duration = Duration::from_secs(5);
 
 /// What the tasks report.
 pub(super) enum Moved {
@@ -19,13 +25,14 @@ pub(super) enum Moved {
     /// A request ended.
     Ended { request: RequestId, result: Result<(), SourceError> },
     /// A source said what it holds.
-    Holdings { source: SourceKey, result: Result<Vec<Holding>, SourceError> },
+    Holdings { ask: Ask, result: Result<Holdings, SourceError> },
 }
 
 /// Runs requests. Dropping it gives all of them up.
 pub(super) struct Requests {
     manifest: Digest,
     geometry: Geometry,
+    piece_counts: Arc<[u32]>,
     buffers: Buffers,
     tasks: JoinSet<()>,
     running: HashMap<RequestId, AbortHandle>,
@@ -39,7 +46,10 @@ impl Requests {
         buffers: Buffers,
         moved: mpsc::Sender<Moved>,
     ) -> Self {
-        Self { manifest, geometry, buffers, tasks: JoinSet::new(), running: HashMap::new(), moved }
+        let shards = (0..).zip(geometry.manifest().shards());
+        let piece_counts = shards.map(|(shard, _)| geometry.manifest().piece_count(shard)).collect();
+        let (tasks, running) = (JoinSet::new(), HashMap::new());
+        Self { manifest, geometry, piece_counts, buffers, tasks, running, moved }
     }
 
     pub(super) fn start(
@@ -71,15 +81,13 @@ impl Requests {
         self.running.insert(request, handle);
     }
 
-    pub(super) fn ask_holdings(&mut self, key: SourceKey, source: Arc<dyn Source>) {
-        let (manifest, moved) = (self.manifest, self.moved.clone());
-        let shards = 0..self.geometry.manifest().shards().len();
-        #[expect(clippy::cast_possible_truncation, reason = "a manifest has at most 65,536 shards")]
-        let counts: Arc<[u32]> =
-            shards.map(|shard| self.geometry.manifest().piece_count(shard as u32)).collect();
+    pub(super) fn ask_holdings(&mut self, ask: Ask, source: Arc<dyn Source>) {
+        let (manifest, counts, moved) = (self.manifest, Arc::clone(&self.piece_counts), self.moved.clone());
         self.tasks.spawn(async move {
-            let result = source.holdings(manifest, counts).await;
-            let _ = moved.send(Moved::Holdings { source: key, result }).await;
+            let answer =
+                tokio::time::timeout(HOLDINGS_PATIENCE, source.holdings(manifest, counts, ask.since));
+            let result = answer.await.unwrap_or_else(|elapsed| Err(SourceError::Lost(Box::new(elapsed))));
+            let _ = moved.send(Moved::Holdings { ask, result }).await;
         });
     }
 

@@ -300,6 +300,10 @@ impl Shared {
             _ => dirty_padding.remove(&piece),
         };
         drop(dirty_padding);
+        // What goes over a proven piece was not checked: the index that proved that one has become suspect.
+        if !indexed && self.store.is_recorded(piece.shard, piece.piece) {
+            self.store.forget(piece.shard)?;
+        }
         self.store.write_piece(piece.shard, piece.piece, bytes)?;
         Ok(Outcome::Written)
     }

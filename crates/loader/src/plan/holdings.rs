@@ -34,7 +34,7 @@ impl Holding {
     }
 
     /// What a source holds that says this of one shard and `other` of another one with the same bytes.
-    fn or(self, other: Self) -> Self {
+    pub(crate) fn or(self, other: Self) -> Self {
         match (self, other) {
             (Self::All, _) | (_, Self::All) => Self::All,
             (Self::Unknown, _) | (_, Self::Unknown) => Self::Unknown,

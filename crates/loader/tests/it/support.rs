@@ -11,9 +11,9 @@ use futures::FutureExt;
 use futures::future::BoxFuture;
 use loader::cache::{Cache, Model};
 use loader::encode::{Input, Options, publish};
-use loader::plan::Holding;
 use loader::{
-    BlobStream, FetchOptions, LoadError, RangeRead, Report, Silent, Source, SourceError, SourceEvent,
+    BlobStream, FetchOptions, Holdings, LoadError, RangeRead, Report, Silent, Source, SourceError,
+    SourceEvent,
 };
 use manifest::{Codec, Digest, Manifest, SourceId};
 use tokio::sync::mpsc;
@@ -212,8 +212,13 @@ impl Source for MemorySource {
         .boxed()
     }
 
-    fn holdings(&self, _: Digest, counts: Arc<[u32]>) -> BoxFuture<'_, Result<Vec<Holding>, SourceError>> {
-        async move { Ok(vec![Holding::Unknown; counts.len()]) }.boxed()
+    fn holdings(
+        &self,
+        _: Digest,
+        counts: Arc<[u32]>,
+        _: u64,
+    ) -> BoxFuture<'_, Result<Holdings, SourceError>> {
+        async move { Ok(Holdings::unknown(counts.len())) }.boxed()
     }
 
     fn received_bytes(&self) -> u64 {

@@ -66,6 +66,23 @@ impl PieceSet {
         Self { count, bits: vec![0; bitmap_bytes(count)] }
     }
 
+    /// The set of the numbers whose bits are set: number *i* is bit *i* mod 8 of byte *i* / 8, the least significant
+    /// first. Bits from `count` on, and missing ones, are not in it.
+    pub fn from_bits(count: u32, mut bits: Vec<u8>) -> Self {
+        bits.resize(bitmap_bytes(count), 0);
+        if let Some(last) = bits.last_mut()
+            && count % 8 > 0
+        {
+            *last &= (1 << (count % 8)) - 1;
+        }
+        Self { count, bits }
+    }
+
+    /// The bits of [`Self::from_bits`].
+    pub fn bits(&self) -> &[u8] {
+        &self.bits
+    }
+
     /// Adds a number. One that is not below the count changes nothing.
     pub fn insert(&mut self, piece: u32) {
         if piece < self.count {
@@ -211,6 +228,14 @@ mod tests {
         set.insert(9);
         assert_eq!((0..32).filter(|piece| set.contains(*piece)).collect::<Vec<_>>(), [8]);
         assert!(Held::All.contains(1000) && !Held::none().contains(0));
+    }
+
+    #[test]
+    fn sets_are_made_of_bits_that_fit() {
+        let set = PieceSet::from_bits(9, vec![0b101, 0xFF, 0xFF]);
+        assert_eq!(set.bits(), [0b101, 1]);
+        assert_eq!(PieceSet::from_bits(9, Vec::new()), PieceSet::new(9));
+        assert_eq!(PieceSet::from_bits(8, vec![0xFF]).bits(), [0xFF]);
     }
 
     #[test]

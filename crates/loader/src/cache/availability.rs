@@ -1,0 +1,291 @@
+//! Which pieces of a model that is being filled can be offered, and what was added since when.
+
+use std::collections::VecDeque;
+use std::time::{SystemTime, UNIX_EPOCH};
+
+use manifest::{Geometry, PieceId};
+
+use crate::holdings::Holdings;
+use crate::plan::Holding;
+
+/// Additions that are remembered, so that whoever asks again is told those only. About 100 KiB.
+const MAX_HISTORY: usize = 8192;
+
+/// Verified pieces by canonical shard, with a version that grows by one with each change.
+#[derive(Debug)]
+pub(super) struct Availability {
+    shards: Vec<ShardBits>,
+    version: u64,
+    /// The latest additions, one a version, up to `version`.
+    history: VecDeque<PieceId>,
+}
+
+#[derive(Debug, Clone)]
+struct ShardBits {
+    /// Bit *i* of byte *i*/8 for piece *i*, least significant first.
+    bits: Vec<u8>,
+    held: u32,
+    pieces: u32,
+}
+
+impl Availability {
+    /// Nothing held. `first_version` is larger than any that an earlier one for the same model has had.
+    pub(super) fn new(geometry: &Geometry, first_version: u64) -> Self {
+        let shards = (0..).zip(geometry.manifest().shards()).map(|(shard, _)| {
+            let pieces = geometry.manifest().piece_count(shard);
+            ShardBits { bits: vec![0; pieces.div_ceil(8) as usize], held: 0, pieces }
+        });
+        Self { shards: shards.collect(), version: first_version, history: VecDeque::new() }
+    }
+
+    pub(super) fn version(&self) -> u64 {
+        self.version
+    }
+
+    /// Adds a piece of a canonical shard.
+    pub(super) fn add(&mut self, piece: PieceId) {
+        let Some(shard) = self.shards.get_mut(piece.shard as usize) else { return };
+        if piece.piece >= shard.pieces || is_set(&shard.bits, piece.piece) {
+            return;
+        }
+        set(&mut shard.bits, piece.piece);
+        shard.held += 1;
+        self.version += 1;
+        self.history.push_back(piece);
+        if self.history.len() > MAX_HISTORY {
+            self.history.pop_front();
+        }
+    }
+
+    /// Takes all pieces of a canonical shard away. Whoever asks next is told everything.
+    pub(super) fn forget(&mut self, shard: u32) {
+        let Some(shard) = self.shards.get_mut(shard as usize).filter(|shard| shard.held > 0) else { return };
+        shard.bits.fill(0);
+        shard.held = 0;
+        self.version += 1;
+        self.history.clear();
+    }
+
+    /// Whether these pieces of a canonical shard are held.
+    pub(super) fn has(&self, shard: u32, mut pieces: std::ops::Range<u32>) -> bool {
+        let Some(shard) = self.shards.get(shard as usize) else { return false };
+        pieces.end <= shard.pieces && (shard.is_whole() || pieces.all(|piece| is_set(&shard.bits, piece)))
+    }
+
+    pub(super) fn is_whole(&self, shard: u32) -> bool {
+        self.shards.get(shard as usize).is_some_and(ShardBits::is_whole)
+    }
+
+    /// What was added after version `since`, or all that is held when that is not known any more.
+    pub(super) fn since(&self, since: u64, geometry: &Geometry) -> Holdings {
+        let known_from = self.version - self.history.len() as u64;
+        let is_full = !(known_from..=self.version).contains(&since);
+        let mut answers: Vec<Holding> = if is_full {
+            self.shards.iter().map(ShardBits::holding).collect()
+        } else {
+            // The history is in memory, so its positions fit.
+            let skipped = usize::try_from(since - known_from).unwrap_or(usize::MAX);
+            self.added(self.history.iter().skip(skipped))
+        };
+        for shard in 0..answers.len() {
+            #[expect(clippy::cast_possible_truncation, reason = "a manifest has at most 65,536 shards")]
+            let canonical = geometry.canonical(shard as u32) as usize;
+            if canonical != shard {
+                answers[shard] = answers[canonical].clone();
+            }
+        }
+        Holdings { version: self.version, is_full, shards: answers }
+    }
+
+    fn added<'a>(&self, additions: impl Iterator<Item = &'a PieceId>) -> Vec<Holding> {
+        let mut answers = vec![Holding::None; self.shards.len()];
+        for piece in additions {
+            let (shard, answer) = (&self.shards[piece.shard as usize], &mut answers[piece.shard as usize]);
+            match answer {
+                Holding::Some(bits) => set(bits, piece.piece),
+                Holding::None if shard.is_whole() => *answer = Holding::All,
+                Holding::None => {
+                    let mut bits = vec![0; shard.bits.len()];
+                    set(&mut bits, piece.piece);
+                    *answer = Holding::Some(bits);
+                }
+                Holding::All | Holding::Unknown => {}
+            }
+        }
+        answers
+    }
+}
+
+impl ShardBits {
+    fn is_whole(&self) -> bool {
+        self.held == self.pieces
+    }
+
+    fn holding(&self) -> Holding {
+        match self.held {
+            0 => Holding::None,
+            held if held == self.pieces => Holding::All,
+            _ => Holding::Some(self.bits.clone()),
+        }
+    }
+}
+
+fn is_set(bits: &[u8], piece: u32) -> bool {
+    bits.get(piece as usize / 8).is_some_and(|byte| byte >> (piece % 8) & 1 == 1)
+}
+
+fn set(bits: &mut [u8], piece: u32) {
+    bits[piece as usize / 8] |= 1 << (piece % 8);
+}
+
+/// A version to begin with: larger than all of an earlier run, unless that added more than four million pieces a
+/// millisecond, or the clock was set back. Then somebody may be told changes to what it never knew, and asks in vain.
+pub(super) fn first_version() -> u64 {
+    let since_epoch = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+    u64::try_from(since_epoch.as_millis()).unwrap_or(0) << 22
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeSet;
+    use std::sync::Arc;
+
+    use manifest::Manifest;
+    use proptest::prelude::*;
+
+    use super::*;
+
+    /// Three data shards of 9, 9 and 1 pieces, the first two of equal content, and no parity.
+    fn geometry() -> Geometry {
+        let hash = |fill: char| fill.to_string().repeat(64);
+        let json = format!(
+            r#"{{"version":1,"model_kind":"simplenet","total_size":1217,"merkle_root":"{root}",
+                "erasure":{{"data":3,"parity":0,"codec":"rs"}},
+                "pieces":{{"size":64,"index":"{index}"}},
+                "shards":[{{"index":0,"hash":"{a}","size":576,"is_parity":false}},
+                          {{"index":1,"hash":"{a}","size":576,"is_parity":false}},
+                          {{"index":2,"hash":"{b}","size":65,"is_parity":false}}]}}"#,
+            root = root([&hash('a'), &hash('a'), &hash('b')]),
+            index = hash('c'),
+            a = hash('a'),
+            b = hash('b'),
+        );
+        Geometry::new(Arc::new(Manifest::parse(json.as_bytes()).unwrap()))
+    }
+
+    fn root(leaves: [&str; 3]) -> String {
+        let leaves: Vec<manifest::Digest> = leaves.iter().map(|leaf| leaf.parse().unwrap()).collect();
+        manifest::merkle::root(&leaves).unwrap().to_string()
+    }
+
+    #[derive(Debug, Clone)]
+    enum Step {
+        Add(u32, u32),
+        Forget(u32),
+        /// A reader asks for what is new to it.
+        Ask(usize),
+    }
+
+    fn steps() -> impl Strategy<Value = Vec<Step>> {
+        let step = prop_oneof![
+            8 => (prop_oneof![Just(0u32), Just(2)], 0u32..10).prop_map(|(shard, piece)| Step::Add(shard, piece)),
+            1 => prop_oneof![Just(0u32), Just(2)].prop_map(Step::Forget),
+            4 => (0usize..3).prop_map(Step::Ask),
+        ];
+        proptest::collection::vec(step, 0..80)
+    }
+
+    fn pieces_of(holdings: &Holdings, geometry: &Geometry) -> BTreeSet<(u32, u32)> {
+        let mut pieces = BTreeSet::new();
+        for (shard, holding) in (0..).zip(&holdings.shards) {
+            for piece in 0..geometry.manifest().piece_count(shard) {
+                let has = match holding {
+                    Holding::All => true,
+                    Holding::Some(bits) => is_set(bits, piece),
+                    Holding::None | Holding::Unknown => false,
+                };
+                if has {
+                    pieces.insert((shard, piece));
+                }
+            }
+        }
+        pieces
+    }
+
+    proptest! {
+        /// Whoever merges what it is told knows just what is held, however often it asks.
+        #[test]
+        fn readers_that_merge_answers_know_what_is_held(steps in steps(), first in 1u64..1 << 60) {
+            let geometry = geometry();
+            let mut held = Availability::new(&geometry, first);
+            let mut model = BTreeSet::new();
+            let mut readers = vec![Holdings { version: 0, is_full: true, shards: vec![Holding::None; 3] }; 3];
+            let mut last_version = first;
+            for step in steps {
+                match step {
+                    Step::Add(shard, piece) => {
+                        let is_new = piece < geometry.manifest().piece_count(shard)
+                            && model.insert((shard, piece));
+                        if is_new && shard == 0 {
+                            model.insert((1, piece));
+                        }
+                        held.add(PieceId { shard, piece });
+                        prop_assert_eq!(held.version(), last_version + u64::from(is_new));
+                    }
+                    Step::Forget(shard) => {
+                        held.forget(shard);
+                        model.retain(|(of, _)| *of != shard && (shard != 0 || *of != 1));
+                    }
+                    Step::Ask(reader) => {
+                        let reader = &mut readers[reader];
+                        let answer = held.since(reader.version, &geometry);
+                        prop_assert!(answer.is_full || reader.version >= first);
+                        let before = reader.shards.clone();
+                        let is_different = reader.update(answer);
+                        prop_assert_eq!(is_different, before != reader.shards);
+                        prop_assert_eq!(pieces_of(reader, &geometry), model.clone());
+                    }
+                }
+                prop_assert!(held.version() >= last_version);
+                last_version = held.version();
+            }
+        }
+    }
+
+    #[test]
+    fn versions_that_are_not_known_get_everything() {
+        let geometry = geometry();
+        let mut held = Availability::new(&geometry, 1000);
+        held.add(PieceId { shard: 0, piece: 3 });
+        for (since, is_full) in [(0, true), (999, true), (1000, false), (1001, false), (1002, true)] {
+            assert_eq!(held.since(since, &geometry).is_full, is_full, "{since}");
+        }
+        held.forget(0);
+        assert!(held.since(1001, &geometry).is_full, "what was taken away is no addition");
+        assert!(!held.since(1002, &geometry).is_full);
+        held.forget(0);
+        assert_eq!(held.version(), 1002, "there was nothing to take away");
+    }
+
+    #[test]
+    fn the_history_is_bounded() {
+        let geometry = geometry();
+        let mut held = Availability::new(&geometry, 1);
+        // Adding and forgetting clears it, so it is filled by hand.
+        held.history.extend(std::iter::repeat_n(PieceId { shard: 0, piece: 0 }, MAX_HISTORY));
+        held.version += MAX_HISTORY as u64;
+        held.add(PieceId { shard: 2, piece: 0 });
+        assert_eq!(held.history.len(), MAX_HISTORY);
+        assert!(held.since(1, &geometry).is_full && !held.since(2, &geometry).is_full);
+    }
+
+    #[test]
+    fn a_shard_that_became_whole_is_told_as_such() {
+        let geometry = geometry();
+        let mut held = Availability::new(&geometry, 1);
+        held.add(PieceId { shard: 2, piece: 0 });
+        held.add(PieceId { shard: 2, piece: 1 });
+        assert!(held.is_whole(2) && held.has(2, 0..2) && !held.has(2, 0..3));
+        assert_eq!(held.since(1, &geometry).shards, [Holding::None, Holding::None, Holding::All]);
+    }
+}

@@ -1,0 +1,198 @@
+//! A model that is being filled, as others may read it.
+
+use std::collections::HashMap;
+use std::fs::File;
+use std::io;
+use std::ops::Range;
+use std::path::PathBuf;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use manifest::{ByteRange, Digest, Geometry, Manifest, PieceId};
+
+use super::availability::{Availability, first_version};
+use super::layout::PIECES;
+use super::partial::{is_data, parity_path};
+use super::{Cache, CacheError, Held};
+use crate::holdings::Holdings;
+
+/// What can be read of a model while it is being filled: its verified pieces, from the files that they were written to.
+///
+/// It outlives the filling: what it has opened stays readable when the files get their final names.
+#[derive(Debug)]
+pub struct Offer {
+    cache: Cache,
+    digest: Digest,
+    geometry: Geometry,
+    /// The first shard with each digest.
+    named: HashMap<Digest, u32>,
+    /// Where the files are while they are filled.
+    dir: PathBuf,
+    weights: Arc<File>,
+    available: Mutex<Availability>,
+}
+
+impl Offer {
+    /// Nothing is offered at first.
+    pub(super) fn new(
+        cache: &Cache,
+        digest: Digest,
+        geometry: Geometry,
+        dir: PathBuf,
+        weights: &File,
+    ) -> Result<Self, CacheError> {
+        let weights = weights.try_clone().map_err(|source| CacheError::io("open", &dir, source))?;
+        let available = Mutex::new(Availability::new(&geometry, first_version()));
+        let shards = (0..).zip(geometry.manifest().shards());
+        let named = shards.map(|(shard, entry)| (entry.digest, geometry.canonical(shard))).collect();
+        let (cache, weights) = (cache.clone(), Arc::new(weights));
+        Ok(Self { cache, digest, geometry, named, dir, weights, available })
+    }
+
+    /// Digest of the model's manifest.
+    pub fn digest(&self) -> &Digest {
+        &self.digest
+    }
+
+    /// What the model is.
+    pub fn manifest(&self) -> &Arc<Manifest> {
+        self.geometry.manifest()
+    }
+
+    /// What was verified after version `since`, or all of it when that version is not known.
+    pub fn holdings(&self, since: u64) -> Holdings {
+        self.available().since(since, &self.geometry)
+    }
+
+    /// The verified part of a shard, under this manifest.
+    ///
+    /// # Errors
+    /// When the file of a parity shard cannot be opened.
+    pub fn shard(self: &Arc<Self>, shard: u32) -> io::Result<Option<Offered>> {
+        let Some(entry) = self.manifest().shards().get(shard as usize) else { return Ok(None) };
+        let first = self.geometry.canonical(shard);
+        let stored = self.manifest().weights_range(first).filter(|_| is_data(&self.geometry, first));
+        let held = match stored {
+            Some(stored) => {
+                Held::part(Arc::clone(&self.weights), stored.start, stored.len(), entry.size_bytes)
+            }
+            None => match open(parity_path(&self.dir, first))? {
+                Some(file) => Held::file(file)?,
+                None => return Ok(None),
+            },
+        };
+        Ok(Some(Offered { offer: Arc::clone(self), shard: first, held }))
+    }
+
+    /// The manifest, or the piece index, or a shard all of whose pieces were verified: blobs that are proven by their
+    /// digests.
+    pub(super) fn whole(self: &Arc<Self>, blob: &Digest) -> io::Result<Option<Held>> {
+        if *blob == self.digest {
+            return Held::file(File::open(self.cache.layout().manifest(blob))?).map(Some);
+        }
+        if self.manifest().pieces().is_some_and(|pieces| pieces.index == *blob) {
+            // It moves when the model is finished.
+            let file = match open(self.dir.join(PIECES))? {
+                Some(file) => Some(file),
+                None => open(self.cache.layout().model(&self.digest).join(PIECES))?,
+            };
+            return file.map(Held::file).transpose();
+        }
+        match self.shard_named(blob).filter(|shard| self.available().is_whole(*shard)) {
+            Some(shard) => Ok(self.shard(shard)?.map(|offered| offered.held)),
+            None => Ok(None),
+        }
+    }
+
+    /// The first shard with this digest.
+    pub(super) fn shard_named(&self, blob: &Digest) -> Option<u32> {
+        self.named.get(blob).copied()
+    }
+
+    pub(super) fn version(&self) -> u64 {
+        self.available().version()
+    }
+
+    /// Offers pieces, as (shard, piece), that are written and verified.
+    pub(super) fn add(&self, pieces: impl IntoIterator<Item = (u32, u32)>) {
+        let mut available = self.available();
+        for (shard, piece) in pieces {
+            available.add(PieceId { shard: self.geometry.canonical(shard), piece });
+        }
+    }
+
+    /// Offers no piece of a shard any more.
+    pub(super) fn withdraw(&self, shard: u32) {
+        self.available().forget(self.geometry.canonical(shard));
+    }
+
+    fn available(&self) -> MutexGuard<'_, Availability> {
+        self.available.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// One shard of a model that is being filled.
+#[derive(Debug)]
+pub struct Offered {
+    offer: Arc<Offer>,
+    /// The first with its digest.
+    shard: u32,
+    held: Held,
+}
+
+impl Offered {
+    /// How long the shard is, whether or not all of it is here.
+    pub fn size_bytes(&self) -> u64 {
+        self.held.size_bytes()
+    }
+
+    /// Whether all of it was verified.
+    pub fn is_whole(&self) -> bool {
+        self.offer.available().is_whole(self.shard)
+    }
+
+    /// Whether all of `range` was verified.
+    pub fn holds(&self, range: ByteRange) -> bool {
+        range.end <= self.size_bytes() && self.offer.available().has(self.shard, self.pieces(range))
+    }
+
+    /// Fills `buffer` with the shard's bytes from `offset` on. False: not all of them are offered; the buffer's content
+    /// means nothing then.
+    ///
+    /// # Errors
+    /// As [`Held::read_at`].
+    pub fn read_at(&self, offset: u64, buffer: &mut [u8]) -> io::Result<bool> {
+        let range = ByteRange::new(offset, offset.saturating_add(buffer.len() as u64));
+        if !self.holds(range) {
+            return Ok(false);
+        }
+        self.held.read_at(offset, buffer)?;
+        // What was withdrawn meanwhile may be something else already.
+        Ok(self.holds(range))
+    }
+
+    /// Like [`Self::read_at`], but only what is in the page cache. `None`: not all of it is, or the system cannot tell.
+    ///
+    /// # Errors
+    /// As [`Held::try_read_at`].
+    pub fn try_read_at(&self, offset: u64, buffer: &mut [u8]) -> io::Result<Option<bool>> {
+        let range = ByteRange::new(offset, offset.saturating_add(buffer.len() as u64));
+        if !self.holds(range) {
+            return Ok(Some(false));
+        }
+        Ok(self.held.try_read_at(offset, buffer)?.then(|| self.holds(range)))
+    }
+
+    fn pieces(&self, range: ByteRange) -> Range<u32> {
+        let piece_bytes = u64::from(self.offer.manifest().piece_size_bytes());
+        let number = |piece: u64| u32::try_from(piece).unwrap_or(u32::MAX);
+        number(range.start / piece_bytes)..number(range.end.div_ceil(piece_bytes))
+    }
+}
+
+fn open(path: PathBuf) -> io::Result<Option<File>> {
+    match File::open(path) {
+        Ok(file) => Ok(Some(file)),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
+        Err(error) => Err(error),
+    }
+}
