@@ -4,7 +4,7 @@ use std::collections::HashMap;
 use std::path::PathBuf;
 use std::sync::Arc;
 
-use loader::cache::{Blobs, Cache, Found};
+use loader::cache::{Blobs, Cache};
 use manifest::{Digest, Manifest};
 use p2p_blob::Versions;
 use tempfile::TempDir;
@@ -102,9 +102,7 @@ impl Model {
     fn export(home: &Home, id: &str, weights: Vec<u8>) -> Self {
         let blobs = Blobs::open(Cache::open(&home.cache("")).unwrap(), Vec::new()).unwrap();
         let read = |blob: Digest| {
-            let Some(Found::Whole(held)) = blobs.lookup(None, &blob).unwrap() else {
-                panic!("the publisher has no {blob}");
-            };
+            let held = blobs.lookup(&blob).unwrap().unwrap_or_else(|| panic!("the publisher has no {blob}"));
             let mut bytes = vec![0; usize::try_from(held.size_bytes()).unwrap()];
             held.read_at(0, &mut bytes).unwrap();
             assert_eq!(Digest::of(&bytes), blob);

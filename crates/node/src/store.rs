@@ -3,7 +3,7 @@
 use std::io;
 use std::sync::{Arc, OnceLock};
 
-use loader::cache::{Blobs, Found, Held, Offer, Offered};
+use loader::cache::{Blobs, Held, Offer, Offered};
 use loader::plan::Holding;
 use loader::{Event, Observer};
 use manifest::{ByteRange, Digest};
@@ -14,10 +14,11 @@ pub(crate) struct CacheStore(pub(crate) Arc<Blobs>);
 
 impl Store for CacheStore {
     fn open(&self, manifest: Option<&Digest>, blob: &Digest) -> io::Result<Option<Arc<dyn Blob>>> {
-        Ok(self.0.lookup(manifest, blob)?.map(|found| match found {
-            Found::Whole(held) => Arc::new(WholeBlob(held)) as Arc<dyn Blob>,
-            Found::Pieces(offered) => Arc::new(OfferedShard(offered)),
-        }))
+        if let Some(held) = self.0.lookup(blob)? {
+            return Ok(Some(Arc::new(WholeBlob(held))));
+        }
+        let offered = manifest.map_or(Ok(None), |manifest| self.0.pieces(manifest, blob))?;
+        Ok(offered.map(|offered| Arc::new(OfferedShard(offered)) as Arc<dyn Blob>))
     }
 
     fn have(&self, manifest: &Digest, since: u64) -> io::Result<Option<Have>> {

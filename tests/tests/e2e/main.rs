@@ -12,4 +12,5 @@ mod publish;
 mod python;
 mod quorum;
 mod resume;
+mod sharing;
 mod update;

@@ -138,11 +138,11 @@ fn set(bits: &mut [u8], piece: u32) {
     bits[piece as usize / 8] |= 1 << (piece % 8);
 }
 
-/// A version to begin with: larger than all of an earlier run, unless that added more than four million pieces a
-/// millisecond, or the clock was set back. Then somebody may be told changes to what it never knew, and asks in vain.
+/// A version to begin with: larger than all of an earlier run, unless the clock was set back. Then somebody may be told
+/// changes to what it never knew, and asks in vain.
 pub(super) fn first_version() -> u64 {
     let since_epoch = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
-    u64::try_from(since_epoch.as_millis()).unwrap_or(0) << 22
+    u64::try_from(since_epoch.as_nanos()).unwrap_or(0)
 }
 
 #[cfg(test)]

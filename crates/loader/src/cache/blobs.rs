@@ -49,15 +49,6 @@ struct Told {
     shards: Vec<bool>,
 }
 
-/// A blob that was looked for.
-#[derive(Debug)]
-pub enum Found {
-    /// All of it is here, and proven.
-    Whole(Held),
-    /// Pieces of it are, under the manifest it was looked for with.
-    Pieces(Offered),
-}
-
 /// Where a blob is.
 #[derive(Debug, Clone)]
 enum Place {
@@ -103,36 +94,38 @@ impl Blobs {
         table.remove(manifest);
     }
 
-    /// The blob with this digest; `None` when it is not here. A blob of a folder is hashed when it is first asked for.
-    /// Of a shard that is not whole yet the pieces are found, if it is looked for under its `manifest`.
+    /// The blob with this digest; `None` when it is not here, or not proven whole. A blob of a folder is hashed when it
+    /// is first asked for.
     ///
     /// # Errors
     /// When its file cannot be opened.
-    pub fn lookup(&self, manifest: Option<&Digest>, blob: &Digest) -> io::Result<Option<Found>> {
+    pub fn lookup(&self, blob: &Digest) -> io::Result<Option<Held>> {
         if let Some(held) = self.in_models(blob)? {
-            return Ok(Some(Found::Whole(held)));
+            return Ok(Some(held));
         }
         for offer in self.offers() {
             if let Some(held) = offer.whole(blob)? {
-                return Ok(Some(Found::Whole(held)));
+                return Ok(Some(held));
             }
         }
         for dir in &self.dirs {
             if let Some(held) = dir.lookup(blob)? {
-                return Ok(Some(Found::Whole(held)));
+                return Ok(Some(held));
             }
         }
-        let offer = manifest.and_then(|manifest| self.offer_of(manifest));
-        if let Some(offer) = offer
-            && let Some(shard) = offer.shard_named(blob)
-        {
-            return Ok(offer.shard(shard)?.map(Found::Pieces));
-        }
-        let refreshed = self.refresh().map_err(io::Error::other)?;
-        Ok(if refreshed { self.in_models(blob)?.map(Found::Whole) } else { None })
+        if self.refresh().map_err(io::Error::other)? { self.in_models(blob) } else { Ok(None) }
     }
 
-    /// What is here of each shard of the manifest, and what that says: all that is, or what was added after version `since`. `None` when
+    /// The shard with this digest of a model that is being filled, of which perhaps only pieces are here.
+    ///
+    /// # Errors
+    /// When its file cannot be opened.
+    pub fn pieces(&self, manifest: &Digest, blob: &Digest) -> io::Result<Option<Offered>> {
+        let Some(offer) = self.offer_of(manifest) else { return Ok(None) };
+        offer.shard_named(blob).map_or(Ok(None), |shard| offer.shard(shard))
+    }
+
+    /// The manifest, and what is here of each of its shards: all that is, or what was added after version `since`. `None` when
     /// no shard can be here, because the manifest is not. What folders hold is taken at its name and size until it is
     /// asked for.
     ///
@@ -328,13 +321,6 @@ mod tests {
         (dir, cache)
     }
 
-    fn whole(found: io::Result<Option<Found>>) -> Held {
-        match found.unwrap().unwrap() {
-            Found::Whole(held) => held,
-            Found::Pieces(_) => panic!("not whole"),
-        }
-    }
-
     /// Which shards are said to be here, each of them whole or not at all.
     fn have(blobs: &Blobs, manifest: &Digest) -> Option<Vec<bool>> {
         let (_, holdings) = blobs.holdings(manifest, 0).unwrap()?;
@@ -345,7 +331,7 @@ mod tests {
     }
 
     fn assert_served(blobs: &Blobs, digest: &Digest) {
-        let held = whole(blobs.lookup(None, digest));
+        let held = blobs.lookup(digest).unwrap().unwrap();
         let mut bytes = vec![0; usize::try_from(held.size_bytes()).unwrap()];
         held.read_at(0, &mut bytes).unwrap();
         assert_eq!(Digest::of(&bytes), *digest);
@@ -369,7 +355,7 @@ mod tests {
                 assert_served(&blobs, &shard.digest);
             }
             assert_eq!(have(&blobs, &published.digest), Some(vec![true; 9]));
-            assert!(blobs.lookup(None, &Digest::of(b"unknown")).unwrap().is_none());
+            assert!(blobs.lookup(&Digest::of(b"unknown")).unwrap().is_none());
             assert!(have(&blobs, &Digest::of(b"unknown")).is_none());
             assert_eq!(blobs.models(), [published.digest]);
         }
@@ -385,7 +371,7 @@ mod tests {
         std::fs::remove_dir_all(dir.join("parity")).unwrap();
         let blobs = Blobs::open(cache, Vec::new()).unwrap();
         assert_eq!(have(&blobs, &digest), Some(vec![true, true, true, false, false]));
-        assert!(blobs.lookup(None, &parity).unwrap().is_none());
+        assert!(blobs.lookup(&parity).unwrap().is_none());
     }
 
     #[test]
@@ -394,7 +380,7 @@ mod tests {
         let blobs = Blobs::open(cache.clone(), Vec::new()).unwrap();
         let one = publish_bytes(&cache, &sample(1000, 1), &options(3, 2, Codec::Rs));
         *blobs.refreshed.lock().unwrap() = Instant::now();
-        assert!(blobs.lookup(None, &one.digest).unwrap().is_none(), "it has just been looked for");
+        assert!(blobs.lookup(&one.digest).unwrap().is_none(), "it has just been looked for");
         blobs.add(&one.model);
         assert_served(&blobs, &one.digest);
         let two = publish_bytes(&cache, &sample(1000, 2), &options(3, 2, Codec::Rs));
@@ -455,7 +441,7 @@ mod tests {
         assert_eq!(have(&blobs, &published.digest), Some(vec![false, true, false, false, true]));
         assert_served(&blobs, &published.digest);
         assert_served(&blobs, &published.manifest.shards()[4].digest);
-        assert!(blobs.lookup(None, &published.manifest.shards()[0].digest).unwrap().is_none());
+        assert!(blobs.lookup(&published.manifest.shards()[0].digest).unwrap().is_none());
         // Also what only looks like a manifest: a file is told apart once.
         put(&Digest::of(b"{}"), b"{}");
         for _ in 0..2 {

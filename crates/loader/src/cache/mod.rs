@@ -56,7 +56,7 @@ use rustix::io::Errno;
 
 pub(crate) use atomic::allocate;
 pub use blob_dir::BlobDir;
-pub use blobs::{Blobs, Found};
+pub use blobs::Blobs;
 pub use entries::{Entry, EntryState, Removed};
 pub use error::CacheError;
 pub use lock::FillLock;

@@ -1,6 +1,7 @@
 //! The cache as a whole.
 
 mod filling;
+mod offering;
 mod trust;
 
 use std::os::unix::fs::FileExt as _;

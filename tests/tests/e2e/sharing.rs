@@ -1,0 +1,208 @@
+//! Nodes that serve while they fetch, in the test's own process: their sockets are real.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use e2e::{Home, Model, PIECE_BYTES, Peer, Recipe, TCP, soon};
+use loader::{Event, Observer};
+use manifest::{ByteRange, Digest};
+use node::{Loaded, Node, NodeError};
+use p2p_blob::{Client, Config, FetchError, GetRequest, Identity, Session, Versions, read_blob};
+use tokio::sync::watch;
+use tokio::task::JoinHandle;
+
+/// A node that fetches a model, and what it has of it so far.
+struct Fetcher {
+    node: Arc<Node>,
+    address: String,
+    seen: Arc<Seen>,
+}
+
+#[derive(Default)]
+struct Seen {
+    fetched_bytes: watch::Sender<u64>,
+    resumed_bytes: AtomicU64,
+}
+
+impl Observer for Seen {
+    fn on_event(&self, event: &Event<'_>) {
+        match event {
+            Event::PieceFetched { bytes, .. } => self.fetched_bytes.send_modify(|sum| *sum += bytes),
+            Event::Resumed { bytes } => self.resumed_bytes.store(*bytes, Ordering::Relaxed),
+            _ => {}
+        }
+    }
+}
+
+impl Fetcher {
+    async fn start(home: &Home, peers: &[&str]) -> Self {
+        let mut config = node::Config::new(home.cache(""));
+        config.mdns = false;
+        config.listen = vec![TCP.parse().unwrap()];
+        config.peers = peers.iter().map(|peer| peer.parse().unwrap()).collect();
+        config.fetch.durable = false;
+        let node = Arc::new(Node::start(config).await.unwrap());
+        let mut addresses = node.listen_addrs();
+        let listening = addresses.wait_for(|addresses| !addresses.is_empty());
+        let address = soon("an address", listening).await.unwrap()[0].to_string();
+        Self { node, address, seen: Arc::default() }
+    }
+
+    fn fetch(&self, model: &Model) -> JoinHandle<Result<Loaded, NodeError>> {
+        let (node, seen, digest) = (Arc::clone(&self.node), Arc::clone(&self.seen), model.digest);
+        tokio::spawn(async move { node.load(digest, &*seen).await })
+    }
+
+    /// Waits until it has so many bytes of pieces.
+    async fn has(&self, bytes: u64) {
+        soon("pieces", self.seen.fetched_bytes.subscribe().wait_for(|sum| *sum >= bytes)).await.unwrap();
+    }
+
+    async fn stop(self, fetching: JoinHandle<Result<Loaded, NodeError>>) {
+        fetching.abort();
+        soon("the end of the fetch", fetching).await.unwrap_err();
+        let node = Arc::into_inner(self.node).unwrap();
+        soon("the end of the node", node.shutdown()).await;
+    }
+}
+
+/// Waits for the end of a fetch and compares the weights.
+async fn loaded(model: &Model, fetching: JoinHandle<Result<Loaded, NodeError>>) -> Loaded {
+    let loaded = soon("the end of a fetch", fetching).await.unwrap().unwrap();
+    assert!(loaded.model.weights().as_ref() == model.weights, "other bytes than were published");
+    loaded
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_node_gets_from_another_what_that_one_has_just_got() {
+    let model = Recipe::default().publish().await;
+    let total_bytes = model.weights.len() as u64;
+    let seeder = Peer::start(model.conduct().stopping_after(total_bytes / 2)).await;
+    let homes = [Home::new(), Home::new()];
+    let first = Fetcher::start(&homes[0], &[seeder.address()]).await;
+    let first_fetching = first.fetch(&model);
+    first.has(total_bytes / 4).await;
+    let second = Fetcher::start(&homes[1], &[&first.address]).await;
+    let second_fetching = second.fetch(&model);
+    second.has(total_bytes / 4).await;
+    assert!(!first_fetching.is_finished() && !second_fetching.is_finished(), "half of it is nowhere yet");
+    seeder.gate().open();
+    loaded(&model, first_fetching).await;
+    let Loaded { report, .. } = loaded(&model, second_fetching).await;
+    assert_eq!((report.fetched_bytes, report.wasted_bytes), (total_bytes, 0), "{report:?}");
+    assert_eq!(seeder.gate().passed_bytes(), total_bytes, "one copy fed both");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_an_earlier_run_left_is_offered_before_anything_is_fetched() {
+    let model = Recipe::default().publish().await;
+    let total_bytes = model.weights.len() as u64;
+    let seeder = Peer::start(model.conduct().stopping_after(total_bytes / 2)).await;
+    let homes = [Home::new(), Home::new()];
+    let first = Fetcher::start(&homes[0], &[seeder.address()]).await;
+    let fetching = first.fetch(&model);
+    first.has(total_bytes / 4).await;
+    first.stop(fetching).await;
+
+    // The seeder sends nothing more.
+    let first = Fetcher::start(&homes[0], &[seeder.address()]).await;
+    let first_fetching = first.fetch(&model);
+    let second = Fetcher::start(&homes[1], &[&first.address]).await;
+    let second_fetching = second.fetch(&model);
+    second.has(total_bytes / 4).await;
+    assert!(first.seen.resumed_bytes.load(Ordering::Relaxed) >= total_bytes / 4);
+    seeder.gate().open();
+    loaded(&model, first_fetching).await;
+    loaded(&model, second_fetching).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn pieces_are_served_under_their_manifest_only_and_proven_shards_to_everybody() {
+    let model = Recipe::default().publish().await;
+    let mut conduct = model.conduct().stopping_after(0);
+    let [part, whole] = [model.shard(0), model.shard(1)];
+    conduct.gated.remove(&whole);
+    // Of this shard one piece passes.
+    conduct.limit_bytes = PIECE_BYTES as u64;
+    conduct.gated = [part].into();
+    conduct
+        .blobs
+        .retain(|blob, _| *blob == part || *blob == whole || !model.shards().any(|shard| shard == *blob));
+    let seeder = Peer::start(conduct).await;
+    let home = Home::new();
+    let first = Fetcher::start(&home, &[seeder.address()]).await;
+    let fetching = first.fetch(&model);
+
+    let client = |versions| {
+        let mut config = Config::new(Identity::ephemeral());
+        config.versions = versions;
+        p2p_blob::start(config, Arc::new(Nothing)).unwrap().0
+    };
+    let Session::Ranges(ranges) = open(&client(Versions::Both), &first.address).await else {
+        panic!("it speaks 2.0.0")
+    };
+    let pieces = |held: &p2p_blob::Held| (0..4).filter(|piece| held.contains(*piece)).collect::<Vec<u32>>();
+    let have = soon("a whole shard and a piece", async {
+        loop {
+            let have = ranges.have(model.digest, 0, [4; 14].into()).await.unwrap();
+            if let Some(have) = have
+                && have.shards[1] == p2p_blob::Held::All
+                && !pieces(&have.shards[0]).is_empty()
+            {
+                return have;
+            }
+            tokio::task::yield_now().await;
+        }
+    });
+    let have = have.await;
+    assert_eq!(have.shards[2], p2p_blob::Held::none());
+    let held = pieces(&have.shards[0]);
+    assert_eq!(held.len(), 1);
+    let start = held[0] as usize * PIECE_BYTES;
+    let end = (start + PIECE_BYTES).min(200_000);
+    let get = |manifest, blob, start: usize, end: usize| {
+        let range = ByteRange::new(start as u64, end as u64);
+        let request = GetRequest { manifest, blob, blob_size_bytes: None, range };
+        ranges.get(request, vec![0; end - start])
+    };
+    let bytes = get(Some(model.digest), part, start, end).await.unwrap();
+    assert!(bytes == model.blobs[&part][start..end]);
+    let others = [None, Some(Digest::of(b"another manifest"))];
+    for manifest in others {
+        let error = get(manifest, part, start, end).await.unwrap_err();
+        assert!(matches!(error, FetchError::NotFound { .. }), "{error}");
+    }
+    let error = get(Some(model.digest), part, 0, 200_000).await.unwrap_err();
+    assert!(matches!(error, FetchError::NotHeld { .. }), "{error}");
+    for manifest in others {
+        let bytes = get(manifest, whole, 100, 200).await.unwrap();
+        assert!(bytes == model.blobs[&whole][100..200]);
+    }
+
+    let old = open(&client(Versions::OnlyBlobs), &first.address).await;
+    assert_eq!(read_blob(&old, part, 1 << 20).await.unwrap(), None, "1.0.0 knows whole blobs only");
+    for blob in [whole, model.digest, model.manifest.pieces().unwrap().index] {
+        let bytes = read_blob(&old, blob, 1 << 20).await.unwrap().unwrap();
+        assert_eq!(Digest::of(&bytes), blob);
+    }
+    seeder.gate().open();
+    first.stop(fetching).await;
+}
+
+async fn open(client: &Client, address: &str) -> Session {
+    let peer = soon("a connection", client.connect(address.parse().unwrap())).await.unwrap();
+    soon("a session", client.open(peer)).await.unwrap()
+}
+
+/// Serves nothing.
+struct Nothing;
+
+impl p2p_blob::Store for Nothing {
+    fn open(&self, _: Option<&Digest>, _: &Digest) -> std::io::Result<Option<Arc<dyn p2p_blob::Blob>>> {
+        Ok(None)
+    }
+
+    fn have(&self, _: &Digest, _: u64) -> std::io::Result<Option<p2p_blob::Have>> {
+        Ok(None)
+    }
+}
