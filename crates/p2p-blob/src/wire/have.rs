@@ -71,7 +71,7 @@ impl PieceSet {
     pub fn from_bits(count: u32, mut bits: Vec<u8>) -> Self {
         bits.resize(bitmap_bytes(count), 0);
         if let Some(last) = bits.last_mut()
-            && count % 8 > 0
+            && !count.is_multiple_of(8)
         {
             *last &= (1 << (count % 8)) - 1;
         }
