@@ -1,5 +1,6 @@
 //! The command line: what can be said, and the help that explains it. Flags win over `LOADER_*` variables.
 
+use std::num::NonZeroU64;
 use std::path::PathBuf;
 use std::time::Duration;
 
@@ -11,7 +12,7 @@ use p2p_blob::Multiaddr;
 pub(crate) use self::following::Following;
 pub(crate) use self::reading::{ChainCommand, Reading, Which};
 use crate::cmd::Liar;
-use crate::units::{parse_duration, parse_size};
+use crate::units::{parse_duration, parse_rate, parse_size};
 
 mod following;
 mod reading;
@@ -350,6 +351,12 @@ pub(crate) struct Network {
         value_delimiter = ','
     )]
     pub(crate) listen: Vec<Multiaddr>,
+    /// Serve at most so many bytes a second in all, such as 20MiB: shared evenly among peers [default: no limit].
+    #[arg(long, value_name = "RATE", value_parser = parse_rate, env = "LOADER_UPLOAD_LIMIT", hide_env_values = true)]
+    pub(crate) upload_limit: Option<NonZeroU64>,
+    /// Fetch at most so many bytes a second in all, such as 20MiB [default: no limit].
+    #[arg(long, value_name = "RATE", value_parser = parse_rate, env = "LOADER_DOWNLOAD_LIMIT", hide_env_values = true)]
+    pub(crate) download_limit: Option<NonZeroU64>,
     /// Do not look for peers in the local network, and do not let them find this node.
     #[arg(long, env = "LOADER_NO_MDNS", hide_env_values = true)]
     pub(crate) no_mdns: bool,

@@ -5,18 +5,19 @@ use std::env;
 use std::fmt::Display;
 use std::fs;
 use std::io::ErrorKind;
+use std::num::NonZeroU64;
 use std::path::{Path, PathBuf};
 use std::str::FromStr;
 use std::time::Duration;
 
 use anyhow::{Context as _, Result};
 use chain_reader::{Address, BlockTag, HintUrl, RpcUrl};
-use p2p_blob::{DhtMode, Multiaddr};
+use p2p_blob::{DhtMode, Limits, Multiaddr};
 use serde::{Deserialize, Deserializer};
 
 use crate::args::{Common, Network};
 use crate::exit::Usage;
-use crate::units::parse_duration;
+use crate::units::{parse_duration, parse_rate};
 
 mod chain;
 
@@ -48,11 +49,24 @@ struct File {
     bootstrap: Vec<Text<Multiaddr>>,
     no_mdns: bool,
     dht_server: bool,
+    upload_limit: Option<Rate>,
+    download_limit: Option<Rate>,
     listen: Vec<Text<Multiaddr>>,
     external_addr: Vec<Text<Multiaddr>>,
     blob_dir: Vec<PathBuf>,
     #[serde(deserialize_with = "duration")]
     wait: Option<Duration>,
+}
+
+/// Bytes a second, as the flags have them.
+#[derive(Debug, Clone, Copy)]
+struct Rate(NonZeroU64);
+
+impl<'de> Deserialize<'de> for Rate {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        let text = String::deserialize(deserializer)?;
+        parse_rate(&text).map(Self).map_err(serde::de::Error::custom)
+    }
 }
 
 /// A value that the file has as text, in the form the flag has.
@@ -88,6 +102,7 @@ pub(crate) struct NetworkSettings {
     pub(crate) external_addrs: Vec<Multiaddr>,
     pub(crate) mdns: bool,
     pub(crate) dht: DhtMode,
+    pub(crate) limits: Limits,
 }
 
 impl Settings {
@@ -139,7 +154,12 @@ impl Settings {
         let mdns = !(flags.no_mdns || self.file.no_mdns);
         let is_server = flags.dht_server || self.file.dht_server;
         let dht = if is_server { DhtMode::Server } else { DhtMode::Auto };
-        Ok(NetworkSettings { peers, bootstrap, listen, external_addrs, mdns, dht })
+        let limits = Limits {
+            upload_bytes_per_s: flags.upload_limit.or(self.file.upload_limit.map(|rate| rate.0)),
+            download_bytes_per_s: flags.download_limit.or(self.file.download_limit.map(|rate| rate.0)),
+            ..Limits::default()
+        };
+        Ok(NetworkSettings { peers, bootstrap, listen, external_addrs, mdns, dht, limits })
     }
 
     /// Folders of blobs to serve.

@@ -1,5 +1,6 @@
 //! Sizes and durations as people write and read them.
 
+use std::num::NonZeroU64;
 use std::time::Duration;
 
 const BINARY_UNITS: [&str; 5] = ["B", "KiB", "MiB", "GiB", "TiB"];
@@ -14,6 +15,12 @@ pub(crate) fn parse_size(text: &str) -> Result<u64, String> {
         _ => BINARY_UNITS.iter().position(|known| *known == unit).ok_or_else(refuse)?,
     };
     (0..power).try_fold(number, |size, _| size.checked_mul(1024)).ok_or_else(|| "too large".to_owned())
+}
+
+/// Reads a rate, in bytes a second: a size that is not 0.
+pub(crate) fn parse_rate(text: &str) -> Result<NonZeroU64, String> {
+    let rate = NonZeroU64::new(parse_size(text)?);
+    rate.ok_or_else(|| "expected more than 0 bytes a second; leave it out for no limit".to_owned())
 }
 
 /// Reads a duration: a whole number and a unit: `ms`, `s`, `m`, `h`.

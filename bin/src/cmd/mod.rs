@@ -69,6 +69,7 @@ fn node_config(settings: &Settings, network: NetworkSettings) -> node::Config {
     config.listen = network.listen;
     config.mdns = network.mdns;
     config.dht = network.dht;
+    config.limits = network.limits;
     config.external_addrs = network.external_addrs;
     config
 }

@@ -31,13 +31,14 @@ pub(crate) fn run(settings: &Settings, output: &Output) -> Result<()> {
 
 /// For people: a line for each thing the node has or does.
 pub(crate) fn plain(status: &Status) -> String {
-    let Status { pid, version, peer_id, uptime_s, listen, models, loading, .. } = status;
+    let Status { pid, version, peer_id, uptime_s, listen, models, uploaded_bytes, loading, .. } = status;
     let uptime = show_duration(Duration::from_secs(*uptime_s));
     let mut text = format!("process {pid}, loader {version}, up {uptime}\n  peer id    {peer_id}");
     // Writing to a string cannot fail.
     for address in listen {
         let _ = write!(text, "\n  listens    {address}");
     }
+    let _ = write!(text, "\n  has sent   {}", show_size(*uploaded_bytes));
     for model in models {
         let _ = write!(text, "\n  serves     {model}");
     }

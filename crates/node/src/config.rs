@@ -3,7 +3,7 @@
 use std::path::PathBuf;
 
 use loader::{FetchOptions, Pages};
-use p2p_blob::{DhtMode, Multiaddr};
+use p2p_blob::{DhtMode, Limits, Multiaddr};
 
 /// How a node behaves. [`Config::new`] has the defaults.
 #[derive(Debug, Clone)]
@@ -24,6 +24,8 @@ pub struct Config {
     pub mdns: bool,
     /// How it takes part in the DHT. Default: as a server while it has an external address.
     pub dht: DhtMode,
+    /// What it takes on at most, and at which rates. Default: those of the network.
+    pub limits: Limits,
     /// The contract to read. Default: none, models are loaded by digest.
     pub chain: Option<chain_reader::Config>,
     /// How models are fetched.
@@ -44,6 +46,7 @@ impl Config {
             bootstrap: Vec::new(),
             mdns: true,
             dht: DhtMode::default(),
+            limits: Limits::default(),
             chain: None,
             fetch: FetchOptions::default(),
             pages: Pages::default(),

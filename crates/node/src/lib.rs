@@ -106,10 +106,10 @@ impl Node {
         network.external_addrs = config.external_addrs;
         network.mdns = config.mdns;
         network.dht = config.dht;
+        network.limits = config.limits;
         let store = Arc::new(store::CacheStore(Arc::clone(&blobs)));
         let (client, _task) = p2p_blob::start(network, store)?;
-        let board =
-            Arc::new(Board::new(client.peer_id(), client.listen_addrs(), Arc::clone(&blobs), chain.clone()));
+        let board = Arc::new(Board::new(&client, Arc::clone(&blobs), chain.clone()));
         let socket = Socket::open(cache.dir(), Arc::clone(&board));
         // A node works without it, on a read-only file system for instance.
         let socket =
@@ -199,6 +199,8 @@ impl Node {
         let (model, report) = match cached {
             Some(model) => (model, Report { from_cache: true, ..Report::default() }),
             None => {
+                // What is fetched comes before what is served.
+                let _fetching = self.client.fetching();
                 // Dials as soon as it is made: nobody is asked about a model that is here.
                 let (_dialer, sources) = dial::dial(&self.client, manifest, &self.known);
                 let watched = self.board.watch(manifest, &offering);

@@ -17,8 +17,9 @@ use crate::error::{ConnectError, FetchError, StartError};
 use crate::handler::{BlobStream, OpenError, OpenStream};
 use crate::holders::Holders;
 use crate::lan::Nearby;
+use crate::limit::RateLimit;
 use crate::record::Contact;
-use crate::serve::Servers;
+use crate::serve::{Servers, Uploads};
 use crate::session::{BlobSession, RangeSession, Session};
 use crate::store::Store;
 use crate::swarm;
@@ -53,6 +54,9 @@ pub fn start(config: Config, store: Arc<dyn Store>) -> Result<(Client, Task), St
         swarm.add_external_address(addr.clone());
     }
 
+    let _in_runtime = runtime.enter();
+    let uploads = Uploads::new(&config.limits);
+    let download_rate = config.limits.download_bytes_per_s.map(RateLimit::start);
     let (commands_tx, commands) = mpsc::channel(COMMAND_QUEUE);
     let (listen_addrs, listen_addrs_rx) = watch::channel(Vec::new());
     let (peer_events, _) = broadcast::channel(PEER_EVENT_QUEUE);
@@ -72,13 +76,15 @@ pub fn start(config: Config, store: Arc<dyn Store>) -> Result<(Client, Task), St
             versions: config.versions,
             progress_timeout: config.progress_timeout,
             connect_timeout: config.connect_timeout,
+            uploads: uploads.clone(),
+            download_rate,
             stop: stop.clone(),
             ended: ended.clone(),
         }),
     };
     let task = NetworkTask {
         swarm,
-        servers: Servers::new(store, Arc::clone(&holders), &config),
+        servers: Servers::new(store, Arc::clone(&holders), uploads, &config),
         holders,
         nearby,
         dht: Dht::default(),
@@ -158,6 +164,8 @@ struct Node {
     versions: Versions,
     progress_timeout: Duration,
     connect_timeout: Duration,
+    uploads: Uploads,
+    download_rate: Option<RateLimit>,
     stop: CancellationToken,
     ended: CancellationToken,
 }
@@ -287,11 +295,27 @@ impl Client {
         })
     }
 
+    /// How many bytes of blobs this node has sent.
+    pub fn sent_bytes(&self) -> u64 {
+        self.node.uploads.sent_bytes()
+    }
+
+    /// Says that the node fetches a model for as long as the value is kept: it sends fewer answers at a time then
+    /// ([`crate::Limits::uploads_while_fetching`]), so that what it fetches for itself has room.
+    pub fn fetching(&self) -> Fetching {
+        self.node.uploads.set_fetching(true);
+        Fetching { uploads: self.node.uploads.clone() }
+    }
+
     /// Stops serving and fetching: answers in progress may end within the drain timeout, then all connections close.
     /// Returns when the node has ended.
     pub async fn shutdown(&self) {
         self.node.stop.cancel();
         self.node.ended.cancelled().await;
+    }
+
+    pub(crate) fn download_rate(&self) -> Option<&RateLimit> {
+        self.node.download_rate.as_ref()
     }
 
     pub(crate) fn progress_timeout(&self) -> Duration {
@@ -329,5 +353,17 @@ impl Client {
                 FetchError::UnsupportedProtocol { peer, offered: offered.join(", ") }
             }
         })
+    }
+}
+
+/// A node is fetching. See [`Client::fetching`].
+#[derive(Debug)]
+pub struct Fetching {
+    uploads: Uploads,
+}
+
+impl Drop for Fetching {
+    fn drop(&mut self) {
+        self.uploads.set_fetching(false);
     }
 }

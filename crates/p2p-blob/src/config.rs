@@ -1,5 +1,6 @@
 //! What a node can be told.
 
+use std::num::NonZeroU64;
 use std::time::Duration;
 
 use libp2p::Multiaddr;
@@ -54,13 +55,22 @@ impl Config {
     }
 }
 
-/// What a node takes on at most. Serving a stream costs 256 KiB of memory.
+/// What a node takes on at most. An answer that is being sent costs 256 KiB of memory.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Limits {
-    /// Inbound blob streams in all. Default: 128.
+    /// Inbound blob streams in all. Default: 1024.
     pub streams: usize,
     /// Inbound blob streams of one peer. Default: 16.
     pub streams_per_peer: usize,
+    /// Answers with pieces that are sent at one time. Further requests wait for a second, in turn among peers, and are
+    /// told "busy" then. Default: 128.
+    pub uploads: usize,
+    /// The same while the node fetches. Default: 8.
+    pub uploads_while_fetching: usize,
+    /// How fast blobs are sent, in equal shares for the peers that want some. Default: as fast as it goes.
+    pub upload_bytes_per_s: Option<NonZeroU64>,
+    /// How fast blobs are received. Default: as fast as they come.
+    pub download_bytes_per_s: Option<NonZeroU64>,
     /// Reads of the store at one time. Default: 32.
     pub disk_reads: usize,
     /// Connections in all. Default: 512.
@@ -71,7 +81,17 @@ pub struct Limits {
 
 impl Default for Limits {
     fn default() -> Self {
-        Self { streams: 128, streams_per_peer: 16, disk_reads: 32, connections: 512, connections_per_peer: 8 }
+        Self {
+            streams: 1024,
+            streams_per_peer: 16,
+            uploads: 128,
+            uploads_while_fetching: 8,
+            upload_bytes_per_s: None,
+            download_bytes_per_s: None,
+            disk_reads: 32,
+            connections: 512,
+            connections_per_peer: 8,
+        }
     }
 }
 

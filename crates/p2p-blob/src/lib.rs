@@ -17,6 +17,7 @@ mod handler;
 mod holders;
 mod identity;
 mod lan;
+mod limit;
 mod progress;
 mod record;
 mod serve;
@@ -28,7 +29,7 @@ mod transport;
 mod wire;
 
 pub use address::{is_dialable, split_peer};
-pub use client::{Client, PeerEvent, Task, source_id, start};
+pub use client::{Client, Fetching, PeerEvent, Task, source_id, start};
 pub use config::{Config, Limits, Versions};
 pub use dht::DhtMode;
 pub use error::{ConnectError, FetchError, IdentityError, StartError};

@@ -206,3 +206,25 @@ impl p2p_blob::Store for Nothing {
         Ok(None)
     }
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn ten_nodes_at_once_take_little_more_than_one_copy_from_the_seeder() {
+    const NODES: usize = 10;
+    let model = Recipe::of_size(8 << 20).publish().await;
+    let (folder, home) = (model.folder(&model.shards_but(&[])), Home::new());
+    let folder = folder.path().display().to_string();
+    // One copy takes it four seconds, ten would take forty.
+    let mut seeder = home.start(["serve", "--listen", TCP, "--upload-limit", "2MiB", "--blob-dir", &folder]);
+    let listening: serde_json::Value = serde_json::from_str(&seeder.first_line().await).unwrap();
+    let address = listening["address"].as_str().unwrap();
+    let homes: Vec<Home> = (0..NODES).map(|_| Home::new()).collect();
+    let fetches: Vec<_> = homes.iter().map(|home| home.start_fetch(&model, &[address])).collect();
+    for (home, fetching) in homes.iter().zip(fetches) {
+        let fetched = e2e::Fetched::of(fetching.outcome().await);
+        home.assert_has(&model, &fetched);
+    }
+    let status = home.run(["status"]).await.answer();
+    let sent_bytes = status["uploaded_bytes"].as_u64().unwrap();
+    let copies = sent_bytes as f64 / model.weights.len() as f64;
+    assert!((1.0..=3.0).contains(&copies), "the seeder sent {copies:.2} times the model");
+}

@@ -10,9 +10,8 @@ use chain_reader::{ChainReader, ChainStatus};
 use loader::cache::Blobs;
 use loader::{Event, Observer};
 use manifest::{Digest, Manifest};
-use p2p_blob::{Multiaddr, PeerId};
+use p2p_blob::Client;
 use serde::{Deserialize, Serialize};
-use tokio::sync::watch;
 
 pub(crate) use socket::Socket;
 pub use socket::{QueryError, Running, running};
@@ -32,6 +31,8 @@ pub struct Status {
     pub listen: Vec<String>,
     /// The manifests of the models that it serves.
     pub models: Vec<String>,
+    /// Bytes of blobs sent to peers so far.
+    pub uploaded_bytes: u64,
     /// What is being loaded.
     pub loading: Vec<Loading>,
     /// What is seen of the chain; `None` without a contract.
@@ -51,13 +52,12 @@ pub struct Loading {
     pub sources: usize,
 }
 
-/// What a status is made of. Keeps neither the network nor the node running.
+/// What a status is made of.
 pub(crate) struct Board {
-    pub(crate) peer_id: PeerId,
-    pub(crate) started: Instant,
-    pub(crate) listen: watch::Receiver<Vec<Multiaddr>>,
-    pub(crate) blobs: Arc<Blobs>,
-    pub(crate) chain: Option<ChainReader>,
+    client: Client,
+    started: Instant,
+    blobs: Arc<Blobs>,
+    chain: Option<ChainReader>,
     loads: Mutex<BTreeMap<Digest, Load>>,
 }
 
@@ -72,13 +72,8 @@ struct Load {
 }
 
 impl Board {
-    pub(crate) fn new(
-        peer_id: PeerId,
-        listen: watch::Receiver<Vec<Multiaddr>>,
-        blobs: Arc<Blobs>,
-        chain: Option<ChainReader>,
-    ) -> Self {
-        Self { peer_id, started: Instant::now(), listen, blobs, chain, loads: Mutex::default() }
+    pub(crate) fn new(client: &Client, blobs: Arc<Blobs>, chain: Option<ChainReader>) -> Self {
+        Self { client: client.clone(), started: Instant::now(), blobs, chain, loads: Mutex::default() }
     }
 
     pub(crate) fn status(&self) -> Status {
@@ -93,10 +88,11 @@ impl Board {
         Status {
             pid: std::process::id(),
             version: env!("CARGO_PKG_VERSION").to_owned(),
-            peer_id: self.peer_id.to_string(),
+            peer_id: self.client.peer_id().to_string(),
             uptime_s: self.started.elapsed().as_secs(),
-            listen: self.listen.borrow().iter().map(ToString::to_string).collect(),
+            listen: self.client.listen_addrs().borrow().iter().map(ToString::to_string).collect(),
             models,
+            uploaded_bytes: self.client.sent_bytes(),
             loading: self.loads().iter().map(loading).collect(),
             chain: self.chain.as_ref().map(ChainReader::status),
         }

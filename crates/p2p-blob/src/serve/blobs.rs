@@ -20,7 +20,7 @@ pub(super) async fn serve(
     progress::read_exact(&mut stream, &mut request, limit, |_| ()).await?;
     let blob = v1::decode_request(&request)?;
 
-    // This version cannot say "busy": the request waits for its turn at the disk.
+    // This version cannot say "busy": the request waits for its turn at the disk, and takes no place from others.
     let permit = service.disk_permit().await?;
     let store = Arc::clone(&service.store);
     let (mut reader, outcome) = Reader::default().first(permit, store, None, blob, None).await;
@@ -37,7 +37,7 @@ pub(super) async fn serve(
         if start > 0 {
             reader = service.read_next(reader, ByteRange::new(start, end)).await?;
         }
-        progress::write_all(&mut stream, reader.chunk(), limit).await?;
+        service.send(&mut stream, reader.chunk()).await?;
         start += reader.chunk().len() as u64;
     }
     Ok(progress::close(&mut stream, limit).await?)

@@ -4,26 +4,25 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use futures::{AsyncRead, AsyncReadExt as _, AsyncWrite};
-use libp2p::PeerId;
 use manifest::{ByteRange, Digest};
 
 use super::read::{Outcome, Reader};
+use super::uploads::Busy;
 use super::{ServeError, Service};
 use crate::progress;
 use crate::wire::v2::{GetHead, MAX_REQUEST_BYTES, MAX_UNANSWERED, Refusal, Request, RequestError};
 use crate::wire::{FramingError, peers};
 
-/// When a fetcher that was told "busy" may ask again.
+/// When a fetcher may ask again that was told "busy" for another reason than that others are served.
 const RETRY_AFTER: Duration = Duration::from_millis(500);
 const BUSY: Refusal = Refusal::Busy { retry_after: RETRY_AFTER };
 
 /// Answers requests until the peer closes the stream, is idle, or the node stops.
 pub(super) async fn serve(
     service: Service,
-    peer: PeerId,
     stream: impl AsyncRead + AsyncWrite + Unpin,
 ) -> Result<(), ServeError> {
-    let mut server = RangeServer { service, peer, stream, reader: Reader::default() };
+    let mut server = RangeServer { service, stream, reader: Reader::default() };
     while let Some(request) = server.read_request().await? {
         match request {
             Ok(Request::Get { manifest, blob, offset, length }) => {
@@ -41,11 +40,10 @@ pub(super) async fn serve(
 /// all the same: it costs little, and spares this node more.
 pub(super) async fn refuse(
     mut service: Service,
-    peer: PeerId,
     stream: impl AsyncRead + AsyncWrite + Unpin,
 ) -> Result<(), ServeError> {
     service.idle_timeout = service.progress_timeout;
-    let mut server = RangeServer { service, peer, stream, reader: Reader::default() };
+    let mut server = RangeServer { service, stream, reader: Reader::default() };
     for _ in 0..MAX_UNANSWERED {
         match server.read_request().await? {
             Some(Ok(Request::Peers { manifest })) => server.answer_peers(manifest).await?,
@@ -58,8 +56,6 @@ pub(super) async fn refuse(
 
 struct RangeServer<S> {
     service: Service,
-    /// Who asks.
-    peer: PeerId,
     stream: S,
     reader: Reader,
 }
@@ -98,7 +94,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> RangeServer<S> {
             && let Some(manifest) = request.manifest()
         {
             // Whoever asks for shards of a manifest will soon hold some.
-            self.service.holders.note(manifest, self.peer, Instant::now());
+            self.service.holders.note(manifest, self.service.peer, Instant::now());
         }
         Ok(Some(request))
     }
@@ -113,40 +109,57 @@ impl<S: AsyncRead + AsyncWrite + Unpin> RangeServer<S> {
         let Some(end) = offset.checked_add(u64::from(length)) else {
             return self.send_bad_request(RequestError::RangeLength(length)).await;
         };
+        let place = self.service.uploads.place(self.service.peer, &blob, offset, u64::from(length)).await;
+        let place = match place {
+            Ok(place) => place,
+            Err(Busy(retry_after)) => return self.send(&Refusal::Busy { retry_after }.encode()).await,
+        };
         // Busy is said at once; only what has begun waits for its turn at the disk.
         let Ok(permit) = Arc::clone(&self.service.disk_reads).try_acquire_owned() else {
+            place.cancel();
             return self.send(&BUSY.encode()).await;
         };
         let range = ByteRange::new(offset, end);
         let store = Arc::clone(&self.service.store);
-        let (reader, outcome) =
-            std::mem::take(&mut self.reader).first(permit, store, manifest, blob, Some(range)).await;
+        let mut reader = std::mem::take(&mut self.reader);
+        reader.swap_buffer(self.service.uploads.take_buffer());
+        let (reader, outcome) = reader.first(permit, store, manifest, blob, Some(range)).await;
         self.reader = reader;
-        let size_bytes = match outcome {
-            Ok(Outcome::Read { size_bytes }) => size_bytes,
-            Ok(Outcome::NotFound) => return self.send(&Refusal::NotFound.encode()).await,
-            Ok(Outcome::NotHeld) => return self.send(&Refusal::NotHeld.encode()).await,
+        let refusal = match outcome {
+            Ok(Outcome::Read { size_bytes }) => {
+                self.write(&GetHead { size_bytes, length }.encode()).await?;
+                self.send_range(range).await?;
+                None
+            }
+            Ok(Outcome::NotFound) => Some(Refusal::NotFound),
+            Ok(Outcome::NotHeld) => Some(Refusal::NotHeld),
             Ok(Outcome::OutOfBounds { size_bytes }) => {
-                return self.send_bad_request(RequestError::OutOfBounds { end, size_bytes }).await;
+                let error = RequestError::OutOfBounds { end, size_bytes };
+                Some(Refusal::BadRequest { reason: error.to_string() })
             }
             Err(error) => {
                 tracing::warn!(%blob, %range, error = &error as &dyn std::error::Error, "cannot read the store");
-                return self.send(&BUSY.encode()).await;
+                Some(BUSY)
             }
         };
-        self.write(&GetHead { size_bytes, length }.encode()).await?;
-        self.send_range(range).await
+        self.service.uploads.give_buffer(self.reader.swap_buffer(Vec::new()));
+        match refusal {
+            Some(refusal) => {
+                place.cancel();
+                self.send(&refusal.encode()).await
+            }
+            None => Ok(()),
+        }
     }
 
     /// Sends the chunk that is read, and reads and sends the rest.
     async fn send_range(&mut self, range: ByteRange) -> Result<(), ServeError> {
-        let limit = self.service.progress_timeout;
         let mut start = range.start;
         loop {
-            progress::write_all(&mut self.stream, self.reader.chunk(), limit).await?;
+            self.service.send(&mut self.stream, self.reader.chunk()).await?;
             start += self.reader.chunk().len() as u64;
             if start >= range.end {
-                return Ok(progress::flush(&mut self.stream, limit).await?);
+                return Ok(progress::flush(&mut self.stream, self.service.progress_timeout).await?);
             }
             let reader = std::mem::take(&mut self.reader);
             self.reader = self.service.read_next(reader, ByteRange::new(start, range.end)).await?;
@@ -174,7 +187,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> RangeServer<S> {
     }
 
     async fn answer_peers(&mut self, manifest: Digest) -> Result<(), ServeError> {
-        let records = self.service.holders.records_for(&self.peer, &manifest, Instant::now());
+        let records = self.service.holders.records_for(&self.service.peer, &manifest, Instant::now());
         match records.is_empty() {
             true => self.send(&Refusal::NotFound.encode()).await,
             false => self.send(&peers::encode(&records)).await,

@@ -8,10 +8,10 @@ use tokio::sync::OwnedSemaphorePermit;
 
 use crate::store::{Blob, ReadOutcome, Store};
 
-/// How much is read at one time, into one buffer per stream.
+/// How much is read at one time, into one buffer per answer.
 pub(super) const CHUNK_BYTES: usize = 256 << 10;
 
-/// The blob that a stream read last, and the buffer that it reads into.
+/// The blob that a stream read last, and the buffer that it reads into during an answer.
 #[derive(Default)]
 pub(super) struct Reader {
     last: Option<OpenBlob>,
@@ -39,6 +39,11 @@ pub(super) enum Outcome {
 }
 
 impl Reader {
+    /// Reads into this buffer from now on; gives the one before.
+    pub(super) fn swap_buffer(&mut self, buf: Vec<u8>) -> Vec<u8> {
+        std::mem::replace(&mut self.buf, buf)
+    }
+
     /// The bytes that were read last.
     pub(super) fn chunk(&self) -> &[u8] {
         &self.buf

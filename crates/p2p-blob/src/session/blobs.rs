@@ -12,6 +12,7 @@ use manifest::{Digest, SourceId};
 use super::halted;
 use crate::client::{Client, source_id};
 use crate::error::FetchError;
+use crate::limit::Download;
 use crate::progress::{self, Halt};
 use crate::wire::{FramingError, Version, v1};
 
@@ -73,6 +74,7 @@ impl BlobSession {
             limit,
             size_bytes,
             left_bytes: size_bytes,
+            download: Download::new(self.peer, self.client.download_rate().cloned()),
             received_bytes: Arc::clone(&self.received_bytes),
         }))
     }
@@ -94,6 +96,7 @@ pub struct BlobBody {
     limit: Duration,
     size_bytes: u64,
     left_bytes: u64,
+    download: Download,
     received_bytes: Arc<AtomicU64>,
 }
 
@@ -120,7 +123,8 @@ impl BlobBody {
         let count = |bytes| {
             self.received_bytes.fetch_add(bytes as u64, Ordering::Relaxed);
         };
-        progress::read_exact(&mut self.stream, buf, self.limit, count)
+        self.download
+            .read_exact(&mut self.stream, buf, self.limit, count)
             .await
             .map_err(|halt| halted(&self.peer, self.limit, halt))?;
         self.left_bytes -= buf.len() as u64;

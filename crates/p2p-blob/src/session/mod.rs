@@ -20,6 +20,9 @@ pub use ranges::{GetRequest, RangeSession};
 /// How [`read_blob`] cuts a blob, and how many parts it asks for at one time.
 const PART_BYTES: u64 = 1 << 20;
 const PARTS_AT_ONCE: usize = 4;
+/// When a busy peer is asked again, whatever it says.
+const MIN_RETRY: Duration = Duration::from_millis(10);
+const MAX_RETRY: Duration = Duration::from_secs(2);
 
 /// A way to fetch from one peer, in the version that it speaks. Clones are the same session.
 #[derive(Debug, Clone)]
@@ -48,7 +51,8 @@ impl Session {
     }
 }
 
-/// Reads a small blob whole, whichever version the peer speaks. `None`: the peer does not have it.
+/// Reads a small blob whole, whichever version the peer speaks. `None`: the peer does not have it. A peer that is busy
+/// is asked again and again: whoever does not want to wait drops the future.
 ///
 /// **Trust.** The bytes are *not* checked against the digest here.
 /// **Memory.** As much as the peer says the blob has, up to `max_bytes`.
@@ -75,8 +79,17 @@ pub async fn read_blob(
             let part = |range: ByteRange, blob_size_bytes| {
                 let request = GetRequest { manifest: None, blob, blob_size_bytes, range };
                 // A part has at most `PART_BYTES`.
-                let buf = vec![0; usize::try_from(range.len()).unwrap_or(0)];
-                session.get_with_size(request, buf)
+                let length = usize::try_from(range.len()).unwrap_or(0);
+                async move {
+                    loop {
+                        match session.get_with_size(request, vec![0; length]).await {
+                            Err(FetchError::Busy { retry_after, .. }) => {
+                                tokio::time::sleep(retry_after.clamp(MIN_RETRY, MAX_RETRY)).await;
+                            }
+                            result => return result,
+                        }
+                    }
+                }
             };
             let size_bytes = match part(ByteRange::new(0, 1), None).await {
                 Ok((size_bytes, _)) => size_bytes,

@@ -15,6 +15,7 @@ use super::halted;
 use crate::address::Scope;
 use crate::client::{Client, source_id};
 use crate::error::FetchError;
+use crate::limit::Download;
 use crate::progress::{self, Halt};
 use crate::record::{Contact, SignedRecord};
 use crate::wire::v2::{self, GetHead, Refusal, Request};
@@ -63,7 +64,8 @@ impl RangeSession {
             limit: client.progress_timeout(),
             received_bytes: Arc::clone(&received_bytes),
         };
-        tokio::spawn(exchange.run(stream, asks));
+        let download = Download::new(peer, client.download_rate().cloned());
+        tokio::spawn(exchange.run(stream, asks, download));
         Self { client, peer, name, queue, received_bytes }
     }
 
@@ -258,13 +260,13 @@ struct Exchange {
 }
 
 impl Exchange {
-    async fn run(self, stream: Stream, asks: mpsc::Receiver<Ask>) {
+    async fn run(self, stream: Stream, asks: mpsc::Receiver<Ask>, mut download: Download) {
         let (mut reader, mut writer) = stream.split();
         let (sent_tx, mut sent) = mpsc::channel(v2::MAX_UNANSWERED);
         let outcome = tokio::select! {
             // Without handles nobody waits for answers.
             () = self.send_requests(&mut writer, asks, sent_tx) => Ok(()),
-            outcome = self.read_answers(&mut reader, &mut sent) => outcome,
+            outcome = self.read_answers(&mut reader, &mut sent, &mut download) => outcome,
         };
         match outcome {
             Err(error) => {
@@ -313,6 +315,7 @@ impl Exchange {
         &self,
         reader: &mut ReadHalf<Stream>,
         sent: &mut mpsc::Receiver<Sent>,
+        download: &mut Download,
     ) -> Result<(), FetchError> {
         loop {
             let mut unsolicited = [0];
@@ -328,12 +331,17 @@ impl Exchange {
                 }
             };
             let Some(Sent { ask, _permit }) = next else { return Ok(()) };
-            self.read_answer(reader, ask).await?;
+            self.read_answer(reader, ask, download).await?;
         }
     }
 
     /// Reads one answer and hands it over. An error ends the session.
-    async fn read_answer(&self, reader: &mut ReadHalf<Stream>, ask: Ask) -> Result<(), FetchError> {
+    async fn read_answer(
+        &self,
+        reader: &mut ReadHalf<Stream>,
+        ask: Ask,
+        download: &mut Download,
+    ) -> Result<(), FetchError> {
         let mut head = [0; 5];
         if let Err(halt) = progress::read_exact(reader, &mut head, self.limit, |_| ()).await {
             return self.give_up(ask, halted(&self.peer, self.limit, halt));
@@ -356,7 +364,11 @@ impl Exchange {
         }
         match ask {
             Ask::Get { request, length, mut buf, reply } => {
-                let result = self.read_range(reader, body_bytes, request, length, &mut buf).await;
+                let head = self.read_head(reader, body_bytes, request, length).await;
+                let result = match head {
+                    Ok(size_bytes) => self.read_body(reader, &mut buf, download).await.map(|()| size_bytes),
+                    Err(error) => Err(error),
+                };
                 self.hand_over(reply, result.map(|size_bytes| (size_bytes, buf)))
             }
             Ask::Have { piece_counts, reply, .. } => {
@@ -370,14 +382,13 @@ impl Exchange {
         }
     }
 
-    /// Reads the rest of a GET answer; gives the size that the peer claims for the blob.
-    async fn read_range(
+    /// Reads what stands before the bytes of a GET answer; gives the size that the peer claims for the blob.
+    async fn read_head(
         &self,
         reader: &mut ReadHalf<Stream>,
         body_bytes: u32,
         request: GetRequest,
         length: u32,
-        buf: &mut [u8],
     ) -> Result<u64, FetchError> {
         let peer = &self.peer;
         let head_bytes = u64::from(v2::GET_HEAD_BYTES);
@@ -408,11 +419,20 @@ impl Exchange {
                 got_bytes,
             });
         }
+        Ok(head.size_bytes)
+    }
+
+    async fn read_body(
+        &self,
+        reader: &mut ReadHalf<Stream>,
+        buf: &mut [u8],
+        download: &mut Download,
+    ) -> Result<(), FetchError> {
         let count = |bytes| {
             self.received_bytes.fetch_add(bytes as u64, Ordering::Relaxed);
         };
-        progress::read_exact(reader, buf, self.limit, count).await.map_err(halted)?;
-        Ok(head.size_bytes)
+        let read = download.read_exact(reader, buf, self.limit, count).await;
+        read.map_err(|halt| halted(&self.peer, self.limit, halt))
     }
 
     async fn read_have(

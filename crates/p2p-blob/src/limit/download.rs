@@ -1,0 +1,49 @@
+//! Reading no faster than a rate allows.
+
+use std::time::Duration;
+
+use futures::AsyncRead;
+use libp2p::PeerId;
+
+use super::RateLimit;
+use crate::progress::{self, Halt};
+
+/// One stream's part in a rate that all streams of the node share.
+#[derive(Debug)]
+pub(crate) struct Download {
+    peer: PeerId,
+    rate: Option<RateLimit>,
+    /// Allowed and not read yet.
+    allowed_bytes: usize,
+}
+
+impl Download {
+    /// Without a rate, nothing is held back.
+    pub(crate) fn new(peer: PeerId, rate: Option<RateLimit>) -> Self {
+        Self { peer, rate, allowed_bytes: 0 }
+    }
+
+    /// Fills `buf`; `on_bytes` hears how many bytes came, as they come. What the rate makes it wait for does not count
+    /// as a stall of the peer.
+    pub(crate) async fn read_exact<R: AsyncRead + Unpin>(
+        &mut self,
+        reader: &mut R,
+        mut buf: &mut [u8],
+        limit: Duration,
+        mut on_bytes: impl FnMut(usize),
+    ) -> Result<(), Halt> {
+        let Some(rate) = &self.rate else {
+            return progress::read_exact(reader, buf, limit, on_bytes).await;
+        };
+        while !buf.is_empty() {
+            if self.allowed_bytes == 0 {
+                self.allowed_bytes = rate.take(self.peer).await;
+            }
+            let (now, later) = buf.split_at_mut(self.allowed_bytes.min(buf.len()));
+            progress::read_exact(reader, now, limit, &mut on_bytes).await?;
+            self.allowed_bytes -= now.len();
+            buf = later;
+        }
+        Ok(())
+    }
+}

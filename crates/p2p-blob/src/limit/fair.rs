@@ -1,0 +1,254 @@
+//! A queue in which peers are served in turn, however much each of them has waiting.
+
+use std::collections::{HashMap, VecDeque};
+use std::hash::Hash;
+
+/// Peers whose use is remembered though nothing of them waits.
+const MAX_IDLE: usize = 1024;
+
+/// What waits, by peer. Who has used least is next; a peer that comes anew, or comes back, begins where the others are.
+///
+/// The use of peers that always have something waiting differs by no more than the slack and one cost.
+#[derive(Debug)]
+pub(crate) struct FairQueue<P, T> {
+    shares: HashMap<P, Share<T>>,
+    /// The use of whoever was served last, before that.
+    level: u64,
+    waiting: usize,
+    next_number: u64,
+}
+
+#[derive(Debug)]
+struct Share<T> {
+    /// The sum of costs, counted from the level at which it came.
+    used: u64,
+    waiting: VecDeque<Entry<T>>,
+}
+
+#[derive(Debug)]
+struct Entry<T> {
+    /// In the order in which they came.
+    number: u64,
+    item: T,
+}
+
+impl<P: Copy + Eq + Hash, T> FairQueue<P, T> {
+    pub(crate) fn new() -> Self {
+        Self { shares: HashMap::new(), level: 0, waiting: 0, next_number: 0 }
+    }
+
+    pub(crate) fn len(&self) -> usize {
+        self.waiting
+    }
+
+    pub(crate) fn is_empty(&self) -> bool {
+        self.waiting == 0
+    }
+
+    /// Puts something at the end of what waits of this peer.
+    pub(crate) fn push(&mut self, peer: P, item: T) {
+        let (level, number) = (self.level, self.next_number);
+        self.next_number += 1;
+        self.waiting += 1;
+        self.share(peer, level).waiting.push_back(Entry { number, item });
+    }
+
+    /// Counts what a peer was served.
+    pub(crate) fn charge(&mut self, peer: P, cost: u64) {
+        let share = self.share(peer, self.level);
+        share.used = share.used.saturating_add(cost);
+        self.forget_idle();
+    }
+
+    /// Gives back a part of what was charged.
+    pub(crate) fn refund(&mut self, peer: P, cost: u64) {
+        if let Some(share) = self.shares.get_mut(&peer) {
+            share.used = share.used.saturating_sub(cost);
+        }
+    }
+
+    /// Takes out what is next: of the peers that have used at most `slack` more than the one that has used least, the
+    /// item with the least `rank`, and of those the one whose peer has used least, and that has waited longest.
+    pub(crate) fn pop<R: Ord>(&mut self, slack: u64, rank: impl Fn(&T) -> R) -> Option<(P, T)> {
+        let least = self.waiting_shares().map(|(_, share)| share.used).min()?;
+        let turn = |used| used <= least.saturating_add(slack);
+        let (peer, number) = self
+            .waiting_shares()
+            .filter(|(_, share)| turn(share.used))
+            .flat_map(|(peer, share)| share.waiting.iter().map(move |entry| (peer, share.used, entry)))
+            .min_by_key(|(_, used, entry)| (rank(&entry.item), *used, entry.number))
+            .map(|(peer, _, entry)| (*peer, entry.number))?;
+        self.level = self.level.max(least);
+        self.take(peer, |entry| entry.number == number).map(|item| (peer, item))
+    }
+
+    /// Takes out what would be served last: the newest item of the peer that has used most.
+    pub(crate) fn pop_last(&mut self) -> Option<(P, T)> {
+        let (peer, _) = self.waiting_shares().max_by_key(|(_, share)| {
+            (share.used, share.waiting.len(), share.waiting.back().map(|entry| entry.number))
+        })?;
+        let peer = *peer;
+        let newest = self.shares.get(&peer)?.waiting.back()?.number;
+        self.take(peer, |entry| entry.number == newest).map(|item| (peer, item))
+    }
+
+    /// All that waits, in no particular order.
+    pub(crate) fn iter(&self) -> impl Iterator<Item = &T> {
+        self.shares.values().flat_map(|share| share.waiting.iter().map(|entry| &entry.item))
+    }
+
+    /// Takes out those that are not wanted any more.
+    pub(crate) fn retain(&mut self, is_wanted: impl Fn(&T) -> bool) {
+        for share in self.shares.values_mut() {
+            share.waiting.retain(|entry| is_wanted(&entry.item));
+        }
+        self.waiting = self.shares.values().map(|share| share.waiting.len()).sum();
+    }
+
+    fn take(&mut self, peer: P, which: impl Fn(&Entry<T>) -> bool) -> Option<T> {
+        let share = self.shares.get_mut(&peer)?;
+        let position = share.waiting.iter().position(which)?;
+        let entry = share.waiting.remove(position)?;
+        self.waiting -= 1;
+        Some(entry.item)
+    }
+
+    fn waiting_shares(&self) -> impl Iterator<Item = (&P, &Share<T>)> {
+        self.shares.iter().filter(|(_, share)| !share.waiting.is_empty())
+    }
+
+    fn share(&mut self, peer: P, level: u64) -> &mut Share<T> {
+        let share = self.shares.entry(peer).or_insert(Share { used: level, waiting: VecDeque::new() });
+        if share.waiting.is_empty() {
+            share.used = share.used.max(level);
+        }
+        share
+    }
+
+    fn forget_idle(&mut self) {
+        if self.shares.len() > MAX_IDLE {
+            let level = self.level;
+            self.shares.retain(|_, share| !share.waiting.is_empty() || share.used > level);
+        }
+        if self.shares.len() > 2 * MAX_IDLE {
+            self.shares.retain(|_, share| !share.waiting.is_empty());
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    const SLACK: u64 = 1000;
+
+    fn serve(queue: &mut FairQueue<u8, u64>) -> Option<(u8, u64)> {
+        let (peer, cost) = queue.pop(SLACK, |_| 0)?;
+        queue.charge(peer, cost);
+        Some((peer, cost))
+    }
+
+    proptest! {
+        /// Peers that always have something waiting get the same, however many things each has, and whatever they cost.
+        #[test]
+        fn backlogged_peers_get_equal_shares(
+            waiting in proptest::collection::vec(1usize..20, 2..8),
+            costs in proptest::collection::vec(1u64..1000, 50..400),
+            ranks in any::<u64>(),
+        ) {
+            let mut queue = FairQueue::new();
+            let mut served = vec![0u64; waiting.len()];
+            let mut costs = costs.into_iter().cycle();
+            for (peer, count) in (0u8..).zip(&waiting) {
+                for _ in 0..*count {
+                    queue.push(peer, costs.next().unwrap());
+                }
+            }
+            for _ in 0..500 {
+                let (peer, cost) = queue.pop(SLACK, |cost| cost ^ (ranks & 7)).unwrap();
+                queue.charge(peer, cost);
+                served[usize::from(peer)] += cost;
+                queue.push(peer, costs.next().unwrap());
+            }
+            let spread = served.iter().max().unwrap() - served.iter().min().unwrap();
+            prop_assert!(spread <= SLACK + 2 * 1000, "{:?}", served);
+        }
+
+        /// Whatever comes and goes, nothing is lost, and nobody waits for more than the others' share.
+        #[test]
+        fn everything_is_served_once(steps in proptest::collection::vec((0u8..6, 1u64..1000, any::<bool>()), 1..300)) {
+            let mut queue = FairQueue::new();
+            let (mut pushed, mut popped) = (0, 0);
+            for (peer, cost, pops) in steps {
+                queue.push(peer, cost);
+                pushed += 1;
+                if pops {
+                    popped += usize::from(serve(&mut queue).is_some());
+                }
+                prop_assert_eq!(queue.len(), pushed - popped);
+            }
+            while serve(&mut queue).is_some() {
+                popped += 1;
+            }
+            prop_assert!(queue.is_empty() && popped == pushed);
+        }
+    }
+
+    #[test]
+    fn the_least_rank_is_first_among_those_whose_turn_it_is() {
+        let mut queue = FairQueue::new();
+        for (peer, rank) in [(1, 5), (2, 3), (3, 4)] {
+            queue.push(peer, rank);
+        }
+        queue.charge(2, SLACK + 1);
+        assert_eq!(queue.pop(SLACK, |rank| *rank), Some((3, 4)), "2 has had more than its turn");
+        assert_eq!(queue.pop(SLACK, |rank| *rank), Some((1, 5)));
+        assert_eq!(queue.pop(SLACK, |rank| *rank), Some((2, 3)));
+    }
+
+    #[test]
+    fn a_peer_that_comes_late_does_not_catch_up_and_one_that_rests_does_not_save_up() {
+        let mut queue = FairQueue::new();
+        for _ in 0..100 {
+            queue.push(1, 10_000);
+            serve(&mut queue).unwrap();
+        }
+        queue.push(1, 10_000);
+        queue.push(2, 10_000);
+        let order: Vec<u8> = std::iter::from_fn(|| {
+            let (peer, cost) = serve(&mut queue)?;
+            queue.push(peer, cost);
+            Some(peer)
+        })
+        .take(21)
+        .collect();
+        let second = order.iter().filter(|peer| **peer == 2).count();
+        assert!((10..=12).contains(&second), "{order:?}");
+    }
+
+    #[test]
+    fn the_last_of_the_one_that_used_most_is_put_out() {
+        let mut queue = FairQueue::new();
+        queue.push(1, 1);
+        queue.push(2, 2);
+        queue.push(2, 3);
+        queue.charge(1, 10);
+        assert_eq!(queue.pop_last(), Some((1, 1)));
+        assert_eq!(queue.pop_last(), Some((2, 3)));
+        queue.retain(|_| false);
+        assert!(queue.is_empty() && queue.pop_last().is_none());
+    }
+
+    #[test]
+    fn peers_that_come_once_are_forgotten() {
+        let mut queue = FairQueue::new();
+        for peer in 0u32..10_000 {
+            queue.push(peer, ());
+            let (peer, ()) = queue.pop(0, |()| 0).unwrap();
+            queue.charge(peer, 1 << 20);
+        }
+        assert!(queue.shares.len() <= 2 * MAX_IDLE + 1);
+    }
+}

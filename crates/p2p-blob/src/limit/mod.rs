@@ -1,0 +1,10 @@
+//! Who may send or receive how much when: rates, and equal shares for peers.
+
+mod bucket;
+mod download;
+mod fair;
+mod rate;
+
+pub(crate) use download::Download;
+pub(crate) use fair::FairQueue;
+pub(crate) use rate::RateLimit;

@@ -1,0 +1,289 @@
+//! Who may be sent an answer now: so many at a time, in turn among peers.
+
+use std::collections::HashMap;
+use std::hash::{BuildHasher as _, RandomState};
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use libp2p::PeerId;
+use manifest::Digest;
+use tokio::sync::oneshot;
+use tokio::time::Instant;
+
+use crate::config::Limits;
+use crate::limit::{FairQueue, RateLimit};
+use crate::wire::MAX_RANGE_BYTES;
+
+/// How long a request waits for its turn before its peer is told "busy". Less than what fetchers take for a stall.
+const MAX_WAIT: Duration = Duration::from_secs(1);
+/// Requests that wait at one time; of further ones, those of whoever was sent most are told "busy" at once.
+const MAX_WAITING: usize = 256;
+/// Answers this short need no turn: manifests are small, and nobody should wait behind pieces for one.
+const FREE_BYTES: u64 = 64 << 10;
+/// By how much a peer may be ahead of the others when the piece it asks for was sent less often than theirs.
+const SLACK_BYTES: u64 = 1 << 20;
+/// At a limited rate there are only so many places that each has this much in a second, or two: pieces that are passed
+/// on soon are better than many that are under way.
+const BYTES_PER_PLACE: u64 = 512 << 10;
+const MIN_PLACES: usize = 2;
+/// An answer that takes longer does not keep its place from others: its reader is slow, or gone.
+const PATIENCE: Duration = Duration::from_secs(10);
+/// When to ask again, at least and at most.
+const MIN_RETRY: Duration = Duration::from_millis(50);
+const MAX_RETRY: Duration = Duration::from_secs(2);
+/// Pieces of which it is counted how often they were sent.
+const MAX_COUNTED: usize = 1 << 16;
+
+/// The places for answers, and the rate that they share. Clones are the same one.
+#[derive(Debug, Clone)]
+pub(crate) struct Uploads(Arc<Inner>);
+
+#[derive(Debug)]
+struct Inner {
+    state: Mutex<State>,
+    rate: Option<RateLimit>,
+    bytes_per_s: Option<u64>,
+    /// How long an answer keeps its place.
+    patience: Duration,
+    hashes: RandomState,
+    sent_bytes: AtomicU64,
+    /// Buffers that are not in use now; no more than there are places.
+    buffers: Mutex<Vec<Vec<u8>>>,
+}
+
+#[derive(Debug)]
+struct State {
+    places: usize,
+    places_while_fetching: usize,
+    fetches: usize,
+    /// Answers being sent: when each began, the oldest first.
+    sending: Vec<(u64, Instant)>,
+    next_id: u64,
+    queue: FairQueue<PeerId, Waiting>,
+    counts: HashMap<u64, u32>,
+    /// How long answers have taken lately.
+    took: Duration,
+}
+
+#[derive(Debug)]
+struct Waiting {
+    piece: u64,
+    bytes: u64,
+    reply: oneshot::Sender<Place>,
+}
+
+/// The right to send one answer. Given back when it is dropped.
+#[derive(Debug)]
+pub(super) struct Place {
+    uploads: Uploads,
+    /// None for an answer that needs none.
+    id: Option<u64>,
+    peer: PeerId,
+    piece: u64,
+    bytes: u64,
+}
+
+/// Not now: the peer may ask again after this time.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Busy(pub(super) Duration);
+
+impl Uploads {
+    pub(crate) fn new(limits: &Limits) -> Self {
+        let bytes_per_s = limits.upload_bytes_per_s;
+        let fits = |places: usize| match bytes_per_s {
+            Some(rate) => {
+                let places_at_rate = usize::try_from(rate.get() / BYTES_PER_PLACE).unwrap_or(usize::MAX);
+                places.min(places_at_rate.max(MIN_PLACES))
+            }
+            None => places,
+        };
+        let places = fits(limits.uploads.max(1));
+        let patience = bytes_per_s.map_or(PATIENCE, |rate| {
+            let all_at_once = places as u64 * u64::from(MAX_RANGE_BYTES);
+            PATIENCE.max(Duration::from_secs(2 * all_at_once / rate.get()))
+        });
+        let state = State {
+            places,
+            places_while_fetching: fits(limits.uploads_while_fetching.max(1)).min(places),
+            fetches: 0,
+            sending: Vec::new(),
+            next_id: 0,
+            queue: FairQueue::new(),
+            counts: HashMap::new(),
+            took: Duration::ZERO,
+        };
+        Self(Arc::new(Inner {
+            state: Mutex::new(state),
+            rate: bytes_per_s.map(RateLimit::start),
+            bytes_per_s: bytes_per_s.map(std::num::NonZeroU64::get),
+            patience,
+            hashes: RandomState::new(),
+            sent_bytes: AtomicU64::new(0),
+            buffers: Mutex::default(),
+        }))
+    }
+
+    /// Waits for the turn of a peer that asks for `bytes` of a blob from `offset` on, a second at most.
+    pub(super) async fn place(
+        &self,
+        peer: PeerId,
+        blob: &Digest,
+        offset: u64,
+        bytes: u64,
+    ) -> Result<Place, Busy> {
+        let piece = self.0.hashes.hash_one((blob, offset));
+        if bytes <= FREE_BYTES {
+            return Ok(Place { uploads: self.clone(), id: None, peer, piece, bytes });
+        }
+        let (reply, mut granted) = oneshot::channel();
+        {
+            let mut state = self.state();
+            state.queue.push(peer, Waiting { piece, bytes, reply });
+            if state.queue.len() > MAX_WAITING {
+                // Dropping its reply tells it.
+                drop(state.queue.pop_last());
+            }
+            self.grant(&mut state);
+        }
+        match tokio::time::timeout(MAX_WAIT, &mut granted).await {
+            Ok(Ok(place)) => Ok(place),
+            Ok(Err(_)) => Err(self.busy()),
+            Err(_) => {
+                granted.close();
+                // It may have come in the meantime.
+                granted.try_recv().map_err(|_| self.busy())
+            }
+        }
+    }
+
+    /// While this is kept, the node fetches: fewer answers are sent at one time.
+    pub(crate) fn set_fetching(&self, is_fetching: bool) {
+        let mut state = self.state();
+        state.fetches = if is_fetching { state.fetches + 1 } else { state.fetches.saturating_sub(1) };
+        self.grant(&mut state);
+    }
+
+    /// How many bytes of blobs were sent, and are on their way.
+    pub(crate) fn sent_bytes(&self) -> u64 {
+        self.0.sent_bytes.load(Ordering::Relaxed)
+    }
+
+    /// Waits until a peer may be sent some bytes: how many, of `most`.
+    pub(super) async fn allow(&self, peer: PeerId, most: usize) -> usize {
+        match &self.0.rate {
+            Some(rate) => rate.take(peer).await.min(most),
+            None => most,
+        }
+    }
+
+    /// Counts what was sent.
+    pub(super) fn sent(&self, bytes: usize) {
+        self.0.sent_bytes.fetch_add(bytes as u64, Ordering::Relaxed);
+    }
+
+    /// A buffer for one answer, perhaps used before.
+    pub(super) fn take_buffer(&self) -> Vec<u8> {
+        self.buffers().pop().unwrap_or_default()
+    }
+
+    /// Gives a buffer back, for the next answer.
+    pub(super) fn give_buffer(&self, buffer: Vec<u8>) {
+        let places = self.state().places;
+        let mut buffers = self.buffers();
+        if buffer.capacity() > 0 && buffers.len() < places {
+            buffers.push(buffer);
+        }
+    }
+
+    fn buffers(&self) -> MutexGuard<'_, Vec<Vec<u8>>> {
+        self.0.buffers.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// When it is worth while to ask again, going by what waits and how fast it goes.
+    fn busy(&self) -> Busy {
+        let mut state = self.state();
+        state.forget_gone();
+        let wait = match self.0.bytes_per_s {
+            Some(rate) => {
+                let waiting_bytes: u64 = state.queue.iter().map(|one| one.bytes).sum();
+                Duration::from_millis((1000 * waiting_bytes).checked_div(rate).unwrap_or(0))
+            }
+            None => {
+                let turns = state.queue.len() / state.places.max(1) + 1;
+                state.took * u32::try_from(turns).unwrap_or(u32::MAX)
+            }
+        };
+        Busy(wait.clamp(MIN_RETRY, MAX_RETRY))
+    }
+
+    /// Gives free places to those whose turn it is.
+    fn grant(&self, state: &mut State) {
+        let now = Instant::now();
+        state.forget_gone();
+        let overdue = state.sending.iter().take_while(|(_, began)| now - *began > self.0.patience).count();
+        let places = if state.fetches > 0 { state.places_while_fetching } else { state.places };
+        let mut free = (places + overdue).saturating_sub(state.sending.len());
+        while free > 0 {
+            let counts = &state.counts;
+            let next = state.queue.pop(SLACK_BYTES, |one| counts.get(&one.piece).copied().unwrap_or(0));
+            let Some((peer, Waiting { piece, bytes, reply })) = next else { return };
+            let id = state.next_id;
+            let place = Place { uploads: self.clone(), id: Some(id), peer, piece, bytes };
+            match reply.send(place) {
+                Ok(()) => {
+                    state.next_id += 1;
+                    state.sending.push((id, now));
+                    state.queue.charge(peer, bytes);
+                    state.count(piece);
+                    free -= 1;
+                }
+                // It was just given up; dropping the place as such would take the lock again.
+                Err(mut place) => place.id = None,
+            }
+        }
+    }
+
+    fn state(&self) -> MutexGuard<'_, State> {
+        self.0.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl State {
+    fn forget_gone(&mut self) {
+        self.queue.retain(|one| !one.reply.is_closed());
+    }
+
+    fn count(&mut self, piece: u64) {
+        if self.counts.len() >= MAX_COUNTED && !self.counts.contains_key(&piece) {
+            self.counts.clear();
+        }
+        let count = self.counts.entry(piece).or_insert(0);
+        *count = count.saturating_add(1);
+    }
+}
+
+impl Place {
+    /// Nothing is sent after all: this counts for nothing.
+    pub(super) fn cancel(self) {
+        if self.id.is_some() {
+            let mut state = self.uploads.state();
+            state.queue.refund(self.peer, self.bytes);
+            if let Some(count) = state.counts.get_mut(&self.piece) {
+                *count = count.saturating_sub(1);
+            }
+        }
+    }
+}
+
+impl Drop for Place {
+    fn drop(&mut self) {
+        let Some(id) = self.id else { return };
+        let mut state = self.uploads.state();
+        if let Some(position) = state.sending.iter().position(|(other, _)| *other == id) {
+            let (_, began) = state.sending.remove(position);
+            state.took = (state.took * 7 + began.elapsed()) / 8;
+        }
+        self.uploads.grant(&mut state);
+    }
+}
