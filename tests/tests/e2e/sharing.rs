@@ -119,18 +119,17 @@ async fn what_an_earlier_run_left_is_offered_before_anything_is_fetched() {
 #[tokio::test(flavor = "multi_thread")]
 async fn pieces_are_served_under_their_manifest_only_and_proven_shards_to_everybody() {
     let model = Recipe::default().publish().await;
-    let mut conduct = model.conduct().stopping_after(0);
     let [part, whole] = [model.shard(0), model.shard(1)];
-    conduct.gated.remove(&whole);
-    // Of this shard one piece passes.
-    conduct.limit_bytes = PIECE_BYTES as u64;
-    conduct.gated = [part].into();
-    conduct
-        .blobs
-        .retain(|blob, _| *blob == part || *blob == whole || !model.shards().any(|shard| shard == *blob));
-    let seeder = Peer::start(conduct).await;
+    let of = |shard| {
+        let mut conduct = model.conduct();
+        conduct.blobs.retain(|blob, _| *blob == shard || !model.shards().any(|shard| shard == *blob));
+        conduct
+    };
+    // Of one shard a piece passes.
+    let seeder = Peer::start(of(part).stopping_after(PIECE_BYTES as u64)).await;
+    let other = Peer::start(of(whole)).await;
     let home = Home::new();
-    let first = Fetcher::start(&home, &[seeder.address()]).await;
+    let first = Fetcher::start(&home, &[seeder.address(), other.address()]).await;
     let fetching = first.fetch(&model);
 
     let client = |versions| {
