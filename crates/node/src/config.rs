@@ -1,9 +1,10 @@
 //! What a node can be told.
 
+use std::collections::HashSet;
 use std::path::PathBuf;
 
 use loader::{FetchOptions, Pages};
-use p2p_blob::{DhtMode, Limits, Multiaddr};
+use p2p_blob::{DhtMode, Limits, Multiaddr, NetworkKey, PeerId};
 
 /// How a node behaves. [`Config::new`] has the defaults.
 #[derive(Debug, Clone)]
@@ -20,6 +21,10 @@ pub struct Config {
     pub peers: Vec<Multiaddr>,
     /// Peers that need not hold anything, but know others. Default: none.
     pub bootstrap: Vec<Multiaddr>,
+    /// The key of a private network. Default: none.
+    pub network_key: Option<NetworkKey>,
+    /// The only peers that it has connections with. Default: any.
+    pub allowed_peers: Option<HashSet<PeerId>>,
     /// Whether it finds peers in the local network, and lets them find it (mDNS). Default: yes.
     pub mdns: bool,
     /// How it takes part in the DHT. Default: as a server while it has an external address.
@@ -44,6 +49,8 @@ impl Config {
             external_addrs: Vec::new(),
             peers: Vec::new(),
             bootstrap: Vec::new(),
+            network_key: None,
+            allowed_peers: None,
             mdns: true,
             dht: DhtMode::default(),
             limits: Limits::default(),

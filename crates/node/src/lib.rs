@@ -104,6 +104,8 @@ impl Node {
         let mut network = p2p_blob::Config::new(identity);
         network.listen = config.listen;
         network.external_addrs = config.external_addrs;
+        network.network_key = config.network_key;
+        network.allowed_peers = config.allowed_peers;
         network.mdns = config.mdns;
         network.dht = config.dht;
         network.limits = config.limits;

@@ -5,8 +5,23 @@ use std::net::{Ipv4Addr, Ipv6Addr};
 use libp2p::multiaddr::Protocol;
 use libp2p::{Multiaddr, PeerId};
 
-/// Whether there is a transport for `addr`: TCP or QUIC, by IP address or name, with or without a peer id.
+/// Whether there is a transport for `addr`: TCP or QUIC, by IP address or name, with or without a peer id; or, through a
+/// relay that is named by such an address with its peer id, `/p2p-circuit`.
 pub fn is_dialable(addr: &Multiaddr) -> bool {
+    let mut relay = Multiaddr::empty();
+    let mut parts = addr.iter();
+    for part in parts.by_ref() {
+        if part == Protocol::P2pCircuit {
+            let rest = matches!((parts.next(), parts.next()), (None | Some(Protocol::P2p(_)), None));
+            return rest && peer_of(&relay).is_some() && is_direct(&relay);
+        }
+        relay.push(part);
+    }
+    is_direct(addr)
+}
+
+/// Whether `addr` is one of TCP or QUIC.
+fn is_direct(addr: &Multiaddr) -> bool {
     let mut parts = addr.iter();
     match parts.next() {
         Some(Protocol::Dnsaddr(_)) => return true,

@@ -25,6 +25,8 @@ pub(crate) struct Inbound {
 /// One connection, and how many streams were opened on it.
 struct Connection {
     id: ConnectionId,
+    /// Relays allow little to pass: used only when there is no direct connection.
+    is_relayed: bool,
     opened_streams: u64,
 }
 
@@ -50,10 +52,12 @@ impl Behaviour {
         }
     }
 
-    /// Opens a stream on the connection that has had the fewest.
+    /// Opens a stream on the direct connection that has had the fewest.
     pub(crate) fn open(&mut self, peer: PeerId, order: OpenStream) {
         let connections = self.connections.get_mut(&peer);
-        match connections.and_then(|all| all.iter_mut().min_by_key(|one| one.opened_streams)) {
+        match connections
+            .and_then(|all| all.iter_mut().min_by_key(|one| (one.is_relayed, one.opened_streams)))
+        {
             Some(connection) => {
                 connection.opened_streams += 1;
                 self.orders.push_back((peer, connection.id, order));
@@ -101,8 +105,14 @@ impl NetworkBehaviour for Behaviour {
 
     fn on_swarm_event(&mut self, event: FromSwarm<'_>) {
         match event {
-            FromSwarm::ConnectionEstablished(ConnectionEstablished { peer_id, connection_id, .. }) => {
-                let connection = Connection { id: connection_id, opened_streams: 0 };
+            FromSwarm::ConnectionEstablished(ConnectionEstablished {
+                peer_id,
+                connection_id,
+                endpoint,
+                ..
+            }) => {
+                let connection =
+                    Connection { id: connection_id, is_relayed: endpoint.is_relayed(), opened_streams: 0 };
                 self.connections.entry(peer_id).or_default().push(connection);
             }
             FromSwarm::ConnectionClosed(ConnectionClosed { peer_id, connection_id, .. }) => {

@@ -1,12 +1,14 @@
 //! What a node can be told.
 
+use std::collections::HashSet;
 use std::num::NonZeroU64;
 use std::time::Duration;
 
-use libp2p::Multiaddr;
+use libp2p::{Multiaddr, PeerId};
 
 use crate::dht::DhtMode;
 use crate::identity::Identity;
+use crate::private::NetworkKey;
 use crate::wire::Version;
 
 /// How a node behaves. [`Config::new`] has the documented defaults.
@@ -18,6 +20,11 @@ pub struct Config {
     pub listen: Vec<Multiaddr>,
     /// Addresses others reach it at, told to its peers. Default: none.
     pub external_addrs: Vec<Multiaddr>,
+    /// The key of a private network; nobody without it is talked to. QUIC, which it does not cover, is off then. Default:
+    /// none.
+    pub network_key: Option<NetworkKey>,
+    /// The only peers that it has connections with, in both directions. Default: any.
+    pub allowed_peers: Option<HashSet<PeerId>>,
     /// Whether it finds peers in the local network, and lets them find it. Default: no.
     pub mdns: bool,
     /// How it takes part in the DHT. Default: by its addresses.
@@ -43,6 +50,8 @@ impl Config {
             identity,
             listen: Vec::new(),
             external_addrs: Vec::new(),
+            network_key: None,
+            allowed_peers: None,
             mdns: false,
             dht: DhtMode::default(),
             versions: Versions::Both,

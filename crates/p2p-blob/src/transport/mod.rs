@@ -5,8 +5,12 @@ mod muxer;
 mod tls;
 mod verifier;
 
+use futures::{AsyncRead, AsyncWrite};
+use libp2p::core::muxing::StreamMuxerBox;
+use libp2p::core::transport::Boxed;
+use libp2p::core::upgrade::Version;
 use libp2p::identity::Keypair;
-use libp2p::noise;
+use libp2p::{PeerId, Transport, noise};
 
 use self::buffered::Buffered;
 
@@ -20,6 +24,20 @@ pub(crate) fn tls(key: &Keypair) -> Result<tls::Config, tls::SetUpError> {
 /// Noise, `/noise`.
 pub(crate) fn noise(key: &Keypair) -> Result<Buffered<noise::Config>, noise::Error> {
     noise::Config::new(key).map(Buffered)
+}
+
+/// Connections of another transport, with noise and the same streams.
+pub(crate) fn secured<T>(transport: T, key: &Keypair) -> Result<Boxed<(PeerId, StreamMuxerBox)>, noise::Error>
+where
+    T: Transport + Send + Unpin + 'static,
+    T::Output: AsyncRead + AsyncWrite + Send + Unpin + 'static,
+    T::Error: Send + Sync,
+    T::Dial: Send,
+    T::ListenerUpgrade: Send,
+{
+    let noise = noise(key)?;
+    let upgraded = transport.upgrade(Version::V1Lazy).authenticate(noise).multiplex(MuxerConfig::default());
+    Ok(upgraded.boxed())
 }
 
 /// Makes glibc keep the memory of freed frames for the next ones, instead of giving it back to the system: at the speed

@@ -111,3 +111,16 @@ async fn nodes_in_one_network_find_each_other_by_mdns() {
     assert_eq!(soon(one.client.connect_to(&contact)).await.unwrap(), contact.peer);
     assert!(stranger.client.nearby().is_empty(), "it is off unless it is wanted");
 }
+
+#[cfg(feature = "autonat")]
+#[tokio::test(flavor = "multi_thread")]
+async fn a_node_that_others_can_reach_learns_that_and_provides() {
+    let (hub, fetcher) = (server(None).await, Node::fetcher());
+    join_as_client(&fetcher, &hub).await;
+    // It does not know that it can be reached: the hub tries.
+    let node = Node::start(MemoryStore::with(&[]), |_| ());
+    let manifest = Digest::of(b"manifest");
+    node.client.provide(HashSet::from([manifest])).await;
+    join(&node, Some(&hub)).await;
+    assert_eq!(find(&fetcher, manifest).await.peer, node.client.peer_id());
+}

@@ -1,11 +1,14 @@
 //! Nodes on real sockets.
 #![expect(clippy::unwrap_used, clippy::expect_used, reason = "tests")]
 
+mod closed;
 mod common;
 mod connect;
 mod errors;
 mod fetch;
 mod found;
 mod peers;
+#[cfg(feature = "relay")]
+mod relayed;
 mod serving;
 mod shutdown;

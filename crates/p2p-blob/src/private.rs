@@ -1,0 +1,128 @@
+//! Private networks: only nodes with the same key can talk to each other.
+
+use std::fmt;
+use std::fs::File;
+use std::io::{self, Read as _};
+use std::path::{Path, PathBuf};
+use std::str::FromStr as _;
+
+use libp2p::core::muxing::StreamMuxerBox;
+use libp2p::core::transport::Boxed;
+use libp2p::identity::Keypair;
+use libp2p::pnet::{PnetConfig, PreSharedKey};
+use libp2p::{PeerId, Transport as _, noise, tcp};
+use manifest::Blame;
+
+use crate::transport;
+
+/// No key file is longer.
+const MAX_FILE_BYTES: u64 = 4096;
+/// What a key file looks like.
+const FORM: &str = "/key/swarm/psk/1.0.0/, /base16/ and 64 hexadecimal characters, each on a line";
+
+/// The key of a private network. It is never shown.
+///
+/// Source: <https://github.com/libp2p/specs/blob/master/pnet/Private-Networks-PSK-V1.md>.
+#[derive(Clone, Copy)]
+pub struct NetworkKey(PreSharedKey);
+
+impl fmt::Debug for NetworkKey {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("NetworkKey(…)")
+    }
+}
+
+impl NetworkKey {
+    /// Reads a file in the `swarm.key` format of go-libp2p.
+    ///
+    /// # Errors
+    /// [`NetworkKeyError`].
+    pub fn read(path: &Path) -> Result<Self, NetworkKeyError> {
+        let mut text = Vec::new();
+        let read = File::open(path).and_then(|file| file.take(MAX_FILE_BYTES).read_to_end(&mut text));
+        read.map_err(|source| NetworkKeyError::Io { path: path.to_owned(), source })?;
+        // The parser of the library cuts the text at any byte: it must be ASCII.
+        let text = String::from_utf8(text).ok().filter(|text| text.is_ascii());
+        let key = text.and_then(|text| PreSharedKey::from_str(text.trim_end()).ok());
+        key.map(Self).ok_or_else(|| NetworkKeyError::Malformed { path: path.to_owned() })
+    }
+}
+
+/// Why there is no key of a private network.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum NetworkKeyError {
+    /// The file cannot be read.
+    #[error("cannot read the network key {}", path.display())]
+    Io {
+        /// The file.
+        path: PathBuf,
+        /// What the system says.
+        source: io::Error,
+    },
+    /// The file holds something else.
+    #[error("{} is not a network key: expected {FORM}", path.display())]
+    Malformed {
+        /// The file.
+        path: PathBuf,
+    },
+}
+
+impl NetworkKeyError {
+    /// Who is at fault.
+    pub fn blame(&self) -> Blame {
+        Blame::Caller
+    }
+}
+
+/// TCP behind the key: everything, the handshake of noise included, is encrypted with it. There is no TLS, whose speed
+/// the cipher of the key would undo.
+pub(crate) fn tcp(
+    keypair: &Keypair,
+    key: NetworkKey,
+    config: tcp::Config,
+) -> Result<Boxed<(PeerId, StreamMuxerBox)>, noise::Error> {
+    let pnet = PnetConfig::new(key.0);
+    transport::secured(
+        tcp::tokio::Transport::new(config).and_then(move |socket, _| pnet.handshake(socket)),
+        keypair,
+    )
+}
+
+#[cfg(test)]
+mod tests {
+    use std::io::Write as _;
+
+    use super::*;
+
+    fn read(content: &[u8]) -> Result<NetworkKey, NetworkKeyError> {
+        let mut file = tempfile::NamedTempFile::new().unwrap();
+        file.write_all(content).unwrap();
+        NetworkKey::read(file.path())
+    }
+
+    #[test]
+    fn only_whole_keys_are_read_and_none_is_shown() {
+        let secret = "0123456789abcdef".repeat(4);
+        let good = format!("/key/swarm/psk/1.0.0/\n/base16/\n{secret}\n");
+        let key = read(good.as_bytes()).unwrap();
+        assert!(!format!("{key:?}").contains("0123"));
+        assert!(read(good.trim_end().as_bytes()).is_ok());
+        for bad in [
+            "",
+            &secret,
+            &good[..good.len() - 3],
+            &good.replace("base16", "base64"),
+            &good.replace('0', "é"),
+            &good.replace("1.0.0", "2.0.0"),
+        ] {
+            let error = read(bad.as_bytes()).unwrap_err();
+            assert!(
+                matches!(error, NetworkKeyError::Malformed { .. })
+                    && !error.to_string().contains(&secret[..8])
+            );
+        }
+        assert!(matches!(read(&[0xff; 100]), Err(NetworkKeyError::Malformed { .. })));
+        assert!(matches!(NetworkKey::read(Path::new("/nowhere/at/all")), Err(NetworkKeyError::Io { .. })));
+    }
+}
