@@ -7,7 +7,7 @@ use std::time::Duration;
 use chain_reader::{Address, BlockTag, U256};
 use clap::{ArgAction, Args, Parser, Subcommand};
 use manifest::{Codec, Digest};
-use p2p_blob::Multiaddr;
+use p2p_blob::{Multiaddr, PeerId};
 
 pub(crate) use self::following::Following;
 pub(crate) use self::reading::{ChainCommand, Reading, Which};
@@ -357,6 +357,19 @@ pub(crate) struct Network {
     /// Fetch at most so many bytes a second in all, such as 20MiB [default: no limit].
     #[arg(long, value_name = "RATE", value_parser = parse_rate, env = "LOADER_DOWNLOAD_LIMIT", hide_env_values = true)]
     pub(crate) download_limit: Option<NonZeroU64>,
+    /// Key file of a private network (the swarm.key of go-libp2p): nobody without the key is talked to. QUIC, which it does
+    /// not cover, is off then.
+    #[arg(long, value_name = "FILE", env = "LOADER_PSK_FILE", hide_env_values = true)]
+    pub(crate) psk_file: Option<PathBuf>,
+    /// A peer id: have connections with the peers named so only, in both directions. May be repeated.
+    #[arg(
+        long,
+        value_name = "PEERID",
+        env = "LOADER_ALLOW_PEER",
+        hide_env_values = true,
+        value_delimiter = ','
+    )]
+    pub(crate) allow_peer: Vec<PeerId>,
     /// Do not look for peers in the local network, and do not let them find this node.
     #[arg(long, env = "LOADER_NO_MDNS", hide_env_values = true)]
     pub(crate) no_mdns: bool,

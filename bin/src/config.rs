@@ -1,6 +1,7 @@
 //! Settings: flags win over `LOADER_*` variables (clap has merged those), and both over the settings file. Nothing else
 //! reads the environment.
 
+use std::collections::HashSet;
 use std::env;
 use std::fmt::Display;
 use std::fs;
@@ -11,8 +12,8 @@ use std::str::FromStr;
 use std::time::Duration;
 
 use anyhow::{Context as _, Result};
-use chain_reader::{Address, BlockTag, HintUrl, RpcUrl};
-use p2p_blob::{DhtMode, Limits, Multiaddr};
+use chain_reader::{Address, BlockTag, HintUrl, RpcUrl, U256};
+use p2p_blob::{DhtMode, Limits, Multiaddr, NetworkKey, PeerId};
 use serde::{Deserialize, Deserializer};
 
 use crate::args::{Common, Network};
@@ -38,6 +39,8 @@ struct File {
     rpc_header: Vec<String>,
     trusted_rpc: Option<Text<RpcUrl>>,
     quorum: Option<usize>,
+    verify_proof: bool,
+    string_slot: Option<Text<U256>>,
     #[serde(deserialize_with = "duration")]
     allow_stale: Option<Duration>,
     block_tag: Option<Text<BlockTag>>,
@@ -47,6 +50,8 @@ struct File {
     ws_url: Vec<Text<HintUrl>>,
     peer: Vec<Text<Multiaddr>>,
     bootstrap: Vec<Text<Multiaddr>>,
+    psk_file: Option<PathBuf>,
+    allow_peer: Vec<Text<PeerId>>,
     no_mdns: bool,
     dht_server: bool,
     upload_limit: Option<Rate>,
@@ -94,7 +99,7 @@ pub(crate) struct Settings {
 }
 
 /// Where the node listens and whom it knows.
-#[derive(Debug, PartialEq, Eq)]
+#[derive(Debug)]
 pub(crate) struct NetworkSettings {
     pub(crate) peers: Vec<Multiaddr>,
     pub(crate) bootstrap: Vec<Multiaddr>,
@@ -103,6 +108,8 @@ pub(crate) struct NetworkSettings {
     pub(crate) mdns: bool,
     pub(crate) dht: DhtMode,
     pub(crate) limits: Limits,
+    pub(crate) network_key: Option<NetworkKey>,
+    pub(crate) allowed_peers: Option<HashSet<PeerId>>,
 }
 
 impl Settings {
@@ -145,10 +152,35 @@ impl Settings {
             ))
             .into());
         }
+        let psk_file = flags.psk_file.as_ref().or(self.file.psk_file.as_ref());
+        let network_key = psk_file.map(|path| NetworkKey::read(path)).transpose();
+        let network_key = network_key.map_err(|error| Usage::new(with_causes(&error)))?;
         let mut listen = or_file(&flags.listen, &self.file.listen);
+        if network_key.is_some()
+            && let Some(addr) = peers.iter().chain(&bootstrap).chain(&listen).find(|addr| is_quic(addr))
+        {
+            return Err(Usage::new(format!(
+                "`{addr}` is a QUIC address, which the key of a private network (--psk-file) does not cover: give a TCP one"
+            ))
+            .into());
+        }
         if listen.is_empty() {
-            let default = default_listen.iter().map(|addr| addr.parse()).collect::<Result<_, _>>();
+            let default = default_listen.iter().map(|addr| addr.parse()).collect::<Result<Vec<_>, _>>();
             listen = default.context("the built-in address to listen at is malformed")?;
+            listen.retain(|addr| network_key.is_none() || !is_quic(addr));
+        }
+        let allowed: HashSet<PeerId> =
+            or_file(&flags.allow_peer, &self.file.allow_peer).into_iter().collect();
+        let allowed_peers = (!allowed.is_empty()).then_some(allowed);
+        let is_denied = |addr: &&Multiaddr| {
+            let named = p2p_blob::split_peer((*addr).clone()).map(|(_, peer)| peer);
+            named.zip(allowed_peers.as_ref()).is_some_and(|(peer, allowed)| !allowed.contains(&peer))
+        };
+        if let Some(addr) = peers.iter().chain(&bootstrap).find(is_denied) {
+            return Err(Usage::new(format!(
+                "`{addr}` is none of the peers of --allow-peer: name it there, too"
+            ))
+            .into());
         }
         let external_addrs = or_file(&flags.external_addr, &self.file.external_addr);
         let mdns = !(flags.no_mdns || self.file.no_mdns);
@@ -159,7 +191,17 @@ impl Settings {
             download_bytes_per_s: flags.download_limit.or(self.file.download_limit.map(|rate| rate.0)),
             ..Limits::default()
         };
-        Ok(NetworkSettings { peers, bootstrap, listen, external_addrs, mdns, dht, limits })
+        Ok(NetworkSettings {
+            peers,
+            bootstrap,
+            listen,
+            external_addrs,
+            mdns,
+            dht,
+            limits,
+            network_key,
+            allowed_peers,
+        })
     }
 
     /// Folders of blobs to serve.
@@ -188,6 +230,16 @@ pub(crate) fn log_filter() -> Option<String> {
     env::var("RUST_LOG").ok().filter(|filter| !filter.is_empty())
 }
 
+fn is_quic(addr: &Multiaddr) -> bool {
+    addr.to_string().contains("/quic")
+}
+
+/// The message of an error, with its causes.
+fn with_causes(error: &dyn std::error::Error) -> String {
+    std::iter::successors(error.source(), |cause| (*cause).source())
+        .fold(error.to_string(), |text, cause| format!("{text}: {cause}"))
+}
+
 fn or_file<T: Clone>(flags: &[T], file: &[Text<T>]) -> Vec<T> {
     if flags.is_empty() { file.iter().map(|text| text.0.clone()).collect() } else { flags.to_vec() }
 }
@@ -210,7 +262,7 @@ fn read(path: &Path) -> Result<Option<File>> {
     let mut file: File = toml::from_str(&text)
         .map_err(|error| Usage::new(format!("{} is not a settings file: {error}", path.display())))?;
     let dir = path.parent().unwrap_or(Path::new(""));
-    for path in file.cache_dir.iter_mut().chain(&mut file.blob_dir) {
+    for path in file.cache_dir.iter_mut().chain(&mut file.psk_file).chain(&mut file.blob_dir) {
         *path = dir.join(&path);
     }
     Ok(Some(file))

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use chain_reader::{Address, BlockTag};
+use chain_reader::{Address, BlockTag, U256};
 use clap::{Args, Subcommand};
 
 use crate::units::parse_duration;
@@ -18,6 +18,13 @@ pub(crate) struct Reading {
     // Read in config/chain.rs: clap would repeat a bad one, key included.
     #[arg(long, value_name = "URL", env = "LOADER_TRUSTED_RPC", hide_env_values = true)]
     pub(crate) trusted_rpc: Option<String>,
+    /// Check what the endpoints say against a proof of the contract's storage (eth_getProof) in the agreed block. A proof
+    /// of something else is an alarm; that no endpoint can show one, having pruned that state, is only told.
+    #[arg(long)]
+    pub(crate) verify_proof: bool,
+    /// The storage slot of the string, for --verify-proof: decimal or 0x…, as `solc --storage-layout` tells it.
+    #[arg(long, value_name = "SLOT", env = "LOADER_STRING_SLOT", hide_env_values = true)]
+    pub(crate) string_slot: Option<U256>,
     /// When the chain cannot be reached, use the model that was last loaded, if the contract has named it no longer than
     /// this ago, such as 12h.
     #[arg(long, value_name = "DURATION", value_parser = parse_duration, env = "LOADER_ALLOW_STALE", hide_env_values = true)]

@@ -70,6 +70,8 @@ fn node_config(settings: &Settings, network: NetworkSettings) -> node::Config {
     config.mdns = network.mdns;
     config.dht = network.dht;
     config.limits = network.limits;
+    config.network_key = network.network_key;
+    config.allowed_peers = network.allowed_peers;
     config.external_addrs = network.external_addrs;
     config
 }

@@ -4,7 +4,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use anyhow::Result;
-use chain_reader::{Address, HintUrl, RpcUrl, Staleness};
+use chain_reader::{Address, HintUrl, RpcUrl, Staleness, StringSlot};
 
 use super::Settings;
 use crate::args::{Chain, Following, Reading};
@@ -38,6 +38,9 @@ impl Settings {
         let mut config = self.config(chain, endpoints, contract);
         config.trusted_rpc = trusted;
         config.quorum = flags.quorum.or(self.file.quorum);
+        let slot = flags.string_slot.or(self.file.string_slot.as_ref().map(|text| text.0));
+        let is_wanted = flags.verify_proof || self.file.verify_proof;
+        config.proof = is_wanted.then_some(slot.map_or(StringSlot::OfKnownCode, StringSlot::At));
         config.staleness = match flags.allow_stale.or(self.file.allow_stale) {
             _ if flags.offline => Staleness::Offline,
             Some(limit) => Staleness::UpTo(limit),
@@ -123,6 +126,8 @@ fn parse_url(text: &str) -> Result<RpcUrl> {
 
 #[cfg(test)]
 mod tests {
+    use chain_reader::U256;
+
     use super::super::tests::{CONTRACT, settings};
     use super::*;
 
@@ -146,6 +151,15 @@ mod tests {
         assert!(reading("", "").unwrap_err().to_string().contains("--rpc-url"));
         let error = reading("", "--trusted-rpc ws://h/secretkey").unwrap_err();
         assert!(error.is::<Usage>() && !format!("{error:#}").contains("secretkey"));
+    }
+
+    #[test]
+    fn a_proof_is_asked_for_by_a_flag_and_its_slot_alone_asks_for_none() {
+        let of = |toml: &str, args: &str| reading(toml, &format!("--offline {args}")).unwrap().proof;
+        assert_eq!(of("", "--string-slot 3"), None);
+        assert_eq!(of("", "--verify-proof"), Some(StringSlot::OfKnownCode));
+        assert_eq!(of("", "--verify-proof --string-slot 0x10"), Some(StringSlot::At(U256::from(16))));
+        assert_eq!(of("verify-proof = true\nstring-slot = '3'", ""), Some(StringSlot::At(U256::from(3))));
     }
 
     #[test]

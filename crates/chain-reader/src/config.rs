@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use crate::error::{ParseAddressError, ParseBlockTagError, excerpt};
 use crate::hints::HintUrl;
+use crate::proof::StringSlot;
 pub(crate) use crate::rpc_url::RpcUrl;
 
 /// The longest pause between two attempts.
@@ -58,6 +59,10 @@ pub struct Config {
     pub block_tag: BlockTag,
     /// The chain the endpoints must be on; `None` accepts the one that a quorum is on.
     pub chain_id: Option<u64>,
+    /// Whether, and for which storage slot, the string is proven against the state root of the agreed block: see
+    /// [`StringSlot`]. That no endpoint can show a proof is logged, and makes nothing false; a proof of something else is an
+    /// alarm. Default: `None`, no proof is asked for.
+    pub proof: Option<StringSlot>,
     /// Patience with each endpoint.
     pub policy: Policy,
     /// Where to remember what was read, so that the chain is never read at a lower block than before, also by other
@@ -89,6 +94,7 @@ impl Config {
             contract,
             block_tag: BlockTag::default(),
             chain_id: None,
+            proof: None,
             policy: Policy::default(),
             state_dir: None,
             staleness: Staleness::default(),

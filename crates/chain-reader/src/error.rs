@@ -9,6 +9,7 @@ use crate::config::{Address, BlockTag};
 mod devnet;
 mod endpoint;
 mod parse;
+mod proof;
 mod state;
 mod submit;
 
@@ -17,6 +18,7 @@ pub use devnet::DevnetError;
 pub use endpoint::EndpointError;
 pub(crate) use endpoint::is_rate_limit;
 pub use parse::{ParseAddressError, ParseBlockTagError, ParseHeaderError, ParseRpcUrlError};
+pub use proof::ProofError;
 pub use state::StateError;
 pub use submit::{SignerError, SubmitError};
 
@@ -135,6 +137,9 @@ pub enum ChainError {
     /// What is remembered of the chain cannot be used.
     #[error(transparent)]
     State(#[from] StateError),
+    /// A storage proof forbids to use what the quorum says.
+    #[error(transparent)]
+    Proof(#[from] ProofError),
     /// The endpoint failed.
     #[error(transparent)]
     Endpoint(#[from] EndpointError),
@@ -247,6 +252,7 @@ impl ChainError {
         match self {
             Self::Endpoint(error) => error.blame(),
             Self::State(error) => error.blame(),
+            Self::Proof(error) => error.blame(),
             Self::NoQuorum { .. } | Self::NoBlock { .. } | Self::NotFinal { .. } | Self::NoModel { .. } => {
                 Blame::Network
             }
@@ -269,6 +275,7 @@ impl ChainError {
         match self {
             Self::Endpoint(error) => error.availability(),
             Self::State(error) => error.availability(),
+            Self::Proof(error) => error.availability(),
             Self::NoQuorum { .. }
             | Self::NoBlock { .. }
             | Self::NotFinal { .. }
@@ -296,6 +303,7 @@ impl ChainError {
                 | Self::TooManyEndpoints { .. }
                 | Self::Quorum { .. }
                 | Self::SeveralChains { .. }
+                | Self::Proof(ProofError::UnknownCode { .. })
         )
     }
 

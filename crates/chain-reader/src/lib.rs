@@ -16,6 +16,7 @@ mod endpoint;
 mod error;
 mod follow;
 mod hints;
+mod proof;
 mod reader;
 mod receipt;
 mod round;
@@ -36,14 +37,15 @@ pub use devnet::Devnet;
 pub use error::DevnetError;
 pub use error::{
     Availability, ChainError, EndpointError, NotFinal, ParseAddressError, ParseBlockTagError,
-    ParseHeaderError, ParseRpcUrlError, SignerError, StateError, SubmitError,
+    ParseHeaderError, ParseRpcUrlError, ProofError, SignerError, StateError, SubmitError,
 };
 pub use follow::{FollowEvent, Follower, Trouble};
 pub use hints::HintUrl;
+pub use proof::StringSlot;
 pub use reader::{ChainReader, MatureModel};
 pub use receipt::Receipt;
 pub use rpc_url::RpcUrl;
 pub use signer::Signer;
 pub use state::{BlockRef, ChainMemory, Seen, StoredChain, stored_chains};
-pub use status::{ChainStatus, Disagreement, EndpointStatus};
+pub use status::{ChainStatus, Disagreement, EndpointStatus, ProofStatus};
 pub use submit::{SubmitConfig, set_mature_model};

@@ -10,6 +10,7 @@ use crate::ballot::{Rules, Said, Winner};
 use crate::config::{BlockTag, Config, MAX_ENDPOINTS, Staleness};
 use crate::endpoint::Endpoint;
 use crate::error::{ChainError, NotFinal, excerpt};
+use crate::proof::prove;
 use crate::round::Question;
 use crate::state::{BlockRef, Seen, Store, unix_now};
 use crate::status::{ChainStatus, EndpointStatus, Ledger, liars_tolerated};
@@ -209,21 +210,24 @@ impl ChainReader {
     async fn agreed_model(&self) -> Result<MatureModel, ChainError> {
         let policy = self.0.config.policy;
         let mut attempt = 1;
-        let winner = loop {
+        loop {
             let winner = self.agree(self.0.config.block_tag, Some(&self.0.store)).await?;
-            if self.settle(&winner).await? {
-                break winner;
+            let model = self.model(&winner);
+            if let Ok(model) = &model {
+                self.second_opinion(&winner, model).await?;
+            }
+            if self.settle(&winner, model.as_ref().ok()).await? {
+                return match model {
+                    Ok(model) => {
+                        tracing::debug!(manifest = %model.manifest, block = model.block_number, "read the contract");
+                        Ok(model)
+                    }
+                    Err(error) => Err(self.perhaps_not_final(error, &winner).await),
+                };
             }
             tracing::debug!(attempt, "another process has read a newer block meanwhile");
             tokio::time::sleep(policy.pause(attempt)).await;
             attempt = attempt.saturating_add(1);
-        };
-        match self.model(&winner) {
-            Ok(model) => {
-                tracing::debug!(manifest = %model.manifest, block = model.block_number, "read the contract");
-                Ok(model)
-            }
-            Err(error) => Err(self.perhaps_not_final(error, &winner).await),
         }
     }
 
@@ -249,10 +253,10 @@ impl ChainReader {
         }
     }
 
-    /// Remembers what was read. `false` when another process has read a newer block by now.
-    async fn settle(&self, winner: &Winner) -> Result<bool, ChainError> {
+    /// Remembers what was read, and the model in it, if there is one. `false` when another process has read a newer block by now.
+    async fn settle(&self, winner: &Winner, model: Option<&MatureModel>) -> Result<bool, ChainError> {
         let block = BlockRef { number: winner.vote.block.number(), hash: winner.vote.block.hash };
-        let seen = self.model(winner).ok().as_ref().map(Seen::now);
+        let seen = model.map(Seen::now);
         let must_stay = self.0.config.block_tag == BlockTag::Finalized;
         let settled = self.0.store.update(winner.chain, move |memory| {
             let before = memory.floor;
@@ -309,6 +313,18 @@ impl ChainReader {
         })?;
         let block_hash = winner.vote.block.hash;
         Ok(MatureModel { manifest, price, chain_id: winner.chain.chain_id, block_number, block_hash })
+    }
+
+    /// Proves the string, if that is wanted and was not done for this block. That it is unprovable is no error.
+    async fn second_opinion(&self, winner: &Winner, model: &MatureModel) -> Result<(), ChainError> {
+        let Some(slot) = self.0.config.proof else { return Ok(()) };
+        if self.ledger().is_proven(winner.vote.block, model.manifest) {
+            return Ok(());
+        }
+        let (contract, text) = (self.0.config.contract, model.manifest.to_string());
+        let proof = prove(&self.0.endpoints, winner, contract, text.as_bytes(), slot).await;
+        self.ledger().record_proof(winner.vote.block, model.manifest, &proof);
+        proof.map(drop).map_err(ChainError::Proof)
     }
 
     /// Tells what is nowhere from what stands in the newest block already.

@@ -2,10 +2,14 @@
 
 use std::collections::VecDeque;
 
+use manifest::Digest;
 use serde::{Deserialize, Serialize};
 
 use crate::ballot::ChainKey;
-use crate::state::{ChainMemory, unix_now};
+use crate::endpoint::Block;
+use crate::error::ProofError;
+use crate::proof::Proof;
+use crate::state::{BlockRef, ChainMemory, unix_now};
 use crate::testimony::{Stance, Testimony};
 
 /// How many disagreements are kept.
@@ -38,6 +42,21 @@ pub struct ChainStatus {
     pub memory: ChainMemory,
     /// Why the last read gave no model, if it did not.
     pub trouble: Option<String>,
+    /// What the last storage proof came to, if any was wanted.
+    pub proof: Option<ProofStatus>,
+}
+
+/// What a storage proof came to.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct ProofStatus {
+    /// The model that the string names.
+    pub manifest: String,
+    /// The block whose state root it is about.
+    pub block: BlockRef,
+    /// Whether the string was proven to stand in the contract's storage.
+    pub is_proven: bool,
+    /// What is proven and what not, or why nothing is.
+    pub text: String,
 }
 
 /// What a reader knows of one endpoint.
@@ -74,6 +93,7 @@ pub(crate) struct Ledger {
     pub(crate) chain: Option<ChainKey>,
     pub(crate) memory: ChainMemory,
     pub(crate) trouble: Option<String>,
+    proof: Option<ProofStatus>,
     endpoints: Vec<EndpointStatus>,
     rounds: u64,
     rounds_without_quorum: u64,
@@ -89,6 +109,7 @@ impl Ledger {
             chain: None,
             memory: ChainMemory::default(),
             trouble: None,
+            proof: None,
             endpoints,
             rounds: 0,
             rounds_without_quorum: 0,
@@ -137,6 +158,48 @@ impl Ledger {
         said
     }
 
+    /// Whether the string was proven in just this block.
+    pub(crate) fn is_proven(&self, block: Block, manifest: Digest) -> bool {
+        let is_it = |proof: &ProofStatus| {
+            proof.is_proven && proof.block.hash == block.hash && proof.manifest == manifest.to_string()
+        };
+        self.proof.as_ref().is_some_and(is_it)
+    }
+
+    pub(crate) fn record_proof(&mut self, block: Block, manifest: Digest, proof: &Result<Proof, ProofError>) {
+        let (is_proven, text) = match proof {
+            Ok(Proof::Proven { slot, endpoint }) => {
+                let text = format!(
+                    "the string is in storage slot {slot} in the state of block {} ({}), shown by {endpoint}; not proven: \
+                     that this block is part of the chain, that the contract returns this slot, nor the price",
+                    block.number(),
+                    block.hash
+                );
+                (true, text)
+            }
+            Ok(Proof::Unprovable { reasons }) => {
+                let reasons = reasons.join("; ");
+                (
+                    false,
+                    format!(
+                        "no endpoint shows the storage of block {}, which makes nothing false: {reasons}",
+                        block.number()
+                    ),
+                )
+            }
+            Err(error) => (false, error.to_string()),
+        };
+        let was_proven = self.proof.as_ref().is_none_or(|proof| proof.is_proven);
+        match proof {
+            Ok(Proof::Proven { .. }) => tracing::info!("proven: {text}"),
+            // That an endpoint never shows it is news once.
+            Ok(Proof::Unprovable { .. }) if was_proven => tracing::warn!("not provable: {text}"),
+            _ => tracing::info!("not proven: {text}"),
+        }
+        let block = BlockRef { number: block.number(), hash: block.hash };
+        self.proof = Some(ProofStatus { manifest: manifest.to_string(), block, is_proven, text });
+    }
+
     pub(crate) fn status(&self, contract: String, block_tag: String, quorum: usize) -> ChainStatus {
         ChainStatus {
             contract,
@@ -151,6 +214,7 @@ impl Ledger {
             recent_disagreements: self.recent.iter().cloned().collect(),
             memory: self.memory,
             trouble: self.trouble.clone(),
+            proof: self.proof.clone(),
         }
     }
 }

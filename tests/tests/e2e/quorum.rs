@@ -83,3 +83,21 @@ async fn one_provider_counts_once_and_a_quorum_must_be_possible() {
     let message = Home::new().run(line.iter().map(String::as_str).chain(["--quorum", "2"])).await.failure(2);
     assert!(message.contains("expected 1 to 1"), "{message}");
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_proof_catches_endpoints_that_all_lie() {
+    let (chain, truth) = (Chain::start().await, "cd".repeat(32));
+    chain.set(&truth).await;
+    let liar = Rpc::lying(&chain, &truth, &"ab".repeat(32)).await;
+    let line = fetch(&chain, &[&liar]);
+    let proving = line.iter().map(String::as_str).chain(["--verify-proof"]);
+    let message = Home::new().run(proving).await.failure(3);
+    assert!(message.contains("contradicts") && message.contains("--string-slot"), "{message}");
+    // The truth is proven, and only a peer is missing.
+    let honest = Rpc::honest(&chain).await;
+    let line = fetch(&chain, &[&honest]);
+    let proving = line.iter().map(String::as_str).chain(["--verify-proof", "--wait", "1ms", "-v"]);
+    let outcome = Home::new().run(proving).await;
+    assert!(outcome.stderr.contains("proven: the string is in storage slot 0"), "{}", outcome.stderr);
+    assert!(outcome.failure(4).contains(&truth));
+}

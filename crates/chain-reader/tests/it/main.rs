@@ -12,6 +12,7 @@ mod faults;
 mod follow;
 mod honest;
 mod memory;
+mod proof;
 mod quorum;
 mod scripted;
 mod submit;

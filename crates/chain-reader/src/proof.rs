@@ -1,0 +1,125 @@
+//! A second opinion on what a quorum says: the contract's storage, proven against the state root of the agreed block.
+//!
+//! `getMatureModel()` is run by the endpoints, and a quorum is believed for what it returns. With a proof it is not: the
+//! header whose hash is the agreed one names a state root, and `eth_getProof` shows what stands under it in the storage
+//! slots that Solidity keeps the string in. What that proves, and what not, is what [`StringSlot`] says.
+
+mod check;
+mod layout;
+
+use alloy::consensus::Header;
+use alloy::primitives::U256;
+use alloy::rpc::types::EIP1186AccountProofResponse;
+
+use crate::ballot::Winner;
+use crate::config::Address;
+use crate::endpoint::{Block, Endpoint};
+use crate::error::ProofError;
+use check::{Evidence, NoEvidence};
+
+/// Which storage slot of the contract holds the string that is to be proven.
+///
+/// A proof shows that the string stands in that slot, in the state whose root the agreed block names; it need not be
+/// trusted to whoever shows it. It does not show that this block is part of the chain, which is the quorum's word, that
+/// `getMatureModel()` returns what stands in the slot, which is the contract's code, nor the price.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum StringSlot {
+    /// The one that is known for the contract's code. Only the stand-in of `loader demo` is.
+    OfKnownCode,
+    /// This one, as `solc --storage-layout` tells.
+    At(U256),
+}
+
+/// What a second opinion came to, when it does not contradict the quorum.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) enum Proof {
+    /// The string stands in this slot; the endpoint with this name has shown it.
+    Proven { slot: U256, endpoint: String },
+    /// No endpoint of the quorum could show what stands in the storage of that block. That makes nothing false: nodes
+    /// that prune cannot show the state of old blocks, and some never do.
+    Unprovable { reasons: Vec<String> },
+}
+
+/// Looks for the string of the winner in the contract's storage, with the help of whoever voted for it, one after the
+/// other.
+///
+/// # Errors
+/// - [`ProofError::Contradicted`]: something else stands there.
+/// - [`ProofError::UnknownCode`]: the slot is to be that of known code, and this is not.
+pub(crate) async fn prove(
+    endpoints: &[Endpoint],
+    winner: &Winner,
+    contract: Address,
+    text: &[u8],
+    slot: StringSlot,
+) -> Result<Proof, ProofError> {
+    let block = winner.vote.block;
+    let mut reasons = Vec::new();
+    for endpoint in winner.voters.iter().map(|voter| &endpoints[*voter]) {
+        let shown = show(endpoint, block, contract, text, slot).await;
+        let (slot, evidence) = match shown {
+            Ok(shown) => shown,
+            Err(NoProof::Final(error)) => return Err(error),
+            Err(NoProof::Here(why)) => {
+                reasons.push(format!("{}: {why}", endpoint.name()));
+                continue;
+            }
+        };
+        let block_number = block.number();
+        return match evidence {
+            Evidence::Same => Ok(Proof::Proven { slot, endpoint: endpoint.name() }),
+            Evidence::Other { key, found, expected } => {
+                Err(ProofError::Contradicted { contract, block_number, slot, key, found, expected })
+            }
+        };
+    }
+    Ok(Proof::Unprovable { reasons })
+}
+
+/// Why one endpoint did not show what stands in the storage.
+enum NoProof {
+    /// Another one may.
+    Here(String),
+    /// No other one will.
+    Final(ProofError),
+}
+
+impl From<crate::error::EndpointError> for NoProof {
+    fn from(error: crate::error::EndpointError) -> Self {
+        Self::Here(error.to_string())
+    }
+}
+
+impl From<NoEvidence> for NoProof {
+    fn from(why: NoEvidence) -> Self {
+        Self::Here(why.to_string())
+    }
+}
+
+/// What one endpoint shows of the string's slots, and the first of them.
+async fn show(
+    endpoint: &Endpoint,
+    block: Block,
+    contract: Address,
+    text: &[u8],
+    slot: StringSlot,
+) -> Result<(U256, Evidence), NoProof> {
+    let header: Option<Header> = endpoint.request("eth_getBlockByHash", (block.hash, false)).await?;
+    let header = header.ok_or_else(|| NoProof::Here("it does not have the block any more".to_owned()))?;
+    let state_root = check::state_root(&header, block.hash)?;
+    let ask = async |keys: Vec<_>| -> Result<EIP1186AccountProofResponse, NoProof> {
+        Ok(endpoint.request("eth_getProof", (contract.0, keys, block.id())).await?)
+    };
+    let slot = match slot {
+        StringSlot::At(slot) => slot,
+        StringSlot::OfKnownCode => {
+            let code_hash = check::account(state_root, contract, &ask(Vec::new()).await?)?.code_hash;
+            layout::known_slot(code_hash)
+                .ok_or(NoProof::Final(ProofError::UnknownCode { contract, code_hash }))?
+        }
+    };
+    let words = layout::string_words(slot, text);
+    let proof = ask(words.iter().map(|(key, _)| *key).collect()).await?;
+    let account = check::account(state_root, contract, &proof)?;
+    Ok((slot, check::storage(account.storage_root, &words, &proof)?))
+}
