@@ -139,7 +139,7 @@ pub enum ChainError {
     State(#[from] StateError),
     /// A storage proof forbids to use what the quorum says.
     #[error(transparent)]
-    Proof(#[from] ProofError),
+    Proof(#[from] Box<ProofError>),
     /// The endpoint failed.
     #[error(transparent)]
     Endpoint(#[from] EndpointError),
@@ -303,8 +303,7 @@ impl ChainError {
                 | Self::TooManyEndpoints { .. }
                 | Self::Quorum { .. }
                 | Self::SeveralChains { .. }
-                | Self::Proof(ProofError::UnknownCode { .. })
-        )
+        ) || matches!(self, Self::Proof(error) if matches!(**error, ProofError::UnknownCode { .. }))
     }
 
     /// Whether the chain could not be read at all: nothing is known of what it says now.

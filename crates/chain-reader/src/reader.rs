@@ -324,7 +324,7 @@ impl ChainReader {
         let (contract, text) = (self.0.config.contract, model.manifest.to_string());
         let proof = prove(&self.0.endpoints, winner, contract, text.as_bytes(), slot).await;
         self.ledger().record_proof(winner.vote.block, model.manifest, &proof);
-        proof.map(drop).map_err(ChainError::Proof)
+        proof.map(drop).map_err(|error| ChainError::Proof(Box::new(error)))
     }
 
     /// Tells what is nowhere from what stands in the newest block already.

@@ -36,7 +36,7 @@ where
     T::ListenerUpgrade: Send,
 {
     let noise = noise(key)?;
-    let upgraded = transport.upgrade(Version::V1Lazy).authenticate(noise).multiplex(MuxerConfig::default());
+    let upgraded = transport.upgrade(Version::V1Lazy).authenticate(noise).multiplex(MuxerConfig);
     Ok(upgraded.boxed())
 }
 
