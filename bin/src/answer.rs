@@ -20,6 +20,7 @@ pub(crate) enum Answer {
     CacheEntry(CacheEntry),
     Path(PathAnswer),
     Removed(Removed),
+    Key(KeyAnswer),
     ChainRemembered(Box<ChainRemembered>),
     ChainForgotten(ChainForgotten),
     Status(Box<node::Status>),
@@ -81,6 +82,7 @@ pub(crate) struct Published {
     pub(crate) warnings: Vec<String>,
     pub(crate) base: Option<Overlap>,
     pub(crate) calldata: Option<String>,
+    pub(crate) call: Option<CallSummary>,
     pub(crate) transaction: Option<Transaction>,
 }
 
@@ -100,6 +102,29 @@ pub(crate) struct Transaction {
     pub(crate) hash: Text,
     pub(crate) block_number: u64,
     pub(crate) gas_used: u64,
+    pub(crate) confirmations: u64,
+    pub(crate) reorganisations: u32,
+}
+
+/// A call as it is, or would be, signed.
+#[derive(Debug, Serialize)]
+pub(crate) struct CallSummary {
+    pub(crate) contract: Text,
+    pub(crate) chain_id: u64,
+    pub(crate) sender: Text,
+    pub(crate) calldata: String,
+    pub(crate) nonce: u64,
+    pub(crate) gas_limit: u64,
+    pub(crate) max_fee_per_gas_wei: Text,
+    pub(crate) max_cost_wei: Text,
+    pub(crate) balance_wei: Text,
+}
+
+/// A key, without its secret.
+#[derive(Debug, Serialize)]
+pub(crate) struct KeyAnswer {
+    pub(crate) address: Text,
+    pub(crate) path: PathBuf,
 }
 
 /// A model was hashed again.
@@ -250,6 +275,7 @@ impl Answer {
             Self::Verified(verified) => format!("{}  {}", verified.manifest, verified.summary),
             Self::Manifest(summary) => summary.plain(),
             Self::CacheEntry(entry) => entry.plain(),
+            Self::Key(key) => key.address.to_string(),
             Self::Path(answer) => answer.path.display().to_string(),
             Self::Removed(removed) => {
                 format!("{}  removed, {} freed", removed.manifest, show_size(removed.freed_bytes))

@@ -11,11 +11,13 @@ use p2p_blob::{Multiaddr, PeerId};
 
 pub(crate) use self::following::Following;
 pub(crate) use self::reading::{ChainCommand, Reading, Which};
+pub(crate) use self::signing::{Key, Signing};
 use crate::cmd::Liar;
 use crate::units::{parse_duration, parse_rate, parse_size};
 
 mod following;
 mod reading;
+mod signing;
 
 const ABOUT: &str =
     "Gets a model's weights from peers it does not trust, and proves every byte against the chain";
@@ -79,6 +81,9 @@ pub(crate) enum Command {
     Watch(Watch),
     Publish(Publish),
     Verify(Verify),
+    /// Make and look at key files.
+    #[command(subcommand)]
+    Key(Key),
     /// Look at a manifest.
     #[command(subcommand)]
     Manifest(Manifest),
@@ -210,16 +215,8 @@ pub(crate) struct Publish {
     /// Print the input data of the call instead of sending it.
     #[arg(long, requires = "price")]
     pub(crate) calldata: bool,
-    /// Sign with this encrypted key file; its password is the first line of --password-file or of the variable
-    /// LOADER_KEYSTORE_PASSWORD.
-    #[arg(long, value_name = "FILE", conflicts_with = "private_key_env")]
-    pub(crate) keystore: Option<PathBuf>,
-    /// Where the keystore's password is.
-    #[arg(long, value_name = "FILE", requires = "keystore")]
-    pub(crate) password_file: Option<PathBuf>,
-    /// Sign with the key in this environment variable, 64 hexadecimal characters.
-    #[arg(long, value_name = "VARIABLE")]
-    pub(crate) private_key_env: Option<String>,
+    #[command(flatten)]
+    pub(crate) signing: Signing,
     #[command(flatten)]
     pub(crate) chain: Chain,
 }

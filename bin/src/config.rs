@@ -225,6 +225,11 @@ pub(crate) fn secret(variable: &str) -> Result<String> {
     })
 }
 
+/// The same for one that need not be set.
+pub(crate) fn secret_if_set(variable: &str) -> Result<Option<String>> {
+    env::var_os(variable).map(|_| secret(variable)).transpose()
+}
+
 /// What RUST_LOG says is to be logged.
 pub(crate) fn log_filter() -> Option<String> {
     env::var("RUST_LOG").ok().filter(|filter| !filter.is_empty())

@@ -5,6 +5,7 @@ mod chain;
 mod demo;
 mod fetch;
 mod follow;
+mod key;
 mod manifest;
 mod publish;
 mod serve;
@@ -34,6 +35,7 @@ pub(crate) fn run(line: CommandLine, output: &Output) -> Result<()> {
         Command::Watch(flags) => block_on(watch::run(flags, &settings, output)),
         Command::Publish(flags) => publish::run(flags, &settings, &open()?, output),
         Command::Verify(flags) => verify::run(flags, &open()?, output),
+        Command::Key(command) => key::run(command, output),
         Command::Manifest(command) => manifest::run(command, &settings, output),
         Command::Cache(command) => cache::run(command, &open()?, output),
         Command::Status => status::run(&settings, output),

@@ -1,28 +1,24 @@
 //! `loader publish`.
 
-use std::fs;
-use std::path::Path;
 use std::thread::available_parallelism;
 
 use anyhow::{Context as _, Result};
 use chain_reader::{
-    Address, Receipt, Signer, SubmitConfig, U256, set_mature_model, set_mature_model_calldata,
+    Address, Call, Receipt, Settled, Signer, Step, SubmitConfig, U256, prepare, send,
+    set_mature_model_calldata,
 };
 use loader::cache::{Cache, Model};
 use loader::encode::{self, Input, Options};
 use manifest::Digest;
 
-use crate::answer::{self, Answer, Overlap, Text, Transaction};
+use crate::answer::{self, Answer, CallSummary, Overlap, Text, Transaction};
 use crate::args;
-use crate::cmd::{block_on, finished};
-use crate::config::{self, Settings};
+use crate::cmd::{block_on, finished, key};
+use crate::config::Settings;
 use crate::exit::Usage;
 use crate::output::Output;
 use crate::progress::ByteProgress;
 use crate::units::show_size;
-
-/// Holds a keystore's password unless a file does.
-const PASSWORD_VARIABLE: &str = "LOADER_KEYSTORE_PASSWORD";
 
 pub(crate) fn run(flags: &args::Publish, settings: &Settings, cache: &Cache, output: &Output) -> Result<()> {
     // Everything that can be wrong with the flags is found before minutes of encoding.
@@ -58,6 +54,7 @@ pub(crate) fn run(flags: &args::Publish, settings: &Settings, cache: &Cache, out
         warnings: published.warnings,
         base,
         calldata: None,
+        call: None,
         transaction: None,
     };
     match on_chain {
@@ -67,10 +64,15 @@ pub(crate) fn run(flags: &args::Publish, settings: &Settings, cache: &Cache, out
             answer.calldata = Some(hex(&bytes));
         }
         OnChain::Send(send) => {
-            output.note(&format!("{} is encoded; setting it on chain", published.digest));
-            answer.transaction = Some(send.run(published.digest).with_context(|| {
-                format!("model {} is in the cache, but not set on chain", published.digest)
-            })?);
+            let digest = published.digest;
+            output.note(&format!("{digest} is encoded; setting it on chain"));
+            let done = send.run(digest, output).with_context(|| {
+                format!(
+                    "model {digest} is in the cache, but not set on chain: the same command goes on from there, and \
+                     encodes nothing twice"
+                )
+            });
+            (answer.call, answer.transaction) = done?;
         }
     }
     output.answer(&Answer::Published(answer))
@@ -97,13 +99,14 @@ struct Send {
     config: SubmitConfig,
     signer: Signer,
     price: U256,
+    is_dry_run: bool,
 }
 
 impl OnChain {
     fn of(flags: &args::Publish, settings: &Settings) -> Result<Self> {
-        let has_key = flags.keystore.is_some() || flags.private_key_env.is_some();
+        let has_key = flags.signing.keystore.is_some() || flags.signing.private_key_env.is_some();
         let Some(price) = flags.price else {
-            if has_key || flags.chain.contract.is_some() {
+            if has_key || flags.signing.dry_run || flags.chain.contract.is_some() {
                 return Err(Usage::new("to set the model on chain give --price, too").into());
             }
             return Ok(Self::No);
@@ -119,18 +122,87 @@ impl OnChain {
         let [rpc_url] = chain.rpc_urls.as_slice() else {
             return Err(Usage::new("a transaction is sent through one endpoint: give one --rpc-url").into());
         };
-        let signer = signer(flags)?;
+        let signer = key::signer(&flags.signing)?;
         let mut config = SubmitConfig::new(rpc_url.clone(), chain.contract);
         config.chain_id = chain.chain_id;
-        Ok(Self::Send(Box::new(Send { config, signer, price })))
+        if let Some(max_fee) = flags.signing.max_fee {
+            config.max_fee = max_fee;
+        }
+        config.priority_fee = flags.signing.priority_fee;
+        config.settled = match (flags.signing.wait_final, flags.signing.confirmations) {
+            (true, _) => Some(Settled::Tag(chain.block_tag)),
+            (false, confirmations) => confirmations.map(Settled::Confirmations),
+        };
+        if let Some(timeout) = flags.signing.tx_timeout {
+            config.timeout = timeout;
+        }
+        let is_dry_run = flags.signing.dry_run;
+        Ok(Self::Send(Box::new(Send { config, signer, price, is_dry_run })))
     }
 }
 
 impl Send {
-    fn run(&self, digest: Digest) -> Result<Transaction> {
-        let receipt =
-            block_on(async { Ok(set_mature_model(&self.config, &self.signer, digest, self.price).await?) })?;
-        Ok(transaction(self.config.contract, &receipt))
+    /// Makes the call and sends it, unless that is only to be tried.
+    fn run(&self, digest: Digest, output: &Output) -> Result<(Option<CallSummary>, Option<Transaction>)> {
+        let sender = self.signer.address();
+        let call = block_on(async { Ok(prepare(&self.config, sender, digest, self.price).await?) })?;
+        tell(&call, output);
+        if self.is_dry_run {
+            output.note("nothing was sent: this was a dry run");
+            return Ok((Some(summary(&call)), None));
+        }
+        let on_step = |step| tell_step(step, output);
+        let receipt = block_on(async { Ok(send(&self.config, &call, &self.signer, &on_step).await?) })?;
+        Ok((Some(summary(&call)), Some(transaction(self.config.contract, &receipt))))
+    }
+}
+
+/// For a person, before anything is sent.
+fn tell(call: &Call, output: &Output) {
+    output.note(&format!(
+        "setMatureModel({}, {}) of {} on chain {}, from {}: transaction {} of it, {} gas at {} at most, costs {} at most; \
+         the sender has {}",
+        call.manifest,
+        call.price,
+        call.contract,
+        call.chain_id,
+        call.sender,
+        call.nonce,
+        call.gas_limit,
+        call.fees.max_per_gas(),
+        call.max_cost,
+        call.balance,
+    ));
+    if call.waits_for > 0 {
+        output.note(&format!("it waits for {} earlier transactions of the sender", call.waits_for));
+    }
+}
+
+fn tell_step(step: Step, output: &Output) {
+    match step {
+        Step::Sent { tx_hash } => output.note(&format!("sent {tx_hash}; waiting for a block")),
+        Step::InBlock { block_number, block_hash } => {
+            output.note(&format!("it is in block {block_number} ({block_hash}); waiting until that has settled"));
+        }
+        Step::Reorganised { block_number, block_hash } => output.note(&format!(
+            "the chain was reorganised: block {block_number} ({block_hash}) is gone, and the transaction with it; waiting \
+             for it again"
+        )),
+        Step::SentAgain { tx_hash } => output.note(&format!("the endpoint had forgotten {tx_hash}: sent again")),
+    }
+}
+
+fn summary(call: &Call) -> CallSummary {
+    CallSummary {
+        contract: Text::of(call.contract),
+        chain_id: call.chain_id,
+        sender: Text::of(call.sender),
+        calldata: hex(&call.calldata),
+        nonce: call.nonce,
+        gas_limit: call.gas_limit,
+        max_fee_per_gas_wei: Text::of(call.fees.max_per_gas().wei()),
+        max_cost_wei: Text::of(call.max_cost.0),
+        balance_wei: Text::of(call.balance.0),
     }
 }
 
@@ -140,30 +212,9 @@ fn transaction(contract: Address, receipt: &Receipt) -> Transaction {
         hash: Text::of(receipt.tx_hash),
         block_number: receipt.block_number,
         gas_used: receipt.gas_used,
+        confirmations: receipt.confirmations,
+        reorganisations: receipt.reorganisations,
     }
-}
-
-fn signer(flags: &args::Publish) -> Result<Signer> {
-    if let Some(variable) = &flags.private_key_env {
-        let key = config::secret(variable)?;
-        return Signer::from_private_key(&key)
-            .with_context(|| format!("the variable {variable} holds no key"));
-    }
-    let Some(keystore) = &flags.keystore else {
-        return Err(Usage::new("to sign the transaction give --keystore or --private-key-env").into());
-    };
-    let password = match &flags.password_file {
-        Some(file) => first_line(file)?,
-        None => {
-            config::secret(PASSWORD_VARIABLE).context("the keystore needs its password: --password-file")?
-        }
-    };
-    Ok(Signer::from_keystore(keystore, &password)?)
-}
-
-fn first_line(file: &Path) -> Result<String> {
-    let text = fs::read_to_string(file).with_context(|| format!("cannot read {}", file.display()))?;
-    Ok(text.lines().next().unwrap_or_default().to_owned())
 }
 
 /// As Ethereum tools take it: `0x` and two characters a byte.

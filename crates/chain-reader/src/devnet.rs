@@ -9,16 +9,18 @@ use alloy::rpc::json_rpc::RpcSend;
 use serde::Deserialize;
 use tokio::io::{AsyncBufReadExt, AsyncRead, AsyncReadExt, BufReader, copy, sink};
 use tokio::process::{Child, Command};
-use tokio::time::timeout;
+use tokio::time::{sleep, timeout};
 
 use crate::config::{Address, Policy, RpcUrl};
 use crate::contract;
 use crate::endpoint::Endpoint;
 use crate::error::DevnetError;
-use crate::receipt::{self, Mined};
+use crate::receipt::Mined;
 
 /// anvil starts in 30 ms; a loaded machine gets this long, for that and for each transaction.
 const PATIENCE: Duration = Duration::from_secs(30);
+/// Between two looks for a transaction.
+const PAUSE: Duration = Duration::from_millis(10);
 /// anvil prints its accounts before its port.
 const MAX_BANNER_BYTES: u64 = 64 << 10;
 
@@ -140,8 +142,18 @@ impl Devnet {
 
     async fn send_as_owner(&self, transaction: serde_json::Value) -> Result<Mined, DevnetError> {
         let tx_hash: B256 = self.endpoint.request("eth_sendTransaction", (transaction,)).await?;
-        let mined = receipt::wait(&self.endpoint, tx_hash, PATIENCE).await.ok();
+        let mined = timeout(PATIENCE, self.mined(tx_hash)).await.ok().transpose()?;
         mined.filter(Mined::succeeded).ok_or(DevnetError::Transaction { tx_hash, after: PATIENCE })
+    }
+
+    /// Looks until the transaction is in a block.
+    async fn mined(&self, tx_hash: B256) -> Result<Mined, DevnetError> {
+        loop {
+            if let Some(mined) = self.endpoint.request("eth_getTransactionReceipt", (tx_hash,)).await? {
+                return Ok(mined);
+            }
+            sleep(PAUSE).await;
+        }
     }
 }
 

@@ -4,12 +4,12 @@ use alloy::eips::BlockId;
 use alloy::primitives::{B256, Bytes, U64};
 use alloy::rpc::client::RpcClient;
 use alloy::rpc::json_rpc::{RpcError, RpcRecv, RpcSend};
-use alloy::sol_types::decode_revert_reason;
 use alloy::transports::{IntoBoxTransport, TransportError, TransportErrorKind};
 use serde::Deserialize;
 
 use crate::config::{Address, BlockTag, Policy, RpcUrl};
 use crate::error::EndpointError;
+use crate::revert;
 use crate::transport::Http;
 
 /// The JSON-RPC code of a reverted call.
@@ -65,10 +65,6 @@ impl Endpoint {
         &self.url
     }
 
-    pub(crate) fn client(&self) -> RpcClient {
-        self.client.clone()
-    }
-
     pub(crate) async fn request<P: RpcSend, R: RpcRecv>(
         &self,
         method: &'static str,
@@ -118,7 +114,7 @@ impl Endpoint {
             RpcError::ErrorResp(payload) => {
                 let data = payload.as_revert_data();
                 if data.is_some() || payload.code == REVERTED {
-                    let reason = data.and_then(|data| decode_revert_reason(&data));
+                    let reason = data.and_then(|data| revert::reason(&data));
                     let reason = self.url.excerpt(reason.as_deref().unwrap_or(&payload.message));
                     return EndpointError::Reverted { endpoint, reason };
                 }

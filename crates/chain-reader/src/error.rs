@@ -20,7 +20,7 @@ pub(crate) use endpoint::is_rate_limit;
 pub use parse::{ParseAddressError, ParseBlockTagError, ParseHeaderError, ParseRpcUrlError};
 pub use proof::ProofError;
 pub use state::StateError;
-pub use submit::{SignerError, SubmitError};
+pub use submit::{ParseGasPriceError, SignerError, SubmitError};
 
 /// The start of a text from outside, at most `max_chars` of it, safe to show on a terminal.
 pub(crate) fn excerpt(text: &str, max_chars: usize) -> String {

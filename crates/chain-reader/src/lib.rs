@@ -1,8 +1,8 @@
 //! What the RPB contract says the current model is, and the one transaction that changes it.
 //!
 //! [`ChainReader::mature_model`] reads `getMatureModel()` from several RPC endpoints, each pinned to the hash of its own
-//! block, and believes what a quorum of them says of the same block. [`set_mature_model`] is the crate's only write. No
-//! endpoint is trusted for how it answers: sizes, times and encodings are bounded and checked.
+//! block, and believes what a quorum of them says of the same block. [`set_mature_model`] is the crate's only write, and
+//! [`prepare`] all of it but sending. No endpoint is trusted for how it answers: sizes, times and encodings are bounded and checked.
 //!
 //! URLs of RPC endpoints often hold a key. Only the host and port of one are ever shown or logged.
 #![forbid(unsafe_code)]
@@ -16,9 +16,11 @@ mod endpoint;
 mod error;
 mod follow;
 mod hints;
+mod keystore;
 mod proof;
 mod reader;
 mod receipt;
+mod revert;
 mod round;
 mod rpc_url;
 mod signer;
@@ -37,7 +39,7 @@ pub use devnet::Devnet;
 pub use error::DevnetError;
 pub use error::{
     Availability, ChainError, EndpointError, NotFinal, ParseAddressError, ParseBlockTagError,
-    ParseHeaderError, ParseRpcUrlError, ProofError, SignerError, StateError, SubmitError,
+    ParseGasPriceError, ParseHeaderError, ParseRpcUrlError, ProofError, SignerError, StateError, SubmitError,
 };
 pub use follow::{FollowEvent, Follower, Trouble};
 pub use hints::HintUrl;
@@ -48,4 +50,4 @@ pub use rpc_url::RpcUrl;
 pub use signer::Signer;
 pub use state::{BlockRef, ChainMemory, Seen, StoredChain, stored_chains};
 pub use status::{ChainStatus, Disagreement, EndpointStatus, ProofStatus};
-pub use submit::{SubmitConfig, set_mature_model};
+pub use submit::{Call, Fees, GasPrice, Settled, Step, SubmitConfig, Wei, prepare, send, set_mature_model};

@@ -1,19 +1,9 @@
-//! Waiting for a transaction to be in a block.
-
-use std::time::Duration;
+//! What a node says of a transaction that is in a block.
 
 use alloy::primitives::{B256, U64};
 use serde::Deserialize;
-use tokio::time::{Instant, sleep, timeout_at};
 
-use crate::endpoint::Endpoint;
-use crate::error::EndpointError;
-
-/// The first and the longest pause between two looks.
-const FIRST_PAUSE: Duration = Duration::from_millis(20);
-const LAST_PAUSE: Duration = Duration::from_secs(2);
-
-/// A transaction that is in a block and succeeded there. A reorganisation may still undo it.
+/// A transaction that is in a block and succeeded there.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Receipt {
     /// The transaction.
@@ -24,6 +14,10 @@ pub struct Receipt {
     pub block_hash: B256,
     /// What it used.
     pub gas_used: u64,
+    /// Blocks from its own to the newest when that was last looked at, both included.
+    pub confirmations: u64,
+    /// How often it was in a block that then left the chain.
+    pub reorganisations: u32,
 }
 
 /// The fields we need of a node's answer.
@@ -47,38 +41,18 @@ impl Mined {
         self.block_number.to()
     }
 
-    pub(crate) fn into_receipt(self, tx_hash: B256) -> Receipt {
+    pub(crate) fn block_hash(&self) -> B256 {
+        self.block_hash
+    }
+
+    pub(crate) fn to_receipt(&self, tx_hash: B256, confirmations: u64, reorganisations: u32) -> Receipt {
         Receipt {
             tx_hash,
             block_number: self.block_number(),
             block_hash: self.block_hash,
             gas_used: self.gas_used.to(),
+            confirmations,
+            reorganisations,
         }
     }
-}
-
-/// Looks for the transaction until it is in a block or `limit` has passed. A failing endpoint is asked again: what
-/// was sent stays sent.
-///
-/// # Errors
-/// The endpoint's last error, if it failed at all.
-pub(crate) async fn wait(
-    endpoint: &Endpoint,
-    tx_hash: B256,
-    limit: Duration,
-) -> Result<Mined, Option<EndpointError>> {
-    let mut last = None;
-    let mut pause = FIRST_PAUSE;
-    let looking = async {
-        loop {
-            match endpoint.request("eth_getTransactionReceipt", (tx_hash,)).await {
-                Ok(Some(mined)) => return mined,
-                Ok(None) => last = None,
-                Err(error) => last = Some(error),
-            }
-            sleep(pause).await;
-            pause = (pause * 2).min(LAST_PAUSE);
-        }
-    };
-    timeout_at(Instant::now() + limit, looking).await.map_err(|_| last)
 }

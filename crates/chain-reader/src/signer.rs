@@ -9,6 +9,7 @@ use alloy::signers::local::PrivateKeySigner;
 
 use crate::config::Address;
 use crate::error::SignerError;
+use crate::keystore;
 
 /// A private key. Shows nothing but its address.
 #[derive(Clone)]
@@ -26,6 +27,15 @@ impl Signer {
         PrivateKeySigner::decrypt_keystore(path, password)
             .map(Self)
             .map_err(|source| SignerError::Keystore { path: path.to_owned(), source })
+    }
+
+    /// Makes a new key and keeps it in a new encrypted keystore file (Web3 Secret Storage, version 3), which only the
+    /// user can read, from its first moment on. Takes as long as [`from_keystore`](Self::from_keystore).
+    ///
+    /// # Errors
+    /// [`SignerError::NoPassword`], [`SignerError::Exists`], [`SignerError::Unwritable`], [`SignerError::Encryption`].
+    pub fn create_keystore(path: &Path, password: &str) -> Result<Self, SignerError> {
+        keystore::create(path, password).map(Self)
     }
 
     /// Reads 64 hexadecimal characters, with or without `0x`; white space around them is ignored.

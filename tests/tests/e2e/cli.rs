@@ -25,9 +25,9 @@ async fn version_and_help() {
         (concat!("loader ", env!("CARGO_PKG_VERSION")), "")
     );
     let help = home.plain(["--help"]).await.expect(0);
-    for command in
-        ["fetch", "serve", "publish", "watch", "verify", "manifest", "cache", "chain", "status", "demo"]
-    {
+    for command in [
+        "fetch", "serve", "publish", "watch", "key", "verify", "manifest", "cache", "chain", "status", "demo",
+    ] {
         assert!(help.stdout.contains(&format!("\n  {command} ")), "{command}: {}", help.stdout);
         home.plain([command, "--help"]).await.expect(0);
     }
@@ -255,6 +255,9 @@ async fn objects_are_those_of_the_documentation() {
         answers.push(home.run(line).await.answer());
     }
     answers.extend(home.run(["cache", "rm", id]).await.expect(1).answers());
+    put(&home.path("password"), b"secret\n");
+    let key = ["key", "new", "--keystore", "key.json", "--password-file", "password"];
+    answers.push(home.run(key).await.answer());
 
     let mut promised = promised();
     for answer in &answers {

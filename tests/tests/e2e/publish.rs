@@ -134,3 +134,67 @@ async fn layers_become_shards() {
     let seeder = Seeder::start(&model, &[0, 1, 2]).await;
     Home::new().fetch(&model, &[seeder.address()]).await;
 }
+
+/// The account of a new key file, and the flags that name it.
+async fn new_key(home: &Home) -> (String, Vec<String>) {
+    put(&home.path("password"), b"correct horse\n");
+    let flags = ["--keystore", "key.json", "--password-file", "password"].map(str::to_owned);
+    let made = home.run(["key", "new"].into_iter().chain(flags.iter().map(String::as_str))).await.answer();
+    (made["address"].as_str().unwrap().to_owned(), flags.to_vec())
+}
+
+/// Publishes `model` of this home and signs with these flags.
+async fn publish_with(home: &Home, chain: &Chain, signing: &[String], more: &[&str]) -> Outcome {
+    let fixed = ["publish", "model", "--model-kind", "simplenet", "--price", "7"].map(str::to_owned);
+    let more = more.iter().map(|word| (*word).to_owned());
+    home.run(fixed.into_iter().chain(chain.flags()).chain(signing.iter().cloned()).chain(more)).await
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_key_is_made_once_and_read_by_its_owner_only() {
+    use std::os::unix::fs::PermissionsExt as _;
+    let home = Home::new();
+    let (address, flags) = new_key(&home).await;
+    let file = home.path("key.json");
+    assert_eq!(file.metadata().unwrap().permissions().mode() & 0o777, 0o600);
+    let again = home.run(["key", "new"].into_iter().chain(flags.iter().map(String::as_str))).await.failure(2);
+    assert!(again.contains("key.json"), "{again}");
+    let shown = home.run(["key", "show"].into_iter().chain(flags.iter().map(String::as_str))).await.answer();
+    assert_eq!(shown["address"].as_str().unwrap(), address);
+    put(&home.path("password"), b"wrong\n");
+    let line = ["key", "show"].into_iter().chain(flags.iter().map(String::as_str));
+    let refused = home.run(line).await.expect(2);
+    assert!(!refused.stderr.contains("correct horse"));
+    let asked = home.run(["key", "show", "--keystore", "key.json"]).await.failure(2);
+    assert!(asked.contains("--password-file"), "there is no terminal: {asked}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_dry_run_shows_the_call_and_sends_nothing() {
+    let (chain, (home, _)) = (Chain::start().await, home_with("model", b"weights"));
+    let before = chain.devnet().request("eth_blockNumber", ()).await.unwrap();
+    let mut command =
+        home.command(["--json", "publish", "model", "--model-kind", "simplenet", "--price", "7"]);
+    command.args(chain.flags()).args(["--dry-run", "--private-key-env", "KEY"]);
+    command.env("KEY", chain.devnet().owner_key());
+    let published = Process::start(command).outcome().await.answer();
+    assert_eq!((&published["transaction"], &published["call"]["nonce"]), (&Value::Null, &json!(1)));
+    assert_eq!(published["call"]["contract"], chain.contract());
+    assert_eq!(chain.devnet().request("eth_blockNumber", ()).await.unwrap(), before);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_new_key_may_not_call_and_a_cap_on_fees_holds() {
+    let (chain, (home, _)) = (Chain::start().await, home_with("model", b"weights"));
+    let (address, flags) = new_key(&home).await;
+    let message = publish_with(&home, &chain, &flags, &[]).await.failure(1);
+    assert!(message.contains("refuses setMatureModel") && message.contains(&address), "{message}");
+    assert!(message.contains("is in the cache, but not set on chain"), "{message}");
+    let mut command =
+        home.command(["--json", "publish", "model", "--model-kind", "simplenet", "--price", "7"]);
+    command.args(chain.flags()).args(["--max-fee", "0.000000001", "--private-key-env", "KEY"]);
+    command.env("KEY", chain.devnet().owner_key());
+    let capped = Process::start(command).outcome().await;
+    assert_ne!(capped.status, Some(0));
+    assert!(capped.stderr.contains("gwei"), "{}", capped.stderr);
+}

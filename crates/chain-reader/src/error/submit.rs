@@ -1,5 +1,6 @@
 //! What goes wrong with the one write.
 
+use std::error::Error;
 use std::path::PathBuf;
 use std::time::Duration;
 
@@ -8,6 +9,7 @@ use manifest::Blame;
 
 use super::{Availability, EndpointError};
 use crate::config::Address;
+use crate::submit::{GasPrice, Wei};
 
 /// Why `setMatureModel` was not carried out, or not for sure.
 #[derive(Debug, thiserror::Error)]
@@ -44,11 +46,43 @@ pub enum SubmitError {
         /// The start of the contract's reason.
         reason: String,
     },
+    /// The network takes more for its gas than the caller wants to pay.
+    #[error(
+        "gas costs more than the cap at block {block_number}: base fee {base_fee} and priority fee {priority_fee}, cap \
+         {cap}; nothing was sent: wait until it is cheaper, or raise the cap"
+    )]
+    FeeOverCap {
+        /// The base fee; on a chain without one, the price of gas.
+        base_fee: GasPrice,
+        /// What is paid on top.
+        priority_fee: GasPrice,
+        /// The cap.
+        cap: GasPrice,
+        /// The newest block.
+        block_number: u64,
+    },
+    /// The sender has too little money.
+    #[error(
+        "{sender} cannot pay for the transaction: it has {balance} on chain {chain_id}, and needs up to {max_cost}; \
+         nothing was sent"
+    )]
+    CannotPay {
+        /// Who signs.
+        sender: Address,
+        /// The chain.
+        chain_id: u64,
+        /// What it has.
+        balance: Wei,
+        /// What it needs.
+        max_cost: Wei,
+    },
     /// The transaction could not be signed.
     #[error("cannot sign the transaction of {sender}; nothing was sent")]
     Unsigned {
         /// Who signs.
         sender: Address,
+        /// Why.
+        source: Box<dyn Error + Send + Sync>,
     },
     /// The endpoint did not take the transaction.
     #[error("RPC endpoint did not take transaction {tx_hash}")]
@@ -71,6 +105,34 @@ pub enum SubmitError {
         /// What the endpoint last said, if it failed.
         source: Option<EndpointError>,
     },
+    /// It is in a block, and not for as long as was asked.
+    #[error(
+        "transaction {tx_hash} is in block {block_number}, with {confirmations} of the blocks it is to have after \
+         {after:?}: it will most likely stay; look it up before sending again"
+    )]
+    NotSettled {
+        /// The transaction.
+        tx_hash: B256,
+        /// Its block.
+        block_number: u64,
+        /// Blocks from its own to the newest, both included.
+        confirmations: u64,
+        /// How long was waited.
+        after: Duration,
+    },
+    /// Another transaction with the same nonce is in a block.
+    #[error(
+        "transaction {tx_hash} will never come: another transaction of {sender} has taken its place (nonce {nonce}); \
+         make sure that nobody else sends from this account, and send again"
+    )]
+    Replaced {
+        /// The transaction.
+        tx_hash: B256,
+        /// Who signed both.
+        sender: Address,
+        /// The nonce of both.
+        nonce: u64,
+    },
     /// The transaction is in a block and failed there.
     #[error("transaction {tx_hash} failed in block {block_number}: \"{reason}\"")]
     Reverted {
@@ -91,9 +153,11 @@ impl SubmitError {
             Self::WrongChain { .. }
             | Self::NoContract { .. }
             | Self::Refused { .. }
+            | Self::CannotPay { .. }
+            | Self::Replaced { .. }
             | Self::Reverted { .. } => Blame::Caller,
             Self::Unsigned { .. } => Blame::Us,
-            Self::NotMined { .. } => Blame::Network,
+            Self::FeeOverCap { .. } | Self::NotMined { .. } | Self::NotSettled { .. } => Blame::Network,
         }
     }
 
@@ -101,14 +165,25 @@ impl SubmitError {
     pub fn availability(&self) -> Availability {
         match self {
             Self::Endpoint(error) | Self::NotTaken { source: error, .. } => error.availability(),
-            Self::NotMined { .. } => Availability::NotNow,
+            Self::FeeOverCap { .. } | Self::NotMined { .. } | Self::NotSettled { .. } => Availability::NotNow,
             Self::WrongChain { .. }
             | Self::NoContract { .. }
             | Self::Refused { .. }
+            | Self::CannotPay { .. }
             | Self::Unsigned { .. }
+            | Self::Replaced { .. }
             | Self::Reverted { .. } => Availability::Never,
         }
     }
+}
+
+/// Why a text is not a [`GasPrice`].
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error(
+    "\"{found}\" is not a price of gas: expected a number of gwei with at most 9 decimals, such as 30 or 0.25"
+)]
+pub struct ParseGasPriceError {
+    pub(crate) found: String,
 }
 
 /// Why there is no [`Signer`](crate::Signer). Never shows any part of a key or password.
@@ -131,6 +206,29 @@ pub enum SignerError {
         /// What the decryption said.
         source: alloy::signers::local::LocalSignerError,
     },
+    /// A keystore is not made without a password.
+    #[error("the password of a keystore may not be empty")]
+    NoPassword,
+    /// There is something at the keystore's path.
+    #[error("{} exists already: a keystore never replaces anything; choose another path", path.display())]
+    Exists {
+        /// The path.
+        path: PathBuf,
+    },
+    /// The keystore cannot be written.
+    #[error("cannot write keystore {}", path.display())]
+    Unwritable {
+        /// The path.
+        path: PathBuf,
+        /// Why.
+        source: std::io::Error,
+    },
+    /// The key cannot be encrypted.
+    #[error("cannot encrypt the key")]
+    Encryption {
+        /// What the encryption said.
+        source: alloy::signers::local::LocalSignerError,
+    },
     /// The text is not a private key.
     #[error(
         "the private key is not valid: expected 64 hexadecimal characters, with or without 0x, of a number in range"
@@ -142,7 +240,12 @@ impl SignerError {
     /// Who is at fault.
     pub fn blame(&self) -> Blame {
         match self {
-            Self::Unreadable { .. } | Self::Keystore { .. } | Self::PrivateKey => Blame::Caller,
+            Self::Unreadable { .. }
+            | Self::Keystore { .. }
+            | Self::NoPassword
+            | Self::Exists { .. }
+            | Self::PrivateKey => Blame::Caller,
+            Self::Unwritable { .. } | Self::Encryption { .. } => Blame::Us,
         }
     }
 }

@@ -215,9 +215,14 @@ fn ready(method: &str, params: &Value) -> Answer {
     match method {
         "eth_getTransactionCount" => Answer::Result(json!("0x1")),
         "eth_estimateGas" => Answer::Result(json!("0xffff")),
-        "eth_feeHistory" => Answer::Result(
-            json!({"oldestBlock": "0x1", "baseFeePerGas": ["0x1", "0x1"], "gasUsedRatio": [0.5], "reward": [["0x1"]]}),
-        ),
+        "eth_gasPrice" => Answer::Result(json!("0x1")),
+        "eth_blockNumber" => Answer::Result(json!("0x20")),
+        "eth_getBalance" => Answer::Result(json!("0xffffffffff")),
+        // Some blocks beyond the one that the transaction is in.
+        "eth_getBlockByNumber" if params[0] == "latest" => {
+            Answer::Result(json!({"hash": HASH, "number": "0x20"}))
+        }
+        "eth_getBlockByNumber" => Answer::Result(json!({"hash": HASH, "number": params[0]})),
         _ => healthy(method, params),
     }
 }

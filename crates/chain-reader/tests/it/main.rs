@@ -12,6 +12,8 @@ mod faults;
 mod follow;
 mod honest;
 mod memory;
+mod mined;
+mod prepare;
 mod proof;
 mod quorum;
 mod scripted;

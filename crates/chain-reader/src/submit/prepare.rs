@@ -1,0 +1,111 @@
+//! Everything about the transaction but sending it.
+
+use alloy::eips::BlockId;
+use alloy::primitives::{Bytes, U64, U256};
+use manifest::Digest;
+
+use super::SubmitConfig;
+use super::fees::{self, Fees};
+use super::units::Wei;
+use crate::config::Address;
+use crate::contract;
+use crate::endpoint::Endpoint;
+use crate::error::{EndpointError, SubmitError};
+
+/// A call of `setMatureModel` that its sender may make and can pay: what would be signed.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Call {
+    /// The RPB contract.
+    pub contract: Address,
+    /// The chain it is on.
+    pub chain_id: u64,
+    /// Who signs.
+    pub sender: Address,
+    /// The first argument.
+    pub manifest: Digest,
+    /// The second, in the contract's own unit.
+    pub price: U256,
+    /// The input data.
+    pub calldata: Bytes,
+    /// Which transaction of the sender this is, counted from 0.
+    pub nonce: u64,
+    /// How many earlier ones of the sender are in no block yet: this one waits for them.
+    pub waits_for: u64,
+    /// The most gas it may use: what the endpoint estimates, and a fifth more.
+    pub gas_limit: u64,
+    /// What it offers.
+    pub fees: Fees,
+    /// What it costs at most.
+    pub max_cost: Wei,
+    /// What the sender has.
+    pub balance: Wei,
+}
+
+/// Asks the endpoint for all that [`Call`] says, and whether the contract would take it. Sends nothing.
+///
+/// # Errors
+/// - [`SubmitError::Endpoint`], [`SubmitError::WrongChain`], [`SubmitError::NoContract`].
+/// - [`SubmitError::Refused`]: with the contract's reason.
+/// - [`SubmitError::FeeOverCap`], [`SubmitError::CannotPay`].
+pub async fn prepare(
+    config: &SubmitConfig,
+    sender: Address,
+    manifest: Digest,
+    price: U256,
+) -> Result<Call, SubmitError> {
+    let endpoint = Endpoint::new(&config.rpc_url, config.policy)?;
+    let contract = config.contract;
+    let chain_id = endpoint.chain_id().await?;
+    if let Some(expected) = config.chain_id.filter(|expected| *expected != chain_id) {
+        return Err(SubmitError::WrongChain { endpoint: endpoint.name(), expected, found: chain_id });
+    }
+    // A call to an address without code succeeds and does nothing.
+    if !endpoint.has_code(contract, BlockId::latest()).await? {
+        return Err(SubmitError::NoContract { contract, chain_id });
+    }
+    let calldata = Bytes::from(contract::set_mature_model_calldata(manifest, price));
+    let refused = |error| match error {
+        EndpointError::Reverted { reason, .. } => SubmitError::Refused { contract, sender, reason },
+        error => error.into(),
+    };
+    // Without a price of gas, so that an empty account is told why it may not before that it cannot.
+    let call = serde_json::json!({"from": sender.0, "to": contract.0, "data": calldata});
+    let _: Bytes = endpoint.request("eth_call", (&call, "latest")).await.map_err(refused)?;
+    let fees = fees::offer(&endpoint, config.max_fee, config.priority_fee).await?;
+    let balance: U256 = endpoint.request("eth_getBalance", (sender.0, "latest")).await?;
+    let estimate: U64 = endpoint.request("eth_estimateGas", (&call,)).await.map_err(refused)?;
+    let estimate: u64 = estimate.to();
+    let gas_limit = estimate.saturating_add(estimate / 5);
+    let max_cost = U256::from(gas_limit).saturating_mul(U256::from(fees.max_per_gas().wei()));
+    let (max_cost, balance) = (Wei(max_cost), Wei(balance));
+    if balance < max_cost {
+        return Err(SubmitError::CannotPay { sender, chain_id, balance, max_cost });
+    }
+    let mined = nonce(&endpoint, sender, "latest").await?;
+    let nonce = nonce(&endpoint, sender, "pending").await?.max(mined);
+    let waits_for = nonce - mined;
+    Ok(Call {
+        contract,
+        chain_id,
+        sender,
+        manifest,
+        price,
+        calldata,
+        nonce,
+        waits_for,
+        gas_limit,
+        fees,
+        max_cost,
+        balance,
+    })
+}
+
+/// How many transactions of the sender there are up to this block.
+pub(super) async fn nonce(
+    endpoint: &Endpoint,
+    sender: Address,
+    block: &'static str,
+) -> Result<u64, EndpointError> {
+    let count: U64 = endpoint.request("eth_getTransactionCount", (sender.0, block)).await?;
+    Ok(count.to())
+}
