@@ -287,3 +287,73 @@ impl Drop for Place {
         self.uploads.grant(&mut state);
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use futures::FutureExt as _;
+
+    use super::*;
+
+    const PIECE: u64 = 1 << 20;
+
+    fn uploads(uploads: usize, uploads_while_fetching: usize) -> Uploads {
+        Uploads::new(&Limits { uploads, uploads_while_fetching, ..Limits::default() })
+    }
+
+    /// A place that is free, or nothing.
+    fn now(uploads: &Uploads, peer: PeerId, piece: u64) -> Option<Place> {
+        uploads.place(peer, &Digest::ZERO, piece * PIECE, PIECE).now_or_never()?.ok()
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_node_that_fetches_sends_fewer_answers_at_a_time() {
+        let uploads = uploads(4, 2);
+        let peer = PeerId::random();
+        let taken =
+            |uploads: &Uploads| (0..10).map_while(|piece| now(uploads, peer, piece)).collect::<Vec<_>>();
+        assert_eq!(taken(&uploads).len(), 4);
+        uploads.set_fetching(true);
+        let kept = taken(&uploads);
+        assert_eq!(kept.len(), 2, "serving leaves the rest to the fetch");
+        uploads.set_fetching(true);
+        uploads.set_fetching(false);
+        assert!(now(&uploads, peer, 9).is_none(), "another fetch goes on");
+        uploads.set_fetching(false);
+        assert!(now(&uploads, peer, 9).is_some());
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn whoever_waits_too_long_is_told_busy_and_a_freed_place_is_given_on() {
+        let uploads = uploads(1, 1);
+        let held = now(&uploads, PeerId::random(), 0).unwrap();
+        let began = Instant::now();
+        let busy = uploads.place(PeerId::random(), &Digest::ZERO, 0, PIECE).await.unwrap_err();
+        assert!(began.elapsed() >= MAX_WAIT && (MIN_RETRY..=MAX_RETRY).contains(&busy.0), "{busy:?}");
+        let waiting = uploads.place(PeerId::random(), &Digest::ZERO, 0, PIECE);
+        tokio::pin!(waiting);
+        assert!(waiting.as_mut().now_or_never().is_none());
+        drop(held);
+        assert!(waiting.await.is_ok());
+        // Short answers wait for nobody.
+        let _all = now(&uploads, PeerId::random(), 1);
+        assert!(uploads.place(PeerId::random(), &Digest::ZERO, 0, 100).now_or_never().unwrap().is_ok());
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn the_piece_that_was_sent_least_goes_first_and_peers_take_turns() {
+        let uploads = uploads(1, 1);
+        let [a, b] = [PeerId::random(), PeerId::random()];
+        drop(now(&uploads, a, 7).unwrap());
+        let held = now(&uploads, b, 8).unwrap();
+        // Both were sent the same. The first asks for what was sent before.
+        let often = uploads.place(a, &Digest::ZERO, 7 * PIECE, PIECE);
+        let never = uploads.place(b, &Digest::ZERO, 9 * PIECE, PIECE);
+        tokio::pin!(often, never);
+        assert!(often.as_mut().now_or_never().is_none() && never.as_mut().now_or_never().is_none());
+        drop(held);
+        let first = never.as_mut().now_or_never().expect("it is the rarest").unwrap();
+        assert!(often.as_mut().now_or_never().is_none());
+        drop(first);
+        assert!(often.await.is_ok());
+    }
+}
