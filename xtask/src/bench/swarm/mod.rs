@@ -1,5 +1,6 @@
 //! `cargo xtask bench swarm`: real processes in network namespaces, each with a line of limited speed.
 
+mod crowd;
 mod net;
 mod options;
 
@@ -8,6 +9,7 @@ use std::ffi::OsString;
 use std::fmt::Write as _;
 use std::fs;
 use std::path::{Path, PathBuf};
+use std::process::Command;
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -65,6 +67,7 @@ pub(crate) fn run(root: &Path, args: &[OsString]) -> Result<()> {
         None => root.join("target/bench"),
     };
     let loader = recipes::release_loader(root)?;
+    let sim = recipes::release(root, "sim", "sim")?;
     let work = results.join("swarm-work");
     files::fresh_dir(&work)?;
     let source = work.join("weights");
@@ -78,6 +81,7 @@ pub(crate) fn run(root: &Path, args: &[OsString]) -> Result<()> {
             (measure(&ground, &plain, options.rounds)?, measure(&ground, &hard, options.rounds)?);
         report(&mut page, [(&plain, before), (&hard, after)], options.size_bytes);
     }
+    crowd::measure(&ground, &sim, options.rounds, options.size_bytes, &mut page)?;
     files::remove_dir(&ground.work)?;
     files::save(&results.join("swarm.md"), &page)?;
     println!("{page}");
@@ -167,7 +171,9 @@ fn serve(ground: &Ground, net: &Net, index: usize, seeder: &Seeder) -> Result<(S
     let (node, dir) = (index + 1, ground.dir(&format!("seeder-{index}"))?);
     let mut serve = net.command(node, &dir, &ground.loader);
     let listen = format!("/ip4/{}/tcp/4201", net::address(node));
-    serve.args(["serve", "--cache-dir", ".", "--listen", &listen, "--blob-dir"]).arg(&seeder.folder);
+    serve
+        .args(["serve", "--no-mdns", "--cache-dir", ".", "--listen", &listen, "--blob-dir"])
+        .arg(&seeder.folder);
     let service = Service::start(serve, &ground.log("serve"))?;
     let address = service.wait_for(LIMIT, |line| line.starts_with("/ip4/").then(|| line.to_owned()))?;
     Ok((service, address))
@@ -196,12 +202,27 @@ fn freeze_when_up(
     Ok(())
 }
 
+/// A fetch at a node, into `out`.
+fn fetch_command(ground: &Ground, net: &Net, node: usize, out: &Path, addresses: &[&str]) -> Command {
+    let mut fetch = net.command(node, out, &ground.loader);
+    fetch.args([
+        "--json",
+        "fetch",
+        "--no-fsync",
+        "--no-mdns",
+        "--cache-dir",
+        ".",
+        "--manifest",
+        &ground.manifest,
+    ]);
+    fetch.args(addresses.iter().flat_map(|address| ["--peer", address]));
+    fetch
+}
+
 fn fetch(ground: &Ground, net: &Net, addresses: &[&str]) -> Result<Run> {
     let out = ground.work.join("out");
     files::fresh_dir(&out)?;
-    let mut fetch = net.command(0, &out, &ground.loader);
-    fetch.args(["--json", "fetch", "--no-fsync", "--cache-dir", ".", "--manifest", &ground.manifest]);
-    fetch.args(addresses.iter().flat_map(|address| ["--peer", address]));
+    let mut fetch = fetch_command(ground, net, 0, &out, addresses);
     let before = net.received_bytes(0)?;
     let started = Instant::now();
     let answer = process::answer(&mut fetch, &ground.log("fetch"), LIMIT)?;
