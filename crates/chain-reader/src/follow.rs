@@ -14,7 +14,7 @@ use manifest::Digest;
 use tokio::time::{Instant, sleep_until};
 
 use crate::config::{Config, Staleness};
-use crate::error::{Availability, ChainError};
+use crate::error::ChainError;
 use crate::hints::{HintBudget, Hints};
 use crate::reader::{ChainReader, MatureModel};
 
@@ -159,9 +159,7 @@ impl Follower {
                 }
             }
             Err(error) => {
-                // Of an alarm every text is news.
-                let is_alarm = error.availability() == Availability::Alarm;
-                let kind = (discriminant(&error), if is_alarm { error.to_string() } else { String::new() });
+                let kind = (discriminant(&error), distinction(&error));
                 let is_news = self.trouble.as_ref() != Some(&kind);
                 self.trouble = Some(kind);
                 if let Some(model) = instead {
@@ -179,6 +177,15 @@ impl Follower {
     fn tell(&mut self, model: MatureModel) {
         self.current = Some(model.manifest);
         self.events.push_back(FollowEvent::Model(model));
+    }
+}
+
+/// What makes an error news although one of its kind was told of: not the block, which is another one at most looks.
+fn distinction(error: &ChainError) -> String {
+    match error {
+        ChainError::NotADigest { found, found_bytes, .. } => format!("{found_bytes} {found}"),
+        ChainError::FinalizedChanged { before, now, .. } => format!("{before} {now}"),
+        _ => String::new(),
     }
 }
 

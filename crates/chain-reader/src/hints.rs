@@ -276,6 +276,8 @@ fn heard(text: &str) -> Heard {
 
 #[cfg(test)]
 mod tests {
+    use tokio::net::TcpListener;
+
     use super::*;
 
     #[test]
@@ -316,5 +318,58 @@ mod tests {
             followed += 1;
         }
         assert!((30..=33).contains(&followed), "{followed}");
+    }
+
+    const EVENT: &str = r#"{"jsonrpc":"2.0","method":"eth_subscription","params":{}}"#;
+
+    /// Connects to an endpoint that answers the subscription with these texts and then ends the connection. Returns how
+    /// that ended, and whether a hint came.
+    async fn hear_from(answers: &[&str]) -> (HintError, bool) {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let url: HintUrl = format!("ws://{}/secretkey", listener.local_addr().unwrap()).parse().unwrap();
+        let hinted = Notify::new();
+        let serving = async {
+            let mut socket =
+                tokio_tungstenite::accept_async(listener.accept().await.unwrap().0).await.unwrap();
+            let call: serde_json::Value =
+                serde_json::from_str(socket.next().await.unwrap().unwrap().to_text().unwrap()).unwrap();
+            assert_eq!((&call["method"], &call["params"][0]), (&"eth_subscribe".into(), &"logs".into()));
+            for answer in answers {
+                // It may have hung up.
+                let _ = socket.send(Message::text(*answer)).await;
+            }
+            let _ = socket.close(None).await;
+        };
+        let contract = Address::from_bytes([7; 20]);
+        let (Err(error), ()) = tokio::join!(hear(&url, contract, &hinted), serving);
+        assert!(!format!("{error} {error:?}").contains("secretkey"), "{error:?}");
+        (error, hinted.notified().now_or_never().is_some())
+    }
+
+    #[tokio::test]
+    async fn an_event_is_heard_and_what_is_too_long_refused_or_ended_is_told() {
+        let subscribed = r#"{"jsonrpc":"2.0","id":1,"result":"0x1"}"#;
+        let (error, is_hinted) = hear_from(&[subscribed, "nonsense", EVENT]).await;
+        assert!(matches!(error, HintError::Closed) && is_hinted, "{error:?}");
+        let refusal = r#"{"jsonrpc":"2.0","id":1,"error":{"code":-32601,"message":"not for secretkey"}}"#;
+        let (error, is_hinted) = hear_from(&[refusal, EVENT]).await;
+        assert!(matches!(error, HintError::Refused(_)) && !is_hinted, "{error:?}");
+        let (error, is_hinted) = hear_from(&[&"x".repeat(MAX_MESSAGE_BYTES + 1), EVENT]).await;
+        assert!(matches!(error, HintError::WebSocket(_)) && !is_hinted, "{error:?}");
+    }
+
+    #[tokio::test]
+    async fn an_endpoint_that_hangs_up_is_connected_to_again() {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let url: HintUrl = format!("ws://{}", listener.local_addr().unwrap()).parse().unwrap();
+        let hints = Hints::start(&[url], Address::from_bytes([7; 20]));
+        drop(listener.accept().await.unwrap());
+        let mut socket = tokio_tungstenite::accept_async(listener.accept().await.unwrap().0).await.unwrap();
+        socket.send(Message::text(EVENT)).await.unwrap();
+        timeout(Duration::from_secs(60), hints.wait()).await.unwrap();
+        // Dropping the hints ends the connection.
+        drop(hints);
+        let ended = async { while let Some(Ok(_)) = socket.next().await {} };
+        timeout(Duration::from_secs(60), ended).await.unwrap();
     }
 }

@@ -115,6 +115,7 @@ async fn each_wrong_text_is_an_alarm_of_its_own_and_takes_no_model_away() {
         world.set(text);
         let trouble = next_trouble(&mut follower).await;
         assert!(trouble.error.to_string().contains(text) && trouble.keeping == Some(model(0)), "{trouble}");
+        silence(&mut follower).await;
     }
     world.set("");
     assert!(matches!(next_trouble(&mut follower).await.error, ChainError::NoModel { .. }));
