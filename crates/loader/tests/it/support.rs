@@ -116,6 +116,12 @@ impl Origin {
         }
         Memory { blobs, ..Memory::default() }
     }
+
+    /// A source of everything that sends wrong bytes for every shard.
+    pub(crate) fn lying(&self) -> Memory {
+        let lies = self.manifest.shards().iter().map(|shard| shard.digest).collect();
+        Memory { lies, ..self.without(&[]) }
+    }
 }
 
 fn shard_bytes(model: &Model, shard: u32) -> Option<Vec<u8>> {
