@@ -7,6 +7,7 @@ mod connect;
 mod errors;
 mod fetch;
 mod found;
+mod limits;
 mod peers;
 #[cfg(feature = "relay")]
 mod relayed;
