@@ -300,8 +300,8 @@ impl Client {
         self.node.uploads.sent_bytes()
     }
 
-    /// Says that the node fetches a model for as long as the value is kept: it sends fewer answers at a time then
-    /// ([`crate::Limits::uploads_while_fetching`]), so that what it fetches for itself has room.
+    /// Says that the node fetches a model for as long as the value is kept. So that the fetch has room, fewer answers are
+    /// sent at a time then ([`crate::Limits::uploads_while_fetching`]), and less than is received.
     pub fn fetching(&self) -> Fetching {
         self.node.uploads.set_fetching(true);
         Fetching { uploads: self.node.uploads.clone() }
@@ -316,6 +316,10 @@ impl Client {
 
     pub(crate) fn download_rate(&self) -> Option<&RateLimit> {
         self.node.download_rate.as_ref()
+    }
+
+    pub(crate) fn uploads(&self) -> &Uploads {
+        &self.node.uploads
     }
 
     pub(crate) fn progress_timeout(&self) -> Duration {

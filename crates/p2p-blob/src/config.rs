@@ -74,7 +74,8 @@ pub struct Limits {
     /// Answers with pieces that are sent at one time. Further requests wait for a second, in turn among peers, and are
     /// told "busy" then. Default: 128.
     pub uploads: usize,
-    /// The same while the node fetches. Default: 8.
+    /// The same while the node fetches. In bytes it then sends three quarters of what it receives at most, after a start
+    /// of 16 MiB; a fetch that gets nothing for a second, or is told "busy", holds nothing back. Default: 8.
     pub uploads_while_fetching: usize,
     /// How fast blobs are sent, in equal shares for the peers that want some. Default: as fast as it goes.
     pub upload_bytes_per_s: Option<NonZeroU64>,

@@ -1,5 +1,6 @@
 //! How a node serves, as `p2p-blob` does: the requests of a peer one after the other, so many answers at a time, in turn
 //! among peers, and of those whose turn it is the piece first that was sent least. Who waits for long is told "busy".
+//! While it fetches, it sends less than it receives, unless it is others who hold that up.
 
 use std::collections::{HashMap, VecDeque};
 
@@ -18,6 +19,12 @@ pub(crate) const MAX_WAIT: Time = 1000 * MS;
 const MAX_WAITING: usize = 256;
 /// By how much a peer may be ahead of the others when the piece it asks for was sent less often than theirs.
 const SLACK_BYTES: u64 = 1 << 20;
+/// For so many bytes received, a node that fetches sends so many, and this many more, which it may save up.
+const RECEIVED: u64 = 4;
+const SENT: u64 = 3;
+const MAX_SAVED_BYTES: i64 = 16 << 20;
+/// A fetch that received nothing for so long, or was told "busy" within that time, waits for others, and holds nothing back.
+const IDLE: Time = 1000 * MS;
 /// When to ask again, at least and at most.
 const RETRY: (Time, Time) = (50 * MS, 2000 * MS);
 
@@ -44,7 +51,7 @@ struct Flow {
 }
 
 /// See the module's documentation.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(crate) struct Server {
     flows: Vec<Flow>,
     /// The flow that sends next.
@@ -56,6 +63,10 @@ pub(crate) struct Server {
     /// By piece, how often it was sent.
     counts: Vec<u32>,
     pub(crate) line_is_busy: bool,
+    /// What it may send while it fetches.
+    saved_bytes: i64,
+    received_at: Time,
+    waits_until: Time,
 }
 
 /// A part of a piece, on its way.
@@ -64,6 +75,23 @@ pub(crate) struct Chunk {
     pub(crate) transfer: TransferId,
     pub(crate) bytes: u64,
     pub(crate) is_last: bool,
+}
+
+impl Default for Server {
+    fn default() -> Self {
+        Self {
+            flows: Vec::new(),
+            turn: 0,
+            sending: 0,
+            used_bytes: HashMap::new(),
+            level_bytes: 0,
+            counts: Vec::new(),
+            line_is_busy: false,
+            saved_bytes: MAX_SAVED_BYTES,
+            received_at: 0,
+            waits_until: 0,
+        }
+    }
 }
 
 impl Server {
@@ -97,9 +125,26 @@ impl Server {
         (begins.then_some(asked.transfer).filter(|begins| Some(*begins) != refused), refused)
     }
 
+    /// The node has received so much of what it fetches.
+    pub(crate) fn received(&mut self, bytes: u64, now: Time) {
+        self.saved_bytes =
+            self.saved_bytes.saturating_add_unsigned(bytes * SENT / RECEIVED).min(MAX_SAVED_BYTES);
+        self.received_at = now;
+    }
+
+    /// A peer was busy.
+    pub(crate) fn told_busy(&mut self, now: Time) {
+        self.waits_until = now + IDLE;
+    }
+
+    /// Whether a node that fetches may send something now.
+    fn may_share(&self, now: Time) -> bool {
+        self.saved_bytes > 0 || now >= self.received_at + IDLE || now < self.waits_until
+    }
+
     /// Gives free places to those whose turn it is.
-    pub(crate) fn grant(&mut self, places: usize) {
-        while self.sending < places {
+    pub(crate) fn grant(&mut self, places: usize, is_fetching: bool, now: Time) {
+        while self.sending < places && (!is_fetching || self.may_share(now)) {
             let used_bytes = |flow: &Flow| self.used_bytes[&flow.peer];
             let waiting = || self.flows.iter().filter(|flow| flow.waiting().is_some());
             let Some(least_bytes) = waiting().map(used_bytes).min() else { return };
@@ -119,6 +164,7 @@ impl Server {
             }
             self.counts[asked.piece] += 1;
             self.sending += 1;
+            self.saved_bytes = self.saved_bytes.saturating_sub_unsigned(asked.bytes).max(-MAX_SAVED_BYTES);
         }
     }
 

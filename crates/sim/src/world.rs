@@ -291,6 +291,7 @@ impl World {
             Event::Refused { transfer, retry_after } => {
                 let Transfer { fetcher, request, .. } = self.transfers[transfer.0 as usize];
                 self.free.push(transfer);
+                self.nodes[fetcher as usize].server.told_busy(self.now);
                 self.end(fetcher, request, Some(Failure::Busy(duration(retry_after))));
             }
             Event::Cancelled(id) => {
@@ -517,8 +518,8 @@ impl World {
     fn send(&mut self, node: u32) {
         let bytes_per_s = self.bytes_per_s(node);
         let this = &mut self.nodes[node as usize];
-        let places = self.scenario.places(bytes_per_s, node != SEEDER && this.done_at.is_none());
-        this.server.grant(places);
+        let is_fetching = node != SEEDER && this.done_at.is_none();
+        this.server.grant(self.scenario.places(bytes_per_s, is_fetching), is_fetching, self.now);
         if this.server.line_is_busy {
             return;
         }
@@ -544,6 +545,8 @@ impl World {
         let Transfer { fetcher, server, key, request, piece, is_wanted } =
             self.transfers[chunk.transfer.0 as usize];
         self.received_bytes += chunk.bytes;
+        self.nodes[fetcher as usize].server.received(chunk.bytes, self.now);
+        self.send(fetcher);
         let back = self.now + self.latency(fetcher, server);
         self.agenda.add(back, Event::Acknowledged { server, fetcher, bytes: chunk.bytes });
         if !is_wanted || !self.nodes[fetcher as usize].is_up || !self.nodes[server as usize].is_up {

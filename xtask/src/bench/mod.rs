@@ -28,7 +28,7 @@ pub(crate) const CHILD: &str = "bench-child";
 /// The packages that have benchmarks.
 const PACKAGES: [&str; 4] = ["sha256-lanes", "manifest", "loader", "p2p-blob"];
 
-/// `cargo xtask bench`, `cargo xtask bench compare` and `cargo xtask bench swarm`.
+/// `cargo xtask bench`, alone and with `compare`, `swarm` or `sharing`.
 pub(crate) fn run(root: &Path, args: &[OsString]) -> Result<()> {
     let Some((what, options)) = args.split_first() else {
         let packages = PACKAGES.iter().flat_map(|package| ["--package", package]);
@@ -37,7 +37,8 @@ pub(crate) fn run(root: &Path, args: &[OsString]) -> Result<()> {
     match what.to_str() {
         Some("compare") => compare(root, options),
         Some("swarm") => swarm(root, options),
-        _ => bail!("`bench` takes nothing, `compare` or `swarm`, not `{}`", what.display()),
+        Some("sharing") => sharing(root, options),
+        _ => bail!("`bench` takes nothing, `compare`, `swarm` or `sharing`, not `{}`", what.display()),
     }
 }
 
@@ -51,9 +52,19 @@ fn swarm(root: &Path, options: &[OsString]) -> Result<()> {
     swarm::run(root, options)
 }
 
+#[cfg(target_os = "linux")]
+fn sharing(root: &Path, options: &[OsString]) -> Result<()> {
+    swarm::sharing(root, options)
+}
+
 #[cfg(not(target_os = "linux"))]
 fn swarm(_: &Path, _: &[OsString]) -> Result<()> {
     bail!("`bench swarm` makes network namespaces, as Linux has them")
+}
+
+#[cfg(not(target_os = "linux"))]
+fn sharing(_: &Path, _: &[OsString]) -> Result<()> {
+    bail!("`bench sharing` makes network namespaces, as Linux has them")
 }
 
 /// What this program does as a child of itself, while it measures.
@@ -69,5 +80,5 @@ fn compare(_: &Path, _: &[OsString]) -> Result<()> {
 
 #[cfg(not(target_os = "linux"))]
 pub(crate) fn as_child(_: &[OsString]) -> Result<()> {
-    bail!("`{CHILD}` is for `bench compare` and `bench swarm`, which need Linux")
+    bail!("`{CHILD}` is for `bench compare`, `swarm` and `sharing`, which need Linux")
 }

@@ -4,7 +4,9 @@ mod bucket;
 mod download;
 mod fair;
 mod rate;
+mod share;
 
 pub(crate) use download::Download;
 pub(crate) use fair::FairQueue;
 pub(crate) use rate::RateLimit;
+pub(crate) use share::Share;

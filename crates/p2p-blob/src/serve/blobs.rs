@@ -20,7 +20,7 @@ pub(super) async fn serve(
     progress::read_exact(&mut stream, &mut request, limit, |_| ()).await?;
     let blob = v1::decode_request(&request)?;
 
-    // This version cannot say "busy": the request waits for its turn at the disk, and takes no place from others.
+    // This version cannot say "busy": the request waits for its turn at the disk, and each chunk for its place.
     let permit = service.disk_permit().await?;
     let store = Arc::clone(&service.store);
     let (mut reader, outcome) = Reader::default().first(permit, store, None, blob, None).await;
@@ -37,8 +37,10 @@ pub(super) async fn serve(
         if start > 0 {
             reader = service.read_next(reader, ByteRange::new(start, end)).await?;
         }
+        let chunk_bytes = reader.chunk().len() as u64;
+        let _place = service.next_place(&blob, start, chunk_bytes).await;
         service.send(&mut stream, reader.chunk()).await?;
-        start += reader.chunk().len() as u64;
+        start += chunk_bytes;
     }
     Ok(progress::close(&mut stream, limit).await?)
 }

@@ -12,12 +12,13 @@ use std::time::Duration;
 
 use futures::AsyncWrite;
 use libp2p::PeerId;
-use manifest::ByteRange;
+use manifest::{ByteRange, Digest};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio::task::{Id, JoinSet};
 use tokio_util::sync::CancellationToken;
 
 use self::read::Reader;
+use self::uploads::{Busy, Place};
 use crate::config::{Config, Limits};
 use crate::handler::BlobStream;
 use crate::holders::Holders;
@@ -50,6 +51,16 @@ impl Service {
     async fn disk_permit(&self) -> Result<OwnedSemaphorePermit, ServeError> {
         let permit = Arc::clone(&self.disk_reads).acquire_owned().await;
         permit.map_err(|error| ServeError::Store(io::Error::other(error)))
+    }
+
+    /// Waits for the peer's turn, however long that takes.
+    async fn next_place(&self, blob: &Digest, offset: u64, bytes: u64) -> Place {
+        loop {
+            match self.uploads.place(self.peer, blob, offset, bytes).await {
+                Ok(place) => return place,
+                Err(Busy(retry_after)) => tokio::time::sleep(retry_after).await,
+            }
+        }
     }
 
     /// Reads the next chunk of an answer that has begun; `range` is what is left of it.

@@ -12,7 +12,7 @@ use tokio::sync::oneshot;
 use tokio::time::Instant;
 
 use crate::config::Limits;
-use crate::limit::{FairQueue, RateLimit};
+use crate::limit::{FairQueue, RateLimit, Share};
 use crate::wire::MAX_RANGE_BYTES;
 
 /// How long a request waits for its turn before its peer is told "busy". Less than what fetchers take for a stall.
@@ -57,6 +57,8 @@ struct State {
     places: usize,
     places_while_fetching: usize,
     fetches: usize,
+    /// Of what the node receives, while it fetches.
+    share: Option<Share>,
     /// Answers being sent: when each began, the oldest first.
     sending: Vec<(u64, Instant)>,
     next_id: u64,
@@ -107,6 +109,7 @@ impl Uploads {
             places,
             places_while_fetching: fits(limits.uploads_while_fetching.max(1)).min(places),
             fetches: 0,
+            share: None,
             sending: Vec::new(),
             next_id: 0,
             queue: FairQueue::new(),
@@ -157,11 +160,33 @@ impl Uploads {
         }
     }
 
-    /// While this is kept, the node fetches: fewer answers are sent at one time.
+    /// A fetch begins, or ends. Meanwhile fewer answers are sent at one time, and less than is received ([`Share`]).
     pub(crate) fn set_fetching(&self, is_fetching: bool) {
         let mut state = self.state();
         state.fetches = if is_fetching { state.fetches + 1 } else { state.fetches.saturating_sub(1) };
+        match state.fetches {
+            0 => state.share = None,
+            _ => drop(state.share.get_or_insert_with(|| Share::new(Instant::now()))),
+        }
         self.grant(&mut state);
+    }
+
+    /// Bytes of blobs have come.
+    pub(crate) fn received(&self, bytes: u64) {
+        let mut state = self.state();
+        if let Some(share) = &mut state.share {
+            share.received(bytes, Instant::now());
+            self.grant(&mut state);
+        }
+    }
+
+    /// A peer that is fetched from is busy.
+    pub(crate) fn told_busy(&self) {
+        let mut state = self.state();
+        if let Some(share) = &mut state.share {
+            share.told_busy(Instant::now());
+            self.grant(&mut state);
+        }
     }
 
     /// How many bytes of blobs were sent, and are on their way.
@@ -224,7 +249,7 @@ impl Uploads {
         let overdue = state.sending.iter().take_while(|(_, began)| now - *began > self.0.patience).count();
         let places = if state.fetches > 0 { state.places_while_fetching } else { state.places };
         let mut free = (places + overdue).saturating_sub(state.sending.len());
-        while free > 0 {
+        while free > 0 && state.share.as_ref().is_none_or(|share| share.allows(now)) {
             let counts = &state.counts;
             let next = state.queue.pop(SLACK_BYTES, |one| counts.get(&one.piece).copied().unwrap_or(0));
             let Some((peer, Waiting { piece, bytes, reply })) = next else { return };
@@ -236,6 +261,9 @@ impl Uploads {
                     state.sending.push((id, now));
                     state.queue.charge(peer, bytes);
                     state.count(piece);
+                    if let Some(share) = &mut state.share {
+                        share.spend(bytes);
+                    }
                     free -= 1;
                 }
                 // It was just given up; dropping the place as such would take the lock again.
@@ -269,6 +297,9 @@ impl Place {
         if self.id.is_some() {
             let mut state = self.uploads.state();
             state.queue.refund(self.peer, self.bytes);
+            if let Some(share) = &mut state.share {
+                share.refund(self.bytes);
+            }
             if let Some(count) = state.counts.get_mut(&self.piece) {
                 *count = count.saturating_sub(1);
             }
@@ -302,7 +333,8 @@ mod tests {
 
     /// A place that is free, or nothing.
     fn now(uploads: &Uploads, peer: PeerId, piece: u64) -> Option<Place> {
-        uploads.place(peer, &Digest::ZERO, piece * PIECE, PIECE).now_or_never()?.ok()
+        let place = uploads.place(peer, &Digest::ZERO, piece * PIECE, PIECE);
+        tokio::task::unconstrained(place).now_or_never()?.ok()
     }
 
     #[tokio::test(start_paused = true)]
@@ -320,6 +352,30 @@ mod tests {
         assert!(now(&uploads, peer, 9).is_none(), "another fetch goes on");
         uploads.set_fetching(false);
         assert!(now(&uploads, peer, 9).is_some());
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_node_that_fetches_sends_less_than_it_receives() {
+        let uploads = uploads(4, 2);
+        uploads.set_fetching(true);
+        let peer = PeerId::random();
+        let count = |uploads: &Uploads| (0..100).map_while(|piece| now(uploads, peer, piece)).count() as u64;
+        assert_eq!(count(&uploads), 16, "something to begin with");
+        let waiting = uploads.place(peer, &Digest::ZERO, 0, PIECE);
+        tokio::pin!(waiting);
+        assert!(waiting.as_mut().now_or_never().is_none());
+        uploads.received(4 * PIECE);
+        assert!(waiting.await.is_ok(), "who waits gets what there is now");
+        now(&uploads, peer, 0).unwrap().cancel();
+        assert_eq!(count(&uploads), 2, "what is not sent after all does not count");
+        assert!(uploads.place(peer, &Digest::ZERO, 0, PIECE).await.is_err());
+        assert_eq!(count(&uploads), 100, "nothing came for a second");
+        uploads.received(PIECE);
+        assert_eq!(count(&uploads), 0);
+        uploads.told_busy();
+        assert_eq!(count(&uploads), 100, "others hold it up");
+        uploads.set_fetching(false);
+        assert_eq!(count(&uploads), 100);
     }
 
     #[tokio::test(start_paused = true)]

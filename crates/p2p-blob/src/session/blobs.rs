@@ -14,6 +14,7 @@ use crate::client::{Client, source_id};
 use crate::error::FetchError;
 use crate::limit::Download;
 use crate::progress::{self, Halt};
+use crate::serve::Uploads;
 use crate::wire::{FramingError, Version, v1};
 
 /// How long a finished exchange waits for the peer to close its side. Some QUIC stacks fail when they are not heard out.
@@ -76,6 +77,7 @@ impl BlobSession {
             left_bytes: size_bytes,
             download: Download::new(self.peer, self.client.download_rate().cloned()),
             received_bytes: Arc::clone(&self.received_bytes),
+            uploads: self.client.uploads().clone(),
         }))
     }
 }
@@ -98,6 +100,7 @@ pub struct BlobBody {
     left_bytes: u64,
     download: Download,
     received_bytes: Arc<AtomicU64>,
+    uploads: Uploads,
 }
 
 impl BlobBody {
@@ -128,6 +131,7 @@ impl BlobBody {
             .await
             .map_err(|halt| halted(&self.peer, self.limit, halt))?;
         self.left_bytes -= buf.len() as u64;
+        self.uploads.received(buf.len() as u64);
         if self.left_bytes > 0 || buf.is_empty() {
             return Ok(());
         }

@@ -18,6 +18,7 @@ use crate::error::FetchError;
 use crate::limit::Download;
 use crate::progress::{self, Halt};
 use crate::record::{Contact, SignedRecord};
+use crate::serve::Uploads;
 use crate::wire::v2::{self, GetHead, Refusal, Request};
 use crate::wire::{FramingError, Have, Held, MAX_RANGE_BYTES, peers};
 
@@ -63,6 +64,7 @@ impl RangeSession {
             peer: name.clone(),
             limit: client.progress_timeout(),
             received_bytes: Arc::clone(&received_bytes),
+            uploads: client.uploads().clone(),
         };
         let download = Download::new(peer, client.download_rate().cloned());
         tokio::spawn(exchange.run(stream, asks, download));
@@ -257,6 +259,7 @@ struct Exchange {
     peer: SourceId,
     limit: Duration,
     received_bytes: Arc<AtomicU64>,
+    uploads: Uploads,
 }
 
 impl Exchange {
@@ -355,6 +358,9 @@ impl Exchange {
         if status != v2::STATUS_OK {
             return match self.read_refusal(reader, status, body_bytes).await {
                 Ok(refusal) => {
+                    if matches!(refusal, Refusal::Busy { .. }) {
+                        self.uploads.told_busy();
+                    }
                     let error = ask.refused(self.peer.clone(), refusal);
                     ask.fail(error);
                     Ok(())
@@ -432,7 +438,9 @@ impl Exchange {
             self.received_bytes.fetch_add(bytes as u64, Ordering::Relaxed);
         };
         let read = download.read_exact(reader, buf, self.limit, count).await;
-        read.map_err(|halt| halted(&self.peer, self.limit, halt))
+        read.map_err(|halt| halted(&self.peer, self.limit, halt))?;
+        self.uploads.received(buf.len() as u64);
+        Ok(())
     }
 
     async fn read_have(

@@ -73,20 +73,17 @@ fn once(ground: &Ground) -> Result<Outcome> {
     let net = Net::new(&[Line { up: BYTES_PER_S, down: BYTES_PER_S }; NODES + 1])?;
     let everything = Seeder { bytes_per_s: BYTES_PER_S, folder: ground.work.join("blobs"), stalls: false };
     // Node 0 fetches everywhere else; here the seeder is the last one.
-    let (_seeder, address) = serve(ground, &net, NODES - 1, &everything)?;
+    let (_seeder, address) = serve(ground, &net, NODES - 1, &everything, &[])?;
     let before = net.sent_bytes(NODES)?;
     let started = Instant::now();
     let done = thread::scope(|scope| {
         let fetch = |node: usize| {
             let out = ground.work.join(format!("crowd-{node}"));
             files::fresh_dir(&out)?;
-            let mut fetch = fetch_command(ground, &net, node, &out, &[&address]);
+            let mut fetch = fetch_command(ground, &net, node, &out, &[&address], &[]);
             let answer = process::answer(&mut fetch, &ground.log(&format!("crowd-{node}")), LIMIT)?;
             let took = started.elapsed();
-            let answer: Value = serde_json::from_str(answer.lines().last().unwrap_or_default())
-                .context("the answer of a fetch is no JSON")?;
-            let weights = answer["weights"].as_str().context("a fetch has no weights")?;
-            files::require_same(&ground.source, &out.join(weights))?;
+            ground.require_fetched(&out, &answer)?;
             files::remove_dir(&out)?;
             Ok(took)
         };

@@ -1,8 +1,9 @@
-//! `cargo xtask bench swarm`: real processes in network namespaces, each with a line of limited speed.
+//! `cargo xtask bench swarm` and `sharing`: real processes in network namespaces, each with a line of limited speed.
 
 mod crowd;
 mod net;
 mod options;
+mod sharing;
 
 use std::env;
 use std::ffi::OsString;
@@ -59,7 +60,26 @@ struct Ground {
     manifest: String,
 }
 
+/// `bench swarm`.
 pub(crate) fn run(root: &Path, args: &[OsString]) -> Result<()> {
+    let sim = recipes::release(root, "sim", "sim")?;
+    measured(root, "swarm", args, |ground, shards, options, page| swarm(ground, shards, &sim, options, page))
+}
+
+/// `bench sharing`.
+pub(crate) fn sharing(root: &Path, args: &[OsString]) -> Result<()> {
+    measured(root, "sharing", args, |ground, _, options, page| {
+        sharing::measure(ground, options.rounds, options.size_bytes, page)
+    })
+}
+
+/// Publishes what is fetched, measures, and puts what came of it where it belongs.
+fn measured(
+    root: &Path,
+    name: &str,
+    args: &[OsString],
+    measure: impl FnOnce(&Ground, &[String], &Options, &mut String) -> Result<()>,
+) -> Result<()> {
     let options = Options::parse(args)?;
     net::require()?;
     let results = match &options.dir {
@@ -67,25 +87,27 @@ pub(crate) fn run(root: &Path, args: &[OsString]) -> Result<()> {
         None => root.join("target/bench"),
     };
     let loader = recipes::release_loader(root)?;
-    let sim = recipes::release(root, "sim", "sim")?;
-    let work = results.join("swarm-work");
+    let work = results.join(format!("{name}-work"));
     files::fresh_dir(&work)?;
     let source = work.join("weights");
     files::make_source(&source, options.size_bytes)?;
     let mut ground = Ground { loader, work, source, manifest: String::new() };
     let shards = publish(&mut ground)?;
-
     let mut page = format!("{} MiB, {} rounds, medians.\n", options.size_bytes >> 20, options.rounds);
-    for [plain, hard] in [slow_seeder(&ground), stalled_shards(&ground, &shards)?] {
-        let (before, after) =
-            (measure(&ground, &plain, options.rounds)?, measure(&ground, &hard, options.rounds)?);
-        report(&mut page, [(&plain, before), (&hard, after)], options.size_bytes);
-    }
-    crowd::measure(&ground, &sim, options.rounds, options.size_bytes, &mut page)?;
+    measure(&ground, &shards, &options, &mut page)?;
     files::remove_dir(&ground.work)?;
-    files::save(&results.join("swarm.md"), &page)?;
+    files::save(&results.join(format!("{name}.md")), &page)?;
     println!("{page}");
     Ok(())
+}
+
+fn swarm(ground: &Ground, shards: &[String], sim: &Path, options: &Options, page: &mut String) -> Result<()> {
+    for [plain, hard] in [slow_seeder(ground), stalled_shards(ground, shards)?] {
+        let (before, after) =
+            (measure(ground, &plain, options.rounds)?, measure(ground, &hard, options.rounds)?);
+        report(page, [(&plain, before), (&hard, after)], options.size_bytes);
+    }
+    crowd::measure(ground, sim, options.rounds, options.size_bytes, page)
 }
 
 /// Publishes the source and makes a folder of all its blobs; gives the names of the shards.
@@ -141,13 +163,13 @@ fn measure(ground: &Ground, case: &Case, rounds: usize) -> Result<Vec<Run>> {
     let net = Net::new(&[WIDE].into_iter().chain(lines).collect::<Vec<_>>())?;
     let mut steady = Vec::new();
     for (index, seeder) in case.seeders.iter().enumerate().filter(|(_, seeder)| !seeder.stalls) {
-        steady.push(serve(ground, &net, index, seeder)?);
+        steady.push(serve(ground, &net, index, seeder, &[])?);
     }
     let mut runs = Vec::new();
     for round in 0..=rounds {
         let mut stalling = Vec::new();
         for (index, seeder) in case.seeders.iter().enumerate().filter(|(_, seeder)| seeder.stalls) {
-            stalling.push((index + 1, serve(ground, &net, index, seeder)?));
+            stalling.push((index + 1, serve(ground, &net, index, seeder, &[])?));
         }
         let addresses: Vec<&str> = steady
             .iter()
@@ -167,9 +189,16 @@ fn measure(ground: &Ground, case: &Case, rounds: usize) -> Result<Vec<Run>> {
     Ok(runs)
 }
 
-fn serve(ground: &Ground, net: &Net, index: usize, seeder: &Seeder) -> Result<(Service, String)> {
+/// `prefix` is a program with arguments that runs the rest, or nothing.
+fn serve(
+    ground: &Ground,
+    net: &Net,
+    index: usize,
+    seeder: &Seeder,
+    prefix: &[&str],
+) -> Result<(Service, String)> {
     let (node, dir) = (index + 1, ground.dir(&format!("seeder-{index}"))?);
-    let mut serve = net.command(node, &dir, &ground.loader);
+    let mut serve = net.command(node, &dir, prefix, &ground.loader);
     let listen = format!("/ip4/{}/tcp/4201", net::address(node));
     serve
         .args(["serve", "--no-mdns", "--cache-dir", ".", "--listen", &listen, "--blob-dir"])
@@ -203,8 +232,15 @@ fn freeze_when_up(
 }
 
 /// A fetch at a node, into `out`.
-fn fetch_command(ground: &Ground, net: &Net, node: usize, out: &Path, addresses: &[&str]) -> Command {
-    let mut fetch = net.command(node, out, &ground.loader);
+fn fetch_command(
+    ground: &Ground,
+    net: &Net,
+    node: usize,
+    out: &Path,
+    addresses: &[&str],
+    prefix: &[&str],
+) -> Command {
+    let mut fetch = net.command(node, out, prefix, &ground.loader);
     fetch.args([
         "--json",
         "fetch",
@@ -222,25 +258,23 @@ fn fetch_command(ground: &Ground, net: &Net, node: usize, out: &Path, addresses:
 fn fetch(ground: &Ground, net: &Net, addresses: &[&str]) -> Result<Run> {
     let out = ground.work.join("out");
     files::fresh_dir(&out)?;
-    let mut fetch = fetch_command(ground, net, 0, &out, addresses);
+    let mut fetch = fetch_command(ground, net, 0, &out, addresses, &[]);
     let before = net.received_bytes(0)?;
     let started = Instant::now();
     let answer = process::answer(&mut fetch, &ground.log("fetch"), LIMIT)?;
     let wall = started.elapsed();
     let received_bytes = net.received_bytes(0)? - before;
-    let answer: Value = serde_json::from_str(answer.lines().last().unwrap_or_default())
-        .context("the answer of a fetch is no JSON")?;
-    let weights = answer["weights"].as_str().context("a fetch has no weights")?;
-    files::require_same(&ground.source, &out.join(weights))?;
+    ground.require_fetched(&out, &answer)?;
     Ok(Run { wall, received_bytes })
+}
+
+fn median(mut values: Vec<f64>) -> f64 {
+    values.sort_by(f64::total_cmp);
+    values.get(values.len() / 2).copied().unwrap_or(f64::NAN)
 }
 
 /// Two cases beside each other.
 fn report(page: &mut String, cases: [(&Case, Vec<Run>); 2], size_bytes: u64) {
-    let median = |mut values: Vec<f64>| {
-        values.sort_by(f64::total_cmp);
-        values.get(values.len() / 2).copied().unwrap_or(f64::NAN)
-    };
     let rows = cases.map(|(case, runs)| {
         let wall = median(runs.iter().map(|run| run.wall.as_secs_f64()).collect());
         let received = median(runs.iter().map(|run| run.received_bytes as f64).collect());
@@ -268,5 +302,13 @@ impl Ground {
 
     fn log(&self, name: &str) -> PathBuf {
         self.work.join(format!("{name}.log"))
+    }
+
+    /// A fetch into `out` has answered: fails when what it names is not the source.
+    fn require_fetched(&self, out: &Path, answer: &str) -> Result<()> {
+        let answer: Value = serde_json::from_str(answer.lines().last().unwrap_or_default())
+            .context("the answer of a fetch is no JSON")?;
+        let weights = answer["weights"].as_str().context("a fetch has no weights")?;
+        files::require_same(&self.source, &out.join(weights))
     }
 }

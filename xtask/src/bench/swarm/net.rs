@@ -65,11 +65,22 @@ impl Net {
         format!("{}-{node}", self.name)
     }
 
-    /// A command at a node, in `dir`.
-    pub(super) fn command(&self, node: usize, dir: &Path, program: impl AsRef<OsStr>) -> Command {
+    /// A command at a node, in `dir`, run by `prefix`: a program with arguments, or nothing.
+    pub(super) fn command(
+        &self,
+        node: usize,
+        dir: &Path,
+        prefix: &[&str],
+        program: impl AsRef<OsStr>,
+    ) -> Command {
         let mut command = process::command(dir, "ip");
-        command.args(["netns", "exec", &self.namespace(node)]).arg(program);
+        command.args(["netns", "exec", &self.namespace(node)]).args(prefix).arg(program);
         command
+    }
+
+    /// Lets nothing pass from a node to another.
+    pub(super) fn separate(&self, node: usize, other: usize) -> Result<()> {
+        ip(&["-n", &self.namespace(node), "route", "add", "blackhole", &format!("{}/32", address(other))])
     }
 
     /// What a node has sent so far, all headers included.

@@ -1,4 +1,4 @@
-//! What can be said after `cargo xtask bench swarm`.
+//! What can be said after `cargo xtask bench swarm` and `sharing`.
 
 use std::ffi::OsString;
 use std::path::PathBuf;
@@ -27,7 +27,7 @@ impl Options {
                 "--size" => options.size_bytes = parse_size(&value.to_string_lossy())?,
                 "--rounds" => options.rounds = parse_rounds(&value.to_string_lossy())?,
                 "--dir" => options.dir = Some(value.into()),
-                _ => bail!("`bench swarm` takes --size, --rounds and --dir, not `{flag}`"),
+                _ => bail!("it takes --size, --rounds and --dir, not `{flag}`"),
             }
         }
         Ok(options)
