@@ -47,7 +47,7 @@ impl Planner {
         let Some(request) = self.requests.get(id) else { return false };
         let (key, issued, is_last) = (request.source, request.issued, !request.is_stream());
         let bytes = self.pieces.geometry.piece_bytes(piece);
-        let wanted = self.pieces.arrived(piece);
+        let wanted = self.pieces.arrived(piece, key);
         self.sources.update(key, |source| {
             source.on_arrived(id, piece.shard, bytes, issued, now);
             if wanted {

@@ -188,10 +188,14 @@ impl Pieces {
     }
 
     /// Returns whether the piece was missing: then it is being checked now.
-    pub(super) fn arrived(&mut self, piece: PieceId) -> bool {
+    pub(super) fn arrived(&mut self, piece: PieceId, source: SourceKey) -> bool {
         let wanted = self.is_missing(piece);
         if wanted {
             self.set(piece, PieceState::Checking);
+            if !self.is_indexed(piece.shard) {
+                // At once, or another source could join a shard that is to come from this one alone.
+                self.whole.add(piece.shard, Some(source));
+            }
         }
         wanted
     }

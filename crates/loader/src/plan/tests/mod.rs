@@ -192,9 +192,12 @@ struct Net {
 
 impl Net {
     fn new(model: &Model, indexed: bool, peers: Vec<Peer>) -> Self {
+        Self::with(PlanConfig::default(), model, indexed, peers)
+    }
+
+    fn with(config: PlanConfig, model: &Model, indexed: bool, peers: Vec<Peer>) -> Self {
         let start = Instant::now();
         let geometry = model.geometry();
-        let config = PlanConfig::default();
         let limit_bytes = config.max_in_flight_bytes;
         let count = peers.len();
         let mut net = Self {

@@ -150,3 +150,17 @@ fn without_index_copies_of_rows() {
     let net = run_unindexed(&model, vec![peer(&model, 50).holding([2, 3, 4, 5, 6, 7, 8, 9])]);
     assert_eq!(net.tally.rebuilt.len(), 20);
 }
+
+#[test]
+fn two_liars_and_nobody_else_come_to_an_end() {
+    let model = Model::columns(6);
+    for held in [0..1, 0..10] {
+        let liar = |fingerprint| peer(&model, 50).lying(held.clone(), fingerprint).holding(held.clone());
+        // Room for two pieces, so that moments come in which a source has none under way.
+        let config = PlanConfig { max_in_flight_bytes: 2 * PIECE, ..PlanConfig::default() };
+        let (net, missing) = Net::with(config, &model, false, vec![liar(1), liar(2)]).stick();
+        assert_eq!(missing.len(), 10);
+        // Once together, and once each alone.
+        assert!(net.tally.checked_shards <= 3 * held.len(), "{}", net.tally.checked_shards);
+    }
+}
