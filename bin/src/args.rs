@@ -124,6 +124,8 @@ pub(crate) struct Fetch {
     #[arg(long)]
     pub(crate) no_fsync: bool,
     #[command(flatten)]
+    pub(crate) legacy: Legacy,
+    #[command(flatten)]
     pub(crate) chain: Chain,
     #[command(flatten)]
     pub(crate) reading: Reading,
@@ -141,6 +143,8 @@ pub(crate) struct Serve {
     /// Serve this folder of files named by their digest, too. May be repeated.
     #[arg(long, value_name = "DIR", env = "LOADER_BLOB_DIR", hide_env_values = true, value_delimiter = ',')]
     pub(crate) blob_dir: Vec<PathBuf>,
+    #[command(flatten)]
+    pub(crate) legacy: Legacy,
     #[command(flatten)]
     pub(crate) chain: Chain,
     #[command(flatten)]
@@ -165,6 +169,8 @@ pub(crate) struct Watch {
     /// trying after that.
     #[arg(long, value_name = "DURATION", value_parser = parse_duration, env = "LOADER_WAIT", hide_env_values = true)]
     pub(crate) wait: Option<Duration>,
+    #[command(flatten)]
+    pub(crate) legacy: Legacy,
     #[command(flatten)]
     pub(crate) chain: Chain,
     #[command(flatten)]
@@ -285,6 +291,18 @@ pub(crate) struct Demo {
     /// Leave the directory there, and say where it is.
     #[arg(long)]
     pub(crate) keep: bool,
+}
+
+/// Digests of weights themselves, as contracts named them before there were manifests.
+#[derive(Debug, Args, Clone)]
+pub(crate) struct Legacy {
+    /// Take a digest that is not that of a manifest for that of the weights, one blob: they are loaded as one shard, so
+    /// nothing can be rebuilt, and all of them is hashed before any of it is used.
+    #[arg(long, env = "LOADER_SINGLE_BLOB", hide_env_values = true)]
+    pub(crate) single_blob: bool,
+    /// The most that a single blob may have: how large it is, only peers say [default: 64GiB].
+    #[arg(long, value_name = "SIZE", value_parser = parse_size, env = "LOADER_MAX_SIZE", hide_env_values = true)]
+    pub(crate) max_size: Option<u64>,
 }
 
 /// Where the chain is read.

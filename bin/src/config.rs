@@ -16,14 +16,16 @@ use chain_reader::{Address, BlockTag, HintUrl, RpcUrl, U256};
 use p2p_blob::{DhtMode, Limits, Multiaddr, NetworkKey, PeerId};
 use serde::{Deserialize, Deserializer};
 
-use crate::args::{Common, Network};
+use crate::args::{Common, Legacy, Network};
 use crate::exit::Usage;
-use crate::units::{parse_duration, parse_rate};
+use crate::units::{parse_duration, parse_rate, parse_size};
 
 mod chain;
 
 /// How long a fetch looks for peers while none can be asked.
 const DEFAULT_WAIT: Duration = Duration::from_secs(30);
+/// The most that a single blob may have.
+const DEFAULT_MAX_BLOB_BYTES: u64 = 64 << 30;
 /// Where a seeder listens: one fixed port, so that it can be named in advance and opened in a firewall.
 const SEEDER_LISTEN: [&str; 2] = ["/ip4/0.0.0.0/tcp/4201", "/ip4/0.0.0.0/udp/4201/quic-v1"];
 /// Where a fetch listens: others are told of the ports, and a seeder on the same machine keeps its own.
@@ -59,6 +61,9 @@ struct File {
     listen: Vec<Text<Multiaddr>>,
     external_addr: Vec<Text<Multiaddr>>,
     blob_dir: Vec<PathBuf>,
+    single_blob: bool,
+    #[serde(deserialize_with = "size")]
+    max_size: Option<u64>,
     #[serde(deserialize_with = "duration")]
     wait: Option<Duration>,
 }
@@ -88,6 +93,11 @@ impl<'de, T: FromStr<Err: Display>> Deserialize<'de> for Text<T> {
 fn duration<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<Duration>, D::Error> {
     let text = String::deserialize(deserializer)?;
     parse_duration(&text).map(Some).map_err(serde::de::Error::custom)
+}
+
+fn size<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<u64>, D::Error> {
+    let text = String::deserialize(deserializer)?;
+    parse_size(&text).map(Some).map_err(serde::de::Error::custom)
 }
 
 /// The settings of one run.
@@ -207,6 +217,18 @@ impl Settings {
     /// Folders of blobs to serve.
     pub(crate) fn blob_dirs(&self, flags: &[PathBuf]) -> Vec<PathBuf> {
         if flags.is_empty() { self.file.blob_dir.clone() } else { flags.to_vec() }
+    }
+
+    /// How large a blob may be that a digest names instead of a manifest; none, unless that is allowed.
+    pub(crate) fn single_blob_max_bytes(&self, flags: &Legacy) -> Result<Option<u64>> {
+        let max_bytes = flags.max_size.or(self.file.max_size);
+        match flags.single_blob || self.file.single_blob {
+            true => Ok(Some(max_bytes.unwrap_or(DEFAULT_MAX_BLOB_BYTES))),
+            false if flags.max_size.is_some() => {
+                Err(Usage::new("--max-size is for a single blob: give --single-blob, too").into())
+            }
+            false => Ok(None),
+        }
     }
 
     /// How long to look for peers.
@@ -331,6 +353,20 @@ pub(crate) mod tests {
         let (settings, flags) = settings("", "--listen /ip4/127.0.0.1/tcp/0").unwrap();
         assert_eq!(settings.fetcher(&flags.network).unwrap().listen.len(), 1);
         assert!(settings.chain(&flags.chain).unwrap().is_none());
+    }
+
+    #[test]
+    fn single_blobs_are_allowed_by_name_only() {
+        let allowed = |toml, args| {
+            settings(toml, args).and_then(|(of_file, flags)| of_file.single_blob_max_bytes(&flags.legacy))
+        };
+        assert_eq!(allowed("", "").unwrap(), None);
+        assert_eq!(allowed("max-size = '1MiB'", "").unwrap(), None);
+        assert_eq!(allowed("", "--single-blob").unwrap(), Some(DEFAULT_MAX_BLOB_BYTES));
+        assert_eq!(allowed("single-blob = true\nmax-size = '1MiB'", "").unwrap(), Some(1 << 20));
+        assert_eq!(allowed("max-size = '1MiB'", "--single-blob --max-size 2MiB").unwrap(), Some(2 << 20));
+        let error = allowed("", "--max-size 1MiB").unwrap_err();
+        assert!(error.is::<Usage>() && error.to_string().contains("--single-blob"), "{error}");
     }
 
     #[test]

@@ -6,7 +6,7 @@ use anyhow::{Context as _, Result};
 use chain_reader::{Address, MatureModel};
 use loader::{Report, SourceReport};
 use manifest::Digest;
-use node::{Loaded, Node};
+use node::{Loaded, Node, NodeError};
 use tokio::time::{MissedTickBehavior, interval};
 
 use crate::answer::{self, Answer, FetchSource, OnChain, Text};
@@ -36,6 +36,7 @@ pub(crate) async fn run(flags: &args::Fetch, settings: &Settings, output: &Outpu
 async fn fetch(flags: &args::Fetch, settings: &Settings, output: &Output) -> Result<()> {
     let mut config = node_config(settings, settings.fetcher(&flags.network)?);
     config.fetch.wait = settings.wait(flags.wait);
+    config.fetch.single_blob_max_bytes = settings.single_blob_max_bytes(&flags.legacy)?;
     config.fetch.durable = !flags.no_fsync;
     if flags.manifest.is_none() {
         config.chain = Some(settings.reading(&flags.chain, &flags.reading)?.ok_or_else(|| {
@@ -94,10 +95,23 @@ pub(super) async fn load(node: &Node, digest: Digest, progress: &FetchProgress) 
     ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
     loop {
         tokio::select! {
-            loaded = &mut loading => return Ok(loaded?),
+            loaded = &mut loading => return loaded.map_err(|error| explained(digest, error)),
             _ = ticks.tick() => progress.tick(),
         }
     }
+}
+
+/// The error, with what can be done about it.
+pub(super) fn explained(digest: Digest, error: NodeError) -> anyhow::Error {
+    let may_be_single_blob = matches!(&error, NodeError::Load(error) if error.may_be_single_blob());
+    let error = anyhow::Error::from(error);
+    if !may_be_single_blob {
+        return error;
+    }
+    error.context(format!(
+        "{digest} is not that of a manifest. If it is that of the weights themselves, as contracts named them before \
+         there were manifests, load them with --single-blob, and --max-size SIZE"
+    ))
 }
 
 /// What was done, in a line.

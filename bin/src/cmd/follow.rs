@@ -48,7 +48,7 @@ pub(super) async fn follow(
                 }
             }
             Update::NotLoaded { named, error, retry_after } => {
-                let error = anyhow::Error::from(error);
+                let error = fetch::explained(named.manifest, error);
                 let then = match retry_after {
                     Some(pause) => format!("trying again in {}", show_duration(pause)),
                     None => "it never can be: waiting for the next one".to_owned(),

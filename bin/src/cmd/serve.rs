@@ -21,6 +21,7 @@ use crate::output::Output;
 pub(crate) async fn run(flags: &args::Serve, settings: &Settings, output: &Output) -> Result<()> {
     let mut interrupt = Interrupt::new().context("cannot listen for signals")?;
     let mut config = node_config(settings, settings.seeder(&flags.network)?);
+    config.fetch.single_blob_max_bytes = settings.single_blob_max_bytes(&flags.legacy)?;
     config.blob_dirs = settings.blob_dirs(&flags.blob_dir);
     config.chain = settings.following(&flags.chain, &flags.reading, &flags.following)?;
     let contract = config.chain.as_ref().map(|chain| chain.contract);

@@ -20,6 +20,7 @@ pub(crate) async fn run(flags: &args::Watch, settings: &Settings, output: &Outpu
     let mut interrupt = Interrupt::new().context("cannot listen for signals")?;
     let mut config = node_config(settings, settings.fetcher(&flags.network)?);
     config.fetch.wait = settings.wait(flags.wait);
+    config.fetch.single_blob_max_bytes = settings.single_blob_max_bytes(&flags.legacy)?;
     let chain = settings.following(&flags.chain, &flags.reading, &flags.following)?;
     let chain =
         chain.ok_or_else(|| Usage::new("which contract? Give --contract ADDRESS and --rpc-url URL"))?;

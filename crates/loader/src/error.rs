@@ -2,7 +2,7 @@
 
 use std::fmt;
 
-use manifest::{Blame, Digest, IndexError, ManifestError};
+use manifest::{Blame, Digest, IndexError, ManifestError, SourceId};
 
 use crate::cache::CacheError;
 use crate::observer::SourceReport;
@@ -46,6 +46,32 @@ pub enum LoadError {
         /// Who was asked, and what each said.
         asked: Vec<SourceReport>,
     },
+    /// Nobody has the digest as that of something small enough for a manifest.
+    #[error(
+        "{digest} is no manifest: it has {claimed_bytes} bytes, as {source_id} says, and a manifest {max_bytes} at most"
+    )]
+    ManifestTooLarge {
+        /// The digest.
+        digest: Digest,
+        /// The size that is claimed.
+        claimed_bytes: u64,
+        /// Who claims that; nothing proves it.
+        source_id: SourceId,
+        /// The most that a manifest may have.
+        max_bytes: u64,
+    },
+    /// The digest is to be that of a blob of weights, and all who have it say that it is larger than allowed.
+    #[error(
+        "blob {digest} has {claimed_bytes} bytes or more, as its sources say, and {max_bytes} are allowed"
+    )]
+    BlobTooLarge {
+        /// The digest.
+        digest: Digest,
+        /// The least size that is claimed; nothing proves it.
+        claimed_bytes: u64,
+        /// The most that the caller allows.
+        max_bytes: u64,
+    },
     /// Pieces are missing and no source can be asked for them.
     #[error("missing {}, and no source has enough to rebuild them; asked: {}", Missing(.missing), Asked(.asked))]
     Unavailable {
@@ -69,10 +95,19 @@ impl LoadError {
     pub fn blame(&self) -> Blame {
         match self {
             Self::NotAManifest { .. } | Self::BadIndex { .. } | Self::DirtyPadding { .. } => Blame::Peer,
-            Self::ManifestUnavailable { .. } | Self::Unavailable { .. } => Blame::Network,
+            Self::ManifestUnavailable { .. } | Self::ManifestTooLarge { .. } | Self::Unavailable { .. } => {
+                Blame::Network
+            }
+            Self::BlobTooLarge { .. } => Blame::Caller,
             Self::Cache(error) => error.blame(),
             Self::Worker(_) => Blame::Us,
         }
+    }
+
+    /// Whether the digest seems to be that of a blob of weights, which [`crate::FetchOptions::single_blob_max_bytes`]
+    /// would allow.
+    pub fn may_be_single_blob(&self) -> bool {
+        matches!(self, Self::NotAManifest { .. } | Self::ManifestTooLarge { .. })
     }
 
     /// Whether something has the right digest but is not valid: trying again cannot help.

@@ -19,7 +19,7 @@ mod reuse;
 mod source;
 
 pub use error::LoadError;
-pub use fetch::{FetchOptions, load};
+pub use fetch::{FetchOptions, cached, load};
 pub use holdings::Holdings;
 pub use mmap::{Map, Pages};
 pub use observer::{Event, Observer, Report, Silent, SourceReport};

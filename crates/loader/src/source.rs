@@ -35,6 +35,12 @@ pub enum SourceError {
         /// When it may be asked again.
         retry_after: Duration,
     },
+    /// It says that the blob is larger than what was asked for may be.
+    #[error("says that it has {claimed_bytes} bytes")]
+    TooLarge {
+        /// The size that it claims.
+        claimed_bytes: u64,
+    },
     /// It broke the protocol, or sent something of the wrong size.
     #[error("broke the protocol")]
     Misbehaved(#[source] Box<dyn std::error::Error + Send + Sync>),
@@ -47,14 +53,14 @@ impl SourceError {
     /// Who is at fault.
     pub fn blame(&self) -> Blame {
         match self {
-            Self::NotHeld | Self::Busy { .. } | Self::Lost(_) => Blame::Network,
+            Self::NotHeld | Self::Busy { .. } | Self::TooLarge { .. } | Self::Lost(_) => Blame::Network,
             Self::Misbehaved(_) => Blame::Peer,
         }
     }
 
     pub(crate) fn failure(&self) -> Failure {
         match self {
-            Self::NotHeld => Failure::Refused,
+            Self::NotHeld | Self::TooLarge { .. } => Failure::Refused,
             Self::Busy { retry_after } => Failure::Busy(*retry_after),
             Self::Misbehaved(_) => Failure::Misbehaved,
             Self::Lost(_) => Failure::Lost,
@@ -89,6 +95,9 @@ pub trait Source: Send + Sync + 'static {
 
     /// A small blob in memory, at most `max_bytes`. The bytes are not checked.
     fn read_blob(&self, blob: Digest, max_bytes: u64) -> BoxFuture<'_, Result<Vec<u8>, SourceError>>;
+
+    /// How large a blob is, as it says.
+    fn blob_size(&self, blob: Digest) -> BoxFuture<'_, Result<u64, SourceError>>;
 
     /// What it says to hold of each shard, whose numbers of pieces are given: all of it, or what was added after the
     /// version `since` of an earlier answer (0: none). May be asked again and again, and waits behind no [`Self::read`].

@@ -186,7 +186,8 @@ impl Node {
     }
 
     /// Loads a model: maps it when it is in the cache, else fetches it from the configured peers first. Each piece is
-    /// served from when it is verified on. Its pages are as [`Config::pages`] says.
+    /// served from when it is verified on. Its pages are as [`Config::pages`] says. The digest may be that of the weights
+    /// themselves if [`FetchOptions::single_blob_max_bytes`](loader::FetchOptions) allows that.
     ///
     /// **Cancel safety.** Dropping the future leaves what was verified to the next call.
     ///
@@ -194,8 +195,8 @@ impl Node {
     /// [`NodeError::Load`].
     pub async fn load(&self, manifest: Digest, observer: &dyn Observer) -> Result<Loaded, NodeError> {
         let cached = {
-            let cache = self.cache.clone();
-            blocking(move || cache.model(&manifest)).await?
+            let (cache, fetch) = (self.cache.clone(), self.fetch.clone());
+            blocking(move || loader::cached(&cache, &manifest, &fetch)).await?
         };
         let offering = store::Offering::new(&self.blobs, observer);
         let (model, report) = match cached {

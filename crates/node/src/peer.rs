@@ -9,7 +9,8 @@ use loader::plan::Holding;
 use loader::{BlobStream, Holdings, RangeRead, Source, SourceError};
 use manifest::{Blame, Digest, SourceId};
 use p2p_blob::{
-    BlobBody, Client, Contact, FetchError, GetRequest, Have, Held, PeerId, RangeSession, Session, read_blob,
+    BlobBody, Client, Contact, FetchError, GetRequest, Have, Held, PeerId, RangeSession, Session, blob_size,
+    read_blob,
 };
 
 use crate::lane::{Lane, Turn};
@@ -115,6 +116,7 @@ fn is_refusal(error: &FetchError) -> bool {
             | FetchError::NotHeld { .. }
             | FetchError::Busy { .. }
             | FetchError::BadRequest { .. }
+            | FetchError::TooLarge { .. }
     )
 }
 
@@ -122,6 +124,7 @@ fn source_error(error: FetchError) -> SourceError {
     match error {
         FetchError::NotFound { .. } | FetchError::NotHeld { .. } => SourceError::NotHeld,
         FetchError::Busy { retry_after, .. } => SourceError::Busy { retry_after },
+        FetchError::TooLarge { got_bytes, .. } => SourceError::TooLarge { claimed_bytes: got_bytes },
         error if error.blame() == Blame::Peer => SourceError::Misbehaved(Box::new(error)),
         error => SourceError::Lost(Box::new(error)),
     }
@@ -180,6 +183,17 @@ impl Source for Peer {
             let (session, turn) = self.session().await?;
             match read_blob(&session, blob, max_bytes).await {
                 Ok(bytes) => bytes.ok_or(SourceError::NotHeld),
+                Err(error) => Err(self.failed(&turn, error).await),
+            }
+        }
+        .boxed()
+    }
+
+    fn blob_size(&self, blob: Digest) -> BoxFuture<'_, Result<u64, SourceError>> {
+        async move {
+            let (session, turn) = self.session().await?;
+            match blob_size(&session, blob).await {
+                Ok(size_bytes) => size_bytes.ok_or(SourceError::NotHeld),
                 Err(error) => Err(self.failed(&turn, error).await),
             }
         }

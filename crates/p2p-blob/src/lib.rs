@@ -37,7 +37,7 @@ pub use error::{ConnectError, FetchError, IdentityError, StartError};
 pub use identity::Identity;
 pub use private::{NetworkKey, NetworkKeyError};
 pub use record::Contact;
-pub use session::{BlobBody, BlobSession, GetRequest, RangeSession, Session, read_blob};
+pub use session::{BlobBody, BlobSession, GetRequest, RangeSession, Session, blob_size, read_blob};
 pub use store::{Blob, ReadOutcome, Store};
 pub use wire::{FramingError, Have, Held, MAX_RANGE_BYTES, PieceSet};
 

@@ -13,4 +13,5 @@ mod python;
 mod quorum;
 mod resume;
 mod sharing;
+mod single_blob;
 mod update;

@@ -102,7 +102,7 @@ impl Cache {
     }
 
     /// Digests of the models that are finished, by their directories.
-    pub(super) fn finished(&self) -> Result<Vec<Digest>, CacheError> {
+    pub(crate) fn finished(&self) -> Result<Vec<Digest>, CacheError> {
         digests_in(&self.layout().models())
     }
 

@@ -6,6 +6,7 @@ pub(crate) mod held;
 mod requests;
 mod resume;
 mod reuse;
+mod single;
 mod small;
 mod sources;
 mod watch;
@@ -51,12 +52,21 @@ pub struct FetchOptions {
     /// Whether loading waits until the model is on the disk. If not, a model that was fetched is hashed again when it
     /// is first used after the next boot of the machine.
     pub durable: bool,
+    /// Whether a digest may be that of the weights themselves, of so many bytes at most, as before there were manifests.
+    /// They are loaded as a model of one shard.
+    pub single_blob_max_bytes: Option<u64>,
 }
 
 impl Default for FetchOptions {
     fn default() -> Self {
         let threads = std::thread::available_parallelism().map_or(1, std::num::NonZero::get).min(8);
-        Self { wait: Duration::from_secs(30), memory_bytes: 64 << 20, threads, durable: true }
+        Self {
+            wait: Duration::from_secs(30),
+            memory_bytes: 64 << 20,
+            threads,
+            durable: true,
+            single_blob_max_bytes: None,
+        }
     }
 }
 
@@ -77,7 +87,11 @@ pub async fn load(
 ) -> Result<(Model, Report), LoadError> {
     let started = Instant::now();
     let mut report = Report::default();
-    let model = match find_cached(cache, digest).await? {
+    let found = {
+        let (cache, options) = (cache.clone(), options.clone());
+        blocking(move || cached(&cache, &digest, &options)).await??
+    };
+    let model = match found {
         Some(model) => {
             report.from_cache = true;
             model
@@ -91,6 +105,17 @@ pub async fn load(
     };
     report.elapsed = started.elapsed();
     Ok((model, report))
+}
+
+/// The model of a digest, if it is finished: what [`load`] maps without asking anybody. Blocks.
+///
+/// # Errors
+/// Those of [`Cache::model`].
+pub fn cached(cache: &Cache, digest: &Digest, options: &FetchOptions) -> Result<Option<Model>, CacheError> {
+    match cache.model(digest)? {
+        None if options.single_blob_max_bytes.is_some() => single::cached(cache, digest),
+        found => Ok(found),
+    }
 }
 
 async fn find_cached(cache: &Cache, digest: Digest) -> Result<Option<Model>, LoadError> {
@@ -118,7 +143,73 @@ impl Fetch<'_> {
         report: &mut Report,
     ) -> Result<(Model, Vec<crate::SourceReport>), LoadError> {
         self.known.connecting = true;
-        let manifest = self.manifest(events).await?;
+        match self.options.single_blob_max_bytes {
+            None => {
+                let manifest = self.manifest(events).await?;
+                self.model(manifest, events, report).await
+            }
+            Some(max_bytes) => self.blob_or_model(max_bytes, events, report).await,
+        }
+    }
+
+    /// The model, when the digest is that of a manifest; else the blob, in each of the sizes that sources claim for it
+    /// until it has come.
+    async fn blob_or_model(
+        &mut self,
+        max_bytes: u64,
+        events: &mut mpsc::Receiver<SourceEvent>,
+        report: &mut Report,
+    ) -> Result<(Model, Vec<crate::SourceReport>), LoadError> {
+        let (blob, wait) = (self.digest, self.options.wait);
+        let cache = self.cache.clone();
+        if let Some(manifest) = blocking(move || cache.manifest(&blob)).await?? {
+            return self.model(manifest, events, report).await;
+        }
+        let mut sizes = single::sizes(blob, wait, &mut self.known, events, self.observer).await;
+        if sizes.iter().any(|size_bytes| single::may_be_manifest(*size_bytes)) {
+            let wanted = Wanted { blob, max_bytes: MAX_MANIFEST_BYTES, wait: Duration::ZERO };
+            if let Found::Blob(bytes) = small::find(wanted, &mut self.known, events, self.observer).await {
+                if Manifest::parse(&bytes).is_ok() {
+                    let cache = self.cache.clone();
+                    let (_, manifest) = blocking(move || cache.store_manifest(&bytes)).await??;
+                    return self.model(manifest, events, report).await;
+                }
+                sizes = vec![bytes.len() as u64];
+            }
+        }
+        let asked = self.known.reports();
+        let mut error = match sizes.iter().min() {
+            Some(least_bytes) if *least_bytes > max_bytes => {
+                LoadError::BlobTooLarge { digest: blob, claimed_bytes: *least_bytes, max_bytes }
+            }
+            _ => LoadError::ManifestUnavailable { digest: blob, asked },
+        };
+        for manifest in sizes
+            .into_iter()
+            .filter(|size| *size <= max_bytes)
+            .filter_map(|size| single::manifest(blob, size))
+        {
+            let (digest, manifest) = single::store(self.cache, &manifest).await?;
+            self.digest = digest;
+            match self.model(manifest, events, report).await {
+                // Another size may be the right one.
+                Err(unavailable @ LoadError::Unavailable { .. }) => {
+                    self.discard().await;
+                    error = unavailable;
+                }
+                done => return done,
+            }
+        }
+        Err(error)
+    }
+
+    /// Fetches the model of a manifest, which is in the cache.
+    async fn model(
+        &mut self,
+        manifest: Arc<Manifest>,
+        events: &mut mpsc::Receiver<SourceEvent>,
+        report: &mut Report,
+    ) -> Result<(Model, Vec<crate::SourceReport>), LoadError> {
         self.observer.on_event(&Event::Manifest { digest: self.digest, manifest: &manifest });
         let lock = {
             let (cache, digest) = (self.cache.clone(), self.digest);
@@ -184,7 +275,11 @@ impl Fetch<'_> {
         let wanted = Wanted { blob: digest, max_bytes: MAX_MANIFEST_BYTES, wait: self.options.wait };
         let bytes = match small::find(wanted, &mut self.known, events, self.observer).await {
             Found::Blob(bytes) => bytes,
-            Found::Nowhere => {
+            Found::Nowhere { too_large: Some((source_id, claimed_bytes)) } => {
+                let max_bytes = MAX_MANIFEST_BYTES;
+                return Err(LoadError::ManifestTooLarge { digest, claimed_bytes, source_id, max_bytes });
+            }
+            Found::Nowhere { too_large: None } => {
                 return Err(LoadError::ManifestUnavailable { digest, asked: self.known.reports() });
             }
         };
@@ -215,7 +310,7 @@ impl Fetch<'_> {
                 Err(CacheError::Index { digest, source }) => Err(LoadError::BadIndex { digest, source }),
                 Err(error) => Err(error.into()),
             },
-            Found::Nowhere => {
+            Found::Nowhere { .. } => {
                 tracing::warn!("no source has the piece index: shards are checked as a whole");
                 Ok(())
             }

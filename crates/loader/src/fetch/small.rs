@@ -25,8 +25,10 @@ const PATIENCE: Duration = Duration::from_secs(20);
 /// What came of looking for a small blob.
 pub(super) enum Found {
     Blob(Vec<u8>),
-    /// No source has it, and none came up for as long as was waited.
-    Nowhere,
+    /// No source has it, and none came up for as long as was waited. One may have said that it is so much larger.
+    Nowhere {
+        too_large: Option<(SourceId, u64)>,
+    },
 }
 
 /// What is looked for.
@@ -49,6 +51,7 @@ pub(super) async fn find(
     let mut asking = FuturesUnordered::new();
     let mut idle_since = Instant::now();
     let mut next_ask = Instant::now();
+    let mut too_large = None;
     loop {
         let now = Instant::now();
         if asking.is_empty() || (asking.len() < MAX_ASKED && now >= next_ask) {
@@ -64,7 +67,7 @@ pub(super) async fn find(
         }
         let give_up = idle_since + wanted.wait;
         if asking.is_empty() && !sources.connecting && now >= give_up {
-            return Found::Nowhere;
+            return Found::Nowhere { too_large };
         }
         // A first connection that never ends is bounded by the network's own limit.
         let until = if asking.is_empty() { give_up } else { next_ask.max(now + Duration::from_millis(20)) };
@@ -84,6 +87,9 @@ pub(super) async fn find(
                     Ok(bytes) if Digest::of(&bytes) == wanted.blob => return Found::Blob(bytes),
                     Ok(bytes) => blame(key, bytes.len() as u64, sources, observer),
                     Err(error) => {
+                        if let (SourceError::TooLarge { claimed_bytes }, Some(source)) = (&error, sources.get(key)) {
+                            too_large.get_or_insert_with(|| (source.id().clone(), *claimed_bytes));
+                        }
                         if let Some(report) = sources.report_mut(key) {
                             report.last_error = Some(error.with_causes());
                         }

@@ -2,4 +2,5 @@
 
 mod load;
 mod reuse;
+mod single;
 mod support;

@@ -3,8 +3,8 @@
 
 use std::collections::{HashMap, HashSet};
 use std::path::Path;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use futures::FutureExt;
@@ -12,8 +12,8 @@ use futures::future::BoxFuture;
 use loader::cache::{Cache, Model};
 use loader::encode::{Input, Options, publish};
 use loader::{
-    BlobStream, FetchOptions, Holdings, LoadError, RangeRead, Report, Silent, Source, SourceError,
-    SourceEvent,
+    BlobStream, Event, FetchOptions, Holdings, LoadError, Observer, RangeRead, Report, Silent, Source,
+    SourceError, SourceEvent,
 };
 use manifest::{Codec, Digest, Manifest, SourceId};
 use tokio::sync::mpsc;
@@ -177,6 +177,14 @@ impl MemorySource {
     }
 }
 
+/// As the network does: whoever has it in another size has something else.
+fn require_size(bytes: &[u8], size_bytes: u64) -> Result<(), SourceError> {
+    match bytes.len() as u64 == size_bytes {
+        true => Ok(()),
+        false => Err(SourceError::Misbehaved("it has another size".into())),
+    }
+}
+
 impl Source for MemorySource {
     fn id(&self) -> &SourceId {
         &self.id
@@ -190,7 +198,7 @@ impl Source for MemorySource {
         async move {
             tokio::task::yield_now().await;
             let bytes = self.blob(read.blob).await?;
-            assert_eq!(bytes.len() as u64, read.blob_size_bytes);
+            require_size(&bytes, read.blob_size_bytes)?;
             let (start, end) =
                 (usize::try_from(read.range.start).unwrap(), usize::try_from(read.range.end).unwrap());
             buf.copy_from_slice(&bytes[start..end]);
@@ -203,7 +211,7 @@ impl Source for MemorySource {
     fn open(&self, blob: Digest, size: u64) -> BoxFuture<'_, Result<Box<dyn BlobStream>, SourceError>> {
         async move {
             let bytes = self.blob(blob).await?;
-            assert_eq!(bytes.len() as u64, size);
+            require_size(&bytes, size)?;
             Ok(Box::new(MemoryStream(bytes, 0)) as Box<dyn BlobStream>)
         }
         .boxed()
@@ -212,10 +220,16 @@ impl Source for MemorySource {
     fn read_blob(&self, blob: Digest, max_bytes: u64) -> BoxFuture<'_, Result<Vec<u8>, SourceError>> {
         async move {
             let bytes = self.blob(blob).await?;
-            assert!(bytes.len() as u64 <= max_bytes);
-            Ok(bytes)
+            match bytes.len() as u64 {
+                claimed_bytes if claimed_bytes > max_bytes => Err(SourceError::TooLarge { claimed_bytes }),
+                _ => Ok(bytes),
+            }
         }
         .boxed()
+    }
+
+    fn blob_size(&self, blob: Digest) -> BoxFuture<'_, Result<u64, SourceError>> {
+        async move { Ok(self.blob(blob).await?.len() as u64) }.boxed()
     }
 
     fn holdings(
@@ -248,7 +262,13 @@ impl BlobStream for MemoryStream {
 }
 
 pub(crate) fn options() -> FetchOptions {
-    FetchOptions { wait: Duration::from_millis(100), memory_bytes: 1 << 20, threads: 2, durable: true }
+    FetchOptions {
+        wait: Duration::from_millis(100),
+        memory_bytes: 1 << 20,
+        threads: 2,
+        durable: true,
+        single_blob_max_bytes: None,
+    }
 }
 
 /// Loads `digest` into the cache at `dir` from these sources.
@@ -258,6 +278,33 @@ pub(crate) async fn load(
     sources: Vec<Memory>,
 ) -> Result<(Model, Report), LoadError> {
     load_with(dir, digest, sources, &options()).await
+}
+
+/// Loads into the cache at `dir` from a source that lies, and from another that comes up once that has happened.
+pub(crate) async fn load_after_lies(dir: &Path, origin: &Origin, liar: &Memory, honest: &Memory) -> Report {
+    let (events, receiver) = mpsc::channel(2);
+    events.try_send(liar.clone().up()).ok().unwrap();
+    let rescue = Rescue { honest: honest.clone(), events: Mutex::new(Some(events)) };
+    let cache = Cache::open(dir).unwrap();
+    let options = FetchOptions { wait: Duration::from_secs(30), ..options() };
+    let loading = loader::load(&cache, origin.digest, receiver, &options, &rescue);
+    tokio::time::timeout(Duration::from_secs(30), loading).await.unwrap().unwrap().1
+}
+
+/// Lets the honest source come up.
+struct Rescue {
+    honest: Memory,
+    events: Mutex<Option<mpsc::Sender<SourceEvent>>>,
+}
+
+impl Observer for Rescue {
+    fn on_event(&self, event: &Event<'_>) {
+        if matches!(event, Event::WrongBytes { .. })
+            && let Some(events) = self.events.lock().unwrap().take()
+        {
+            events.try_send(self.honest.clone().up()).ok().unwrap();
+        }
+    }
 }
 
 pub(crate) async fn load_with(

@@ -76,33 +76,14 @@ pub async fn read_blob(
     };
     match session {
         Session::Ranges(session) => {
-            let part = |range: ByteRange, blob_size_bytes| {
-                let request = GetRequest { manifest: None, blob, blob_size_bytes, range };
-                // A part has at most `PART_BYTES`.
-                let length = usize::try_from(range.len()).unwrap_or(0);
-                async move {
-                    loop {
-                        match session.get_with_size(request, vec![0; length]).await {
-                            Err(FetchError::Busy { retry_after, .. }) => {
-                                tokio::time::sleep(retry_after.clamp(MIN_RETRY, MAX_RETRY)).await;
-                            }
-                            result => return result,
-                        }
-                    }
-                }
-            };
-            let size_bytes = match part(ByteRange::new(0, 1), None).await {
-                Ok((size_bytes, _)) => size_bytes,
-                Err(FetchError::NotFound { .. }) => return Ok(None),
-                Err(error) => return Err(error),
-            };
+            let Some(size_bytes) = claimed_size(session, blob).await? else { return Ok(None) };
             check_size(size_bytes)?;
             let ranges = (0..size_bytes.div_ceil(PART_BYTES)).map(|index| {
                 let start = index * PART_BYTES;
                 ByteRange::new(start, (start + PART_BYTES).min(size_bytes))
             });
-            let mut parts = futures::stream::iter(ranges.map(|range| part(range, Some(size_bytes))))
-                .buffered(PARTS_AT_ONCE);
+            let parts = ranges.map(|range| part(session, blob, Some(size_bytes), range));
+            let mut parts = futures::stream::iter(parts).buffered(PARTS_AT_ONCE);
             let mut bytes = Vec::new();
             while let Some((_, part)) = parts.try_next().await? {
                 bytes.extend_from_slice(&part);
@@ -120,6 +101,46 @@ pub async fn read_blob(
                 body.read_exact(&mut bytes[start..]).await?;
             }
             Ok(Some(bytes))
+        }
+    }
+}
+
+/// The size that a peer claims for a blob. `None`: it does not have it. A busy peer is asked again, as by [`read_blob`].
+///
+/// # Errors
+/// Those of [`RangeSession::get`] and [`BlobSession::request`].
+pub async fn blob_size(session: &Session, blob: Digest) -> Result<Option<u64>, FetchError> {
+    match session {
+        Session::Ranges(session) => claimed_size(session, blob).await,
+        // This version says it before the bytes, which are not read.
+        Session::Blobs(session) => Ok(session.request(blob).await?.map(|body| body.size_bytes())),
+    }
+}
+
+/// Answers with bytes say the size of their blob: one is enough.
+async fn claimed_size(session: &RangeSession, blob: Digest) -> Result<Option<u64>, FetchError> {
+    match part(session, blob, None, ByteRange::new(0, 1)).await {
+        Ok((size_bytes, _)) => Ok(Some(size_bytes)),
+        Err(FetchError::NotFound { .. }) => Ok(None),
+        Err(error) => Err(error),
+    }
+}
+
+/// A part of a blob, of [`PART_BYTES`] at most, and the size that the peer claims for the blob.
+async fn part(
+    session: &RangeSession,
+    blob: Digest,
+    blob_size_bytes: Option<u64>,
+    range: ByteRange,
+) -> Result<(u64, Vec<u8>), FetchError> {
+    let request = GetRequest { manifest: None, blob, blob_size_bytes, range };
+    let length = usize::try_from(range.len()).unwrap_or(0);
+    loop {
+        match session.get_with_size(request, vec![0; length]).await {
+            Err(FetchError::Busy { retry_after, .. }) => {
+                tokio::time::sleep(retry_after.clamp(MIN_RETRY, MAX_RETRY)).await;
+            }
+            result => return result,
         }
     }
 }

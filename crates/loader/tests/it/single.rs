@@ -1,0 +1,98 @@
+//! Digests of weights themselves, without a manifest.
+
+use crate::support::{Memory, Origin, load_with, options, weights};
+use loader::{FetchOptions, LoadError};
+use manifest::{Codec, Digest};
+
+/// More than a manifest may have.
+const LARGE: usize = (16 << 20) + 12_345;
+const MAX_BYTES: u64 = 64 << 20;
+
+fn allowing(max_bytes: u64) -> FetchOptions {
+    FetchOptions { single_blob_max_bytes: Some(max_bytes), ..options() }
+}
+
+/// A source that has these bytes under this digest.
+fn source(name: &str, blob: Digest, bytes: &[u8]) -> Memory {
+    Memory { blobs: [(blob, bytes.to_vec())].into(), ..Memory::default() }.named(name)
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn weights_of_any_size_are_loaded_and_found_again() {
+    for length in [1, 70_000, LARGE] {
+        let bytes = weights(length);
+        let blob = Digest::of(&bytes);
+        for whole in [false, true] {
+            let dir = tempfile::tempdir().unwrap();
+            let sources = vec![Memory { whole, ..source("a", blob, &bytes) }];
+            let (model, _) = load_with(dir.path(), blob, sources, &allowing(MAX_BYTES)).await.unwrap();
+            assert!(model.weights().as_ref() == bytes);
+            assert_eq!(model.manifest().shards()[0].digest, blob);
+            let (again, report) =
+                load_with(dir.path(), blob, Vec::new(), &allowing(MAX_BYTES)).await.unwrap();
+            assert!(report.from_cache && again.digest() == model.digest());
+            // Its manifest is one like any other.
+            let digest = *model.digest();
+            assert!(load_with(dir.path(), digest, Vec::new(), &options()).await.unwrap().1.from_cache);
+        }
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_manifest_is_still_one() {
+    let origin = Origin::uniform(900_001, 10, 4, Codec::Rs, true);
+    let dir = tempfile::tempdir().unwrap();
+    let sources = vec![origin.without(&[3]).named("a")];
+    let (model, report) = load_with(dir.path(), origin.digest, sources, &allowing(MAX_BYTES)).await.unwrap();
+    assert!(model.weights().as_ref() == origin.weights && report.rebuilt_bytes > 0);
+    assert_eq!(*model.digest(), origin.digest);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn who_lies_about_the_size_costs_time_only() {
+    for length in [50_000, LARGE] {
+        let bytes = weights(length);
+        let blob = Digest::of(&bytes);
+        for lie in [weights(length + 1), weights(length - 1), weights(LARGE + 1), vec![7]] {
+            // More lie than do not.
+            let sources = vec![
+                source("liar", blob, &lie),
+                source("another", blob, &lie),
+                source("honest", blob, &bytes),
+            ];
+            let dir = tempfile::tempdir().unwrap();
+            let (model, _) = load_with(dir.path(), blob, sources, &allowing(MAX_BYTES)).await.unwrap();
+            assert!(model.weights().as_ref() == bytes, "{length}, and {} are claimed", lie.len());
+            let entries = loader::cache::Cache::open(dir.path()).unwrap().list().unwrap();
+            assert_eq!(entries.len(), 1, "nothing is left of what it is not");
+        }
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn no_more_than_is_allowed_is_fetched() {
+    let bytes = weights(70_000);
+    let blob = Digest::of(&bytes);
+    let dir = tempfile::tempdir().unwrap();
+    for allowed in [69_999, 0] {
+        let sources = vec![source("a", blob, &bytes)];
+        let error = load_with(dir.path(), blob, sources, &allowing(allowed)).await.unwrap_err();
+        assert!(matches!(error, LoadError::BlobTooLarge { claimed_bytes: 70_000, .. }), "{error}");
+    }
+    let error = load_with(dir.path(), blob, Vec::new(), &allowing(MAX_BYTES)).await.unwrap_err();
+    assert!(matches!(error, LoadError::ManifestUnavailable { .. }), "{error}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn weights_are_told_from_manifests_when_they_are_not_allowed() {
+    let dir = tempfile::tempdir().unwrap();
+    for length in [70_000, LARGE] {
+        let bytes = weights(length);
+        let blob = Digest::of(&bytes);
+        let error =
+            load_with(dir.path(), blob, vec![source("a", blob, &bytes)], &options()).await.unwrap_err();
+        assert!(error.may_be_single_blob(), "{error}");
+        let is_large = matches!(error, LoadError::ManifestTooLarge { claimed_bytes, .. } if claimed_bytes == length as u64);
+        assert_eq!(is_large, length == LARGE, "{error}");
+    }
+}
