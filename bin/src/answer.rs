@@ -21,6 +21,7 @@ pub(crate) enum Answer {
     Path(PathAnswer),
     Removed(Removed),
     Key(KeyAnswer),
+    Id(Id),
     ChainRemembered(Box<ChainRemembered>),
     ChainForgotten(ChainForgotten),
     Status(Box<node::Status>),
@@ -191,6 +192,12 @@ pub(crate) struct PathAnswer {
     pub(crate) path: PathBuf,
 }
 
+/// Who a node is.
+#[derive(Debug, Serialize)]
+pub(crate) struct Id {
+    pub(crate) peer_id: Text,
+}
+
 /// A model is gone from the cache.
 #[derive(Debug, Serialize)]
 pub(crate) struct Removed {
@@ -276,6 +283,7 @@ impl Answer {
             Self::Manifest(summary) => summary.plain(),
             Self::CacheEntry(entry) => entry.plain(),
             Self::Key(key) => key.address.to_string(),
+            Self::Id(answer) => answer.peer_id.to_string(),
             Self::Path(answer) => answer.path.display().to_string(),
             Self::Removed(removed) => {
                 format!("{}  removed, {} freed", removed.manifest, show_size(removed.freed_bytes))

@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use chain_reader::{Address, BlockTag, U256};
 use clap::{ArgAction, Args, Parser, Subcommand};
+use clap_complete::Shell;
 use manifest::{Codec, Digest};
 use p2p_blob::{Multiaddr, PeerId};
 
@@ -95,6 +96,17 @@ pub(crate) enum Command {
     /// Every `loader` that serves, watches or fetches with the cache answers, and so does a program that embeds it. Status
     /// 4 when none is running.
     Status,
+    /// Print the peer id that nodes of this cache have.
+    ///
+    /// Others name it in --allow-peer and in addresses. It is made if there is none yet. While one process uses it, a
+    /// second one of the same cache has another, which is gone with it.
+    Id,
+    /// Print what lets a shell complete `loader` commands: for bash, `loader completions bash` belongs into a file in
+    /// ~/.local/share/bash-completion/completions.
+    Completions {
+        /// The shell.
+        shell: Shell,
+    },
     /// Look at what is remembered of the chain, and forget it.
     #[command(subcommand)]
     Chain(ChainCommand),
@@ -185,7 +197,7 @@ pub(crate) struct Watch {
 ///
 /// The file is cut into --data rows, and --parity more shards are computed, of which as many may be lost. To set the
 /// digest on chain give --contract, --price, --rpc-url and a key; or --calldata to print the call instead, for a
-/// proposal to whoever owns the contract.
+/// proposal to whoever owns the contract. --serve goes on seeding it.
 #[derive(Debug, Args)]
 #[command(group = clap::ArgGroup::new("input").required(true).args(["file", "layers"]))]
 pub(crate) struct Publish {
@@ -221,10 +233,15 @@ pub(crate) struct Publish {
     /// Print the input data of the call instead of sending it.
     #[arg(long, requires = "price")]
     pub(crate) calldata: bool,
+    /// Seed it from when it is encoded on, like `serve`, until SIGTERM or Ctrl-C: with the flags under Network.
+    #[arg(long, conflicts_with = "dry_run")]
+    pub(crate) serve: bool,
     #[command(flatten)]
     pub(crate) signing: Signing,
     #[command(flatten)]
     pub(crate) chain: Chain,
+    #[command(flatten)]
+    pub(crate) network: Network,
 }
 
 /// Hash models in the cache again and name what is bad.

@@ -69,6 +69,16 @@ impl Home {
         Process::start(self.command(args)).outcome().await
     }
 
+    /// Runs `loader` with these arguments at a terminal, where these answers are typed at its prompts. All that it writes
+    /// there is `stdout`.
+    pub async fn at_terminal(&self, answers: &[&str], args: &[&str]) -> Outcome {
+        let [interpreter, script] = tools::terminal();
+        let mut command = Command::new(interpreter);
+        command.env_clear().env("HOME", self.dir.path()).current_dir(self.dir.path());
+        command.arg(script).args(answers).arg("--").arg(tools::loader()).args(args);
+        Process::start(command).outcome().await
+    }
+
     /// Starts to fetch the model from these peers, by its digest. Looks for others for a second only.
     pub fn start_fetch(&self, model: &Model, peers: &[&str]) -> Process {
         let peers = peers.iter().flat_map(|peer| ["--peer", peer]);

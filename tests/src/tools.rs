@@ -31,9 +31,18 @@ pub fn anvil() -> PathBuf {
 /// # Panics
 /// When there is no interpreter.
 pub fn python_peer() -> [PathBuf; 2] {
+    python("blob_peer.py")
+}
+
+/// The same of what types answers at a terminal.
+pub(crate) fn terminal() -> [PathBuf; 2] {
+    python("terminal.py")
+}
+
+fn python(script: &str) -> [PathBuf; 2] {
     let python = tests_dir().join("python");
     let installed = python.join(".venv/bin/python");
-    [tool("LOADER_PYTHON", installed, "`cargo xtask setup`"), python.join("blob_peer.py")]
+    [tool("LOADER_PYTHON", installed, "`cargo xtask setup`"), python.join(script)]
 }
 
 fn tool(variable: &str, default: PathBuf, how: &str) -> PathBuf {

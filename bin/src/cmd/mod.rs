@@ -2,9 +2,11 @@
 
 mod cache;
 mod chain;
+mod completions;
 mod demo;
 mod fetch;
 mod follow;
+mod id;
 mod key;
 mod manifest;
 mod publish;
@@ -38,6 +40,8 @@ pub(crate) fn run(line: CommandLine, output: &Output) -> Result<()> {
         Command::Key(command) => key::run(command, output),
         Command::Manifest(command) => manifest::run(command, &settings, output),
         Command::Cache(command) => cache::run(command, &open()?, output),
+        Command::Id => id::run(&open()?, output),
+        Command::Completions { shell } => completions::run(*shell),
         Command::Status => status::run(&settings, output),
         Command::Chain(command) => chain::run(command, &settings, output),
         Command::Demo(flags) => block_on(demo::run(flags, output)),

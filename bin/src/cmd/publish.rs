@@ -1,5 +1,6 @@
 //! `loader publish`.
 
+use std::cell::Cell;
 use std::thread::available_parallelism;
 
 use anyhow::{Context as _, Result};
@@ -13,9 +14,9 @@ use manifest::Digest;
 
 use crate::answer::{self, Answer, CallSummary, Overlap, Text, Transaction};
 use crate::args;
-use crate::cmd::{block_on, finished, key};
+use crate::cmd::{block_on, finished, key, node_config, serve};
 use crate::config::Settings;
-use crate::exit::Usage;
+use crate::exit::{Interrupted, Usage};
 use crate::output::Output;
 use crate::progress::ByteProgress;
 use crate::units::show_size;
@@ -23,6 +24,10 @@ use crate::units::show_size;
 pub(crate) fn run(flags: &args::Publish, settings: &Settings, cache: &Cache, output: &Output) -> Result<()> {
     // Everything that can be wrong with the flags is found before minutes of encoding.
     let on_chain = OnChain::of(flags, settings)?;
+    let seeder = match flags.serve {
+        true => Some(node_config(settings, settings.seeder(&flags.network)?)),
+        false => None,
+    };
     let base = flags.base.map(|base| finished(cache, &base)).transpose()?;
     let piece_size_bytes =
         u32::try_from(flags.piece_size).map_err(|_| Usage::new("--piece-size is over 4MiB"))?;
@@ -57,25 +62,20 @@ pub(crate) fn run(flags: &args::Publish, settings: &Settings, cache: &Cache, out
         call: None,
         transaction: None,
     };
-    match on_chain {
-        OnChain::No => {}
-        OnChain::Calldata { price } => {
-            let bytes = set_mature_model_calldata(published.digest, price);
-            answer.calldata = Some(hex(&bytes));
-        }
-        OnChain::Send(send) => {
-            let digest = published.digest;
-            output.note(&format!("{digest} is encoded; setting it on chain"));
-            let done = send.run(digest, output).with_context(|| {
-                format!(
-                    "model {digest} is in the cache, but not set on chain: the same command goes on from there, and \
-                     encodes nothing twice"
-                )
-            });
-            (answer.call, answer.transaction) = done?;
-        }
-    }
-    output.answer(&Answer::Published(answer))
+    let digest = published.digest;
+    let is_answered = Cell::new(false);
+    let finish = async || {
+        (answer.calldata, answer.call, answer.transaction) = on_chain.run(digest, output).await?;
+        is_answered.set(true);
+        output.answer(&Answer::Published(answer))
+    };
+    let Some(config) = seeder else { return block_on(finish()) };
+    // Before it is set on chain: whoever reads it there asks for it at once.
+    block_on(serve::seed(config, output, async |_| {
+        finish().await?;
+        std::future::pending().await
+    }))?;
+    if is_answered.get() { Ok(()) } else { Err(Interrupted.into()) }
 }
 
 /// How much a node that has `base` would fetch of `new`.
@@ -139,20 +139,49 @@ impl OnChain {
         let is_dry_run = flags.signing.dry_run;
         Ok(Self::Send(Box::new(Send { config, signer, price, is_dry_run })))
     }
+
+    /// The input data that is to be shown, the call, and the transaction, as far as there are such.
+    async fn run(
+        self,
+        digest: Digest,
+        output: &Output,
+    ) -> Result<(Option<String>, Option<CallSummary>, Option<Transaction>)> {
+        match self {
+            Self::No => Ok((None, None, None)),
+            Self::Calldata { price } => {
+                Ok((Some(hex(&set_mature_model_calldata(digest, price))), None, None))
+            }
+            Self::Send(send) => {
+                output.note(&format!("{digest} is encoded; setting it on chain"));
+                let done = send.run(digest, output).await.with_context(|| {
+                    format!(
+                        "model {digest} is in the cache, but not set on chain: the same command goes on from there, \
+                         and encodes nothing twice"
+                    )
+                });
+                let (call, transaction) = done?;
+                Ok((None, call, transaction))
+            }
+        }
+    }
 }
 
 impl Send {
     /// Makes the call and sends it, unless that is only to be tried.
-    fn run(&self, digest: Digest, output: &Output) -> Result<(Option<CallSummary>, Option<Transaction>)> {
+    async fn run(
+        &self,
+        digest: Digest,
+        output: &Output,
+    ) -> Result<(Option<CallSummary>, Option<Transaction>)> {
         let sender = self.signer.address();
-        let call = block_on(async { Ok(prepare(&self.config, sender, digest, self.price).await?) })?;
+        let call = prepare(&self.config, sender, digest, self.price).await?;
         tell(&call, output);
         if self.is_dry_run {
             output.note("nothing was sent: this was a dry run");
             return Ok((Some(summary(&call)), None));
         }
         let on_step = |step| tell_step(step, output);
-        let receipt = block_on(async { Ok(send(&self.config, &call, &self.signer, &on_step).await?) })?;
+        let receipt = send(&self.config, &call, &self.signer, &on_step).await?;
         Ok((Some(summary(&call)), Some(transaction(self.config.contract, &receipt))))
     }
 }

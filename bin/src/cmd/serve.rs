@@ -19,7 +19,6 @@ use crate::interrupt::Interrupt;
 use crate::output::Output;
 
 pub(crate) async fn run(flags: &args::Serve, settings: &Settings, output: &Output) -> Result<()> {
-    let mut interrupt = Interrupt::new().context("cannot listen for signals")?;
     let mut config = node_config(settings, settings.seeder(&flags.network)?);
     config.fetch.single_blob_max_bytes = settings.single_blob_max_bytes(&flags.legacy)?;
     config.blob_dirs = settings.blob_dirs(&flags.blob_dir);
@@ -28,11 +27,23 @@ pub(crate) async fn run(flags: &args::Serve, settings: &Settings, output: &Outpu
     if flags.following.keep.is_some() && contract.is_none() {
         return Err(Usage::new("--keep counts the models of a contract: give --contract, too").into());
     }
+    let keep = flags.following.keep;
+    seed(config, output, async |node| seed_new_models(node, contract, keep, output).await).await
+}
+
+/// Seeds what the cache holds, and does `work` meanwhile, until a signal comes or that fails.
+pub(super) async fn seed(
+    config: node::Config,
+    output: &Output,
+    work: impl AsyncFnOnce(&Node) -> Result<Infallible>,
+) -> Result<()> {
+    let mut interrupt = Interrupt::new().context("cannot listen for signals")?;
     let node = Node::start(config).await?;
     node.join();
     tokio::select! {
+        biased;
+        failed = work(&node) => match failed? {},
         failed = announce(node.listen_addrs(), output) => match failed? {},
-        failed = seed_new_models(&node, contract, flags.following.keep, output) => match failed? {},
         () = interrupt.next() => {}
     }
     output.note("ending: answers in progress are finished; another signal ends them, too");

@@ -36,33 +36,27 @@ impl Identity {
     /// - [`IdentityError::TooOpen`]: others than its owner can access it.
     /// - [`IdentityError::Invalid`]: it holds something else.
     pub fn load_or_create(path: &Path) -> Result<Self, IdentityError> {
-        let fail = |action| move |source| IdentityError::Io { action, path: path.to_owned(), source };
-        let mut file = match File::open(path) {
-            Err(error) if error.kind() == io::ErrorKind::NotFound => {
-                create(path).map_err(fail("create"))?;
-                File::open(path)
-            }
-            opened => opened,
-        }
-        .map_err(fail("open"))?;
-
-        let mode = file.metadata().map_err(fail("inspect"))?.permissions().mode() & 0o7777;
-        if mode & 0o077 != 0 {
-            return Err(IdentityError::TooOpen { path: path.to_owned(), mode });
-        }
+        let file = open(path)?;
         match file.try_lock() {
             Ok(()) => {}
             Err(TryLockError::WouldBlock) => {
                 tracing::info!(path = %path.display(), "identity is in use, this node takes an ephemeral one");
                 return Ok(Self::ephemeral());
             }
-            Err(TryLockError::Error(source)) => return Err(fail("lock")(source)),
+            Err(TryLockError::Error(source)) => {
+                return Err(IdentityError::Io { action: "lock", path: path.to_owned(), source });
+            }
         }
-        let mut bytes = Vec::new();
-        (&mut file).take(MAX_KEY_FILE_BYTES).read_to_end(&mut bytes).map_err(fail("read"))?;
-        let keypair = Keypair::from_protobuf_encoding(&bytes)
-            .map_err(|source| IdentityError::Invalid { path: path.to_owned(), source })?;
-        Ok(Self { keypair, lock: Some(file) })
+        Ok(Self { keypair: read(path, &file)?, lock: Some(file) })
+    }
+
+    /// The name of the node that uses the file at `path`, which is created when it is missing. Whether one does now makes
+    /// no difference.
+    ///
+    /// # Errors
+    /// Those of [`Identity::load_or_create`].
+    pub fn peer_id_of(path: &Path) -> Result<PeerId, IdentityError> {
+        Ok(read(path, &open(path)?)?.public().to_peer_id())
     }
 
     /// The name that others know the node by.
@@ -87,6 +81,35 @@ impl fmt::Debug for Identity {
             .field("is_ephemeral", &self.is_ephemeral())
             .finish()
     }
+}
+
+/// The key file, which is created when it is missing.
+fn open(path: &Path) -> Result<File, IdentityError> {
+    let fail = |action| move |source| IdentityError::Io { action, path: path.to_owned(), source };
+    let file = match File::open(path) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => {
+            create(path).map_err(fail("create"))?;
+            File::open(path)
+        }
+        opened => opened,
+    }
+    .map_err(fail("open"))?;
+    let mode = file.metadata().map_err(fail("inspect"))?.permissions().mode() & 0o7777;
+    if mode & 0o077 != 0 {
+        return Err(IdentityError::TooOpen { path: path.to_owned(), mode });
+    }
+    Ok(file)
+}
+
+fn read(path: &Path, file: &File) -> Result<Keypair, IdentityError> {
+    let mut bytes = Vec::new();
+    file.take(MAX_KEY_FILE_BYTES).read_to_end(&mut bytes).map_err(|source| IdentityError::Io {
+        action: "read",
+        path: path.to_owned(),
+        source,
+    })?;
+    Keypair::from_protobuf_encoding(&bytes)
+        .map_err(|source| IdentityError::Invalid { path: path.to_owned(), source })
 }
 
 /// Creates the key file whole or not at all. A file that somebody else created meanwhile stays.
@@ -134,6 +157,7 @@ mod tests {
         let second = Identity::load_or_create(&path).unwrap();
         assert!(second.is_ephemeral());
         assert_ne!(first.peer_id(), second.peer_id());
+        assert_eq!(Identity::peer_id_of(&path).unwrap(), first.peer_id());
     }
 
     #[test]

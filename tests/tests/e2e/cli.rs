@@ -248,6 +248,7 @@ async fn objects_are_those_of_the_documentation() {
         &["manifest", "show", id],
         &["cache", "ls"],
         &["cache", "path"],
+        &["id"],
         &["cache", "rm", id],
         &["chain", "show"],
         &["chain", "forget", "--contract", &chain.contract()],
@@ -267,4 +268,19 @@ async fn objects_are_those_of_the_documentation() {
         assert_keeps(&promise, answer);
     }
     assert!(promised.keys().all(|name| name == "demo"), "never answered: {:?}", promised.keys());
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_peer_id_is_that_of_the_node_and_shells_learn_the_commands() {
+    let home = Home::new();
+    let id = home.plain(["id"]).await.expect(0).stdout;
+    let mut serving = Process::start(home.command(["serve", "--listen", TCP]));
+    let address = serving.first_line().await;
+    assert!(address.ends_with(id.trim()), "{address} is of {id}");
+    assert_eq!(home.plain(["id"]).await.expect(0).stdout, id, "also while the node runs");
+    for shell in ["bash", "zsh", "fish"] {
+        let script = home.plain(["completions", shell]).await.expect(0).stdout;
+        assert!(script.contains("single-blob") && script.contains("publish"), "{shell}");
+    }
+    assert!(home.plain(["completions", "tcsh"]).await.expect(2).stderr.contains("bash"));
 }

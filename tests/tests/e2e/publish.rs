@@ -2,7 +2,7 @@
 
 use std::path::PathBuf;
 
-use e2e::{Chain, Fetched, Home, Model, Outcome, Process, Recipe, Seeder, made_up, put};
+use e2e::{Chain, Fetched, Home, Model, Outcome, Process, Recipe, Seeder, TCP, made_up, put};
 use serde_json::{Value, json};
 
 /// A home with a file to publish in it.
@@ -135,6 +135,33 @@ async fn layers_become_shards() {
     Home::new().fetch(&model, &[seeder.address()]).await;
 }
 
+#[tokio::test(flavor = "multi_thread")]
+async fn what_is_published_can_be_seeded_at_once() {
+    let (chain, weights) = (Chain::start().await, made_up(300_000));
+    let (publisher, _) = home_with("model", &weights);
+    let mut command = publisher.command(["--json", "publish", "model", "--model-kind", "simplenet"]);
+    command.args(["--price", "7", "--serve", "--listen", TCP]).args(chain.flags());
+    command.args(["--private-key-env", "KEY"]).env("KEY", chain.devnet().owner_key());
+    let mut publishing = Process::start(command);
+    let (mut address, mut published) = (None, None);
+    for line in 0..2 {
+        let answer: Value = serde_json::from_str(&publishing.line(line).await).unwrap();
+        match answer["type"].as_str() {
+            Some("listening") => address = answer["address"].as_str().map(str::to_owned),
+            _ => published = Some(answer),
+        }
+    }
+    let (address, published) = (address.unwrap(), published.unwrap());
+    assert!(published["transaction"]["block_number"].as_u64().is_some(), "{published}");
+    chain.mine(2).await;
+    let home = Home::new();
+    let fetch = ["fetch", "--wait", "1s", "--peer", &address].map(str::to_owned);
+    let fetched = Fetched::of(home.run(fetch.into_iter().chain(chain.flags())).await);
+    assert!(std::fs::read(&fetched.weights).unwrap() == weights);
+    publishing.terminate().await;
+    publishing.outcome().await.expect(0);
+}
+
 /// The account of a new key file, and the flags that name it.
 async fn new_key(home: &Home) -> (String, Vec<String>) {
     put(&home.path("password"), b"correct horse\n");
@@ -167,6 +194,27 @@ async fn a_key_is_made_once_and_read_by_its_owner_only() {
     assert!(!refused.stderr.contains("correct horse"));
     let asked = home.run(["key", "show", "--keystore", "key.json"]).await.failure(2);
     assert!(asked.contains("--password-file"), "there is no terminal: {asked}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_password_is_asked_for_at_the_terminal_and_not_shown() {
+    let home = Home::new();
+    let new = ["key", "new", "--keystore", "key.json"];
+    let differ = home.at_terminal(&["correct horse", "correct house"], &new).await.expect(2);
+    assert!(differ.stdout.contains("the two passwords differ"), "{}", differ.stdout);
+    assert!(!home.path("key.json").exists(), "nothing was made");
+    let made = home.at_terminal(&["correct horse", "correct horse"], &new).await.expect(0);
+    let address = made.stdout.lines().last().unwrap();
+    assert!(address.starts_with("0x") && !made.stdout.contains("correct"), "{}", made.stdout);
+    let show = ["key", "show", "--keystore", "key.json"];
+    let shown = home.at_terminal(&["correct horse"], &show).await.expect(0);
+    assert_eq!(shown.stdout.lines().last(), Some(address));
+    let wrong = home.at_terminal(&["correct house"], &show).await.expect(2);
+    assert!(wrong.stdout.contains("the password is wrong"), "{}", wrong.stdout);
+    // What is in a file is not asked for.
+    put(&home.path("password"), b"correct horse\n");
+    let told = home.run(show.into_iter().chain(["--password-file", "password"])).await.answer();
+    assert_eq!(told["address"].as_str(), Some(address.trim()));
 }
 
 #[tokio::test(flavor = "multi_thread")]
