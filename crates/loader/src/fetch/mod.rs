@@ -191,10 +191,13 @@ impl Fetch<'_> {
         {
             let (digest, manifest) = single::store(self.cache, &manifest).await?;
             self.digest = digest;
+            let wasted_bytes = report.wasted_bytes;
             match self.model(manifest, events, report).await {
-                // Another size may be the right one.
+                // Another size may be the right one. What came of this one is kept unless it was wrong.
                 Err(unavailable @ LoadError::Unavailable { .. }) => {
-                    self.discard().await;
+                    if report.wasted_bytes > wasted_bytes {
+                        self.discard().await;
+                    }
                     error = unavailable;
                 }
                 done => return done,

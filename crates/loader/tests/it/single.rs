@@ -70,6 +70,21 @@ async fn who_lies_about_the_size_costs_time_only() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn what_has_come_is_kept_unless_it_is_wrong() {
+    let bytes = weights(LARGE);
+    let blob = Digest::of(&bytes);
+    let liar = source("liar", blob, &weights(LARGE + 1));
+    let stalled = Memory { stalls: [blob].into(), ..source("stalled", blob, &bytes) };
+    for (source, kept) in [(liar, 0), (stalled, 1)] {
+        let dir = tempfile::tempdir().unwrap();
+        let error = load_with(dir.path(), blob, vec![source], &allowing(MAX_BYTES)).await.unwrap_err();
+        assert!(matches!(error, LoadError::Unavailable { .. }), "{error}");
+        let entries = loader::cache::Cache::open(dir.path()).unwrap().list().unwrap();
+        assert_eq!(entries.len(), kept, "{error}");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn no_more_than_is_allowed_is_fetched() {
     let bytes = weights(70_000);
     let blob = Digest::of(&bytes);

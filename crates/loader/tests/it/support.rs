@@ -229,7 +229,8 @@ impl Source for MemorySource {
     }
 
     fn blob_size(&self, blob: Digest) -> BoxFuture<'_, Result<u64, SourceError>> {
-        async move { Ok(self.blob(blob).await?.len() as u64) }.boxed()
+        let held = self.memory.blobs.get(&blob).ok_or(SourceError::NotHeld);
+        async move { Ok(held?.len() as u64) }.boxed()
     }
 
     fn holdings(
