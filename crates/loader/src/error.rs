@@ -61,13 +61,11 @@ pub enum LoadError {
         max_bytes: u64,
     },
     /// The digest is to be that of a blob of weights, and all who have it say that it is larger than allowed.
-    #[error(
-        "blob {digest} has {claimed_bytes} bytes or more, as its sources say, and {max_bytes} are allowed"
-    )]
+    #[error("blob {digest} has {claimed_bytes} bytes, as its sources say, and {max_bytes} are allowed")]
     BlobTooLarge {
         /// The digest.
         digest: Digest,
-        /// The least size that is claimed; nothing proves it.
+        /// A size that is claimed; nothing proves it.
         claimed_bytes: u64,
         /// The most that the caller allows.
         max_bytes: u64,

@@ -17,7 +17,7 @@ use std::hash::{BuildHasher as _, Hasher as _, RandomState};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use manifest::{Digest, Geometry, Manifest, PieceId};
+use manifest::{Blame, Digest, Geometry, Manifest, PieceId};
 use tokio::sync::mpsc;
 
 use crate::cache::{Cache, CacheError, Model, Partial};
@@ -160,50 +160,66 @@ impl Fetch<'_> {
         events: &mut mpsc::Receiver<SourceEvent>,
         report: &mut Report,
     ) -> Result<(Model, Vec<crate::SourceReport>), LoadError> {
-        let (blob, wait) = (self.digest, self.options.wait);
-        let cache = self.cache.clone();
+        let (blob, cache) = (self.digest, self.cache.clone());
         if let Some(manifest) = blocking(move || cache.manifest(&blob)).await?? {
             return self.model(manifest, events, report).await;
         }
-        let mut sizes = single::sizes(blob, wait, &mut self.known, events, self.observer).await;
-        if sizes.iter().any(|size_bytes| single::may_be_manifest(*size_bytes)) {
-            let wanted = Wanted { blob, max_bytes: MAX_MANIFEST_BYTES, wait: Duration::ZERO };
-            if let Found::Blob(bytes) = small::find(wanted, &mut self.known, events, self.observer).await {
-                if Manifest::parse(&bytes).is_ok() {
-                    let cache = self.cache.clone();
-                    let (_, manifest) = blocking(move || cache.store_manifest(&bytes)).await??;
-                    return self.model(manifest, events, report).await;
-                }
-                sizes = vec![bytes.len() as u64];
+        let (mut tried, mut wait, mut failed) = (Vec::new(), self.options.wait, None);
+        loop {
+            let mut sizes = single::sizes(blob, wait, &tried, &mut self.known, events, self.observer).await;
+            if sizes.is_empty() || tried.len() >= single::MAX_SIZES {
+                let unavailable =
+                    || LoadError::ManifestUnavailable { digest: blob, asked: self.known.reports() };
+                return Err(failed.unwrap_or_else(unavailable));
             }
-        }
-        let asked = self.known.reports();
-        let mut error = match sizes.iter().min() {
-            Some(least_bytes) if *least_bytes > max_bytes => {
-                LoadError::BlobTooLarge { digest: blob, claimed_bytes: *least_bytes, max_bytes }
-            }
-            _ => LoadError::ManifestUnavailable { digest: blob, asked },
-        };
-        for manifest in sizes
-            .into_iter()
-            .filter(|size| *size <= max_bytes)
-            .filter_map(|size| single::manifest(blob, size))
-        {
-            let (digest, manifest) = single::store(self.cache, &manifest).await?;
-            self.digest = digest;
-            let wasted_bytes = report.wasted_bytes;
-            match self.model(manifest, events, report).await {
-                // Another size may be the right one. What came of this one is kept unless it was wrong.
-                Err(unavailable @ LoadError::Unavailable { .. }) => {
-                    if report.wasted_bytes > wasted_bytes {
-                        self.discard().await;
+            if sizes.iter().any(|size_bytes| single::may_be_manifest(*size_bytes)) {
+                let wanted = Wanted { blob, max_bytes: MAX_MANIFEST_BYTES, wait: Duration::ZERO };
+                if let Found::Blob(bytes) = small::find(wanted, &mut self.known, events, self.observer).await
+                {
+                    if Manifest::parse(&bytes).is_ok() {
+                        let cache = self.cache.clone();
+                        let (_, manifest) = blocking(move || cache.store_manifest(&bytes)).await??;
+                        return self.model(manifest, events, report).await;
                     }
-                    error = unavailable;
+                    sizes = vec![bytes.len() as u64];
                 }
-                done => return done,
             }
+            for size_bytes in sizes {
+                tried.push(size_bytes);
+                let error = match self.blob(blob, size_bytes, max_bytes, events, report).await {
+                    Err(error) if error.blame() == Blame::Network || error.blame() == Blame::Caller => error,
+                    done => return done,
+                };
+                // That a fetch failed says more than that a size is too large.
+                if failed.is_none() || matches!(error, LoadError::Unavailable { .. }) {
+                    failed = Some(error);
+                }
+            }
+            // Those that did not answer in time may know better than those that did.
+            wait = Duration::ZERO;
         }
-        Err(error)
+    }
+
+    /// The blob, if it has this size.
+    async fn blob(
+        &mut self,
+        blob: Digest,
+        size_bytes: u64,
+        max_bytes: u64,
+        events: &mut mpsc::Receiver<SourceEvent>,
+        report: &mut Report,
+    ) -> Result<(Model, Vec<crate::SourceReport>), LoadError> {
+        let manifest = single::manifest(blob, size_bytes).filter(|_| size_bytes <= max_bytes);
+        let too_large = LoadError::BlobTooLarge { digest: blob, claimed_bytes: size_bytes, max_bytes };
+        let (digest, manifest) = single::store(self.cache, &manifest.ok_or(too_large)?).await?;
+        self.digest = digest;
+        let wasted_bytes = report.wasted_bytes;
+        let done = self.model(manifest, events, report).await;
+        // What has come is kept unless it was wrong.
+        if done.is_err() && report.wasted_bytes > wasted_bytes {
+            self.discard().await;
+        }
+        done
     }
 
     /// Fetches the model of a manifest, which is in the cache.

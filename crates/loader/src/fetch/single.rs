@@ -5,8 +5,9 @@ use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::Duration;
 
-use futures::StreamExt as _;
+use futures::future::BoxFuture;
 use futures::stream::FuturesUnordered;
+use futures::{FutureExt as _, StreamExt as _};
 use manifest::{Codec, Digest, Manifest, Shard};
 use tokio::sync::mpsc;
 use tokio::time::Instant;
@@ -25,6 +26,12 @@ const MODEL_KIND: &str = "single-blob";
 const MAX_ASKED: usize = 32;
 /// How long one source has to answer.
 const PATIENCE: Duration = Duration::from_secs(20);
+/// Sizes that are tried in all.
+pub(super) const MAX_SIZES: usize = 32;
+/// How often a source is asked that was lost over it, and how long after that: whoever is asked for a large file for the
+/// first time may hash it before it answers.
+const MAX_ATTEMPTS: u32 = 5;
+const PAUSE: Duration = Duration::from_millis(500);
 /// How long others have to answer once one has.
 const SETTLE: Duration = Duration::from_secs(1);
 
@@ -57,43 +64,49 @@ pub(super) fn may_be_manifest(size_bytes: u64) -> bool {
     size_bytes <= MAX_MANIFEST_BYTES
 }
 
-/// The sizes that sources claim for a blob, those that most claim first. None when no source has it, and none came up for
-/// as long as `wait`.
+/// The sizes that sources claim for a blob, but for those that were tried, the one that most claim first. None when no
+/// source claims another one, and none came up for as long as `wait`.
 pub(super) async fn sizes(
     blob: Digest,
     wait: Duration,
+    tried: &[u64],
     sources: &mut Sources,
     events: &mut mpsc::Receiver<SourceEvent>,
     observer: &dyn Observer,
 ) -> Vec<u64> {
-    let mut asked = Vec::new();
+    let mut attempts: HashMap<SourceKey, u32> = HashMap::new();
     let mut asking = FuturesUnordered::new();
     let mut claims: HashMap<u64, usize> = HashMap::new();
     let mut give_up = Instant::now() + wait;
     let mut settled: Option<Instant> = None;
     loop {
         for (key, source) in sources.up() {
-            if asked.len() < MAX_ASKED && !asked.contains(&key) {
-                asked.push(key);
-                asking.push(ask(key, Arc::clone(source), blob));
+            if attempts.len() < MAX_ASKED && !attempts.contains_key(&key) {
+                attempts.insert(key, 1);
+                asking.push(ask(key, Arc::clone(source), blob, Duration::ZERO).boxed());
             }
         }
         let now = Instant::now();
-        if !asking.is_empty() || sources.connecting {
+        let is_open = !asking.is_empty() || sources.connecting;
+        if is_open {
             give_up = now + wait;
         }
         // Whoever is still being connected to, or has not answered, may know better: for a moment.
-        let is_open = !asking.is_empty() || sources.connecting;
-        let until = settled.map_or(give_up, |settled| settled.min(give_up));
-        if now >= until || (settled.is_some() && !is_open) {
-            break;
-        }
+        let until = match settled {
+            Some(settled) if !is_open || now >= settled => break,
+            Some(settled) => settled,
+            None if !is_open && now >= give_up => break,
+            None if is_open => now + PATIENCE,
+            None => give_up,
+        };
         tokio::select! {
             event = events.recv() => match event {
                 Some(SourceEvent::Up(source)) => {
-                    if let Some(key) = sources.on_event(SourceEvent::Up(source), observer) {
-                        // It may hold the blob by now.
-                        asked.retain(|asked| *asked != key);
+                    // It may hold the blob by now.
+                    if let Some(key) = sources.on_event(SourceEvent::Up(source), observer)
+                        && let Some(again) = again(key, Duration::ZERO, blob, sources, &mut attempts)
+                    {
+                        asking.push(again);
                     }
                 }
                 Some(event) => {
@@ -102,11 +115,17 @@ pub(super) async fn sizes(
                 None => sources.connecting = false,
             },
             Some((key, result)) = asking.next() => match result {
+                Ok(size_bytes) if tried.contains(&size_bytes) => {}
                 Ok(size_bytes) => {
                     *claims.entry(size_bytes).or_default() += 1;
                     settled.get_or_insert_with(|| Instant::now() + SETTLE);
                 }
                 Err(error) => {
+                    if let SourceError::Lost(_) = &error
+                        && let Some(again) = again(key, PAUSE, blob, sources, &mut attempts)
+                    {
+                        asking.push(again);
+                    }
                     if let Some(report) = sources.report_mut(key) {
                         report.last_error = Some(SourceError::with_causes(&error));
                     }
@@ -120,7 +139,29 @@ pub(super) async fn sizes(
     claims.into_iter().map(|(size_bytes, _)| size_bytes).collect()
 }
 
-async fn ask(key: SourceKey, source: Arc<dyn Source>, blob: Digest) -> (SourceKey, Result<u64, SourceError>) {
+type Asking = BoxFuture<'static, (SourceKey, Result<u64, SourceError>)>;
+
+/// Asks a source once more, when it is there and was not asked too often.
+fn again(
+    key: SourceKey,
+    pause: Duration,
+    blob: Digest,
+    sources: &Sources,
+    attempts: &mut HashMap<SourceKey, u32>,
+) -> Option<Asking> {
+    let attempt = attempts.get_mut(&key).filter(|attempt| **attempt < MAX_ATTEMPTS)?;
+    let source = sources.get(key)?;
+    *attempt += 1;
+    Some(ask(key, Arc::clone(source), blob, pause).boxed())
+}
+
+async fn ask(
+    key: SourceKey,
+    source: Arc<dyn Source>,
+    blob: Digest,
+    pause: Duration,
+) -> (SourceKey, Result<u64, SourceError>) {
+    tokio::time::sleep(pause).await;
     let size = tokio::time::timeout(PATIENCE, source.blob_size(blob)).await;
     (key, size.unwrap_or_else(|elapsed| Err(SourceError::Lost(Box::new(elapsed)))))
 }

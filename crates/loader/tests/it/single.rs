@@ -85,6 +85,21 @@ async fn what_has_come_is_kept_unless_it_is_wrong() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_source_that_is_not_ready_is_asked_again_and_not_for_ever() {
+    let bytes = weights(LARGE);
+    let blob = Digest::of(&bytes);
+    // The liar's size is tried before the other one is ready.
+    for (losses, loaded) in [(3, true), (1000, false)] {
+        let slow = source("slow", blob, &bytes);
+        slow.losses.store(losses, std::sync::atomic::Ordering::Relaxed);
+        let sources = vec![source("liar", blob, &weights(LARGE - 1)), slow];
+        let dir = tempfile::tempdir().unwrap();
+        let result = load_with(dir.path(), blob, sources, &allowing(MAX_BYTES)).await;
+        assert_eq!(result.is_ok(), loaded);
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn no_more_than_is_allowed_is_fetched() {
     let bytes = weights(70_000);
     let blob = Digest::of(&bytes);

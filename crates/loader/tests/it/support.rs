@@ -140,6 +140,8 @@ pub(crate) struct Memory {
     pub(crate) whole: bool,
     /// Blobs that it sends with a flipped bit.
     pub(crate) lies: HashSet<Digest>,
+    /// How often it is lost when it is asked for a size.
+    pub(crate) losses: Arc<AtomicU64>,
     /// Blobs that it never sends, though it accepts the request.
     pub(crate) stalls: HashSet<Digest>,
 }
@@ -229,8 +231,13 @@ impl Source for MemorySource {
     }
 
     fn blob_size(&self, blob: Digest) -> BoxFuture<'_, Result<u64, SourceError>> {
-        let held = self.memory.blobs.get(&blob).ok_or(SourceError::NotHeld);
-        async move { Ok(held?.len() as u64) }.boxed()
+        let lose = |losses: u64| losses.checked_sub(1);
+        let is_lost = self.memory.losses.fetch_update(Ordering::Relaxed, Ordering::Relaxed, lose).is_ok();
+        let held = match self.memory.blobs.get(&blob) {
+            _ if is_lost => Err(SourceError::Lost("it hashes".into())),
+            held => held.map(|bytes| bytes.len() as u64).ok_or(SourceError::NotHeld),
+        };
+        async move { held }.boxed()
     }
 
     fn holdings(
