@@ -1,5 +1,6 @@
 //! Being found: stays connected to peers that know others, and tells them what is held here.
 
+use std::collections::HashSet;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
@@ -144,7 +145,7 @@ impl Keeper {
 async fn provide(client: Client, blobs: Arc<Blobs>, mut news: watch::Receiver<()>) {
     loop {
         news.mark_unchanged();
-        client.provide(held(&blobs).await.into_iter().collect()).await;
+        client.provide(held(&blobs).await).await;
         let next = tokio::time::sleep(TELL_EVERY.mul_f64(fastrand::f64() * 0.5 + 0.75));
         tokio::select! {
             _ = news.changed() => {}
@@ -153,13 +154,13 @@ async fn provide(client: Client, blobs: Arc<Blobs>, mut news: watch::Receiver<()
     }
 }
 
-/// The manifests of which something is held here.
-async fn held(blobs: &Arc<Blobs>) -> Vec<Digest> {
+/// What contracts may name of which something is held here.
+async fn held(blobs: &Arc<Blobs>) -> HashSet<Digest> {
     let blobs = Arc::clone(blobs);
-    let listed = tokio::task::spawn_blocking(move || blobs.manifests()).await;
+    let listed = tokio::task::spawn_blocking(move || blobs.names()).await;
     listed.map_err(std::io::Error::other).flatten().unwrap_or_else(|error| {
         tracing::warn!(%error, "cannot list what is held here");
-        Vec::new()
+        HashSet::new()
     })
 }
 

@@ -57,7 +57,7 @@ fn folder(home: &Home, blob: Digest, bytes: &[u8]) -> PathBuf {
 /// `loader fetch` of what the contract names.
 async fn fetch(home: &Home, chain: &Chain, peers: &[&str], flags: &[&str]) -> e2e::Outcome {
     let peers = peers.iter().flat_map(|peer| ["--peer", peer]).chain(flags.iter().copied());
-    let args = ["fetch", "--wait", "1s"].into_iter().chain(peers).map(str::to_owned);
+    let args = ["fetch"].into_iter().chain(peers).map(str::to_owned);
     home.run(args.chain(chain.flags())).await
 }
 
@@ -70,7 +70,7 @@ async fn a_contract_that_names_weights_is_loaded_when_that_is_allowed() {
         chain.set(&blob.to_string()).await;
         let ours = Holder::start(blob, &bytes).await;
 
-        let error = fetch(&home, &chain, &[&ours.address], &[]).await;
+        let error = fetch(&home, &chain, &[&ours.address], &["--wait", "1s"]).await;
         let status = if length == LARGE { 4 } else { 3 };
         assert!(error.failure(status).contains("--single-blob"), "the error says what to do");
         let error = fetch(&home, &chain, &[&ours.address], &["--single-blob", "--max-size", "100KiB"]).await;
@@ -115,5 +115,24 @@ async fn a_liar_about_the_size_does_not_win_and_what_was_loaded_is_served() {
     let address = listening["address"].as_str().unwrap();
     let other = Home::new();
     let fetched = Fetched::of(fetch(&other, &chain, &[address], &["--single-blob"]).await);
+    assert!(std::fs::read(&fetched.weights).unwrap() == bytes);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn who_has_loaded_a_blob_is_found_by_its_digest() {
+    let bytes = made_up(300_000);
+    let blob = Digest::of(&bytes);
+    let (chain, hub, home, other) = (Chain::start().await, Home::new(), Home::new(), Home::new());
+    chain.set(&blob.to_string()).await;
+    let first = Holder::start(blob, &bytes).await;
+    let _ = Fetched::of(fetch(&home, &chain, &[&first.address], &["--single-blob"]).await);
+    first.process.terminate().await;
+
+    let mut bootstrap = Process::start(hub.command(["serve", "--listen", TCP]));
+    let address = bootstrap.first_line().await;
+    let mut seeder = Process::start(home.command(["serve", "--listen", TCP, "--bootstrap", &address]));
+    let _ = seeder.first_line().await;
+    let flags = ["--single-blob", "--wait", "30s", "--bootstrap", &address];
+    let fetched = Fetched::of(fetch(&other, &chain, &[], &flags).await);
     assert!(std::fs::read(&fetched.weights).unwrap() == bytes);
 }

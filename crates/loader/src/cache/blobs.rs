@@ -1,6 +1,6 @@
 //! What the cache can serve: blobs by digest.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::fs::File;
 use std::io;
 use std::sync::{Arc, Mutex, PoisonError, RwLock, RwLockWriteGuard};
@@ -10,6 +10,7 @@ use manifest::{Digest, Manifest};
 
 use super::availability::first_version;
 use super::{BlobDir, Cache, CacheError, Held, Model, Offer, Offered};
+use crate::fetch::single;
 use crate::holdings::Holdings;
 use crate::plan::Holding;
 
@@ -153,22 +154,27 @@ impl Blobs {
         table.models.keys().copied().collect()
     }
 
-    /// Digests of the manifests of everything that can be here: all models, and the manifests in folders.
+    /// What contracts may name of everything that can be here: the digests of the manifests of all models, and of those in
+    /// folders; and of weights that were loaded without one.
     ///
     /// # Errors
     /// When the cache or a folder cannot be listed.
-    pub fn manifests(&self) -> io::Result<Vec<Digest>> {
+    pub fn names(&self) -> io::Result<HashSet<Digest>> {
         self.refresh().map_err(io::Error::other)?;
-        let mut manifests = self.models();
-        manifests.extend(self.table.read().unwrap_or_else(PoisonError::into_inner).offers.keys());
-        for dir in &self.dirs {
-            for digest in dir.manifests()? {
-                if !manifests.contains(&digest) {
-                    manifests.push(digest);
-                }
+        let mut names = HashSet::new();
+        {
+            let table = self.table.read().unwrap_or_else(PoisonError::into_inner);
+            let finished = table.models.iter().map(|(digest, model)| (digest, model.manifest()));
+            let filling = table.offers.iter().map(|(digest, offer)| (digest, offer.manifest()));
+            for (digest, manifest) in finished.chain(filling) {
+                names.insert(*digest);
+                names.extend(single::blob_of(manifest));
             }
         }
-        Ok(manifests)
+        for dir in &self.dirs {
+            names.extend(dir.manifests()?);
+        }
+        Ok(names)
     }
 
     fn manifest(&self, digest: &Digest) -> io::Result<Option<Arc<Manifest>>> {
@@ -445,7 +451,7 @@ mod tests {
         // Also what only looks like a manifest: a file is told apart once.
         put(&Digest::of(b"{}"), b"{}");
         for _ in 0..2 {
-            assert_eq!(blobs.manifests().unwrap(), [published.digest]);
+            assert_eq!(blobs.names().unwrap(), [published.digest].into());
         }
     }
 }

@@ -6,7 +6,7 @@ pub(crate) mod held;
 mod requests;
 mod resume;
 mod reuse;
-mod single;
+pub(crate) mod single;
 mod small;
 mod sources;
 mod watch;
@@ -97,7 +97,8 @@ pub async fn load(
             model
         }
         None => {
-            let fetch = Fetch { cache, digest, options, observer, known: Sources::default() };
+            let fetch =
+                Fetch { cache, digest, wait: options.wait, options, observer, known: Sources::default() };
             let (model, sources) = fetch.run(&mut sources, &mut report).await?;
             report.sources = sources;
             model
@@ -131,6 +132,8 @@ async fn blocking<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static) 
 struct Fetch<'a> {
     cache: &'a Cache,
     digest: Digest,
+    /// How long to go on when no source is left that could help.
+    wait: Duration,
     options: &'a FetchOptions,
     observer: &'a dyn Observer,
     known: Sources,
@@ -164,14 +167,15 @@ impl Fetch<'_> {
         if let Some(manifest) = blocking(move || cache.manifest(&blob)).await?? {
             return self.model(manifest, events, report).await;
         }
-        let (mut tried, mut wait, mut failed) = (Vec::new(), self.options.wait, None);
-        loop {
-            let mut sizes = single::sizes(blob, wait, &tried, &mut self.known, events, self.observer).await;
-            if sizes.is_empty() || tried.len() >= single::MAX_SIZES {
-                let unavailable =
-                    || LoadError::ManifestUnavailable { digest: blob, asked: self.known.reports() };
-                return Err(failed.unwrap_or_else(unavailable));
+        let (mut tried, mut unavailable, mut failed) = (Vec::new(), Vec::new(), None);
+        while tried.len() < single::MAX_SIZES {
+            let mut sizes =
+                single::sizes(blob, self.wait, &tried, &mut self.known, events, self.observer).await;
+            if sizes.is_empty() {
+                break;
             }
+            // Nobody is waited for while other sizes may be claimed: those that did not answer in time may know better.
+            self.wait = Duration::ZERO;
             if sizes.iter().any(|size_bytes| single::may_be_manifest(*size_bytes)) {
                 let wanted = Wanted { blob, max_bytes: MAX_MANIFEST_BYTES, wait: Duration::ZERO };
                 if let Found::Blob(bytes) = small::find(wanted, &mut self.known, events, self.observer).await
@@ -179,6 +183,7 @@ impl Fetch<'_> {
                     if Manifest::parse(&bytes).is_ok() {
                         let cache = self.cache.clone();
                         let (_, manifest) = blocking(move || cache.store_manifest(&bytes)).await??;
+                        self.wait = self.options.wait;
                         return self.model(manifest, events, report).await;
                     }
                     sizes = vec![bytes.len() as u64];
@@ -186,18 +191,26 @@ impl Fetch<'_> {
             }
             for size_bytes in sizes {
                 tried.push(size_bytes);
+                let wasted_bytes = report.wasted_bytes;
                 let error = match self.blob(blob, size_bytes, max_bytes, events, report).await {
                     Err(error) if error.blame() == Blame::Network || error.blame() == Blame::Caller => error,
                     done => return done,
                 };
-                // That a fetch failed says more than that a size is too large.
-                if failed.is_none() || matches!(error, LoadError::Unavailable { .. }) {
-                    failed = Some(error);
+                match error {
+                    LoadError::Unavailable { .. } => {
+                        unavailable.push((report.wasted_bytes - wasted_bytes, size_bytes));
+                    }
+                    error => failed = failed.or(Some(error)),
                 }
             }
-            // Those that did not answer in time may know better than those that did.
-            wait = Duration::ZERO;
         }
+        if let Some((_, size_bytes)) = unavailable.into_iter().min_by_key(|(wasted_bytes, _)| *wasted_bytes) {
+            // It is the most likely one. More sources may come up.
+            self.wait = self.options.wait;
+            return self.blob(blob, size_bytes, max_bytes, events, report).await;
+        }
+        let unavailable = || LoadError::ManifestUnavailable { digest: blob, asked: self.known.reports() };
+        Err(failed.unwrap_or_else(unavailable))
     }
 
     /// The blob, if it has this size.
@@ -402,7 +415,7 @@ impl Fetch<'_> {
             watch: Watch::default(),
             observer: self.observer,
             report,
-            wait: self.options.wait,
+            wait: self.wait,
         };
         let result = driver.run(events).await;
         self.remember_liars().await;

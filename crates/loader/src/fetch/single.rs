@@ -42,6 +42,14 @@ pub(super) fn manifest(blob: Digest, size_bytes: u64) -> Option<Manifest> {
     Manifest::new(MODEL_KIND.to_owned(), size_bytes, vec![shard], 1, 0, Codec::Rs, None).ok()
 }
 
+/// The blob that such a manifest was made for.
+pub(crate) fn blob_of(manifest: &Manifest) -> Option<Digest> {
+    match manifest.shards() {
+        [shard] if manifest.model_kind() == MODEL_KIND => Some(shard.digest),
+        _ => None,
+    }
+}
+
 /// The finished model whose only shard is the blob.
 pub(super) fn cached(cache: &Cache, blob: &Digest) -> Result<Option<Model>, CacheError> {
     for digest in cache.finished()? {
@@ -177,6 +185,7 @@ mod tests {
         assert_eq!(one.to_json(), manifest(blob, 7).unwrap().to_json());
         assert_eq!((one.total_size_bytes(), one.shards().len(), one.pieces()), (7, 1, None));
         assert_eq!(Manifest::parse(&one.to_json()).unwrap().to_json(), one.to_json());
+        assert_eq!(blob_of(&one), Some(blob));
         assert!(manifest(blob, 0).is_none() && manifest(blob, u64::MAX).is_none());
     }
 }

@@ -1,7 +1,7 @@
 //! Loading from sources in memory: every layout and codec, and every way a source can be bad.
 #![expect(clippy::unwrap_used, reason = "test code")]
 
-use crate::support::{Memory, Origin, load, load_after_lies};
+use crate::support::{Memory, Origin, load, load_after_lies, options};
 use loader::cache::Cache;
 use loader::{FetchOptions, LoadError, SourceReport};
 use manifest::{Codec, Digest};
@@ -112,7 +112,7 @@ async fn a_liar_is_not_asked_in_the_next_runs() {
     let dir = tempfile::tempdir().unwrap();
     let origin = Origin::uniform(900_001, 10, 4, Codec::Rs, true);
     let (liar, honest) = (origin.lying().named("liar"), origin.without(&[]).named("honest"));
-    let report = load_after_lies(dir.path(), &origin, &liar, &honest).await;
+    let report = load_after_lies(dir.path(), origin.digest, options(), &liar, &honest).await;
     assert!(named(&report.sources, "liar").banned && !named(&report.sources, "honest").banned, "{report:?}");
     assert!(named(&report.sources, "liar").bad_bytes > 0, "{report:?}");
     Cache::open(dir.path()).unwrap().remove(&origin.digest).unwrap();

@@ -1,6 +1,8 @@
 //! Digests of weights themselves, without a manifest.
 
-use crate::support::{Memory, Origin, load_with, options, weights};
+use std::time::Duration;
+
+use crate::support::{Memory, Origin, load_after_lies, load_with, options, weights};
 use loader::{FetchOptions, LoadError};
 use manifest::{Codec, Digest};
 
@@ -61,7 +63,9 @@ async fn who_lies_about_the_size_costs_time_only() {
                 source("honest", blob, &bytes),
             ];
             let dir = tempfile::tempdir().unwrap();
-            let (model, _) = load_with(dir.path(), blob, sources, &allowing(MAX_BYTES)).await.unwrap();
+            // Nobody is waited for.
+            let options = FetchOptions { wait: Duration::from_secs(3600), ..allowing(MAX_BYTES) };
+            let (model, _) = load_with(dir.path(), blob, sources, &options).await.unwrap();
             assert!(model.weights().as_ref() == bytes, "{length}, and {} are claimed", lie.len());
             let entries = loader::cache::Cache::open(dir.path()).unwrap().list().unwrap();
             assert_eq!(entries.len(), 1, "nothing is left of what it is not");
@@ -97,6 +101,17 @@ async fn a_source_that_is_not_ready_is_asked_again_and_not_for_ever() {
         let result = load_with(dir.path(), blob, sources, &allowing(MAX_BYTES)).await;
         assert_eq!(result.is_ok(), loaded);
     }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_better_source_of_the_same_size_is_waited_for() {
+    let bytes = weights(LARGE);
+    let (blob, mut wrong) = (Digest::of(&bytes), bytes.clone());
+    wrong[LARGE / 2] ^= 1;
+    let (liar, honest) = (source("liar", blob, &wrong), source("honest", blob, &bytes));
+    let dir = tempfile::tempdir().unwrap();
+    let report = load_after_lies(dir.path(), blob, allowing(MAX_BYTES), &liar, &honest).await;
+    assert!(report.wasted_bytes > 0, "{report:?}");
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -289,13 +289,19 @@ pub(crate) async fn load(
 }
 
 /// Loads into the cache at `dir` from a source that lies, and from another that comes up once that has happened.
-pub(crate) async fn load_after_lies(dir: &Path, origin: &Origin, liar: &Memory, honest: &Memory) -> Report {
+pub(crate) async fn load_after_lies(
+    dir: &Path,
+    digest: Digest,
+    options: FetchOptions,
+    liar: &Memory,
+    honest: &Memory,
+) -> Report {
     let (events, receiver) = mpsc::channel(2);
     events.try_send(liar.clone().up()).ok().unwrap();
     let rescue = Rescue { honest: honest.clone(), events: Mutex::new(Some(events)) };
     let cache = Cache::open(dir).unwrap();
-    let options = FetchOptions { wait: Duration::from_secs(30), ..options() };
-    let loading = loader::load(&cache, origin.digest, receiver, &options, &rescue);
+    let options = FetchOptions { wait: Duration::from_secs(30), ..options };
+    let loading = loader::load(&cache, digest, receiver, &options, &rescue);
     tokio::time::timeout(Duration::from_secs(30), loading).await.unwrap().unwrap().1
 }
 
@@ -307,7 +313,7 @@ struct Rescue {
 
 impl Observer for Rescue {
     fn on_event(&self, event: &Event<'_>) {
-        if matches!(event, Event::WrongBytes { .. })
+        if matches!(event, Event::WrongBytes { .. } | Event::ShardWrong { .. })
             && let Some(events) = self.events.lock().unwrap().take()
         {
             events.try_send(self.honest.clone().up()).ok().unwrap();
