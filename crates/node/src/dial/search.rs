@@ -6,8 +6,9 @@ use std::time::Duration;
 use super::{PendingOne, Shared};
 use crate::book::AddressBook;
 
-/// Pauses between two searches of the DHT: from the first to the last, doubling.
-const FIRST_PAUSE: Duration = Duration::from_secs(15);
+/// Pauses between two searches of the DHT: from the first to the last, doubling. The first search comes before any server is
+/// known, unless there are connections already.
+const FIRST_PAUSE: Duration = Duration::from_secs(1);
 const LAST_PAUSE: Duration = Duration::from_secs(240);
 /// With so many sources nobody is looked for.
 const ENOUGH_SOURCES: usize = 25;
