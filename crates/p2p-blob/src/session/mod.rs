@@ -1,6 +1,7 @@
 //! Fetching from one peer.
 
 mod blobs;
+mod exchange;
 mod ranges;
 
 use std::sync::Arc;

@@ -6,6 +6,7 @@
 mod audit;
 mod crowd;
 mod model;
+mod peer;
 mod random;
 mod rules;
 mod whole;
@@ -16,6 +17,7 @@ use std::time::{Duration, Instant};
 
 use manifest::{Geometry, PieceId};
 use model::{Model, PIECE};
+use peer::{BUSY, NEVER, Peer, ms, peer};
 
 use super::{
     Checked, Failure, Holding, PlanAction, PlanConfig, PlanEvent, Planner, RequestId, SourceKey, Why,
@@ -29,92 +31,6 @@ const WORK: Duration = Duration::from_millis(2);
 const MAX_ACTIONS: usize = 10_000;
 /// Nothing may take longer, in virtual time.
 const DEADLINE: Duration = Duration::from_secs(3600);
-
-/// How a source behaves.
-#[derive(Debug, Clone)]
-struct Peer {
-    ranges: bool,
-    bytes_per_s: f64,
-    latency: Duration,
-    /// What it holds, by shard.
-    holds: Vec<bool>,
-    /// Whether it says what it holds.
-    tells: bool,
-    /// The shards it sends wrong bytes of, and what these are: equal numbers are equal bytes.
-    lies: Vec<u32>,
-    lie: u64,
-    /// It sends nothing between these times.
-    silent: Range<Duration>,
-    /// It is up between these times.
-    up: Vec<Range<Duration>>,
-    /// It fails so between these times.
-    fails: (Range<Duration>, Failure),
-    /// It has nothing at first, and gets the next piece of what it holds after each such time, in its own order.
-    grows: Option<Duration>,
-}
-
-const BUSY: Failure = Failure::Busy(Duration::from_millis(100));
-const NEVER: Range<Duration> = Duration::ZERO..Duration::ZERO;
-
-/// A source with everything, at so many MB/s.
-fn peer(model: &Model, mb_per_s: u32) -> Peer {
-    let shards = model.geometry().manifest().shards().len();
-    Peer {
-        ranges: true,
-        bytes_per_s: f64::from(mb_per_s) * 1e6,
-        latency: Duration::from_millis(10),
-        holds: vec![true; shards],
-        tells: true,
-        lies: Vec::new(),
-        lie: 0,
-        silent: NEVER,
-        up: vec![Duration::ZERO..Duration::MAX],
-        fails: (NEVER, Failure::Lost),
-        grows: None,
-    }
-}
-
-impl Peer {
-    fn holding(mut self, shards: impl IntoIterator<Item = u32>) -> Self {
-        self.holds.fill(false);
-        shards.into_iter().for_each(|shard| self.holds[shard as usize] = true);
-        self
-    }
-
-    fn lying(mut self, shards: impl IntoIterator<Item = u32>, lie: u64) -> Self {
-        self.lies = shards.into_iter().collect();
-        self.lie = lie;
-        self
-    }
-
-    fn v1(self) -> Self {
-        Self { ranges: false, tells: false, ..self }
-    }
-
-    fn silent(self, from_ms: u64, until_ms: u64) -> Self {
-        Self { silent: ms(from_ms)..ms(until_ms), ..self }
-    }
-
-    fn up(self, times_ms: &[(u64, u64)]) -> Self {
-        Self { up: times_ms.iter().map(|(from, until)| ms(*from)..ms(*until)).collect(), ..self }
-    }
-
-    fn failing(self, from_ms: u64, until_ms: u64, how: Failure) -> Self {
-        Self { fails: (ms(from_ms)..ms(until_ms), how), ..self }
-    }
-
-    fn growing(self, every_ms: u64) -> Self {
-        Self { grows: Some(ms(every_ms)), ..self }
-    }
-
-    fn is_up(&self, at: Duration) -> bool {
-        self.up.iter().any(|time| time.contains(&at))
-    }
-}
-
-fn ms(ms: u64) -> Duration {
-    Duration::from_millis(ms)
-}
 
 /// A request as the network sees it.
 #[derive(Debug, Clone)]

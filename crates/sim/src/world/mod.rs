@@ -1,18 +1,17 @@
-//! The nodes, and what passes between them.
+//! The nodes, and what happens to them.
+
+mod crowd;
+mod lines;
 
 use std::collections::{BTreeMap, HashMap};
-use std::sync::Arc;
 use std::time::Instant;
 
-use loader::plan::{
-    Checked, Failure, Holding, PlanAction, PlanConfig, PlanEvent, Planner, RequestId, SourceKey, Why,
-};
-use manifest::{Geometry, PieceId};
+use loader::plan::{Checked, Failure, Holding, PlanAction, PlanEvent, Planner, RequestId, SourceKey, Why};
+use manifest::PieceId;
 
-use crate::clock::{Agenda, MS, Time, duration, time_for};
-use crate::model;
+use crate::clock::{Agenda, MS, Time, duration};
 use crate::scenario::Scenario;
-use crate::server::{Asked, Chunk, MAX_WAIT, Server};
+use crate::server::{Chunk, Server};
 use crate::tally::Outcome;
 
 /// Names a request between a fetcher and a server.
@@ -21,8 +20,6 @@ pub(crate) struct TransferId(u32);
 
 /// To check a piece and write it.
 const CHECK: Time = 3 * MS;
-/// All nodes begin within this time.
-const START: Time = 1000 * MS;
 /// The first seeder.
 const SEEDER: u32 = 0;
 /// A swarm that takes so many times the lower bound does not end.
@@ -136,100 +133,6 @@ pub(crate) struct World {
 }
 
 impl World {
-    pub(crate) fn new(scenario: Scenario) -> Self {
-        let mut random = fastrand::Rng::with_seed(scenario.seed);
-        let manifest = Arc::new(model::manifest(scenario.pieces));
-        let geometry = Geometry::new(Arc::clone(&manifest));
-        let epoch = Instant::now();
-        let count = scenario.nodes + 1;
-        let mut world = Self {
-            epoch,
-            now: 0,
-            agenda: Agenda::new(),
-            nodes: Vec::new(),
-            transfers: Vec::new(),
-            free: Vec::new(),
-            left: 0,
-            events: 0,
-            received_bytes: 0,
-            busy: 0,
-            asked: BTreeMap::new(),
-            random: random.fork(),
-            scenario,
-        };
-        for node in 0..count {
-            let conduct = world.conduct(node);
-            world.left += u32::from(node != SEEDER && conduct == Conduct::Honest);
-            world.nodes.push(Node {
-                conduct,
-                is_up: true,
-                started: node == SEEDER,
-                planner: Planner::new(
-                    geometry.clone(),
-                    true,
-                    PlanConfig { seed: random.u64(..), ..PlanConfig::default() },
-                    epoch,
-                ),
-                neighbours: Vec::new(),
-                known_by: Vec::new(),
-                under_way: HashMap::new(),
-                wakes_at: None,
-                log: Vec::new(),
-                server: Server::default(),
-                receives_from: 0,
-                sent_bytes: 0,
-                done_at: None,
-            });
-        }
-        for node in 1..count {
-            world.acquaint(node);
-            let at = world.random.u64(0..START);
-            world.agenda.add(at, Event::Start(node));
-        }
-        world.plan_leaving();
-        world
-    }
-
-    fn conduct(&mut self, node: u32) -> Conduct {
-        let lot = self.random.u32(0..100);
-        let (lying, stalled) = (self.scenario.lying_percent, self.scenario.stalled_percent);
-        match lot {
-            _ if node == SEEDER => Conduct::Honest,
-            lot if lot < lying => Conduct::Lies,
-            lot if lot < lying + stalled => Conduct::Stalls,
-            _ => Conduct::Honest,
-        }
-    }
-
-    /// A node knows the first seeder and some others.
-    fn acquaint(&mut self, node: u32) {
-        let count = self.scenario.nodes + 1;
-        let wanted = self.scenario.neighbours.min(self.scenario.nodes) as usize;
-        let mut known = vec![SEEDER];
-        while known.len() < wanted {
-            let other = self.random.u32(1..count);
-            if other != node && !known.contains(&other) {
-                known.push(other);
-            }
-        }
-        for (key, other) in (0..).map(SourceKey).zip(known) {
-            self.nodes[node as usize].neighbours.push(Neighbour { node: other, known: 0 });
-            self.nodes[other as usize].known_by.push((node, key));
-        }
-    }
-
-    fn plan_leaving(&mut self) {
-        #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "some minutes")]
-        let bound = (self.scenario.bound_s() * 1e9) as Time;
-        for node in 1..=self.scenario.nodes {
-            let leaves = self.random.u32(0..100) < self.scenario.leaving_percent;
-            let at = self.random.u64(START..bound.max(START + 1));
-            if leaves {
-                self.agenda.add(at, Event::Leave(node));
-            }
-        }
-    }
-
     /// Runs until all honest nodes that stay are done, or it seems that they never will.
     pub(crate) fn run(mut self) -> Outcome {
         #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "some hours")]
@@ -316,12 +219,6 @@ impl World {
 
     fn instant(&self) -> Instant {
         self.epoch + duration(self.now)
-    }
-
-    /// Between two nodes, always the same.
-    fn latency(&self, one: u32, other: u32) -> Time {
-        let pair = (u64::from(one.min(other)) << 32) | u64::from(one.max(other));
-        self.scenario.latency(&mut fastrand::Rng::with_seed(pair ^ self.scenario.seed.rotate_left(48)))
     }
 
     fn start(&mut self, node: u32) {
@@ -449,120 +346,6 @@ impl World {
                 self.agenda.add(self.now + CHECK, Event::ShardChecked { node, shard });
             }
         }
-    }
-
-    fn new_transfer(&mut self, transfer: Transfer) -> TransferId {
-        if let Some(id) = self.free.pop() {
-            self.transfers[id.0 as usize] = transfer;
-            return id;
-        }
-        #[expect(clippy::cast_possible_truncation, reason = "some millions")]
-        let id = TransferId(self.transfers.len() as u32);
-        self.transfers.push(transfer);
-        id
-    }
-
-    fn cancel(&mut self, id: TransferId) {
-        let transfer = &mut self.transfers[id.0 as usize];
-        transfer.is_wanted = false;
-        let (fetcher, server) = (transfer.fetcher, transfer.server);
-        self.agenda.add(self.now + self.latency(fetcher, server), Event::Cancelled(id));
-    }
-
-    /// A request is at its server.
-    fn asked(&mut self, id: TransferId) {
-        let Transfer { fetcher, server, piece, is_wanted, .. } = self.transfers[id.0 as usize];
-        let this = &mut self.nodes[server as usize];
-        if !is_wanted || !this.is_up || this.conduct == Conduct::Stalls {
-            return;
-        }
-        let geometry = this.planner.geometry();
-        let asked = Asked { transfer: id, piece: geometry.flat(piece), bytes: geometry.piece_bytes(piece) };
-        let (waits, refused) = this.server.ask(fetcher, asked);
-        if let Some(waits) = waits {
-            self.agenda.add(self.now + MAX_WAIT, Event::Waited(waits));
-        }
-        if let Some(refused) = refused {
-            self.refuse(refused);
-        }
-        self.send(server);
-    }
-
-    /// A server says "busy".
-    fn refuse(&mut self, id: TransferId) {
-        let Transfer { fetcher, server, .. } = self.transfers[id.0 as usize];
-        self.end_service(id);
-        self.busy += 1;
-        let retry_after = self.nodes[server as usize].server.retry_after(self.bytes_per_s(server));
-        let at = self.now + self.latency(fetcher, server);
-        self.agenda.add(at, Event::Refused { transfer: id, retry_after });
-    }
-
-    /// A server is done with a request: the next one of the same peer waits for its turn.
-    fn end_service(&mut self, id: TransferId) {
-        let Transfer { fetcher, server, .. } = self.transfers[id.0 as usize];
-        let (_, next) = self.nodes[server as usize].server.end(fetcher, id);
-        if let Some(next) = next {
-            self.agenda.add(self.now + MAX_WAIT, Event::Waited(next));
-        }
-    }
-
-    fn bytes_per_s(&self, server: u32) -> u64 {
-        match server {
-            SEEDER => self.scenario.seeder_bytes_per_s,
-            _ => self.scenario.upload_bytes_per_s,
-        }
-    }
-
-    /// Puts the next chunk on the line of a server, if that is free.
-    fn send(&mut self, node: u32) {
-        let bytes_per_s = self.bytes_per_s(node);
-        let this = &mut self.nodes[node as usize];
-        let is_fetching = node != SEEDER && this.done_at.is_none();
-        this.server.grant(self.scenario.places(bytes_per_s, is_fetching), is_fetching, self.now);
-        if this.server.line_is_busy {
-            return;
-        }
-        let Some(chunk) = this.server.next() else { return };
-        this.server.line_is_busy = true;
-        this.sent_bytes += chunk.bytes;
-        if chunk.is_last {
-            self.end_service(chunk.transfer);
-        }
-        let sent = self.now + time_for(chunk.bytes, bytes_per_s);
-        self.agenda.add(sent, Event::Sent(node));
-        let fetcher = self.transfers[chunk.transfer.0 as usize].fetcher;
-        let enters = sent + self.latency(node, fetcher);
-        let delay = self.nodes[fetcher as usize].receives_from.saturating_sub(enters);
-        self.nodes[node as usize].server.delayed(fetcher, delay);
-        let this = &mut self.nodes[fetcher as usize];
-        this.receives_from =
-            this.receives_from.max(enters) + time_for(chunk.bytes, self.scenario.download_bytes_per_s);
-        self.agenda.add(this.receives_from, Event::Arrived(chunk));
-    }
-
-    fn arrived(&mut self, chunk: Chunk) {
-        let Transfer { fetcher, server, key, request, piece, is_wanted } =
-            self.transfers[chunk.transfer.0 as usize];
-        self.received_bytes += chunk.bytes;
-        self.nodes[fetcher as usize].server.received(chunk.bytes, self.now);
-        self.send(fetcher);
-        let back = self.now + self.latency(fetcher, server);
-        self.agenda.add(back, Event::Acknowledged { server, fetcher, bytes: chunk.bytes });
-        if !is_wanted || !self.nodes[fetcher as usize].is_up || !self.nodes[server as usize].is_up {
-            return;
-        }
-        if !chunk.is_last {
-            self.tell(fetcher, PlanEvent::Progress { source: key });
-            return;
-        }
-        let at = self.instant();
-        if self.nodes[fetcher as usize].planner.arrived(request, piece, at) {
-            let is_right = self.nodes[server as usize].conduct != Conduct::Lies;
-            let event = Event::Checked { node: fetcher, piece, source: Some(key), is_right };
-            self.agenda.add(self.now + CHECK, event);
-        }
-        self.end(fetcher, request, None);
     }
 
     fn checked(&mut self, node: u32, piece: PieceId, source: Option<SourceKey>, is_right: bool) {

@@ -1,0 +1,342 @@
+//! Fetching in 2.0.0: one stream, requests pipelined, answers in order.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
+
+use futures::AsyncReadExt as _;
+use futures::io::{ReadHalf, WriteHalf};
+use libp2p::Stream;
+use manifest::{ByteRange, Digest, SourceId};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc, oneshot};
+
+use super::{GetRequest, halted};
+use crate::error::FetchError;
+use crate::limit::Download;
+use crate::progress::{self, Halt};
+use crate::record::SignedRecord;
+use crate::serve::Uploads;
+use crate::wire::v2::{self, GetHead, Refusal, Request};
+use crate::wire::{FramingError, Have, peers};
+
+pub(super) type Reply<T> = oneshot::Sender<Result<T, FetchError>>;
+
+/// A request and where its answer goes.
+pub(super) enum Ask {
+    Get { request: GetRequest, length: u32, buf: Vec<u8>, reply: Reply<(u64, Vec<u8>)> },
+    Have { manifest: Digest, since: u64, piece_counts: Arc<[u32]>, reply: Reply<Have> },
+    Peers { manifest: Digest, reply: Reply<Vec<SignedRecord>> },
+}
+
+impl Ask {
+    fn is_forgotten(&self) -> bool {
+        match self {
+            Self::Get { reply, .. } => reply.is_closed(),
+            Self::Have { reply, .. } => reply.is_closed(),
+            Self::Peers { reply, .. } => reply.is_closed(),
+        }
+    }
+
+    /// Fails it; a caller that is gone does not mind.
+    fn fail(self, error: FetchError) {
+        match self {
+            Self::Get { reply, .. } => drop(reply.send(Err(error))),
+            Self::Have { reply, .. } => drop(reply.send(Err(error))),
+            Self::Peers { reply, .. } => drop(reply.send(Err(error))),
+        }
+    }
+
+    fn encode(&self) -> Vec<u8> {
+        match self {
+            Self::Get { request: GetRequest { manifest, blob, range, .. }, length, .. } => {
+                Request::Get { manifest: *manifest, blob: *blob, offset: range.start, length: *length }
+                    .encode()
+            }
+            Self::Have { manifest, since, .. } => {
+                Request::Have { manifest: *manifest, since: *since }.encode()
+            }
+            Self::Peers { manifest, .. } => Request::Peers { manifest: *manifest }.encode(),
+        }
+    }
+
+    /// The error for a peer that refuses it.
+    fn refused(&self, peer: SourceId, refusal: Refusal) -> FetchError {
+        let (blob, range) = match self {
+            Self::Get { request, .. } => (request.blob, request.range),
+            Self::Have { manifest, .. } | Self::Peers { manifest, .. } => (*manifest, ByteRange::new(0, 0)),
+        };
+        match refusal {
+            Refusal::NotFound => FetchError::NotFound { peer, blob },
+            Refusal::NotHeld => FetchError::NotHeld { peer, blob, range },
+            Refusal::Busy { retry_after } => FetchError::Busy { peer, retry_after },
+            Refusal::BadRequest { reason } => FetchError::BadRequest { peer, blob, reason },
+        }
+    }
+}
+
+/// A request at the peer. Its permit is given back when its answer is read.
+struct Sent {
+    ask: Ask,
+    _permit: OwnedSemaphorePermit,
+}
+
+/// The task of one session.
+pub(super) struct Exchange {
+    pub(super) peer: SourceId,
+    pub(super) limit: Duration,
+    pub(super) received_bytes: Arc<AtomicU64>,
+    pub(super) uploads: Uploads,
+}
+
+impl Exchange {
+    pub(super) async fn run(self, stream: Stream, asks: mpsc::Receiver<Ask>, mut download: Download) {
+        let (mut reader, mut writer) = stream.split();
+        let (sent_tx, mut sent) = mpsc::channel(v2::MAX_UNANSWERED);
+        let outcome = tokio::select! {
+            // Without handles nobody waits for answers.
+            () = self.send_requests(&mut writer, asks, sent_tx) => Ok(()),
+            outcome = self.read_answers(&mut reader, &mut sent, &mut download) => outcome,
+        };
+        match outcome {
+            Err(error) => {
+                tracing::debug!(peer = %self.peer, error = &error as &dyn std::error::Error, "session is over");
+                while let Ok(Sent { ask, .. }) = sent.try_recv() {
+                    ask.fail(error.clone());
+                }
+            }
+            // Whether or not it gets through: the stream is done with.
+            Ok(()) => drop(progress::close(&mut writer, self.limit).await),
+        }
+    }
+
+    /// Ends when no handle is left.
+    async fn send_requests(
+        &self,
+        writer: &mut WriteHalf<Stream>,
+        mut asks: mpsc::Receiver<Ask>,
+        sent: mpsc::Sender<Sent>,
+    ) {
+        let window = Arc::new(Semaphore::new(v2::MAX_UNANSWERED));
+        while let Ok(permit) = Arc::clone(&window).acquire_owned().await {
+            let Some(ask) = asks.recv().await else { return };
+            if ask.is_forgotten() {
+                continue;
+            }
+            let frame = ask.encode();
+            // First the note, then the bytes: an answer always finds its request.
+            if sent.send(Sent { ask, _permit: permit }).await.is_err() {
+                return;
+            }
+            let written = async {
+                progress::write_all(writer, &frame, self.limit).await?;
+                progress::flush(writer, self.limit).await
+            };
+            if written.await.is_err() {
+                break;
+            }
+        }
+        // The peer takes no more requests. What it still answers is read; then reading fails, which ends the task.
+        std::future::pending().await
+    }
+
+    /// Ends with an error, or when sending has ended and all is answered.
+    async fn read_answers(
+        &self,
+        reader: &mut ReadHalf<Stream>,
+        sent: &mut mpsc::Receiver<Sent>,
+        download: &mut Download,
+    ) -> Result<(), FetchError> {
+        loop {
+            let mut unsolicited = [0];
+            let next = tokio::select! {
+                biased;
+                next = sent.recv() => next,
+                read = reader.read(&mut unsolicited) => {
+                    return Err(match read {
+                        Ok(1..) => self.broke(FramingError::Unsolicited),
+                        Ok(0) => halted(&self.peer, self.limit, Halt::Closed(None)),
+                        Err(error) => halted(&self.peer, self.limit, Halt::Closed(Some(error))),
+                    });
+                }
+            };
+            let Some(Sent { ask, _permit }) = next else { return Ok(()) };
+            self.read_answer(reader, ask, download).await?;
+        }
+    }
+
+    /// Reads one answer and hands it over. An error ends the session.
+    async fn read_answer(
+        &self,
+        reader: &mut ReadHalf<Stream>,
+        ask: Ask,
+        download: &mut Download,
+    ) -> Result<(), FetchError> {
+        let mut head = [0; 5];
+        if let Err(halt) = progress::read_exact(reader, &mut head, self.limit, |_| ()).await {
+            return self.give_up(ask, halted(&self.peer, self.limit, halt));
+        }
+        let [a, b, c, d, status] = head;
+        let body_bytes = u32::from_be_bytes([a, b, c, d]);
+        if body_bytes == 0 {
+            let error = FramingError::FrameLength { found_bytes: 0, max_bytes: u64::from(u32::MAX) };
+            return self.give_up(ask, self.broke(error));
+        }
+        if status != v2::STATUS_OK {
+            return match self.read_refusal(reader, status, body_bytes).await {
+                Ok(refusal) => {
+                    if matches!(refusal, Refusal::Busy { .. }) {
+                        self.uploads.told_busy();
+                    }
+                    let error = ask.refused(self.peer.clone(), refusal);
+                    ask.fail(error);
+                    Ok(())
+                }
+                Err(error) => self.give_up(ask, error),
+            };
+        }
+        match ask {
+            Ask::Get { request, length, mut buf, reply } => {
+                let head = self.read_head(reader, body_bytes, request, length).await;
+                let result = match head {
+                    Ok(size_bytes) => self.read_body(reader, &mut buf, download).await.map(|()| size_bytes),
+                    Err(error) => Err(error),
+                };
+                self.hand_over(reply, result.map(|size_bytes| (size_bytes, buf)))
+            }
+            Ask::Have { piece_counts, reply, .. } => {
+                let result = self.read_have(reader, body_bytes, &piece_counts).await;
+                self.hand_over(reply, result)
+            }
+            Ask::Peers { reply, .. } => {
+                let result = self.read_peers(reader, body_bytes).await;
+                self.hand_over(reply, result)
+            }
+        }
+    }
+
+    /// Reads what stands before the bytes of a GET answer; gives the size that the peer claims for the blob.
+    async fn read_head(
+        &self,
+        reader: &mut ReadHalf<Stream>,
+        body_bytes: u32,
+        request: GetRequest,
+        length: u32,
+    ) -> Result<u64, FetchError> {
+        let peer = &self.peer;
+        let head_bytes = u64::from(v2::GET_HEAD_BYTES);
+        let wrong_length = |got_bytes| FetchError::WrongLength {
+            peer: peer.clone(),
+            blob: request.blob,
+            expected_bytes: u64::from(length),
+            got_bytes,
+        };
+        if u64::from(body_bytes) != head_bytes + u64::from(length) {
+            return Err(wrong_length(u64::from(body_bytes).saturating_sub(head_bytes)));
+        }
+        let mut head = [0; v2::GET_HEAD_BYTES as usize - 1];
+        let halted = |halt| halted(peer, self.limit, halt);
+        progress::read_exact(reader, &mut head, self.limit, |_| ()).await.map_err(halted)?;
+        let head = GetHead::decode(&head);
+        if head.length != length {
+            return Err(wrong_length(u64::from(head.length)));
+        }
+        if let Some(expected_bytes) = request.blob_size_bytes
+            && head.size_bytes != expected_bytes
+        {
+            let got_bytes = head.size_bytes;
+            return Err(FetchError::WrongSize {
+                peer: peer.clone(),
+                blob: request.blob,
+                expected_bytes,
+                got_bytes,
+            });
+        }
+        Ok(head.size_bytes)
+    }
+
+    async fn read_body(
+        &self,
+        reader: &mut ReadHalf<Stream>,
+        buf: &mut [u8],
+        download: &mut Download,
+    ) -> Result<(), FetchError> {
+        let count = |bytes| {
+            self.received_bytes.fetch_add(bytes as u64, Ordering::Relaxed);
+        };
+        let read = download.read_exact(reader, buf, self.limit, count).await;
+        read.map_err(|halt| halted(&self.peer, self.limit, halt))?;
+        self.uploads.received(buf.len() as u64);
+        Ok(())
+    }
+
+    async fn read_have(
+        &self,
+        reader: &mut ReadHalf<Stream>,
+        body_bytes: u32,
+        piece_counts: &[u32],
+    ) -> Result<Have, FetchError> {
+        let max_bytes = Have::max_body_bytes(piece_counts);
+        if u64::from(body_bytes) > max_bytes {
+            return Err(
+                self.broke(FramingError::FrameLength { found_bytes: u64::from(body_bytes), max_bytes })
+            );
+        }
+        let rest = self.read_rest(reader, body_bytes as usize).await?;
+        Have::decode(&rest, piece_counts).map_err(|error| self.broke(error))
+    }
+
+    async fn read_peers(
+        &self,
+        reader: &mut ReadHalf<Stream>,
+        body_bytes: u32,
+    ) -> Result<Vec<SignedRecord>, FetchError> {
+        let max_bytes = peers::MAX_BODY_BYTES as u64;
+        if u64::from(body_bytes) > max_bytes {
+            let found_bytes = u64::from(body_bytes);
+            return Err(self.broke(FramingError::FrameLength { found_bytes, max_bytes }));
+        }
+        let rest = self.read_rest(reader, body_bytes as usize).await?;
+        let records = peers::decode(&rest).map_err(|error| self.broke(error))?;
+        Ok(records.into_iter().filter_map(SignedRecord::decode).collect())
+    }
+
+    async fn read_refusal(
+        &self,
+        reader: &mut ReadHalf<Stream>,
+        status: u8,
+        body_bytes: u32,
+    ) -> Result<Refusal, FetchError> {
+        let length = Refusal::check_length(status, body_bytes).map_err(|error| self.broke(error))?;
+        let rest = self.read_rest(reader, length).await?;
+        Refusal::decode(status, &rest).map_err(|error| self.broke(error))
+    }
+
+    /// The body after its status, of a length that was checked.
+    async fn read_rest(
+        &self,
+        reader: &mut ReadHalf<Stream>,
+        body_bytes: usize,
+    ) -> Result<Vec<u8>, FetchError> {
+        let mut rest = vec![0; body_bytes - 1];
+        progress::read_exact(reader, &mut rest, self.limit, |_| ())
+            .await
+            .map_err(|halt| halted(&self.peer, self.limit, halt))?;
+        Ok(rest)
+    }
+
+    fn broke(&self, source: FramingError) -> FetchError {
+        FetchError::BrokenFraming { peer: self.peer.clone(), source }
+    }
+
+    /// Gives an answer to the caller, who may be gone. An error ends the session, too.
+    fn hand_over<T>(&self, reply: Reply<T>, result: Result<T, FetchError>) -> Result<(), FetchError> {
+        let outcome = result.as_ref().map(|_| ()).map_err(Clone::clone);
+        drop(reply.send(result));
+        outcome
+    }
+
+    fn give_up(&self, ask: Ask, error: FetchError) -> Result<(), FetchError> {
+        ask.fail(error.clone());
+        Err(error)
+    }
+}
