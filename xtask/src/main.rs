@@ -68,6 +68,11 @@ fn run() -> Result<()> {
     if recipe == bench::CHILD {
         return bench::as_child(&rest);
     }
+    // The demo explains its own.
+    if recipe != "demo" && rest.iter().any(|arg| arg == "--help" || arg == "-h") {
+        print!("{HELP}");
+        return Ok(());
+    }
     let root = root()?;
     if !rest.is_empty() && !matches!(&*recipe, "demo" | "bench" | "sim") {
         bail!("`{recipe}` takes no arguments; see `cargo xtask help`");
