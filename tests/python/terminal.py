@@ -2,14 +2,16 @@
 
     terminal.py ANSWER... -- PROGRAM ARG...
 
-A prompt is output that ends in ": ". What the program writes to its terminal goes to stdout; the exit status is its own,
-or 124 when it asks for more than there is to type, or takes longer than a minute.
+A prompt is output that ends in ": ", at a terminal that does not echo: secrets are asked for. What the program writes to
+its terminal goes to stdout; the exit status is its own, or 124 when it asks for more than there is to type, or takes
+longer than a minute.
 """
 
 import os
 import pty
 import select
 import sys
+import termios
 import time
 
 LIMIT_S = 60
@@ -39,6 +41,9 @@ def main(answers, command):
         since_answer += output
         if since_answer.endswith(b": ") and answers:
             since_answer = b""
+            # The prompt comes first.
+            while termios.tcgetattr(terminal)[3] & termios.ECHO and time.monotonic() < until:
+                time.sleep(0.001)
             os.write(terminal, answers.pop(0).encode() + b"\n")
 
 
