@@ -334,8 +334,8 @@ pub(crate) struct Chain {
     #[arg(long, value_name = "URL", env = "LOADER_RPC_URL", hide_env_values = true, value_delimiter = ',')]
     // Read in config.rs: clap would repeat a bad one, key included.
     pub(crate) rpc_url: Vec<String>,
-    /// An HTTP header for an endpoint: "HOST NAME: VALUE", HOST as messages show it (with its port, if the URL has one),
-    /// such as "rpc.example.org Authorization: Bearer …". May be repeated. Never shown.
+    /// An HTTP header for an endpoint, also for that of --trusted-rpc or --ws-url: "HOST NAME: VALUE", HOST as messages show
+    /// it (with its port, if the URL has one), such as "rpc.example.org Authorization: Bearer …". May be repeated. Never shown.
     #[arg(
         long,
         value_name = "HEADER",

@@ -21,32 +21,16 @@ impl Settings {
         if endpoints.is_empty() {
             return Err(Usage::new(format!("to read contract {contract} give --rpc-url URL")).into());
         }
-        self.add_headers(flags, endpoints.iter_mut())?;
+        // What is not asked here may have headers in the file all the same.
+        let mut others = Others { trusted: self.trusted(None)?, hints: self.hints(&[])? };
+        self.add_headers(flags, &mut endpoints, &mut others)?;
         Ok(Some(self.config(flags, endpoints, contract)))
     }
 
     /// Whether the chain is to be read, and how. `None` without a contract.
     pub(crate) fn reading(&self, chain: &Chain, flags: &Reading) -> Result<Option<chain_reader::Config>> {
-        let Some(contract) = self.contract(chain.contract) else { return Ok(None) };
-        let mut endpoints = self.endpoints(chain)?;
-        let named = flags.trusted_rpc.as_deref().map(parse_url).transpose()?;
-        let mut trusted = named.or_else(|| self.file.trusted_rpc.as_ref().map(|text| text.0.clone()));
-        if endpoints.is_empty() && trusted.is_none() && !flags.offline {
-            return Err(Usage::new(format!("to read contract {contract} give --rpc-url URL")).into());
-        }
-        self.add_headers(chain, endpoints.iter_mut().chain(&mut trusted))?;
-        let mut config = self.config(chain, endpoints, contract);
-        config.trusted_rpc = trusted;
-        config.quorum = flags.quorum.or(self.file.quorum);
-        let slot = flags.string_slot.or(self.file.string_slot.as_ref().map(|text| text.0));
-        let is_wanted = flags.verify_proof || self.file.verify_proof;
-        config.proof = is_wanted.then_some(slot.map_or(StringSlot::OfKnownCode, StringSlot::At));
-        config.staleness = match flags.allow_stale.or(self.file.allow_stale) {
-            _ if flags.offline => Staleness::Offline,
-            Some(limit) => Staleness::UpTo(limit),
-            None => Staleness::Refuse,
-        };
-        Ok(Some(config))
+        let config = self.reading_with(chain, flags, &[])?;
+        Ok(config.map(|config| chain_reader::Config { hints: Vec::new(), ..config }))
     }
 
     /// Whether the contract is to be followed, and how. `None` without a contract.
@@ -56,15 +40,38 @@ impl Settings {
         reading: &Reading,
         flags: &Following,
     ) -> Result<Option<chain_reader::Config>> {
-        let Some(mut config) = self.reading(chain, reading)? else { return Ok(None) };
+        let Some(mut config) = self.reading_with(chain, reading, &flags.ws_url)? else { return Ok(None) };
         if let Some(interval) = flags.poll_interval.or(self.file.poll_interval) {
             config.poll_interval = interval.max(MIN_POLL_INTERVAL);
         }
-        let named = flags.ws_url.iter().map(|url| url.parse::<HintUrl>());
-        config.hints = named.collect::<Result<_, _>>().map_err(|error| Usage::new(error.to_string()))?;
-        if config.hints.is_empty() {
-            config.hints = self.file.ws_url.iter().map(|text| text.0.clone()).collect();
+        Ok(Some(config))
+    }
+
+    fn reading_with(
+        &self,
+        chain: &Chain,
+        flags: &Reading,
+        ws_urls: &[String],
+    ) -> Result<Option<chain_reader::Config>> {
+        let Some(contract) = self.contract(chain.contract) else { return Ok(None) };
+        let mut endpoints = self.endpoints(chain)?;
+        let mut others =
+            Others { trusted: self.trusted(flags.trusted_rpc.as_deref())?, hints: self.hints(ws_urls)? };
+        if endpoints.is_empty() && others.trusted.is_none() && !flags.offline {
+            return Err(Usage::new(format!("to read contract {contract} give --rpc-url URL")).into());
         }
+        self.add_headers(chain, &mut endpoints, &mut others)?;
+        let mut config = self.config(chain, endpoints, contract);
+        (config.trusted_rpc, config.hints) = (others.trusted, others.hints);
+        config.quorum = flags.quorum.or(self.file.quorum);
+        let slot = flags.string_slot.or(self.file.string_slot.as_ref().map(|text| text.0));
+        let is_wanted = flags.verify_proof || self.file.verify_proof;
+        config.proof = is_wanted.then_some(slot.map_or(StringSlot::OfKnownCode, StringSlot::At));
+        config.staleness = match flags.allow_stale.or(self.file.allow_stale) {
+            _ if flags.offline => Staleness::Offline,
+            Some(limit) => Staleness::UpTo(limit),
+            None => Staleness::Refuse,
+        };
         Ok(Some(config))
     }
 
@@ -93,23 +100,46 @@ impl Settings {
         flags.rpc_url.iter().map(|url| parse_url(url)).collect()
     }
 
+    fn trusted(&self, flag: Option<&str>) -> Result<Option<RpcUrl>> {
+        let named = flag.map(parse_url).transpose()?;
+        Ok(named.or_else(|| self.file.trusted_rpc.as_ref().map(|text| text.0.clone())))
+    }
+
+    fn hints(&self, flags: &[String]) -> Result<Vec<HintUrl>> {
+        if flags.is_empty() {
+            return Ok(self.file.ws_url.iter().map(|text| text.0.clone()).collect());
+        }
+        let named = flags.iter().map(|url| url.parse::<HintUrl>());
+        Ok(named.collect::<Result<_, _>>().map_err(|error| Usage::new(error.to_string()))?)
+    }
+
     /// Gives each endpoint its headers: `HOST NAME: VALUE`.
-    fn add_headers<'a>(&self, flags: &Chain, endpoints: impl Iterator<Item = &'a mut RpcUrl>) -> Result<()> {
+    fn add_headers(&self, flags: &Chain, endpoints: &mut [RpcUrl], others: &mut Others) -> Result<()> {
         let headers = if flags.rpc_header.is_empty() { &self.file.rpc_header } else { &flags.rpc_header };
-        let mut endpoints: Vec<_> = endpoints.collect();
         for header in headers {
             // The rest may hold a key, and so may what stands in the place of a host.
             let (host, header) = header.trim().split_once(' ').ok_or_else(|| {
                 Usage::new("a header of an RPC endpoint is malformed: expected \"HOST NAME: VALUE\"")
             })?;
-            let mut is_used = false;
-            for endpoint in endpoints.iter_mut().filter(|endpoint| endpoint.to_string() == host) {
-                **endpoint =
-                    endpoint.clone().with_header(header).map_err(|error| Usage::new(error.to_string()))?;
-                is_used = true;
+            let (mut is_used, mut hosts) = (false, Vec::new());
+            let mut is_for = |shown: String| {
+                let is_it = shown == host;
+                is_used |= is_it;
+                hosts.push(shown);
+                is_it
+            };
+            let usage = |error: chain_reader::ParseHeaderError| Usage::new(error.to_string());
+            for endpoint in endpoints.iter_mut().chain(&mut others.trusted) {
+                if is_for(endpoint.to_string()) {
+                    *endpoint = endpoint.clone().with_header(header).map_err(usage)?;
+                }
+            }
+            for hint in &mut others.hints {
+                if is_for(hint.to_string()) {
+                    *hint = hint.clone().with_header(header).map_err(usage)?;
+                }
             }
             if !is_used {
-                let hosts: Vec<_> = endpoints.iter().map(ToString::to_string).collect();
                 return Err(Usage::new(format!(
                     "a header is for none of the RPC endpoints: expected it to begin with one of {hosts:?}"
                 ))
@@ -118,6 +148,12 @@ impl Settings {
         }
         Ok(())
     }
+}
+
+/// Endpoints beside those that vote.
+struct Others {
+    trusted: Option<RpcUrl>,
+    hints: Vec<HintUrl>,
 }
 
 fn parse_url(text: &str) -> Result<RpcUrl> {
@@ -169,6 +205,18 @@ mod tests {
         let plain: RpcUrl = "http://b:1".parse().unwrap();
         assert_eq!(config.rpc_urls[0], "http://a".parse().unwrap());
         assert_eq!(config.rpc_urls[1], plain.with_header("X-Key: secretkey").unwrap());
+        let others = "rpc-url = ['http://a']\ntrusted-rpc = 'http://t'\nws-url = ['wss://w/ws']\n\
+                      rpc-header = ['w X-Key: secretkey', 't X-Key: secretkey']";
+        let (settings, flags) = settings(others, &format!("--contract {CONTRACT}")).unwrap();
+        let none = Following { poll_interval: None, ws_url: Vec::new(), keep: None };
+        let following = settings.following(&flags.chain, &flags.reading, &none).unwrap().unwrap();
+        let (plain, trusted): (HintUrl, RpcUrl) =
+            ("wss://w/ws".parse().unwrap(), "http://t".parse().unwrap());
+        assert_eq!(following.hints, [plain.with_header("X-Key: secretkey").unwrap()]);
+        assert_eq!(following.trusted_rpc, Some(trusted.with_header("X-Key: secretkey").unwrap()));
+        // A command that asks fewer of them takes the same file.
+        assert!(settings.chain(&flags.chain).unwrap().is_some());
+        assert!(settings.reading(&flags.chain, &flags.reading).unwrap().unwrap().hints.is_empty());
         for bad in ["b X-Key: secretkey", "secretkey", "a secretkey", "secretkey: x"] {
             let toml = format!("rpc-url = ['http://a', 'http://b:1']\nrpc-header = ['{bad}']");
             let error = reading(&toml, "").unwrap_err();
