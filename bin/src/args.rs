@@ -174,7 +174,8 @@ pub(crate) struct Serve {
 #[derive(Debug, Args)]
 pub(crate) struct Watch {
     /// Run this command of the shell when a model is ready, with LOADER_WEIGHTS, LOADER_MANIFEST, LOADER_MODEL_KIND,
-    /// LOADER_PRICE and LOADER_BLOCK_NUMBER in its environment. One at a time; its output goes to stderr.
+    /// LOADER_PRICE and LOADER_BLOCK_NUMBER in its environment. One at a time: while it runs, models go on being loaded, and
+    /// it is then run for the newest. Its output goes to stderr.
     #[arg(long, value_name = "CMD")]
     pub(crate) exec: Option<String>,
     /// How long to look for peers before saying that there are none, such as 30s, 5m or 1h [default: 30s]. It goes on

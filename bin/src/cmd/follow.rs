@@ -22,7 +22,7 @@ pub(super) async fn follow(
     contract: Address,
     keep: Option<u32>,
     output: &Output,
-    mut on_ready: impl AsyncFnMut(&MatureModel, &Loaded),
+    on_ready: impl Fn(&MatureModel, &Loaded),
 ) -> Result<Infallible> {
     let progress = Arc::new(FetchProgress::idle(output));
     let mut watch = node.watch(Arc::clone(&progress) as Arc<dyn Observer>)?;
@@ -42,7 +42,7 @@ pub(super) async fn follow(
                 output.note(&fetch::summary(&loaded.report, loaded.model.manifest().total_size_bytes()));
                 let on_chain = Some(fetch::on_chain(contract, &named));
                 output.answer(&Answer::Fetched(fetch::answer(&loaded, on_chain)))?;
-                on_ready(&named, &loaded).await;
+                on_ready(&named, &loaded);
                 if let Some(keep) = keep {
                     make_room(node, contract, &loaded, keep, output).await;
                 }

@@ -48,6 +48,34 @@ async fn each_new_model_is_loaded_and_told_to_a_command() {
     assert_eq!(watching.outcome().await.expect(0).answers().len(), 2);
 }
 
+#[tokio::test(flavor = "multi_thread")]
+async fn a_command_that_takes_long_holds_nothing_up_and_then_runs_for_the_newest() {
+    let (all, chain, home) = (models::<3>().await, Chain::start().await, Home::new());
+    let seeders = futures(all.each_ref().map(|model| Peer::start(model.conduct()))).await;
+    let peers: Vec<_> = seeders.iter().map(Peer::address).collect();
+    let gate = home.path("gate");
+    assert!(std::process::Command::new("mkfifo").arg(&gate).status().unwrap().success());
+    let exec = format!("cat {} && echo \"ran for $LOADER_MANIFEST\"", gate.display());
+    chain.set(&all[0].id).await;
+    let mut watching = start(&home, &chain, &["watch", "--exec", &exec, "--keep", "1"], &peers);
+    assert_eq!(id(&watching.line(0).await), all[0].id);
+    // It has begun when it reads.
+    let open = |gate| tokio::task::spawn_blocking(move || std::fs::File::create(gate).unwrap());
+    let first = open(gate.clone()).await.unwrap();
+    for (line, model) in all.iter().enumerate().skip(1) {
+        chain.set(&model.id).await;
+        assert_eq!(id(&watching.line(line).await), model.id);
+    }
+    watching.says(&format!("the command is not run for model {}", all[1].id)).await;
+    drop(first);
+    watching.says(&format!("ran for {}", all[0].id)).await;
+    drop(open(gate).await.unwrap());
+    watching.says(&format!("ran for {}", all[2].id)).await;
+    watching.terminate().await;
+    let told = watching.outcome().await.expect(0).stderr;
+    assert!(!told.contains(&format!("ran for {}", all[1].id)), "{told}");
+}
+
 fn block(line: &str) -> Value {
     serde_json::from_str::<Value>(line).unwrap()["chain"]["block_number"].clone()
 }
