@@ -11,7 +11,7 @@ const MIN_BURST_BYTES: f64 = 16_384.0;
 
 /// In any time *t* it gives at most `burst + rate * t` bytes.
 #[derive(Debug)]
-pub(super) struct Bucket {
+pub(crate) struct Bucket {
     bytes_per_s: f64,
     burst_bytes: f64,
     /// Allowed and not taken, at `filled`.
@@ -22,14 +22,14 @@ pub(super) struct Bucket {
 impl Bucket {
     /// A full one.
     #[expect(clippy::cast_precision_loss, reason = "nobody sends 2^53 bytes a second")]
-    pub(super) fn new(bytes_per_s: NonZeroU64, now: Instant) -> Self {
+    pub(crate) fn new(bytes_per_s: NonZeroU64, now: Instant) -> Self {
         let bytes_per_s = bytes_per_s.get() as f64;
         let burst_bytes = (bytes_per_s * BURST.as_secs_f64()).max(MIN_BURST_BYTES);
         Self { bytes_per_s, burst_bytes, saved_bytes: burst_bytes, filled: now }
     }
 
     /// Takes `bytes`, no more than 16 KiB or what comes in 50 ms; or says when they will be there.
-    pub(super) fn take(&mut self, bytes: usize, now: Instant) -> Result<(), Instant> {
+    pub(crate) fn take(&mut self, bytes: usize, now: Instant) -> Result<(), Instant> {
         let since = now.saturating_duration_since(self.filled).as_secs_f64();
         self.saved_bytes = (self.saved_bytes + since * self.bytes_per_s).min(self.burst_bytes);
         self.filled = now;

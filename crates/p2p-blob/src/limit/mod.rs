@@ -6,6 +6,7 @@ mod fair;
 mod rate;
 mod share;
 
+pub(crate) use bucket::Bucket;
 pub(crate) use download::Download;
 pub(crate) use fair::FairQueue;
 pub(crate) use rate::RateLimit;

@@ -2,6 +2,7 @@
 
 use std::collections::HashMap;
 use std::hash::{BuildHasher as _, RandomState};
+use std::num::NonZeroU64;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
@@ -12,15 +13,17 @@ use tokio::sync::oneshot;
 use tokio::time::Instant;
 
 use crate::config::Limits;
-use crate::limit::{FairQueue, RateLimit, Share};
+use crate::limit::{Bucket, FairQueue, RateLimit, Share};
 use crate::wire::MAX_RANGE_BYTES;
 
 /// How long a request waits for its turn before its peer is told "busy". Less than what fetchers take for a stall.
 const MAX_WAIT: Duration = Duration::from_secs(1);
 /// Requests that wait at one time; of further ones, those of whoever was sent most are told "busy" at once.
 const MAX_WAITING: usize = 256;
-/// Answers this short need no turn: manifests are small, and nobody should wait behind pieces for one.
+/// Answers this short need no turn, up to so much in a second: manifests are small, and nobody should wait behind pieces for
+/// one. Whoever cuts pieces into short answers waits like the others.
 const FREE_BYTES: u64 = 64 << 10;
+const FREE_BYTES_PER_S: NonZeroU64 = NonZeroU64::new(4 << 20).unwrap();
 /// By how much a peer may be ahead of the others when the piece it asks for was sent less often than theirs.
 const SLACK_BYTES: u64 = 1 << 20;
 /// At a limited rate there are only so many places that each has this much in a second, or two: pieces that are passed
@@ -59,6 +62,8 @@ struct State {
     fetches: usize,
     /// Of what the node receives, while it fetches.
     share: Option<Share>,
+    /// What short answers may take.
+    free: Bucket,
     /// Answers being sent: when each began, the oldest first.
     sending: Vec<(u64, Instant)>,
     next_id: u64,
@@ -110,6 +115,7 @@ impl Uploads {
             places_while_fetching: fits(limits.uploads_while_fetching.max(1)).min(places),
             fetches: 0,
             share: None,
+            free: Bucket::new(FREE_BYTES_PER_S, Instant::now()),
             sending: Vec::new(),
             next_id: 0,
             queue: FairQueue::new(),
@@ -119,7 +125,7 @@ impl Uploads {
         Self(Arc::new(Inner {
             state: Mutex::new(state),
             rate: bytes_per_s.map(RateLimit::start),
-            bytes_per_s: bytes_per_s.map(std::num::NonZeroU64::get),
+            bytes_per_s: bytes_per_s.map(NonZeroU64::get),
             patience,
             hashes: RandomState::new(),
             sent_bytes: AtomicU64::new(0),
@@ -136,7 +142,8 @@ impl Uploads {
         bytes: u64,
     ) -> Result<Place, Busy> {
         let piece = self.0.hashes.hash_one((blob, offset));
-        if bytes <= FREE_BYTES {
+        let is_short = usize::try_from(bytes).ok().filter(|_| bytes <= FREE_BYTES);
+        if is_short.is_some_and(|bytes| self.state().free.take(bytes, Instant::now()).is_ok()) {
             return Ok(Place { uploads: self.clone(), id: None, peer, piece, bytes });
         }
         let (reply, mut granted) = oneshot::channel();
@@ -393,6 +400,17 @@ mod tests {
         // Short answers wait for nobody.
         let _all = now(&uploads, PeerId::random(), 1);
         assert!(uploads.place(PeerId::random(), &Digest::ZERO, 0, 100).now_or_never().unwrap().is_ok());
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn pieces_in_short_answers_wait_for_their_turn() {
+        let (uploads, peer) = (uploads(1, 1), PeerId::random());
+        let _held = now(&uploads, PeerId::random(), 1).unwrap();
+        let short = || uploads.place(peer, &Digest::ZERO, 0, FREE_BYTES).now_or_never();
+        let count = || std::iter::repeat_with(short).take_while(Option::is_some).take(1000).count();
+        assert!((1..10).contains(&count()));
+        tokio::time::advance(Duration::from_millis(50)).await;
+        assert!((1..10).contains(&count()), "it comes back");
     }
 
     #[tokio::test(start_paused = true)]
