@@ -136,7 +136,7 @@ impl<'a> Follower<'a> {
 
     async fn is_settled(&mut self, mined: &Mined) -> Result<bool, EndpointError> {
         let newest: U64 = self.endpoint.request("eth_blockNumber", ()).await?;
-        self.confirmations = (newest.to::<u64>() + 1).saturating_sub(mined.block_number());
+        self.confirmations = newest.to::<u64>().saturating_add(1).saturating_sub(mined.block_number());
         match self.settled {
             Settled::Confirmations(wanted) => Ok(self.confirmations >= wanted.max(1)),
             Settled::Tag(tag) => {
