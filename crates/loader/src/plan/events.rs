@@ -252,6 +252,9 @@ impl Planner {
                 self.sources.update(key, Source::be_late);
                 self.sources.look_for_parity();
             }
+            if self.sources.overdue_at(key).is_some_and(|at| now >= at) {
+                self.sources.update(key, Source::be_overdue);
+            }
             let source = &self.sources[&key];
             if source.stalls_at(&self.config).is_none_or(|at| now < at) {
                 continue;
@@ -269,6 +272,32 @@ impl Planner {
             }
         }
         self.sources.done(now);
+    }
+
+    /// Rule 2: a place goes from whoever is overdue to `key`, which waits for one and would be asked for something. Returns
+    /// whether there was one to be had; without `proven` only one of the unproven is.
+    pub(super) fn make_place(&mut self, key: SourceKey, proven: bool, now: Instant) -> bool {
+        if !self.sources.has_overdue() || self.sources[&key].is_overdue() || self.pick(key, now).is_none() {
+            return false;
+        }
+        let Some(overdue) = self.sources.longest_overdue(proven) else { return false };
+        self.cancel_where(|request| request.source == overdue);
+        self.sources.update(overdue, |source| source.on_lost(now));
+        self.changed = true;
+        true
+    }
+
+    /// A piece is asked of somebody else instead. Whoever was overdue with it is not asked for a while.
+    pub(super) fn move_away(&mut self, piece: PieceId, now: Instant) {
+        let asked =
+            self.requests.asked(piece).iter().filter_map(|id| Some((*id, self.requests.get(*id)?.source)));
+        let overdue: Vec<_> = asked.filter(|(_, source)| self.sources[source].is_overdue()).collect();
+        for (id, source) in overdue {
+            self.cancel(id);
+            self.sources.update(source, |source| source.on_lost(now));
+            self.changed = true;
+        }
+        self.cancel_singles(piece);
     }
 
     /// A request no longer keeps others from being asked for its pieces.

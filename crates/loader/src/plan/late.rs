@@ -26,7 +26,9 @@ pub(super) struct Late {
     wait: Duration,
     piece: PieceId,
     source: SourceKey,
-    /// It can be asked of another source instead, and nothing is lost.
+    /// Its source is overdue: nothing more is to be expected of it.
+    is_overdue: bool,
+    /// It can be asked of another source instead, and nothing is lost that would have come soon.
     can_move: bool,
 }
 
@@ -41,7 +43,11 @@ impl Planner {
         if !late.is_empty() {
             self.count_holders();
         }
-        let helpers = self.sources.keys().filter(|key| self.sources.has_room(*key, room));
+        let helpers = self.sources.keys().filter(|key| {
+            let source = &self.sources[key];
+            self.sources.has_room(*key, room)
+                && (source.is_proven() || room.for_unproven && !source.is_overdue())
+        });
         let found = helpers.filter_map(|key| {
             let (piece, why) = self.pick_late(key, &late, now)?;
             Some((key, piece, why))
@@ -64,23 +70,33 @@ impl Planner {
             }
             let is_open = |piece: &PieceId| {
                 let asked = self.requests.asked(*piece);
-                asked.contains(&id) && asked.len() < MAX_ASKED && self.pieces.is_missing(*piece)
+                asked.contains(&id)
+                    && (asked.len() < MAX_ASKED || self.all_overdue(asked))
+                    && self.pieces.is_missing(*piece)
             };
             // The last missing piece of a stream is the one that will take longest.
             let piece = request.piece_ids().filter(is_open).last();
             let source = &self.sources[&request.source];
-            let can_move =
-                !request.is_stream() && !request.moved && !source.may_have_begun(id, request.issued);
-            late.extend(piece.map(|piece| Late { wait, piece, source: request.source, can_move }));
+            let is_overdue = source.is_overdue();
+            let has_begun = request.is_stream() || source.may_have_begun(id, request.issued);
+            let can_move = is_overdue || !request.moved && !has_begun;
+            late.extend(piece.map(|piece| Late {
+                wait,
+                piece,
+                source: request.source,
+                is_overdue,
+                can_move,
+            }));
         }
         late.sort_by(|a, b| b.cmp(a));
         late
     }
 
-    /// A late piece that `key` would bring much sooner; or, where `key` does not have it, parity in its place.
+    /// A late piece that `key` would bring much sooner; or, where `key` does not have it, parity in its place. One that has
+    /// not proven itself may be asked for what is overdue.
     fn pick_late(&self, key: SourceKey, late: &[Late], now: Instant) -> Option<(PieceId, Why)> {
         let source = &self.sources[&key];
-        let soonest = source.time_for(source.owed_bytes())?;
+        let soonest = source.time_for(source.owed_bytes());
         // It is not taken from somebody for one that may not have it.
         let moves = |late: &Late| late.can_move && !source.is_doubtful(late.piece.shard);
         let why = |late: &Late| match () {
@@ -88,18 +104,30 @@ impl Planner {
             () if self.is_any_open() => Why::Late,
             () => Why::EndGame,
         };
-        let late = late.iter().take_while(|late| is_gain(late.wait, soonest, HEDGE_GAIN));
+        let late =
+            late.iter().take_while(|late| soonest.is_none_or(|time| is_gain(late.wait, time, HEDGE_GAIN)));
         late.filter(|late| late.source != key).find_map(|late| {
-            if !self.is_gain(key, late.piece, late.wait, HEDGE_GAIN) {
+            let is_sooner = match soonest {
+                Some(_) => self.is_gain(key, late.piece, late.wait, HEDGE_GAIN),
+                None => late.is_overdue,
+            };
+            if !is_sooner {
                 return None;
             }
             let shard = late.piece.shard;
-            let may_take = moves(late) || self.requests.may_hedge();
+            let may_add = late.is_overdue || self.requests.may_hedge();
+            let may_take = moves(late) || may_add && !self.is_taken(late.piece);
             if may_take && self.may_ask(key, shard) && source.holds(late.piece) && self.is_worth(key, shard) {
                 return Some((late.piece, why(late)));
             }
-            self.parity_instead(key, late.piece, now).map(|parity| (parity, Why::Parity))
+            let parity = soonest.and_then(|_| self.parity_instead(key, late.piece, now));
+            parity.map(|parity| (parity, Why::Parity))
         })
+    }
+
+    fn all_overdue(&self, asked: &[RequestId]) -> bool {
+        let requests = asked.iter().filter_map(|id| self.requests.get(*id));
+        requests.into_iter().all(|request| self.sources[&request.source].is_overdue())
     }
 
     /// Whether any data piece is missing that nobody is asked for.

@@ -12,7 +12,7 @@ impl Planner {
     /// The next request, to a source that has room for one, or `None`.
     pub(super) fn next_request(&mut self, now: Instant) -> Option<PlanAction> {
         let room = self.sources.room(self.pieces.arrived_count());
-        if !room.is_any {
+        if !room.is_any && !self.sources.has_overdue() {
             return None;
         }
         for key in self.sources.ready(SourceKey(self.turn)) {
@@ -20,11 +20,13 @@ impl Planner {
                 self.sources.look_away(key);
                 continue;
             }
-            if !self.sources[&key].is_proven() && !room.for_unproven {
+            if !room.is_any || !self.sources[&key].is_proven() && !room.for_unproven {
+                if self.make_place(key, !room.is_any, now) {
+                    return self.actions.pop_front();
+                }
                 continue;
             }
-            let picked = self.pick_needed(key, now).or_else(|| self.pick_second_opinion(key));
-            if let Some((piece, why)) = picked {
+            if let Some((piece, why)) = self.pick(key, now) {
                 self.turn = key.0 + 1;
                 return Some(self.ask(key, piece, why, now));
             }
@@ -32,9 +34,12 @@ impl Planner {
                 self.sources.look_away(key);
             }
         }
+        if !room.is_any {
+            return None;
+        }
         let (key, piece, why) = self.next_late(room, now)?;
         match why {
-            Why::Moved => self.cancel_singles(piece),
+            Why::Moved => self.move_away(piece, now),
             Why::Late | Why::EndGame => self.requests.add_hedge(),
             Why::Missing | Why::Parity | Why::Stalled | Why::SecondOpinion => {}
         }
@@ -69,6 +74,11 @@ impl Planner {
         } else {
             0..self.geometry().manifest().piece_count(piece.shard)
         }
+    }
+
+    /// What to ask a source for.
+    pub(super) fn pick(&mut self, key: SourceKey, now: Instant) -> Option<(PieceId, Why)> {
+        self.pick_needed(key, now).or_else(|| self.pick_second_opinion(key))
     }
 
     /// A data piece; or parity, where there is no such piece, or all that a column lacks is parity: then the column is

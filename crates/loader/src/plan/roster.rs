@@ -34,6 +34,8 @@ struct Load {
     unproven: u64,
     /// Windows of those that have.
     windows: u64,
+    /// How many are overdue.
+    overdue: usize,
 }
 
 /// Rule 2: what there is room for.
@@ -86,7 +88,9 @@ impl Roster {
         self.load.owed = self.load.owed - before.owed + after.owed;
         self.load.unproven = self.load.unproven - before.unproven + after.unproven;
         self.load.windows = self.load.windows - before.windows + after.windows;
-        self.check_at = self.check_at.into_iter().chain(source.next_wakeup(&self.config)).min();
+        self.load.overdue = self.load.overdue - before.overdue + after.overdue;
+        self.check_at =
+            self.check_at.into_iter().chain(source.next_wakeup(&self.config, self.piece_bytes)).min();
         self.ready.insert(key);
         Some(result)
     }
@@ -162,19 +166,42 @@ impl Roster {
         held + self.piece_bytes <= self.config.max_in_flight_bytes / 4
     }
 
+    /// When a source will be overdue.
+    pub(super) fn overdue_at(&self, key: SourceKey) -> Option<Instant> {
+        self[&key].overdue_at(&self.config, self.piece_bytes)
+    }
+
+    /// Whether somebody is overdue.
+    pub(super) fn has_overdue(&self) -> bool {
+        self.load.overdue > 0
+    }
+
+    /// Of those that are overdue, the one whose last piece is longest ago. Without `proven`, of those that count among the
+    /// unproven.
+    pub(super) fn longest_overdue(&self, proven: bool) -> Option<SourceKey> {
+        let is_meant =
+            |source: &Source| source.is_overdue() && (proven || !source.is_proven() && !source.is_stalled());
+        let overdue = self.iter().filter(|(_, source)| is_meant(source));
+        overdue.min_by_key(|(_, source)| source.last_arrival()).map(|(key, _)| key)
+    }
+
     /// The sources of which a pause is over, or that have stalled, by now.
     pub(super) fn due(&self, now: Instant) -> Vec<SourceKey> {
         if self.check_at.is_none_or(|at| now < at) {
             return Vec::new();
         }
-        let is_due = |source: &Source| source.next_wakeup(&self.config).is_some_and(|at| now >= at);
+        let is_due =
+            |source: &Source| source.next_wakeup(&self.config, self.piece_bytes).is_some_and(|at| now >= at);
         self.iter().filter(|(_, source)| is_due(source)).map(|(key, _)| key).collect()
     }
 
     /// What was due is done.
     pub(super) fn done(&mut self, now: Instant) {
         if self.check_at.is_some_and(|at| now >= at) {
-            self.check_at = self.iter().filter_map(|(_, source)| source.next_wakeup(&self.config)).min();
+            self.check_at = self
+                .iter()
+                .filter_map(|(_, source)| source.next_wakeup(&self.config, self.piece_bytes))
+                .min();
         }
     }
 
@@ -195,10 +222,11 @@ impl Index<&SourceKey> for Roster {
 impl Load {
     fn of(source: &Source, piece_bytes: u64) -> Self {
         let owed = source.owed_in_memory(piece_bytes);
+        let overdue = usize::from(source.is_overdue());
         if source.is_proven() {
-            Self { owed, unproven: 0, windows: source.window_bytes(piece_bytes) }
+            Self { owed, unproven: 0, windows: source.window_bytes(piece_bytes), overdue }
         } else {
-            Self { owed, unproven: if source.is_stalled() { 0 } else { owed }, windows: 0 }
+            Self { owed, unproven: if source.is_stalled() { 0 } else { owed }, windows: 0, overdue }
         }
     }
 }

@@ -35,6 +35,8 @@ pub(super) struct Source {
     /// It owes bytes and has sent none for a while.
     late: bool,
     stalled: bool,
+    /// No piece of it was complete for longer than could be expected.
+    overdue: bool,
     /// It has delivered something right since it came up, or last failed.
     proven: bool,
     /// Pieces that arrived from it and are being checked.
@@ -70,6 +72,8 @@ const MAX_REQUESTS: u64 = 16;
 const MAX_ANSWERS: usize = 2;
 /// Pieces of a stream of a whole shard that are in memory at once.
 const STREAM_PIECES: u64 = 4;
+/// How often the time that it has for a piece is doubled.
+const MAX_PATIENCE_DOUBLINGS: u32 = 6;
 /// Pause after a failure; doubled with each further one, six times at most.
 const PAUSE: Duration = Duration::from_millis(50);
 /// Shortest pause of a busy source, whatever it says.
@@ -86,6 +90,7 @@ impl Source {
             lied: false,
             late: false,
             stalled: false,
+            overdue: false,
             proven: false,
             unchecked: 0,
             paused_until: None,
@@ -131,6 +136,7 @@ impl Source {
         self.up = false;
         self.late = false;
         self.stalled = false;
+        self.overdue = false;
         if !self.requests.is_empty() {
             self.failures_in_a_row = self.failures_in_a_row.saturating_add(1);
         }
@@ -237,6 +243,10 @@ impl Source {
         self.stalled
     }
 
+    pub(super) fn is_overdue(&self) -> bool {
+        self.overdue
+    }
+
     pub(super) fn owed_bytes(&self) -> u64 {
         self.owed_bytes
     }
@@ -312,6 +322,7 @@ impl Source {
         now: Instant,
     ) {
         self.failures_in_a_row = 0;
+        self.overdue = false;
         self.doubted.remove(&shard);
         self.meter.add(bytes, issued, now);
         self.last_arrival = now;
@@ -345,12 +356,14 @@ impl Source {
         // What was late has ended: it is tried again after the pause.
         self.late &= !self.requests.is_empty();
         self.stalled &= !self.requests.is_empty();
+        self.overdue &= !self.requests.is_empty();
     }
 
     /// Its stream or connection broke, or nothing came of it for long: a pause, longer each time.
     pub(super) fn on_lost(&mut self, now: Instant) {
         self.late = false;
         self.stalled = false;
+        self.overdue = false;
         self.proven = false;
         self.paused_until = Some(now + PAUSE * 2_u32.pow(self.failures_in_a_row.min(6)));
         self.failures_in_a_row = self.failures_in_a_row.saturating_add(1);
@@ -368,6 +381,7 @@ impl Source {
             self.owed_bytes -= owed;
         }
         self.late &= !self.requests.is_empty();
+        self.overdue &= !self.requests.is_empty();
     }
 
     /// When it will be late, if nothing comes until then.
@@ -378,6 +392,25 @@ impl Source {
     /// When it will have stalled, if nothing comes until then.
     pub(super) fn stalls_at(&self, config: &PlanConfig) -> Option<Instant> {
         (!self.stalled && !self.requests.is_empty()).then(|| self.last_progress + config.stall_after)
+    }
+
+    /// When it will be overdue, if no piece of it is complete until then: it has twice as long as its pieces took so far,
+    /// within bounds, and longer each time, so that also those get their piece through who are slower than was thought.
+    pub(super) fn overdue_at(&self, config: &PlanConfig, piece_bytes: u64) -> Option<Instant> {
+        let usual = self.meter.time_for(piece_bytes).unwrap_or_default();
+        let patience = (2 * usual).clamp(config.min_patience, config.max_patience);
+        let patience = patience * 2_u32.pow(self.failures_in_a_row.min(MAX_PATIENCE_DOUBLINGS));
+        (!self.overdue && !self.requests.is_empty()).then(|| self.last_arrival + patience)
+    }
+
+    /// No piece of it was complete for longer than could be expected.
+    pub(super) fn be_overdue(&mut self) {
+        self.overdue = true;
+    }
+
+    /// Since when no piece of it was complete.
+    pub(super) fn last_arrival(&self) -> Instant {
+        self.last_arrival
     }
 
     /// It owes bytes and has sent none for a while.
@@ -391,7 +424,7 @@ impl Source {
         self.proven = false;
     }
 
-    pub(super) fn next_wakeup(&self, config: &PlanConfig) -> Option<Instant> {
+    pub(super) fn next_wakeup(&self, config: &PlanConfig, piece_bytes: u64) -> Option<Instant> {
         self.refusal_ends
             .front()
             .map(|(until, _)| *until)
@@ -399,6 +432,7 @@ impl Source {
             .chain(self.paused_until)
             .chain(self.late_at(config))
             .chain(self.stalls_at(config))
+            .chain(self.overdue_at(config, piece_bytes))
             .min()
     }
 }

@@ -25,6 +25,11 @@ pub struct PlanConfig {
     pub late_after: Duration,
     /// A source that owes bytes and sends none for this long has stalled.
     pub stall_after: Duration,
+    /// A source of which no piece was complete for twice as long as its pieces took so far, but at least this long and at most
+    /// [`Self::max_patience`], loses its place to somebody who waits for one: memory for pieces is not kept by trickling.
+    pub min_patience: Duration,
+    /// See [`Self::min_patience`].
+    pub max_patience: Duration,
     /// How long a source is not asked again for a shard it refused.
     pub refusal_ttl: Duration,
     /// How long parity waits for sources that are still being connected to, since they may hold the data.
@@ -39,6 +44,8 @@ impl Default for PlanConfig {
             max_in_flight_bytes: 48 << 20,
             late_after: Duration::from_millis(500),
             stall_after: Duration::from_secs(2),
+            min_patience: Duration::from_secs(3),
+            max_patience: Duration::from_secs(10),
             refusal_ttl: Duration::from_secs(10),
             grace: Duration::from_secs(1),
             seed: 0,
@@ -151,7 +158,8 @@ pub enum Why {
     Parity,
     /// Whoever is asked for it has stalled.
     Stalled,
-    /// Whoever was asked for it has not begun to send it, and is not asked any more: this source will be much sooner.
+    /// Whoever was asked for it has not begun to send it, or is overdue, and is not asked any more: this source will be much
+    /// sooner.
     Moved,
     /// Whoever is asked for it is late, and this source has nothing else that is needed.
     Late,

@@ -271,7 +271,7 @@ impl Net {
         }
         let piece = PieceId { shard: asked.shard, piece: asked.pieces.start };
         let left = self.geometry.piece_bytes(piece) as f64 - self.partial_bytes[source];
-        Some(self.now + Duration::from_secs_f64((left / peer.bytes_per_s).max(1e-9)))
+        Some(self.now + Duration::from_secs_f64((left / peer.rate(self.now)).max(1e-9)))
     }
 
     /// Lets the sources send until `next`.
@@ -294,7 +294,7 @@ impl Net {
                 continue;
             }
             let since = from.max(asked.issued + peer.latency);
-            self.partial_bytes[source] += (next - since).as_secs_f64() * peer.bytes_per_s;
+            self.partial_bytes[source] += (next - since).as_secs_f64() * peer.rate(from);
             self.moved[source] |= next > since;
             let piece = PieceId { shard: asked.shard, piece: asked.pieces.start };
             if self.partial_bytes[source] + 1.0 >= self.geometry.piece_bytes(piece) as f64 {

@@ -19,6 +19,8 @@ pub(super) struct Peer {
     /// The shards it sends wrong bytes of, and what these are: equal numbers are equal bytes.
     pub(super) lies: Vec<u32>,
     pub(super) lie: u64,
+    /// From this time on hardly anything comes.
+    pub(super) trickles_from: Duration,
     /// It sends nothing between these times.
     pub(super) silent: Range<Duration>,
     /// It is up between these times.
@@ -43,6 +45,7 @@ pub(super) fn peer(model: &Model, mb_per_s: u32) -> Peer {
         tells: true,
         lies: Vec::new(),
         lie: 0,
+        trickles_from: Duration::MAX,
         silent: NEVER,
         up: vec![Duration::ZERO..Duration::MAX],
         fails: (NEVER, Failure::Lost),
@@ -65,6 +68,15 @@ impl Peer {
 
     pub(super) fn v1(self) -> Self {
         Self { ranges: false, tells: false, ..self }
+    }
+
+    pub(super) fn trickling(self, from_ms: u64) -> Self {
+        Self { trickles_from: ms(from_ms), ..self }
+    }
+
+    /// How fast it sends at a time.
+    pub(super) fn rate(&self, at: Duration) -> f64 {
+        if at < self.trickles_from { self.bytes_per_s } else { 2_000.0 }
     }
 
     pub(super) fn silent(self, from_ms: u64, until_ms: u64) -> Self {

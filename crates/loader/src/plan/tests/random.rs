@@ -5,7 +5,11 @@ use proptest::prelude::*;
 
 use super::*;
 
-fn peers(model: Model) -> impl Strategy<Value = Vec<Peer>> {
+/// Peers that do anything; those that trickle do so when that says.
+fn peers(
+    model: Model,
+    trickles: impl Strategy<Value = Duration> + 'static,
+) -> impl Strategy<Value = Vec<Peer>> {
     let shards = model.geometry().manifest().shards().len();
     let time = || (0_u64..8_000, 1_u64..8_000).prop_map(|(from, len)| ms(from)..ms(from + len));
     let time = move || prop_oneof![Just(NEVER), time()];
@@ -13,12 +17,12 @@ fn peers(model: Model) -> impl Strategy<Value = Vec<Peer>> {
         (any::<bool>(), 2_u32..200, 0_u64..300, any::<bool>()),
         prop::collection::vec(any::<bool>(), shards),
         prop_oneof![Just(Vec::new()), prop::collection::vec(0..shards as u32, 1..4)],
-        (time(), time(), time()),
+        (time(), time(), time(), trickles),
         1_u64..3,
         prop_oneof![Just(BUSY), Just(Failure::Lost), Just(Failure::Refused), Just(Failure::Misbehaved)],
     );
     let one = one.prop_map(move |((ranges, mb_per_s, latency, tells), holds, lies, times, lie, how)| {
-        let (silent, fails, down) = times;
+        let (silent, fails, down, trickles_from) = times;
         Peer {
             ranges,
             bytes_per_s: f64::from(mb_per_s) * 1e6,
@@ -27,6 +31,7 @@ fn peers(model: Model) -> impl Strategy<Value = Vec<Peer>> {
             tells: tells && ranges,
             lies,
             lie,
+            trickles_from,
             silent,
             up: vec![Duration::ZERO..down.start, down.end..Duration::MAX],
             fails: (fails, how),
@@ -34,6 +39,10 @@ fn peers(model: Model) -> impl Strategy<Value = Vec<Peer>> {
         }
     });
     prop::collection::vec(one, 0..6)
+}
+
+fn may_trickle() -> impl Strategy<Value = Duration> {
+    prop_oneof![3 => Just(Duration::MAX), 1 => (0_u64..4_000).prop_map(ms)]
 }
 
 fn models() -> impl Strategy<Value = Model> {
@@ -51,7 +60,7 @@ proptest! {
     /// One honest source of everything is enough, whatever the others do, and it is never blamed.
     #[test]
     fn one_honest_source_is_enough(
-        (model, others) in models().prop_flat_map(|model| (Just(model.clone()), peers(model))),
+        (model, others) in models().prop_flat_map(|model| (Just(model.clone()), peers(model, may_trickle()))),
         indexed: bool,
         ranges: bool,
     ) {
@@ -83,7 +92,7 @@ proptest! {
     /// Whatever the network: it ends.
     #[test]
     fn it_ends(
-        (model, peers) in models().prop_flat_map(|model| (Just(model.clone()), peers(model))),
+        (model, peers) in models().prop_flat_map(|model| (Just(model.clone()), peers(model, Just(Duration::MAX)))),
         indexed: bool,
     ) {
         Net::new(&model, indexed, peers).run();

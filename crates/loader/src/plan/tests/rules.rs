@@ -358,3 +358,22 @@ fn two_wakeups_never_coincide_with_nothing_to_do() {
     let net = run(&model, vec![peer(&model, 100), peer(&model, 3).silent(500, 9_000)]);
     assert!(net.tally.polls < 4_000, "{}", net.tally.polls);
 }
+
+#[test]
+fn peers_that_trickle_hold_nothing_up_for_long() {
+    // More than there are places for unproven ones; so many, once proven, that all memory waits for them; more than there
+    // are pieces, so that nothing is left to ask for; and those that serve whole shards only.
+    for (columns, count, from_ms, ranges) in
+        [(20, 40, 0, true), (20, 30, 800, true), (1, 12, 0, true), (4, 14, 0, false), (4, 14, 300, false)]
+    {
+        let model = Model::columns(columns);
+        let trickling = Peer { ranges, tells: ranges, ..peer(&model, 4).trickling(from_ms) };
+        let mut peers = vec![trickling; count];
+        peers.push(peer(&model, 50).up(&[(1_000, 3_600_000)]));
+        for indexed in [true, false] {
+            let elapsed = Net::new(&model, indexed, peers.clone()).finish().tally.elapsed;
+            // At their speed one piece takes nine minutes.
+            assert!(elapsed < Duration::from_secs(100), "{count}, {indexed}: {elapsed:?}");
+        }
+    }
+}
