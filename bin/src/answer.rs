@@ -64,6 +64,7 @@ pub(crate) struct OnChain {
     pub(crate) chain_id: u64,
     pub(crate) block_number: u64,
     pub(crate) block_hash: Text,
+    pub(crate) block_timestamp: u64,
     pub(crate) price: Text,
 }
 
@@ -210,7 +211,7 @@ pub(crate) struct Removed {
 pub(crate) struct ChainRemembered {
     pub(crate) contract: Text,
     pub(crate) chain_id: u64,
-    pub(crate) genesis: Text,
+    pub(crate) genesis: Option<Text>,
     pub(crate) block_tag: Text,
     #[serde(flatten)]
     pub(crate) memory: ChainMemory,
@@ -222,7 +223,7 @@ pub(crate) struct ChainRemembered {
 pub(crate) struct ChainForgotten {
     pub(crate) contract: Text,
     pub(crate) chain_id: u64,
-    pub(crate) genesis: Text,
+    pub(crate) genesis: Option<Text>,
     pub(crate) block_tag: Text,
 }
 
@@ -331,7 +332,11 @@ impl ChainRemembered {
         let Self { contract, chain_id, block_tag, .. } = self;
         let state = match (&self.corrupt, &self.memory) {
             (Some(reason), _) => reason.clone(),
-            (None, ChainMemory { floor, last_good, loaded }) => {
+            (None, ChainMemory { alarm: Some(alarm), .. }) => format!(
+                "alarm: final block {} was {}, then {}",
+                alarm.before.number, alarm.before.hash, alarm.now
+            ),
+            (None, ChainMemory { floor, last_good, loaded, .. }) => {
                 let floor = floor.map_or("none".to_owned(), |block| block.number.to_string());
                 let model =
                     |seen: &Option<Seen>| seen.map_or("none".to_owned(), |seen| seen.manifest.to_string());

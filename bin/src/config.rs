@@ -45,6 +45,8 @@ struct File {
     string_slot: Option<Text<U256>>,
     #[serde(deserialize_with = "duration")]
     allow_stale: Option<Duration>,
+    #[serde(deserialize_with = "duration")]
+    max_block_age: Option<Duration>,
     block_tag: Option<Text<BlockTag>>,
     chain_id: Option<u64>,
     #[serde(deserialize_with = "duration")]

@@ -25,8 +25,12 @@ pub(crate) struct Reading {
     /// The storage slot of the string, for --verify-proof: decimal or 0x…, as `solc --storage-layout` tells it.
     #[arg(long, value_name = "SLOT", env = "LOADER_STRING_SLOT", hide_env_values = true)]
     pub(crate) string_slot: Option<U256>,
-    /// When the chain cannot be reached, use the model that was last loaded, if the contract has named it no longer than
-    /// this ago, such as 12h.
+    /// How old the newest block may be, by this machine's clock, such as 30m: an older one shows that the chain stands
+    /// still, or that the endpoints do not follow it [default: 6h; any age on chain id 31337].
+    #[arg(long, value_name = "DURATION", value_parser = parse_duration, env = "LOADER_MAX_BLOCK_AGE", hide_env_values = true)]
+    pub(crate) max_block_age: Option<Duration>,
+    /// When the chain cannot be read, use the model that was last loaded, if the newest block that is known to name it is
+    /// no older than this, such as 12h.
     #[arg(long, value_name = "DURATION", value_parser = parse_duration, env = "LOADER_ALLOW_STALE", hide_env_values = true)]
     pub(crate) allow_stale: Option<Duration>,
     /// Do not ask the chain: use the model that was last loaded, however old.

@@ -25,7 +25,7 @@ pub(crate) fn run(command: &ChainCommand, settings: &Settings, output: &Output) 
                 output.answer(&Answer::ChainForgotten(ChainForgotten {
                     contract: Text::of(stored.contract),
                     chain_id: stored.chain_id,
-                    genesis: Text::of(stored.genesis),
+                    genesis: stored.genesis.map(Text::of),
                     block_tag: Text::of(stored.block_tag),
                 }))?;
             }
@@ -48,7 +48,7 @@ fn remembered(stored: StoredChain) -> Answer {
     Answer::ChainRemembered(Box::new(ChainRemembered {
         contract: Text::of(stored.contract),
         chain_id: stored.chain_id,
-        genesis: Text::of(stored.genesis),
+        genesis: stored.genesis.map(Text::of),
         block_tag: Text::of(stored.block_tag),
         memory,
         corrupt,

@@ -144,6 +144,7 @@ pub(super) fn on_chain(contract: Address, model: &MatureModel) -> OnChain {
         chain_id: model.chain_id,
         block_number: model.block_number,
         block_hash: Text::of(model.block_hash),
+        block_timestamp: model.block_timestamp,
         price: Text::of(model.price),
     }
 }

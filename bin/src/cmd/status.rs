@@ -59,6 +59,10 @@ fn plain_chain(chain: &ChainStatus) -> String {
     let count = endpoints.len();
     let mut text =
         format!("\n  contract   {contract} at {block_tag}, {quorum} of {count} endpoints must agree");
+    if let Some(block) = chain.block {
+        let age = show_duration(Duration::from_secs(block.age_s));
+        let _ = write!(text, "\n  block      {}, {age} old", block.number);
+    }
     if let Some(named) = memory.last_good {
         let _ =
             write!(text, "\n  names      {} since block {} or before", named.manifest, named.block.number);

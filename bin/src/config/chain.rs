@@ -67,6 +67,7 @@ impl Settings {
         let slot = flags.string_slot.or(self.file.string_slot.as_ref().map(|text| text.0));
         let is_wanted = flags.verify_proof || self.file.verify_proof;
         config.proof = is_wanted.then_some(slot.map_or(StringSlot::OfKnownCode, StringSlot::At));
+        config.max_block_age = flags.max_block_age.or(self.file.max_block_age);
         config.staleness = match flags.allow_stale.or(self.file.allow_stale) {
             _ if flags.offline => Staleness::Offline,
             Some(limit) => Staleness::UpTo(limit),
@@ -183,6 +184,10 @@ mod tests {
         let config = reading(toml, "--quorum 1 --trusted-rpc http://u --offline").unwrap();
         assert_eq!((config.quorum, config.staleness), (Some(1), Staleness::Offline));
         assert_eq!(config.trusted_rpc.unwrap().to_string(), "u");
+        let aged =
+            |args| reading("rpc-url = ['http://a']\nmax-block-age = '2h'", args).unwrap().max_block_age;
+        assert_eq!(aged(""), Some(Duration::from_secs(7200)));
+        assert_eq!(aged("--max-block-age 30m"), Some(Duration::from_secs(1800)));
         assert!(reading("", "--offline").is_ok() && reading("", "--trusted-rpc http://t").is_ok());
         assert!(reading("", "").unwrap_err().to_string().contains("--rpc-url"));
         let error = reading("", "--trusted-rpc ws://h/secretkey").unwrap_err();

@@ -1,22 +1,40 @@
 //! Which block and which answer the endpoints agree on: a value without I/O or clock.
 //!
-//! Replies go in, and [`Ballot::next`] says what to do: whom to ask what, to wait, or what was decided. The heights that
-//! endpoints report are tried in descending order, not below the floor, where a quorum reports that height or more; the
-//! first height wins at which a quorum has the same block and the same answer.
+//! Replies go in, and [`Ballot::next`] says what to do: whom to ask what, to wait, or what was decided.
+//!
+//! An endpoint's *statement* is the block that it has under the tag, its head, and what the contract answers there. The
+//! heights of heads are tried in descending order, not below the floor; the first height wins at which a quorum has the
+//! same block and the same answer. **A vote below an endpoint's own head counts only if it is also what that endpoint
+//! states**: what was true in an old block is no news of today's. So the statement of some honest endpoint names the
+//! winner, whoever stalls, and no vote that differs decides anything: nobody has to be waited for longer than it takes
+//! to be fair.
 
 use std::collections::BTreeMap;
 
 use alloy::primitives::{B256, Bytes, U256};
 
 use crate::endpoint::Block;
-use crate::status::liars_tolerated;
 use crate::testimony::NonVote;
 
-/// Which chain an endpoint is on.
+/// A chain: its id, and its first block where that is known.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub(crate) struct ChainKey {
     pub(crate) chain_id: u64,
-    pub(crate) genesis: B256,
+    /// `None` where endpoints do not have that block any more.
+    pub(crate) genesis: Option<B256>,
+}
+
+impl ChainKey {
+    /// The same, with the first block of the other where this one's is not known.
+    pub(crate) fn with_genesis_of(self, other: Self) -> Self {
+        Self { genesis: self.genesis.or(other.genesis), ..self }
+    }
+
+    /// Whether both may be the same chain.
+    pub(crate) fn is_compatible(&self, other: &Self) -> bool {
+        let differs = self.genesis.zip(other.genesis).is_some_and(|(a, b)| a != b);
+        self.chain_id == other.chain_id && !differs
+    }
 }
 
 /// What an endpoint has under the tag.
@@ -33,7 +51,7 @@ pub(crate) struct Vote {
     pub(crate) said: Said,
 }
 
-/// An answer of the contract. Nodes word the reason of a revert differently, so it is not compared.
+/// An answer of the contract.
 #[derive(Debug, Clone)]
 pub(crate) enum Said {
     /// A string, as bytes, and a price.
@@ -46,18 +64,24 @@ pub(crate) enum Said {
     Reverted { reason: String },
 }
 
-impl Vote {
-    /// Whether both name the same block and the same answer in it.
+impl Said {
+    /// Whether both are the same answer. Nodes word the reason of a revert differently, so it is not compared.
     pub(crate) fn agrees(&self, other: &Self) -> bool {
-        self.block == other.block
-            && match (&self.said, &other.said) {
-                (Said::Returned { text, price }, Said::Returned { text: other_text, price: other_price }) => {
-                    text == other_text && price == other_price
-                }
-                (Said::Undecodable(data), Said::Undecodable(other)) => data == other,
-                (Said::NoCode, Said::NoCode) | (Said::Reverted { .. }, Said::Reverted { .. }) => true,
-                _ => false,
+        match (self, other) {
+            (Self::Returned { text, price }, Self::Returned { text: other_text, price: other_price }) => {
+                text == other_text && price == other_price
             }
+            (Self::Undecodable(data), Self::Undecodable(other)) => data == other,
+            (Self::NoCode, Self::NoCode) | (Self::Reverted { .. }, Self::Reverted { .. }) => true,
+            _ => false,
+        }
+    }
+}
+
+impl Vote {
+    /// Whether both name the same block, its time included, and the same answer in it.
+    pub(crate) fn agrees(&self, other: &Self) -> bool {
+        self.block == other.block && self.said.agrees(&other.said)
     }
 }
 
@@ -72,13 +96,17 @@ pub(crate) struct Rules {
     pub(crate) chain_id: Option<u64>,
 }
 
+impl Rules {
+    pub(crate) fn is_quorum(&self, who: &[usize]) -> bool {
+        who.len() >= self.quorum && self.trusted.is_none_or(|trusted| who.contains(&trusted))
+    }
+}
+
 /// What became of one question to one endpoint.
 #[derive(Debug)]
 pub(crate) enum Reply<T> {
-    /// Not answered yet; when `late`, it is no longer waited for while the others may decide.
-    Pending {
-        late: bool,
-    },
+    /// Not answered yet.
+    Pending,
     Known(T),
     Failed(NonVote),
 }
@@ -87,24 +115,18 @@ impl<T> Reply<T> {
     pub(crate) fn known(&self) -> Option<&T> {
         match self {
             Self::Known(value) => Some(value),
-            Self::Pending { .. } | Self::Failed(_) => None,
+            Self::Pending | Self::Failed(_) => None,
         }
     }
 
-    fn is_waited_for(&self) -> bool {
-        matches!(self, Self::Pending { late: false })
-    }
-
-    fn hurry(&mut self) {
-        if let Self::Pending { late } = self {
-            *late = true;
-        }
+    fn is_pending(&self) -> bool {
+        matches!(self, Self::Pending)
     }
 
     pub(crate) fn into_failure(self) -> Option<NonVote> {
         match self {
             Self::Failed(why) => Some(why),
-            Self::Pending { .. } | Self::Known(_) => None,
+            Self::Pending | Self::Known(_) => None,
         }
     }
 
@@ -116,11 +138,11 @@ impl<T> Reply<T> {
 /// What to do next.
 #[derive(Debug)]
 pub(crate) enum Next {
-    /// Tell the floor of this chain with [`Ballot::set_floor`].
+    /// Tell what is known of this chain, and the floor, with [`Ballot::set_floor`].
     Floor(ChainKey),
     /// Ask these endpoints what the contract says in their block of this height, and say so with [`Ballot::on_vote`].
     Ask { height: u64, endpoints: Vec<usize> },
-    /// Wait for a reply.
+    /// Wait for a reply, or for the end of patience.
     Wait,
     /// This many agree: at least a quorum.
     Won(Winner),
@@ -137,6 +159,17 @@ pub(crate) struct Winner {
     pub(crate) voters: Vec<usize>,
 }
 
+/// What is known of a chain from earlier.
+#[derive(Debug, Clone, Copy)]
+struct Known {
+    /// As the endpoints name it.
+    asked: ChainKey,
+    /// As it is remembered.
+    chain: ChainKey,
+    /// Nothing below this height is looked at.
+    floor: u64,
+}
+
 /// One reading of the contract through all endpoints.
 #[derive(Debug)]
 pub(crate) struct Ballot {
@@ -144,14 +177,16 @@ pub(crate) struct Ballot {
     pub(crate) heads: Vec<Reply<Head>>,
     /// By height, then by endpoint; `None` was not asked.
     pub(crate) votes: BTreeMap<u64, Vec<Option<Reply<Vote>>>>,
-    floor: Option<(ChainKey, u64)>,
+    known: Option<Known>,
+    /// Whether everybody is waited for, though others may decide.
+    is_patient: bool,
 }
 
 impl Ballot {
     /// All of `endpoints` have been asked for their heads.
     pub(crate) fn new(rules: Rules, endpoints: usize) -> Self {
-        let heads = (0..endpoints).map(|_| Reply::Pending { late: false }).collect();
-        Self { rules, heads, votes: BTreeMap::new(), floor: None }
+        let heads = (0..endpoints).map(|_| Reply::Pending).collect();
+        Self { rules, heads, votes: BTreeMap::new(), known: None, is_patient: true }
     }
 
     pub(crate) fn on_head(&mut self, endpoint: usize, head: Result<Head, NonVote>) {
@@ -162,81 +197,100 @@ impl Ballot {
         self.votes_at(height)[endpoint] = Some(Reply::of(vote));
     }
 
-    /// Nothing below this height is looked at.
-    pub(crate) fn set_floor(&mut self, chain: ChainKey, height: u64) {
-        self.floor = Some((chain, height));
+    /// The chain that was `asked` about is remembered as `chain`, read up to height `floor`.
+    pub(crate) fn set_floor(&mut self, asked: ChainKey, chain: ChainKey, floor: u64) {
+        self.known = Some(Known { asked, chain, floor });
     }
 
     pub(crate) fn floor(&self) -> Option<u64> {
-        self.floor.map(|(_, height)| height)
+        self.known.map(|known| known.floor)
     }
 
-    /// Whether somebody's reply is waited for although others might decide without.
-    pub(crate) fn waits(&self) -> bool {
-        self.heads.iter().any(Reply::is_waited_for)
-            || self.votes.values().flatten().flatten().any(Reply::is_waited_for)
+    pub(crate) fn is_patient(&self) -> bool {
+        self.is_patient
     }
 
-    /// Patience is over: those that have not answered yet no longer hold up the others.
+    /// Patience is over: from now on those who have answered may decide without the others.
     pub(crate) fn hurry(&mut self) {
-        self.heads.iter_mut().for_each(Reply::hurry);
-        self.votes.values_mut().flatten().flatten().for_each(Reply::hurry);
+        self.is_patient = false;
     }
 
     pub(crate) fn next(&mut self) -> Next {
-        if self.heads.iter().any(Reply::is_waited_for) {
+        if let Some((endpoint, height)) = self.unstated() {
+            self.votes_at(height)[endpoint] = Some(Reply::Pending);
+            return Next::Ask { height, endpoints: vec![endpoint] };
+        }
+        if self.is_patient && self.is_waiting() {
             return Next::Wait;
         }
-        let Some(chain) = self.chain() else { return self.wait_or_lose() };
-        let Some(floor) = self.floor.filter(|(of, _)| *of == chain).map(|(_, floor)| floor) else {
-            return Next::Floor(chain);
+        let Some(asked) = self.named_chain() else { return self.wait_or_lose() };
+        let Some(Known { chain, floor, .. }) = self.known.filter(|known| known.asked == asked) else {
+            return Next::Floor(asked);
         };
-        let enough = self.rules.quorum - liars_tolerated(self.rules.quorum, self.heads.len());
         for height in self.heights(chain, floor) {
             let voters = self.at_or_above(chain, height);
+            if !self.may_agree(&voters) {
+                continue;
+            }
             let votes = self.votes_at(height);
-            let endpoints: Vec<_> = voters.into_iter().filter(|voter| votes[*voter].is_none()).collect();
+            let endpoints: Vec<_> = voters.iter().copied().filter(|voter| votes[*voter].is_none()).collect();
             if !endpoints.is_empty() {
-                endpoints.iter().for_each(|voter| votes[*voter] = Some(Reply::Pending { late: false }));
+                endpoints.iter().for_each(|voter| votes[*voter] = Some(Reply::Pending));
                 return Next::Ask { height, endpoints };
             }
-            if votes.iter().flatten().any(Reply::is_waited_for) {
+            if self.is_patient && self.is_waiting() {
                 return Next::Wait;
             }
-            // Endpoints that are merely slow are not passed over for a lower height: those that stall on purpose are too
-            // few to keep this many from answering.
-            let (late, answered): (Vec<_>, Vec<_>) =
-                votes.iter().flatten().partition(|vote| matches!(vote, Reply::Pending { .. }));
-            let is_passed = late.is_empty() || answered.len() >= enough;
-            if let Some((vote, voters)) = self.agreed(height) {
+            if let Some((vote, voters)) = self.agreed(&voters, height) {
                 return Next::Won(Winner { chain, vote, voters });
-            }
-            if !is_passed {
-                return Next::Wait;
             }
         }
         self.wait_or_lose()
     }
 
-    /// The one chain that a quorum is on, the trusted endpoint among it.
+    /// Somebody whose head is known, and who was not asked yet what the contract says there.
+    fn unstated(&self) -> Option<(usize, u64)> {
+        self.heads.iter().enumerate().find_map(|(endpoint, head)| {
+            let head = head.known().filter(|head| self.is_allowed(head.chain.chain_id))?;
+            let height = head.block.number();
+            let asked = self.votes.get(&height).and_then(|votes| votes[endpoint].as_ref());
+            asked.is_none().then_some((endpoint, height))
+        })
+    }
+
+    /// What the endpoint says of its own head.
+    pub(crate) fn statement(&self, endpoint: usize) -> Option<&Vote> {
+        let height = self.heads[endpoint].known()?.block.number();
+        self.votes.get(&height)?[endpoint].as_ref()?.known()
+    }
+
+    /// The one chain that a quorum is on, the trusted endpoint among it; with its first block where a quorum names it.
+    pub(crate) fn named_chain(&self) -> Option<ChainKey> {
+        let heads = || self.heads.iter().enumerate().filter_map(|(i, head)| Some((i, head.known()?.chain)));
+        let ids = distinct(heads().map(|(_, chain)| chain.chain_id).filter(|id| self.is_allowed(*id)));
+        let on = |is_it: &dyn Fn(ChainKey) -> bool| {
+            let who: Vec<_> = heads().filter(|(_, chain)| is_it(*chain)).map(|(i, _)| i).collect();
+            self.rules.is_quorum(&who)
+        };
+        let chain_id = only(ids.into_iter().filter(|id| on(&|chain| chain.chain_id == *id)))?;
+        let geneses = distinct(heads().filter_map(|(_, chain)| chain.genesis));
+        let named = geneses.into_iter().map(|genesis| ChainKey { chain_id, genesis: Some(genesis) });
+        // One endpoint alone must not choose under which name the floor is looked up.
+        Some(
+            only(named.filter(|named| on(&|chain| chain == *named)))
+                .unwrap_or(ChainKey { chain_id, genesis: None }),
+        )
+    }
+
+    /// The chain that is read, as far as that is settled.
     pub(crate) fn chain(&self) -> Option<ChainKey> {
-        let heads = || self.heads.iter().enumerate().filter_map(|(i, head)| Some((i, head.known()?)));
-        let is_allowed = |chain: &ChainKey| self.rules.chain_id.is_none_or(|id| id == chain.chain_id);
-        let mut chains: Vec<ChainKey> = Vec::new();
-        for (_, head) in heads() {
-            if is_allowed(&head.chain) && !chains.contains(&head.chain) {
-                chains.push(head.chain);
-            }
-        }
-        only(chains.into_iter().filter(|chain| {
-            let on: Vec<_> = heads().filter(|(_, head)| head.chain == *chain).map(|(i, _)| i).collect();
-            self.is_quorum(&on)
-        }))
+        let asked = self.named_chain()?;
+        Some(self.known.filter(|known| known.asked == asked).map_or(asked, |known| known.chain))
     }
 
     /// The heights worth trying, highest first.
     pub(crate) fn heights(&self, chain: ChainKey, floor: u64) -> Vec<u64> {
-        let on = self.heads.iter().filter_map(Reply::known).filter(|head| head.chain == chain);
+        let on = self.heads.iter().filter_map(Reply::known).filter(|head| chain.is_compatible(&head.chain));
         let mut heights: Vec<_> = on.map(|head| head.block.number()).collect();
         heights.sort_unstable_by(|a, b| b.cmp(a));
         // The k-th highest is reported or exceeded by k endpoints, and so is every lower one.
@@ -247,39 +301,71 @@ impl Ballot {
     }
 
     fn at_or_above(&self, chain: ChainKey, height: u64) -> Vec<usize> {
-        let reaches = |head: &Head| head.chain == chain && head.block.number() >= height;
+        let reaches = |head: &Head| chain.is_compatible(&head.chain) && head.block.number() >= height;
         let reaching = |(i, head): (usize, &Reply<Head>)| head.known().is_some_and(reaches).then_some(i);
         self.heads.iter().enumerate().filter_map(reaching).collect()
     }
 
-    /// The one vote that a quorum gives at this height, the trusted endpoint among it.
-    fn agreed(&self, height: u64) -> Option<(Vote, Vec<usize>)> {
-        let votes: Vec<_> = self.votes.get(&height)?.iter().map(|vote| vote.as_ref()?.known()).collect();
-        let mut groups: Vec<(&Vote, Vec<usize>)> = Vec::new();
-        for (voter, vote) in votes.iter().enumerate().filter_map(|(i, vote)| Some((i, (*vote)?))) {
-            match groups.iter_mut().find(|(first, _)| first.agrees(vote)) {
-                Some((_, voters)) => voters.push(voter),
-                None => groups.push((vote, vec![voter])),
-            }
-        }
-        let (vote, voters) = only(groups.into_iter().filter(|(_, voters)| self.is_quorum(voters)))?;
+    /// Whether a quorum of these states the same of the contract, each at its own head.
+    fn may_agree(&self, voters: &[usize]) -> bool {
+        let stated = voters.iter().filter_map(|voter| Some((*voter, &self.statement(*voter)?.said)));
+        groups(stated, |a, b| a.agrees(b)).iter().any(|(_, who)| self.rules.is_quorum(who))
+    }
+
+    /// The one vote that a quorum of these gives at this height and stands by at its own head.
+    fn agreed(&self, voters: &[usize], height: u64) -> Option<(Vote, Vec<usize>)> {
+        let votes = self.votes.get(&height)?;
+        let counting = voters.iter().filter_map(|voter| {
+            let vote = votes[*voter].as_ref()?.known()?;
+            self.statement(*voter)?.said.agrees(&vote.said).then_some((*voter, vote))
+        });
+        let groups = groups(counting, |a, b| a.agrees(b));
+        let (vote, voters) = only(groups.into_iter().filter(|(_, voters)| self.rules.is_quorum(voters)))?;
         Some((vote.clone(), voters))
     }
 
-    fn is_quorum(&self, who: &[usize]) -> bool {
-        who.len() >= self.rules.quorum && self.rules.trusted.is_none_or(|trusted| who.contains(&trusted))
+    fn is_allowed(&self, chain_id: u64) -> bool {
+        self.rules.chain_id.is_none_or(|only| only == chain_id)
+    }
+
+    fn is_waiting(&self) -> bool {
+        self.heads.iter().any(Reply::is_pending)
+            || self.votes.values().flatten().flatten().any(Reply::is_pending)
     }
 
     fn wait_or_lose(&self) -> Next {
-        let pending = |reply: &Option<Reply<Vote>>| matches!(reply, Some(Reply::Pending { .. }));
-        let heads = self.heads.iter().any(|head| matches!(head, Reply::Pending { .. }));
-        if heads || self.votes.values().flatten().any(pending) { Next::Wait } else { Next::Lost }
+        if self.is_waiting() { Next::Wait } else { Next::Lost }
     }
 
     fn votes_at(&mut self, height: u64) -> &mut Vec<Option<Reply<Vote>>> {
         let endpoints = self.heads.len();
         self.votes.entry(height).or_insert_with(|| (0..endpoints).map(|_| None).collect())
     }
+}
+
+/// Who says the same: each answer with all who gave it, in their order.
+fn groups<'a, T>(
+    said: impl Iterator<Item = (usize, &'a T)>,
+    is_same: impl Fn(&T, &T) -> bool,
+) -> Vec<(&'a T, Vec<usize>)> {
+    let mut groups: Vec<(&T, Vec<usize>)> = Vec::new();
+    for (who, what) in said {
+        match groups.iter_mut().find(|(first, _)| is_same(first, what)) {
+            Some((_, members)) => members.push(who),
+            None => groups.push((what, vec![who])),
+        }
+    }
+    groups
+}
+
+fn distinct<T: PartialEq>(all: impl Iterator<Item = T>) -> Vec<T> {
+    let mut found = Vec::new();
+    for one in all {
+        if !found.contains(&one) {
+            found.push(one);
+        }
+    }
+    found
 }
 
 /// The only element. Two groups that are both a quorum contradict each other, and neither is one.

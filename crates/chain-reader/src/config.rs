@@ -43,6 +43,10 @@ impl Policy {
 /// The most RPC endpoints that are asked: a round asks each of them at each height that one of them reports.
 pub(crate) const MAX_ENDPOINTS: usize = 16;
 
+/// How old a block may be unless said otherwise, and on which chain that does not count.
+const MAX_BLOCK_AGE: Duration = Duration::from_secs(6 * 3600);
+const DEVELOPMENT_CHAIN: u64 = 31337;
+
 /// What [`ChainReader`](crate::ChainReader) reads, and from where.
 #[derive(Debug, Clone)]
 pub struct Config {
@@ -68,8 +72,12 @@ pub struct Config {
     /// Where to remember what was read, so that the chain is never read at a lower block than before, also by other
     /// processes. `None` remembers it in this process only.
     pub state_dir: Option<PathBuf>,
-    /// What to do when the chain cannot be reached.
+    /// What to do when the chain cannot be read.
     pub staleness: Staleness,
+    /// How old the newest block that a quorum has may be, by this machine's clock: an older one shows that the chain
+    /// stands still, or that the endpoints do not follow it. Default: `None`, which is six hours, and any age on chain id
+    /// 31337, where development nodes make blocks for transactions only.
+    pub max_block_age: Option<Duration>,
     /// When the contract is followed: how long after one look the next one begins, give or take a fifth at random, so
     /// that many nodes do not look at once; up to eight times as long while the chain cannot be reached. Default: 12 s,
     /// the time between two blocks.
@@ -98,9 +106,15 @@ impl Config {
             policy: Policy::default(),
             state_dir: None,
             staleness: Staleness::default(),
+            max_block_age: None,
             poll_interval: Duration::from_secs(12),
             hints: Vec::new(),
         }
+    }
+
+    /// How old a block of this chain may be; `None` for any age.
+    pub(crate) fn max_block_age(&self, chain_id: u64) -> Option<Duration> {
+        self.max_block_age.or((chain_id != DEVELOPMENT_CHAIN).then_some(MAX_BLOCK_AGE))
     }
 }
 
@@ -110,8 +124,8 @@ pub enum Staleness {
     /// No: without the chain there is no model.
     #[default]
     Refuse,
-    /// When the chain cannot be reached, the model that was last loaded will do, if the chain has named it no longer
-    /// than this ago.
+    /// When the chain cannot be read, the model that was last loaded will do, if the newest block that is known to name it
+    /// is no older than this.
     UpTo(Duration),
     /// The chain is not asked at all: the model that was last loaded will do, however old.
     Offline,

@@ -6,6 +6,7 @@ use alloy::rpc::client::RpcClient;
 use alloy::rpc::json_rpc::{RpcError, RpcRecv, RpcSend};
 use alloy::transports::{IntoBoxTransport, TransportError, TransportErrorKind};
 use serde::Deserialize;
+use tokio::sync::OnceCell;
 
 use crate::config::{Address, BlockTag, Policy, RpcUrl};
 use crate::error::EndpointError;
@@ -17,21 +18,27 @@ use crate::transport::Http;
 /// Source: <https://github.com/ethereum/execution-apis>, `eth_call`.
 const REVERTED: i64 = 3;
 
-/// The two fields we need of a block header: other chains' headers differ in the rest.
+/// The three fields we need of a block header: other chains' headers differ in the rest.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
 pub(crate) struct Block {
     pub(crate) hash: B256,
     number: U64,
+    timestamp: U64,
 }
 
 impl Block {
     #[cfg(test)]
     pub(crate) fn new(number: u64, hash: B256) -> Self {
-        Self { hash, number: U64::from(number) }
+        Self { hash, number: U64::from(number), timestamp: U64::from(number) }
     }
 
     pub(crate) fn number(&self) -> u64 {
         self.number.to()
+    }
+
+    /// When it was made, in seconds since 1970, as its header says.
+    pub(crate) fn timestamp(&self) -> u64 {
+        self.timestamp.to()
     }
 
     /// Pins a read to exactly this block, and makes it fail when the block is no longer part of the chain.
@@ -40,10 +47,18 @@ impl Block {
     }
 }
 
-/// A connection to one RPC endpoint.
+/// The one field we need of a block that is only compared.
+#[derive(Debug, Deserialize)]
+struct Hash {
+    hash: B256,
+}
+
+/// A connection to one RPC endpoint, and what never changes behind it: that is asked once.
 pub(crate) struct Endpoint {
     client: RpcClient,
     url: RpcUrl,
+    chain_id: OnceCell<u64>,
+    genesis: OnceCell<Option<B256>>,
 }
 
 impl Endpoint {
@@ -53,7 +68,8 @@ impl Endpoint {
 
     /// The same over another transport, which has its own time limit and retries.
     pub(crate) fn over(url: &RpcUrl, transport: impl IntoBoxTransport) -> Self {
-        Self { client: RpcClient::new(transport, url.is_loopback()), url: url.clone() }
+        let client = RpcClient::new(transport, url.is_loopback());
+        Self { client, url: url.clone(), chain_id: OnceCell::new(), genesis: OnceCell::new() }
     }
 
     /// Its host and port.
@@ -74,13 +90,31 @@ impl Endpoint {
     }
 
     pub(crate) async fn chain_id(&self) -> Result<u64, EndpointError> {
-        let id: U64 = self.request("eth_chainId", ()).await?;
-        Ok(id.to())
+        let ask = async || Ok(self.request::<_, U64>("eth_chainId", ()).await?.to());
+        self.chain_id.get_or_try_init(ask).await.copied()
+    }
+
+    /// The hash of its first block. `None` when it does not say: nodes that prune may have dropped that block.
+    pub(crate) async fn genesis(&self) -> Option<B256> {
+        let ask = async || match self.block_hash(0).await {
+            Ok(hash) => Ok(hash),
+            // It has answered, and it will again: what it lacks is not asked for at every read.
+            Err(EndpointError::Rpc { .. }) => Ok(None),
+            Err(error) => Err(error),
+        };
+        self.genesis.get_or_try_init(ask).await.copied().unwrap_or_default()
     }
 
     /// `None` when the endpoint has no block under this tag yet.
     pub(crate) async fn block(&self, tag: BlockTag) -> Result<Option<Block>, EndpointError> {
         self.request("eth_getBlockByNumber", (tag.as_str(), false)).await
+    }
+
+    /// The hash of its block at this height; `None` when it has none.
+    pub(crate) async fn block_hash(&self, height: u64) -> Result<Option<B256>, EndpointError> {
+        // Less than a header must have: that of a first block is odd on some chains.
+        let block: Option<Hash> = self.request("eth_getBlockByNumber", (U64::from(height), false)).await?;
+        Ok(block.map(|block| block.hash))
     }
 
     /// Its block at this height; `None` when it has none.

@@ -1,5 +1,7 @@
 //! Everything that goes wrong here. Messages name an endpoint by host and port, never by URL.
 
+use std::time::Duration;
+
 use alloy::primitives::B256;
 use manifest::Blame;
 
@@ -104,16 +106,18 @@ pub enum ChainError {
         /// What each endpoint said, beginning with its host and port.
         said: Vec<String>,
     },
-    /// Another block at a height that was final.
+    /// Another block at a height that was final. That lasts until what is remembered of the chain is forgotten.
     #[error(
-        "finalized block {block_number} was {before}, and now a quorum of RPC endpoints says that it is {now}: either the          chain was reorganised beyond finality or the endpoints lie; nothing is loaded from it. Compare with a block          explorer; `loader chain forget` accepts the chain as it is now"
+        "finalized block {block_number} was {before}, and then a quorum of RPC endpoints said that it is {now}: either \
+         the chain was reorganised beyond finality or the endpoints lie; nothing is loaded from it any more. Compare with \
+         a block explorer; `loader chain forget` accepts the chain as it is now"
     )]
     FinalizedChanged {
         /// The height.
         block_number: u64,
         /// The block that was read there before.
         before: B256,
-        /// The block that is there now.
+        /// The block that was there later.
         now: B256,
     },
     /// The chain is not to be asked, and nothing is known from earlier.
@@ -162,6 +166,36 @@ pub enum ChainError {
         endpoint: String,
         /// The tag.
         tag: BlockTag,
+    },
+    /// The endpoint does not know the tag.
+    #[error("RPC endpoint {endpoint} does not know the block tag {tag}: read another one (--block-tag)")]
+    UnknownTag {
+        /// Host and port.
+        endpoint: String,
+        /// The tag.
+        tag: BlockTag,
+    },
+    /// The newest block that a quorum has is too old.
+    #[error(
+        "the newest {tag} block that {agreeing} of {endpoints} RPC endpoints have, block {block_number}, is {} old, \
+         expected at most {} (--max-block-age): either the chain stands still or they do not follow it; compare with a \
+         block explorer, and check this machine's clock",
+        rough(*age),
+        rough(*limit)
+    )]
+    StaleBlock {
+        /// The tag that was read.
+        tag: BlockTag,
+        /// How many endpoints say so.
+        agreeing: usize,
+        /// Of how many.
+        endpoints: usize,
+        /// The block.
+        block_number: u64,
+        /// How old it is by this machine's clock.
+        age: Duration,
+        /// How old it may be.
+        limit: Duration,
     },
     /// No code at the address, now or at the tag.
     #[error(
@@ -253,9 +287,11 @@ impl ChainError {
             Self::Endpoint(error) => error.blame(),
             Self::State(error) => error.blame(),
             Self::Proof(error) => error.blame(),
-            Self::NoQuorum { .. } | Self::NoBlock { .. } | Self::NotFinal { .. } | Self::NoModel { .. } => {
-                Blame::Network
-            }
+            Self::NoQuorum { .. }
+            | Self::NoBlock { .. }
+            | Self::StaleBlock { .. }
+            | Self::NotFinal { .. }
+            | Self::NoModel { .. } => Blame::Network,
             Self::NoEndpoint
             | Self::DuplicateEndpoint { .. }
             | Self::TooManyEndpoints { .. }
@@ -263,6 +299,7 @@ impl ChainError {
             | Self::NothingLoaded { .. }
             | Self::SeveralChains { .. }
             | Self::WrongChain { .. }
+            | Self::UnknownTag { .. }
             | Self::NoContract { .. }
             | Self::NotRpb { .. }
             | Self::Reverted { .. } => Blame::Caller,
@@ -278,6 +315,7 @@ impl ChainError {
             Self::Proof(error) => error.availability(),
             Self::NoQuorum { .. }
             | Self::NoBlock { .. }
+            | Self::StaleBlock { .. }
             | Self::NotFinal { .. }
             | Self::NoModel { .. }
             | Self::NoContract { .. }
@@ -288,6 +326,7 @@ impl ChainError {
             | Self::Quorum { .. }
             | Self::SeveralChains { .. }
             | Self::WrongChain { .. }
+            | Self::UnknownTag { .. }
             | Self::NotRpb { .. }
             | Self::Reverted { .. } => Availability::Never,
             Self::NotADigest { .. } | Self::FinalizedChanged { .. } => Availability::Alarm,
@@ -306,12 +345,28 @@ impl ChainError {
         ) || matches!(self, Self::Proof(error) if matches!(**error, ProofError::UnknownCode { .. }))
     }
 
-    /// Whether the chain could not be read at all: nothing is known of what it says now.
+    /// Whether the chain could not be read at all: nothing is known of what it says now, whoever is at fault.
     pub fn is_unreachable(&self) -> bool {
         match self {
-            Self::Endpoint(error) => error.availability() == Availability::NotNow,
-            Self::NoQuorum { .. } => true,
+            // Keys that have run out, proxies that refuse, nodes that are just restarted: all of it is an outage.
+            Self::Endpoint(EndpointError::Reverted { .. }) => false,
+            Self::Endpoint(_)
+            | Self::NoQuorum { .. }
+            | Self::NoBlock { .. }
+            | Self::UnknownTag { .. }
+            | Self::StaleBlock { .. } => true,
             _ => false,
         }
+    }
+}
+
+/// A length of time for people, in the largest unit of which there are two or more.
+fn rough(time: Duration) -> String {
+    let s = time.as_secs();
+    match s {
+        172_800.. => format!("{} days", s / 86_400),
+        7_200.. => format!("{} hours", s / 3_600),
+        120.. => format!("{} minutes", s / 60),
+        _ => format!("{s} seconds"),
     }
 }

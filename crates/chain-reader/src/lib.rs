@@ -48,6 +48,6 @@ pub use reader::{ChainReader, MatureModel};
 pub use receipt::Receipt;
 pub use rpc_url::RpcUrl;
 pub use signer::Signer;
-pub use state::{BlockRef, ChainMemory, Seen, StoredChain, stored_chains};
-pub use status::{ChainStatus, Disagreement, EndpointStatus, ProofStatus};
+pub use state::{BlockRef, ChainMemory, Replaced, Seen, StoredChain, stored_chains};
+pub use status::{BlockStatus, ChainStatus, Disagreement, EndpointStatus, ProofStatus};
 pub use submit::{Call, Fees, GasPrice, Settled, Step, SubmitConfig, Wei, prepare, send, set_mature_model};

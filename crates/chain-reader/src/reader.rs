@@ -5,15 +5,20 @@ use std::time::Duration;
 
 use alloy::primitives::{B256, U256};
 use manifest::Digest;
+use tokio::time::Instant;
 
 use crate::ballot::{Rules, Said, Winner};
 use crate::config::{BlockTag, Config, MAX_ENDPOINTS, Staleness};
 use crate::endpoint::Endpoint;
 use crate::error::{ChainError, NotFinal, excerpt};
 use crate::proof::prove;
-use crate::round::Question;
-use crate::state::{BlockRef, Seen, Store, unix_now};
+use crate::round::{Question, denials};
+use crate::state::{BlockRef, Replaced, Seen, Store, unix_now};
 use crate::status::{ChainStatus, EndpointStatus, Ledger, liars_tolerated};
+use crate::testimony::Prospect;
+
+/// The longest pause before endpoints are asked again that did not agree.
+const MAX_PAUSE: Duration = Duration::from_secs(1);
 
 /// The current model, and the block in which the contract said so.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -28,6 +33,8 @@ pub struct MatureModel {
     pub block_number: u64,
     /// The block it was read at.
     pub block_hash: B256,
+    /// When that block was made, in seconds since 1970.
+    pub block_timestamp: u64,
 }
 
 /// Reads the RPB contract. A clone shares its connections, memory and counts.
@@ -103,11 +110,12 @@ impl ChainReader {
     }
 
     /// Asks the contract for its current model, at the newest block under the configured tag that a quorum agrees on.
-    /// When the chain cannot be reached, the configured [`Staleness`] decides.
+    /// When the chain cannot be read, the configured [`Staleness`] decides.
     ///
     /// **Time.** Each request is made within the configured [`Policy`](crate::Policy); two round trips when all is well.
-    /// An endpoint that stalls holds a quorum of others up by two seconds. While endpoints that answer do not agree, the
-    /// read starts again, as often as the policy allows.
+    /// An endpoint that stalls holds a quorum of others up by a second, and by one more when a newer block is final. While
+    /// endpoints that answer do not agree, the read starts again, as often as the policy allows; while one lacks a block
+    /// that it should have, for as long as two requests may take.
     /// **Cancel safety.** Dropping the future stops the read.
     ///
     /// # Errors
@@ -174,32 +182,39 @@ impl ChainReader {
                 return None;
             }
         };
-        let (age_s, limit_s) = (age.as_secs(), limit.as_secs());
+        let limit_s = limit.as_secs();
+        let Some(age) = age else {
+            tracing::warn!(
+                "the model that was last loaded will not do: it was read at a time that is yet to come, so a clock is or \
+                 was wrong, and nobody knows how old it is"
+            );
+            return None;
+        };
+        let (age_s, block_number) = (age.as_secs(), model.block_number);
         if age > limit {
             tracing::warn!(
-                "the model that was last loaded will not do: the contract named it {age_s} s ago, {limit_s} s are allowed"
+                "the model that was last loaded will not do: block {block_number}, which names it, is {age_s} s old, \
+                 {limit_s} s are allowed"
             );
             return None;
         }
         tracing::warn!(
             manifest = %model.manifest,
-            "using the model that was last loaded: the contract named it {age_s} s ago, and now the chain cannot be read: \
-             {error}"
+            "using the model that was last loaded: block {block_number}, which names it, is {age_s} s old, and now the \
+             chain cannot be read: {error}"
         );
         Some(model)
     }
 
-    /// The model that was last loaded, and how long ago the contract is known to have named it.
-    async fn last_loaded(&self) -> Result<(MatureModel, Duration), ChainError> {
+    /// The model that was last loaded, and how old the newest block is that is known to name it; `None` when a clock was
+    /// wrong.
+    async fn last_loaded(&self) -> Result<(MatureModel, Option<Duration>), ChainError> {
         let Config { contract, block_tag: tag, chain_id, .. } = self.0.config;
         let mut loaded = self.0.store.loaded().await?;
         loaded.retain(|(chain, _)| chain_id.is_none_or(|id| id == chain.chain_id));
         match loaded.as_slice() {
             [] => Err(ChainError::NothingLoaded { contract, tag }),
-            [(chain, seen)] => {
-                let age = Duration::from_secs(unix_now().saturating_sub(seen.confirmed_at));
-                Ok((seen.model(chain.chain_id), age))
-            }
+            [(chain, seen)] => Ok((seen.model(chain.chain_id), seen.age(unix_now()))),
             several => {
                 let chain_ids = several.iter().map(|(chain, _)| chain.chain_id).collect();
                 Err(ChainError::SeveralChains { contract, chain_ids })
@@ -212,11 +227,13 @@ impl ChainReader {
         let mut attempt = 1;
         loop {
             let winner = self.agree(self.0.config.block_tag, Some(&self.0.store)).await?;
-            let model = self.model(&winner);
+            self.ledger().block = Some(winner.vote.block);
+            let replaced = self.replaced(&winner).await?;
+            let model = self.check_age(&winner).and_then(|()| self.model(&winner));
             if let Ok(model) = &model {
                 self.second_opinion(&winner, model).await?;
             }
-            if self.settle(&winner, model.as_ref().ok()).await? {
+            if self.settle(&winner, model.as_ref().ok(), replaced).await? {
                 return match model {
                     Ok(model) => {
                         tracing::debug!(manifest = %model.manifest, block = model.block_number, "read the contract");
@@ -235,6 +252,7 @@ impl ChainReader {
     async fn agree(&self, tag: BlockTag, floor: Option<&Store>) -> Result<Winner, ChainError> {
         let Inner { config, endpoints, rules, .. } = &*self.0;
         let question = Question { endpoints, rules: *rules, contract: config.contract, tag, floor };
+        let started_at = Instant::now();
         let mut attempt = 1;
         loop {
             let (ballot, winner) = question.ask().await?;
@@ -243,42 +261,99 @@ impl ChainReader {
             if let Some(winner) = winner {
                 return Ok(winner);
             }
-            // Blocks may be changing just now, and of several nodes behind one URL one may lack a block.
-            if attempt >= config.policy.attempts || !ballot.may_pass() {
+            let is_over = match ballot.prospect() {
+                Prospect::None => true,
+                Prospect::Split => attempt >= config.policy.attempts,
+                // Of several nodes behind one URL the next one may have what this one lacks.
+                Prospect::Lag => started_at.elapsed() >= config.policy.request_timeout * 2,
+            };
+            if is_over {
                 return Err(ballot.into_error(self.endpoint_names(), config.contract, tag, said));
             }
             tracing::debug!(attempt, "reading again at a newer block");
-            tokio::time::sleep(config.policy.pause(attempt)).await;
-            attempt += 1;
+            tokio::time::sleep(config.policy.pause(attempt).min(MAX_PAUSE)).await;
+            attempt = attempt.saturating_add(1);
         }
     }
 
-    /// Remembers what was read, and the model in it, if there is one. `false` when another process has read a newer block by now.
-    async fn settle(&self, winner: &Winner, model: Option<&MatureModel>) -> Result<bool, ChainError> {
+    /// Whether the newest final block that was read before is still part of the chain that the winner's block ends. A
+    /// quorum must deny it: one endpoint alone could lock every reader out. Endpoints that do not have it any more deny
+    /// nothing.
+    async fn replaced(&self, winner: &Winner) -> Result<Option<Replaced>, ChainError> {
+        let Inner { config, endpoints, rules, store, .. } = &*self.0;
+        if config.block_tag != BlockTag::Finalized {
+            return Ok(None);
+        }
+        let (_, memory) = store.load(winner.chain).await?;
+        let Some(floor) = memory.floor.filter(|floor| floor.number < winner.vote.block.number()) else {
+            return Ok(None);
+        };
+        let denials = denials(endpoints, *rules, &winner.voters, floor).await;
+        let is_enough = rules.is_quorum(&denials.iter().map(|(who, _)| *who).collect::<Vec<_>>());
+        for (who, now) in &denials {
+            let (endpoint, number, before) = (endpoints[*who].name(), floor.number, floor.hash);
+            tracing::warn!(endpoint, number, %before, %now, "another block stands where a final one was read");
+        }
+        Ok(denials.first().filter(|_| is_enough).map(|(_, now)| Replaced { before: floor, now: *now }))
+    }
+
+    /// Refuses a block that is too old to say what the contract names now.
+    fn check_age(&self, winner: &Winner) -> Result<(), ChainError> {
+        let block = winner.vote.block;
+        let Some(limit) = self.0.config.max_block_age(winner.chain.chain_id) else { return Ok(()) };
+        let age = Duration::from_secs(unix_now().saturating_sub(block.timestamp()));
+        if age <= limit {
+            return Ok(());
+        }
+        Err(ChainError::StaleBlock {
+            tag: self.0.config.block_tag,
+            agreeing: winner.voters.len(),
+            endpoints: self.0.endpoints.len(),
+            block_number: block.number(),
+            age,
+            limit,
+        })
+    }
+
+    /// Remembers what was read, and the model in it, if there is one; or that a final block was `replaced`. `false` when
+    /// another process has read a newer block by now.
+    async fn settle(
+        &self,
+        winner: &Winner,
+        model: Option<&MatureModel>,
+        replaced: Option<Replaced>,
+    ) -> Result<bool, ChainError> {
         let block = BlockRef { number: winner.vote.block.number(), hash: winner.vote.block.hash };
         let seen = model.map(Seen::now);
         let must_stay = self.0.config.block_tag == BlockTag::Finalized;
         let settled = self.0.store.update(winner.chain, move |memory| {
-            let before = memory.floor;
-            let is_other =
-                before.is_some_and(|floor| floor.number == block.number && floor.hash != block.hash);
-            let is_lower = before.is_some_and(|floor| floor.number > block.number);
-            if !(is_lower || is_other && must_stay) {
+            let floor = memory.floor;
+            let is_lower = floor.is_some_and(|floor| floor.number > block.number);
+            let other = floor.filter(|floor| floor.number == block.number && floor.hash != block.hash);
+            let other = other.map(|before| Replaced { before, now: block.hash });
+            if must_stay {
+                memory.alarm = memory.alarm.or(other).or(replaced);
+            }
+            if !is_lower && memory.alarm.is_none() {
                 memory.note(block, seen);
             }
-            (before.filter(|_| is_other), is_lower, *memory)
+            (other, is_lower, *memory)
         });
-        let (replaced, is_lower, memory) = settled.await?;
+        let (other, is_lower, memory) = settled.await?;
         {
             let mut ledger = self.ledger();
             ledger.chain = Some(winner.chain);
             ledger.memory = memory;
         }
-        if let Some(replaced) = replaced {
-            let (block_number, before, now) = (block.number, replaced.hash, block.hash);
-            if must_stay {
-                return Err(ChainError::FinalizedChanged { block_number, before, now });
-            }
+        if let Some(Replaced { before, now }) = memory.alarm {
+            return Err(ChainError::FinalizedChanged {
+                block_number: before.number,
+                before: before.hash,
+                now,
+            });
+        }
+        if let Some(Replaced { before, now }) = other {
+            let (block_number, before) = (before.number, before.hash);
             tracing::warn!(block_number, %before, %now, "the chain was reorganised");
         }
         Ok(!is_lower)
@@ -311,8 +386,9 @@ impl ChainReader {
             found: excerpt(&text, 80),
             found_bytes: text.len(),
         })?;
-        let block_hash = winner.vote.block.hash;
-        Ok(MatureModel { manifest, price, chain_id: winner.chain.chain_id, block_number, block_hash })
+        let (block_hash, block_timestamp) = (winner.vote.block.hash, winner.vote.block.timestamp());
+        let chain_id = winner.chain.chain_id;
+        Ok(MatureModel { manifest, price, chain_id, block_number, block_hash, block_timestamp })
     }
 
     /// Proves the string, if that is wanted and was not done for this block. That it is unprovable is no error.

@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use alloy::primitives::B256;
 use futures::StreamExt as _;
 use futures::future::BoxFuture;
 use futures::stream::FuturesUnordered;
@@ -12,12 +13,12 @@ use crate::config::{Address, BlockTag};
 use crate::contract;
 use crate::endpoint::{Block, Endpoint};
 use crate::error::{EndpointError, StateError};
-use crate::state::{ChainMemory, Store};
+use crate::state::{BlockRef, ChainMemory, Store};
 use crate::testimony::NonVote;
 
-/// How long those that answer wait for the others, at each step. A quorum is not held up any longer by one that stalls;
-/// where there is none, everybody is waited for.
-const STRAGGLERS: Duration = Duration::from_secs(1);
+/// How long those that answer wait for the others, in all. A quorum is not held up any longer by one that stalls; where
+/// there is none, everybody is waited for.
+const PATIENCE: Duration = Duration::from_secs(1);
 
 /// What is asked of all endpoints.
 #[derive(Clone, Copy)]
@@ -26,7 +27,7 @@ pub(crate) struct Question<'a> {
     pub(crate) rules: Rules,
     pub(crate) contract: Address,
     pub(crate) tag: BlockTag,
-    /// Where the height stands below which nothing counts.
+    /// Where it stands which chains were read, and how far.
     pub(crate) floor: Option<&'a Store>,
 }
 
@@ -48,20 +49,19 @@ impl Question<'_> {
         for (i, endpoint) in self.endpoints.iter().enumerate() {
             asked.push(Box::pin(async move { Reply::Head(i, head(endpoint, self.tag).await) }));
         }
-        let mut patience = Instant::now() + STRAGGLERS;
+        let patience = Instant::now() + PATIENCE;
         loop {
             match ballot.next() {
                 Next::Won(winner) => return Ok((ballot, Some(winner))),
                 Next::Lost => return Ok((ballot, None)),
-                Next::Floor(chain) => {
-                    let memory = match self.floor {
-                        Some(store) => store.load(chain).await?,
-                        None => ChainMemory::default(),
+                Next::Floor(asked) => {
+                    let (chain, memory) = match self.floor {
+                        Some(store) => store.load(asked).await?,
+                        None => (asked, ChainMemory::default()),
                     };
-                    ballot.set_floor(chain, memory.floor.map_or(0, |floor| floor.number));
+                    ballot.set_floor(asked, chain, memory.floor.map_or(0, |floor| floor.number));
                 }
                 Next::Ask { height, endpoints } => {
-                    patience = Instant::now() + STRAGGLERS;
                     for i in endpoints {
                         let (endpoint, contract) = (&self.endpoints[i], self.contract);
                         let known = heads[i].filter(|block| block.number() == height);
@@ -78,19 +78,51 @@ impl Question<'_> {
                         }
                         Reply::Vote(i, height, vote) => ballot.on_vote(i, height, vote),
                     },
-                    () = sleep_until(patience), if ballot.waits() => ballot.hurry(),
+                    () = sleep_until(patience), if ballot.is_patient() => ballot.hurry(),
                 },
             }
         }
     }
 }
 
+/// Who says that another block than `floor` stands at its height, and which. The `first` are asked first, and all others
+/// only when one of those denies it; nobody is waited for longer than a quorum of denials may still come, nor than a second.
+pub(crate) async fn denials(
+    endpoints: &[Endpoint],
+    rules: Rules,
+    first: &[usize],
+    floor: BlockRef,
+) -> Vec<(usize, B256)> {
+    let ask = |i: usize| async move { (i, endpoints[i].block_hash(floor.number).await) };
+    let mut asked: FuturesUnordered<_> = first.iter().copied().map(ask).collect();
+    let mut others: Vec<_> = (0..endpoints.len()).filter(|i| !first.contains(i)).collect();
+    let mut denials = Vec::new();
+    let patience = sleep_until(Instant::now() + PATIENCE);
+    tokio::pin!(patience);
+    loop {
+        let answer = tokio::select! {
+            answer = asked.next() => answer,
+            () = &mut patience => None,
+        };
+        let Some((who, answer)) = answer else { return denials };
+        let Ok(Some(hash)) = answer else { continue };
+        if hash != floor.hash {
+            denials.push((who, hash));
+            asked.extend(others.drain(..).map(ask));
+        }
+        if denials.len() + asked.len() + others.len() < rules.quorum {
+            return denials;
+        }
+    }
+}
+
 /// Which chain it is on, and its block under the tag.
 async fn head(endpoint: &Endpoint, tag: BlockTag) -> Result<Head, NonVote> {
-    let asked = tokio::try_join!(endpoint.chain_id(), endpoint.block_at(0), endpoint.block(tag));
-    let (chain_id, genesis, block) = asked.map_err(NonVote::Endpoint)?;
-    let genesis = genesis.ok_or(NonVote::Lacks { height: 0 })?.hash;
-    Ok(Head { chain: ChainKey { chain_id, genesis }, block: block.ok_or(NonVote::NoBlock)? })
+    let block = async { endpoint.block(tag).await.map_err(NonVote::of_tag) };
+    let chain_id = async { endpoint.chain_id().await.map_err(NonVote::Endpoint) };
+    let genesis = async { Ok(endpoint.genesis().await) };
+    let (chain_id, genesis, block) = tokio::try_join!(chain_id, genesis, block)?;
+    Ok(Head { chain: ChainKey { chain_id, genesis }, block: block.ok_or(NonVote::NoBlock(None))? })
 }
 
 /// What the contract says at this height, pinned to the block that the endpoint itself has there.

@@ -1,30 +1,26 @@
-//! What is remembered of a chain between runs: a small file for each chain, contract and block tag.
-//!
-//! `DIR/CHAIN_ID-GENESIS-CONTRACT-TAG.json`. Whoever changes one holds the lock of the directory (`DIR/lock`), reads it,
-//! and replaces it whole, so that several processes share one memory and the floor in it never falls.
+//! What is remembered of a chain between runs: how far it was read, and which models it named.
 
-use std::ffi::OsStr;
-use std::fs::{self, File};
-use std::io::{self, Read as _, Write as _};
-use std::path::{Path, PathBuf};
+mod file;
+
+use std::path::PathBuf;
 use std::sync::{Mutex, PoisonError};
-use std::time::{SystemTime, UNIX_EPOCH};
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use alloy::primitives::{B256, U256};
 use manifest::Digest;
 use serde::{Deserialize, Serialize};
+
+pub use file::{StoredChain, stored_chains};
 
 use crate::ballot::ChainKey;
 use crate::config::{Address, BlockTag};
 use crate::error::StateError;
 use crate::reader::MatureModel;
 
-/// More than ten times what such a file takes.
-const MAX_FILE_BYTES: u64 = 16 << 10;
-/// The layout of the file.
-const VERSION: u32 = 1;
 /// A file is not written again for the time alone when that is younger than this.
 const FRESH_S: u64 = 60;
+/// How far clocks, those of chains and of machines, may be apart.
+const CLOCK_SKEW_S: u64 = 600;
 
 /// A block.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
@@ -46,14 +42,28 @@ pub struct Seen {
     pub price: U256,
     /// The block in which the contract was last read to name it.
     pub block: BlockRef,
-    /// When that was, in seconds since 1970.
+    /// When that block was made, in seconds since 1970; 0 where an earlier version did not write it down.
+    #[serde(default)]
+    pub block_timestamp: u64,
+    /// When it was read, in seconds since 1970.
     pub confirmed_at: u64,
 }
 
 impl Seen {
     pub(crate) fn now(model: &MatureModel) -> Self {
         let block = BlockRef { number: model.block_number, hash: model.block_hash };
-        Self { manifest: model.manifest, price: model.price, block, confirmed_at: unix_now() }
+        let MatureModel { manifest, price, block_timestamp, .. } = *model;
+        Self { manifest, price, block, block_timestamp, confirmed_at: unix_now() }
+    }
+
+    /// How old the chain's word is at `now`, in seconds since 1970: counted from the block, as an old block may be read
+    /// at any time. `None` when a clock was wrong, then or now: the word is from the future.
+    pub(crate) fn age(&self, now: u64) -> Option<Duration> {
+        let is_from_the_future = |at: u64| at > now.saturating_add(CLOCK_SKEW_S);
+        if is_from_the_future(self.confirmed_at) || is_from_the_future(self.block_timestamp) {
+            return None;
+        }
+        Some(Duration::from_secs(now.saturating_sub(self.block_timestamp)))
     }
 
     pub(crate) fn model(&self, chain_id: u64) -> MatureModel {
@@ -63,13 +73,15 @@ impl Seen {
             chain_id,
             block_number: self.block.number,
             block_hash: self.block.hash,
+            block_timestamp: self.block_timestamp,
         }
     }
 
     /// Whether the file need not be written for the time alone.
     fn is_fresh(&self, later: &Self) -> bool {
-        Self { confirmed_at: later.confirmed_at, ..*self } == *later
-            && later.confirmed_at.saturating_sub(self.confirmed_at) < FRESH_S
+        // A clock that was set back is no reason to keep a time in the future.
+        let passed_s = later.confirmed_at.checked_sub(self.confirmed_at);
+        Self { confirmed_at: later.confirmed_at, ..*self } == *later && passed_s.is_some_and(|s| s < FRESH_S)
     }
 }
 
@@ -82,6 +94,18 @@ pub struct ChainMemory {
     pub last_good: Option<Seen>,
     /// The model that was last loaded: see [`ChainReader::note_loaded`](crate::ChainReader::note_loaded).
     pub loaded: Option<Seen>,
+    /// A final block that a quorum said had been replaced: nothing is loaded from the chain until it is forgotten.
+    #[serde(default)]
+    pub alarm: Option<Replaced>,
+}
+
+/// A final block that was replaced.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Replaced {
+    /// The block that was read.
+    pub before: BlockRef,
+    /// The hash of the one that stands at its height now.
+    pub now: B256,
 }
 
 impl ChainMemory {
@@ -95,67 +119,6 @@ impl ChainMemory {
         let is_loaded = |loaded: &Seen| loaded.manifest == model.manifest && !loaded.is_fresh(&model);
         if self.loaded.as_ref().is_some_and(is_loaded) {
             self.loaded = Some(model);
-        }
-    }
-}
-
-/// The whole file.
-#[derive(Serialize, Deserialize)]
-struct Contents {
-    version: u32,
-    #[serde(flatten)]
-    memory: ChainMemory,
-}
-
-/// What a directory remembers of one chain, contract and block tag.
-#[derive(Debug)]
-pub struct StoredChain {
-    /// The file.
-    pub path: PathBuf,
-    /// The chain.
-    pub chain_id: u64,
-    /// Its first block.
-    pub genesis: B256,
-    /// The contract.
-    pub contract: Address,
-    /// Which block was read.
-    pub block_tag: BlockTag,
-    /// What the file says; an error when it is corrupt.
-    pub memory: Result<ChainMemory, StateError>,
-}
-
-/// All that `dir` remembers, in the order of the file names. Nothing when there is no such directory.
-///
-/// # Errors
-/// [`StateError::Io`].
-pub fn stored_chains(dir: &Path) -> Result<Vec<StoredChain>, StateError> {
-    let entries = match fs::read_dir(dir) {
-        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Vec::new()),
-        entries => entries.map_err(|source| failed("list", dir, source))?,
-    };
-    let mut found = Vec::new();
-    for entry in entries {
-        let path = entry.map_err(|source| failed("list", dir, source))?.path();
-        let Some((chain, contract, block_tag)) = path.file_name().and_then(parse_name) else { continue };
-        let memory = read(&path).map(Option::unwrap_or_default);
-        let ChainKey { chain_id, genesis } = chain;
-        found.push(StoredChain { path, chain_id, genesis, contract, block_tag, memory });
-    }
-    found.sort_by(|a, b| a.path.cmp(&b.path));
-    Ok(found)
-}
-
-impl StoredChain {
-    /// Removes it: the floor, and what was read and loaded.
-    ///
-    /// # Errors
-    /// [`StateError::Io`].
-    pub fn forget(&self) -> Result<(), StateError> {
-        let dir = self.path.parent().unwrap_or(Path::new(""));
-        let _lock = lock(dir)?;
-        match fs::remove_file(&self.path) {
-            Err(error) if error.kind() != io::ErrorKind::NotFound => Err(failed("remove", &self.path, error)),
-            _ => Ok(()),
         }
     }
 }
@@ -175,8 +138,11 @@ impl Store {
         Self { dir, contract, tag, kept: Mutex::new(None) }
     }
 
-    pub(crate) async fn load(&self, chain: ChainKey) -> Result<ChainMemory, StateError> {
-        self.update(chain, |memory| *memory).await
+    /// What is remembered of this chain; and the chain, with its first block if that is remembered.
+    pub(crate) async fn load(&self, chain: ChainKey) -> Result<(ChainKey, ChainMemory), StateError> {
+        let Some(dir) = self.dir.clone() else { return Ok(self.kept_of(chain)) };
+        let (contract, tag) = (self.contract, self.tag);
+        blocking(move || file::Place::of(&dir, chain, contract, tag)?.load()).await
     }
 
     /// Changes what is remembered, and writes it if it is different then.
@@ -186,23 +152,15 @@ impl Store {
         change: impl FnOnce(&mut ChainMemory) -> T + Send + 'static,
     ) -> Result<T, StateError> {
         let Some(dir) = self.dir.clone() else {
-            let mut kept = self.kept.lock().unwrap_or_else(PoisonError::into_inner);
-            let mut memory =
-                kept.filter(|(of, _)| *of == chain).map(|(_, memory)| memory).unwrap_or_default();
+            let (chain, mut memory) = self.kept_of(chain);
             let changed = change(&mut memory);
-            *kept = Some((chain, memory));
+            *self.kept.lock().unwrap_or_else(PoisonError::into_inner) = Some((chain, memory));
             return Ok(changed);
         };
-        let path = dir.join(name(chain, self.contract, self.tag));
+        let (contract, tag) = (self.contract, self.tag);
         blocking(move || {
-            let _lock = lock(&dir)?;
-            let before = read(&path)?.unwrap_or_default();
-            let mut memory = before;
-            let changed = change(&mut memory);
-            if memory != before {
-                write(&dir, &path, memory)?;
-            }
-            Ok(changed)
+            let _lock = file::lock(&dir)?;
+            file::Place::of(&dir, chain, contract, tag)?.update(change)
         })
         .await
     }
@@ -222,66 +180,20 @@ impl Store {
         }
         Ok(loaded)
     }
+
+    fn kept_of(&self, chain: ChainKey) -> (ChainKey, ChainMemory) {
+        let kept = *self.kept.lock().unwrap_or_else(PoisonError::into_inner);
+        match kept.filter(|(of, _)| of.is_compatible(&chain)) {
+            Some((of, memory)) => (of.with_genesis_of(chain), memory),
+            None => (chain, ChainMemory::default()),
+        }
+    }
 }
 
 async fn blocking<T: Send + 'static>(
     work: impl FnOnce() -> Result<T, StateError> + Send + 'static,
 ) -> Result<T, StateError> {
     tokio::task::spawn_blocking(work).await.map_err(StateError::Worker)?
-}
-
-fn name(ChainKey { chain_id, genesis }: ChainKey, contract: Address, tag: BlockTag) -> String {
-    format!("{chain_id}-{genesis}-{:#x}-{tag}.json", contract.0)
-}
-
-fn parse_name(name: &OsStr) -> Option<(ChainKey, Address, BlockTag)> {
-    let mut parts = name.to_str()?.strip_suffix(".json")?.split('-');
-    let chain = ChainKey { chain_id: parts.next()?.parse().ok()?, genesis: parts.next()?.parse().ok()? };
-    let parsed = (chain, parts.next()?.parse().ok()?, parts.next()?.parse().ok()?);
-    parts.next().is_none().then_some(parsed)
-}
-
-/// Held until the file is dropped. The file stays.
-fn lock(dir: &Path) -> Result<File, StateError> {
-    fs::create_dir_all(dir).map_err(|source| failed("create", dir, source))?;
-    let path = dir.join("lock");
-    let opened = File::options().create(true).append(true).open(&path);
-    opened.and_then(|file| file.lock().map(|()| file)).map_err(|source| failed("lock", &path, source))
-}
-
-fn read(path: &Path) -> Result<Option<ChainMemory>, StateError> {
-    let file = match File::open(path) {
-        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
-        file => file.map_err(|source| failed("open", path, source))?,
-    };
-    let mut text = Vec::new();
-    file.take(MAX_FILE_BYTES).read_to_end(&mut text).map_err(|source| failed("read", path, source))?;
-    let corrupt = |reason: String| StateError::Corrupt { path: path.to_owned(), reason };
-    let contents: Contents = serde_json::from_slice(&text).map_err(|error| corrupt(error.to_string()))?;
-    if contents.version != VERSION {
-        return Err(corrupt(format!("version {}, expected {VERSION}", contents.version)));
-    }
-    Ok(Some(contents.memory))
-}
-
-/// Replaces the file whole. The temporary one has a fixed name, as writing is done under the lock: what a killed process
-/// leaves is written over.
-fn write(dir: &Path, path: &Path, memory: ChainMemory) -> Result<(), StateError> {
-    let contents = Contents { version: VERSION, memory };
-    let temporary = path.with_extension("tmp");
-    let written = serde_json::to_vec(&contents).map_err(io::Error::from).and_then(|mut text| {
-        text.push(b'\n');
-        let mut file = File::create(&temporary)?;
-        file.write_all(&text)?;
-        file.sync_all()?;
-        fs::rename(&temporary, path)?;
-        File::open(dir)?.sync_all()
-    });
-    written.map_err(|source| failed("write", path, source))
-}
-
-fn failed(what: &'static str, path: &Path, source: io::Error) -> StateError {
-    StateError::Io { what, path: path.to_owned(), source }
 }
 
 pub(crate) fn unix_now() -> u64 {
@@ -307,104 +219,4 @@ mod as_text {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    const CHAIN: ChainKey = ChainKey { chain_id: 1, genesis: B256::repeat_byte(7) };
-
-    fn store(dir: &Path) -> Store {
-        Store::new(Some(dir.to_owned()), Address::from_bytes([9; 20]), BlockTag::Finalized)
-    }
-
-    fn block(number: u64) -> BlockRef {
-        BlockRef { number, hash: B256::repeat_byte(1) }
-    }
-
-    fn seen(number: u64, confirmed_at: u64) -> Seen {
-        let price = U256::MAX;
-        Seen { manifest: Digest::of(b"a model"), price, block: block(number), confirmed_at }
-    }
-
-    #[tokio::test]
-    async fn what_is_noted_is_there_for_the_next_process_only_where_it_belongs() {
-        let dir = tempfile::tempdir().unwrap();
-        let first = store(dir.path());
-        first.update(CHAIN, |memory| memory.note(block(5), Some(seen(5, 100)))).await.unwrap();
-        first.update(CHAIN, |memory| memory.loaded = Some(seen(5, 100))).await.unwrap();
-        let again = store(dir.path()).load(CHAIN).await.unwrap();
-        assert_eq!(again.floor, Some(block(5)));
-        assert_eq!((again.last_good, again.loaded), (Some(seen(5, 100)), Some(seen(5, 100))));
-        assert_eq!(store(dir.path()).loaded().await.unwrap(), [(CHAIN, seen(5, 100))]);
-
-        let elsewhere = ChainKey { chain_id: 2, ..CHAIN };
-        assert_eq!(first.load(elsewhere).await.unwrap(), ChainMemory::default());
-        let of_tag = Store::new(Some(dir.path().to_owned()), first.contract, BlockTag::Latest);
-        assert_eq!(of_tag.load(CHAIN).await.unwrap(), ChainMemory::default());
-        assert!(of_tag.loaded().await.unwrap().is_empty());
-
-        let stored = stored_chains(dir.path()).unwrap();
-        assert_eq!(stored.len(), 1);
-        assert_eq!((stored[0].chain_id, stored[0].genesis), (1, CHAIN.genesis));
-        stored[0].forget().unwrap();
-        assert_eq!(first.load(CHAIN).await.unwrap(), ChainMemory::default());
-        assert!(stored_chains(&dir.path().join("none")).unwrap().is_empty());
-    }
-
-    #[tokio::test]
-    async fn a_corrupt_file_is_an_error_until_it_is_forgotten() {
-        let dir = tempfile::tempdir().unwrap();
-        let store = store(dir.path());
-        store.update(CHAIN, |memory| memory.note(block(5), None)).await.unwrap();
-        let path = stored_chains(dir.path()).unwrap().remove(0).path;
-        let good = fs::read_to_string(&path).unwrap();
-        let longer = format!("{good}{}", " ".repeat(20_000));
-        let version = good.replace("\"version\":1", "\"version\":2");
-        for bad in ["", "{}", &good[..good.len() / 2], &version, &longer.replace('}', "]")] {
-            File::create(&path).unwrap().write_all(bad.as_bytes()).unwrap();
-            let error = store.load(CHAIN).await.unwrap_err();
-            assert!(matches!(error, StateError::Corrupt { .. }), "{bad}: {error:?}");
-            assert!(error.to_string().contains("loader chain forget"));
-        }
-        let stored = stored_chains(dir.path()).unwrap().remove(0);
-        assert!(stored.memory.is_err());
-        stored.forget().unwrap();
-        assert_eq!(store.load(CHAIN).await.unwrap(), ChainMemory::default());
-    }
-
-    #[test]
-    fn times_are_written_once_a_minute_and_blocks_always() {
-        let mut memory = ChainMemory { loaded: Some(seen(5, 100)), ..ChainMemory::default() };
-        memory.note(block(5), Some(seen(5, 101)));
-        let first = memory;
-        assert_eq!((first.last_good, first.loaded), (Some(seen(5, 101)), Some(seen(5, 100))));
-        memory.note(block(5), Some(seen(5, 159)));
-        assert_eq!(memory, first);
-        memory.note(block(5), Some(seen(5, 160)));
-        assert_eq!(memory.loaded, Some(seen(5, 160)));
-        memory.note(block(6), Some(seen(6, 161)));
-        assert_eq!((memory.last_good, memory.loaded), (Some(seen(6, 161)), Some(seen(6, 161))));
-        let other = Seen { manifest: Digest::of(b"another"), ..seen(7, 500) };
-        memory.note(block(7), Some(other));
-        assert_eq!((memory.last_good, memory.loaded), (Some(other), Some(seen(6, 161))));
-    }
-
-    #[tokio::test]
-    async fn several_writers_lose_nothing() {
-        let dir = tempfile::tempdir().unwrap();
-        let writers = (1..=20).map(|number| {
-            let store = store(dir.path());
-            async move {
-                let raise = move |memory: &mut ChainMemory| {
-                    let floor = memory.floor.map_or(0, |floor| floor.number);
-                    memory.floor = Some(block(floor + number));
-                };
-                store.update(CHAIN, raise).await.unwrap();
-            }
-        });
-        let tasks: Vec<_> = writers.map(tokio::spawn).collect();
-        for task in tasks {
-            task.await.unwrap();
-        }
-        assert_eq!(store(dir.path()).load(CHAIN).await.unwrap().floor, Some(block(210)));
-    }
-}
+mod tests;

@@ -24,6 +24,8 @@ pub struct ChainStatus {
     pub block_tag: String,
     /// The chain, once it was read.
     pub chain_id: Option<u64>,
+    /// The block that was last agreed on.
+    pub block: Option<BlockStatus>,
     /// How many endpoints must say the same.
     pub quorum: usize,
     /// How many of the endpoints may lie, or fail, without being believed or stopping the others.
@@ -44,6 +46,17 @@ pub struct ChainStatus {
     pub trouble: Option<String>,
     /// What the last storage proof came to, if any was wanted.
     pub proof: Option<ProofStatus>,
+}
+
+/// The newest block under the tag that a quorum has.
+#[derive(Debug, Clone, Copy, Serialize, Deserialize)]
+pub struct BlockStatus {
+    /// Its height.
+    pub number: u64,
+    /// When it was made, in seconds since 1970.
+    pub timestamp: u64,
+    /// How old it is by this machine's clock.
+    pub age_s: u64,
 }
 
 /// What a storage proof came to.
@@ -93,6 +106,8 @@ pub(crate) struct Ledger {
     pub(crate) chain: Option<ChainKey>,
     pub(crate) memory: ChainMemory,
     pub(crate) trouble: Option<String>,
+    /// What was last agreed on.
+    pub(crate) block: Option<Block>,
     proof: Option<ProofStatus>,
     endpoints: Vec<EndpointStatus>,
     rounds: u64,
@@ -109,6 +124,7 @@ impl Ledger {
             chain: None,
             memory: ChainMemory::default(),
             trouble: None,
+            block: None,
             proof: None,
             endpoints,
             rounds: 0,
@@ -133,8 +149,9 @@ impl Ledger {
             said.push(format!("{}: {}", endpoint.endpoint, testimony.text));
         }
         for (line, testimony) in said.iter().zip(testimonies) {
-            if testimony.stance == Stance::Failed {
-                tracing::info!("RPC endpoint {line}");
+            // Whoever is left out of a decision, and why.
+            if matches!(testimony.stance, Stance::Failed | Stance::Behind | Stance::Ahead) {
+                tracing::info!("RPC endpoint left out: {line}");
             }
         }
         let stances: Vec<_> = testimonies.iter().map(|testimony| testimony.stance).collect();
@@ -205,6 +222,10 @@ impl Ledger {
             contract,
             block_tag,
             chain_id: self.chain.map(|chain| chain.chain_id),
+            block: self.block.map(|block| {
+                let (number, timestamp) = (block.number(), block.timestamp());
+                BlockStatus { number, timestamp, age_s: unix_now().saturating_sub(timestamp) }
+            }),
             quorum,
             liars_tolerated: liars_tolerated(quorum, self.endpoints.len()),
             endpoints: self.endpoints.clone(),

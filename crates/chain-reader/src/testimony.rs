@@ -4,13 +4,26 @@ use crate::ballot::{Ballot, Head, Reply, Said, Vote, Winner};
 use crate::config::{Address, BlockTag};
 use crate::error::{ChainError, EndpointError, excerpt};
 
+/// The JSON-RPC codes with which nodes answer to a block tag: they do not know such a tag, or have no such block.
+///
+/// Source: JSON-RPC 2.0, section 5.1; EIP-1474; -39001 of <https://github.com/ethereum/execution-apis>.
+const INVALID_PARAMS: i64 = -32602;
+const SERVER_ERROR: i64 = -32000;
+const RESOURCE_NOT_FOUND: i64 = -32001;
+const UNKNOWN_BLOCK: i64 = -39001;
+
+/// What is said of who was not waited for.
+const LATE: &str = "has not answered in time";
+
 /// Why an endpoint gave no vote.
 #[derive(Debug)]
 pub(crate) enum NonVote {
     /// It failed.
     Endpoint(EndpointError),
-    /// It has no block under the tag.
-    NoBlock,
+    /// It has no block under the tag; and how it said so, if not by an empty answer.
+    NoBlock(Option<EndpointError>),
+    /// It does not know the tag.
+    UnknownTag(EndpointError),
     /// It has no block at a height that it claims to have passed.
     Lacks { height: u64 },
     /// It answered with the block of another height.
@@ -20,6 +33,15 @@ pub(crate) enum NonVote {
 }
 
 impl NonVote {
+    /// Why there is no head, when the request for the block under the tag has failed.
+    pub(crate) fn of_tag(error: EndpointError) -> Self {
+        match error.rpc_code() {
+            Some(INVALID_PARAMS) => Self::UnknownTag(error),
+            Some(SERVER_ERROR | RESOURCE_NOT_FOUND | UNKNOWN_BLOCK) => Self::NoBlock(Some(error)),
+            _ => Self::Endpoint(error),
+        }
+    }
+
     /// Whether the same may be answered at another block.
     pub(crate) fn may_pass(&self) -> bool {
         matches!(self, Self::Lacks { .. } | Self::NoState { .. })
@@ -28,7 +50,14 @@ impl NonVote {
     fn text(&self, tag: BlockTag) -> String {
         match self {
             Self::Endpoint(error) => with_causes(error),
-            Self::NoBlock => format!("has no {tag} block yet"),
+            Self::NoBlock(None) => format!("has no {tag} block yet"),
+            Self::NoBlock(Some(error)) => format!("has no {tag} block yet: {}", with_causes(error)),
+            Self::UnknownTag(error) => {
+                format!(
+                    "does not know the block tag {tag}, try another (--block-tag): {}",
+                    with_causes(error)
+                )
+            }
             Self::Lacks { height } => format!("claims more, but has no block {height}"),
             Self::OtherHeight { asked, answered } => {
                 format!("answered with block {answered} when asked for block {asked}")
@@ -58,6 +87,8 @@ pub(crate) enum Stance {
     Agreed,
     /// It said something else.
     Disagreed,
+    /// It said the same, and says something else at a higher block: the news that has not reached the others.
+    Ahead,
     /// It said nothing to it, as it is behind.
     Behind,
     /// It did not answer as it should have.
@@ -93,13 +124,16 @@ impl Ballot {
             Reply::Failed(why) => {
                 return Testimony { height: None, stance: Stance::Failed, text: why.text(tag) };
             }
-            Reply::Pending { .. } => {
-                let text = "has not answered in time".to_owned();
-                return Testimony { height: None, stance: Stance::Failed, text };
+            Reply::Pending => {
+                return Testimony { height: None, stance: Stance::Failed, text: LATE.to_owned() };
             }
         };
-        let (stance, text) = self.stance(endpoint, head, tag, winner, disagree);
-        Testimony { height: Some(head.block.number()), stance, text }
+        let (stance, mut text) = self.stance(endpoint, head, tag, winner, disagree);
+        let height = head.block.number();
+        if let Some(floor) = self.floor().filter(|floor| *floor > height) {
+            text += &format!("; that is below block {floor}, which was read before");
+        }
+        Testimony { height: Some(height), stance, text }
     }
 
     fn stance(
@@ -114,10 +148,11 @@ impl Ballot {
         let chain = winner.map(|winner| winner.chain).or_else(|| self.chain());
         // Without a quorum on one chain it is enough that nobody names another.
         let is_here = match (chain, self.rules.chain_id) {
-            (Some(chain), _) => chain == head.chain,
+            (Some(chain), _) => chain.is_compatible(&head.chain),
             (None, Some(expected)) => expected == head.chain.chain_id,
             (None, None) => {
-                self.heads.iter().all(|other| other.known().is_none_or(|other| other.chain == head.chain))
+                let is_same = |other: &Head| other.chain.is_compatible(&head.chain);
+                self.heads.iter().all(|other| other.known().is_none_or(is_same))
             }
         };
         if !is_here {
@@ -125,28 +160,32 @@ impl Ballot {
             let mut text = format!("is on chain {}", head.chain.chain_id);
             text += &match expected {
                 Some(expected) if expected != head.chain.chain_id => format!(", expected chain {expected}"),
-                _ => format!(" with genesis block {}", head.chain.genesis),
+                _ => format!(" with genesis block {}", head.chain.genesis.unwrap_or_default()),
             };
             return (Stance::Disagreed, text);
         }
-        let height = winner.map(|winner| winner.vote.block.number());
-        let vote = match height {
-            Some(height) => self.votes.get(&height).and_then(|votes| votes[endpoint].as_ref()),
-            None => self.votes.values().rev().find_map(|votes| votes[endpoint].as_ref()),
-        };
-        match vote {
-            None => {
-                let mut text = format!("reports {tag} block {number}");
-                if let Some(floor) = self.floor().filter(|floor| *floor > number) {
-                    text += &format!(", below block {floor} that was read before");
-                }
-                (Stance::Behind, text)
+        let asked = |height: u64| self.votes.get(&height).and_then(|votes| votes[endpoint].as_ref());
+        let own = asked(number);
+        let decisive = winner.map_or(own, |winner| asked(winner.vote.block.number()));
+        match (decisive, own) {
+            (Some(Reply::Pending), _) | (None, Some(Reply::Pending)) => (Stance::Failed, LATE.to_owned()),
+            (Some(Reply::Failed(why)), _) | (None, Some(Reply::Failed(why))) => {
+                (Stance::Failed, why.text(tag))
             }
-            Some(Reply::Pending { .. }) => (Stance::Failed, "has not answered in time".to_owned()),
-            Some(Reply::Failed(why)) => (Stance::Failed, why.text(tag)),
-            Some(Reply::Known(vote)) => {
-                let differs = winner.map_or(disagree, |winner| !winner.vote.agrees(vote));
-                (if differs { Stance::Disagreed } else { Stance::Agreed }, vote.text())
+            (Some(Reply::Known(vote)), _) => match (winner, own.and_then(Reply::known)) {
+                (None, _) => (if disagree { Stance::Disagreed } else { Stance::Agreed }, vote.text()),
+                (Some(winner), _) if !winner.vote.agrees(vote) => (Stance::Disagreed, vote.text()),
+                (Some(winner), _) if winner.voters.contains(&endpoint) => (Stance::Agreed, vote.text()),
+                (Some(_), Some(own)) => {
+                    (Stance::Ahead, format!("{}, newer than what others have", own.text()))
+                }
+                (Some(_), None) => {
+                    (Stance::Failed, format!("{}, but nothing of its newest block", vote.text()))
+                }
+            },
+            (None, own) => {
+                let said = own.and_then(Reply::known).map(|own| format!(", and {}", own.text()));
+                (Stance::Behind, format!("reports {tag} block {number}{}", said.unwrap_or_default()))
             }
         }
     }
@@ -156,17 +195,39 @@ impl Ballot {
         self.votes.values().any(|votes| {
             let mut known = votes.iter().flatten().filter_map(|vote| match vote {
                 Reply::Known(vote) => Some(vote),
-                Reply::Pending { .. } | Reply::Failed(_) => None,
+                Reply::Pending | Reply::Failed(_) => None,
             });
             known.next().is_some_and(|first| known.any(|other| !first.agrees(other)))
         })
     }
 
-    /// Whether a quorum may be there a moment later: some were about to change their block, or lack one.
-    pub(crate) fn may_pass(&self) -> bool {
+    /// Whether a quorum may be there a moment later.
+    pub(crate) fn prospect(&self) -> Prospect {
         let lacks = |reply: &Reply<Vote>| matches!(reply, Reply::Failed(why) if why.may_pass());
-        self.contradict() || self.votes.values().flatten().flatten().any(lacks)
+        let is_behind = |head: &Head| self.floor().is_some_and(|floor| head.block.number() < floor);
+        let states: Vec<_> = (0..self.heads.len()).filter_map(|endpoint| self.statement(endpoint)).collect();
+        let is_split = states.windows(2).any(|pair| !pair[0].said.agrees(&pair[1].said));
+        if self.heads.iter().filter_map(Reply::known).any(is_behind)
+            || self.votes.values().flatten().flatten().any(lacks)
+        {
+            Prospect::Lag
+        } else if is_split || self.contradict() {
+            Prospect::Split
+        } else {
+            Prospect::None
+        }
     }
+}
+
+/// Whether asking again may help.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Prospect {
+    /// Nobody would say anything else.
+    None,
+    /// Some were about to change their block, and some were not.
+    Split,
+    /// A node lacks a block that another one behind the same URL may have, or that it will have in a moment.
+    Lag,
 }
 
 impl Ballot {
@@ -186,16 +247,24 @@ impl Ballot {
             _ => None,
         };
         let wrong: Vec<_> = self.heads.iter().map(elsewhere).collect();
-        let blockless: Vec<_> =
-            self.heads.iter().map(|head| matches!(head, Reply::Failed(NonVote::NoBlock))).collect();
+        let fails = |is_so: fn(&NonVote) -> bool| -> Vec<bool> {
+            self.heads.iter().map(|head| matches!(head, Reply::Failed(why) if is_so(why))).collect()
+        };
+        let blockless = fails(|why| matches!(why, NonVote::NoBlock(_)));
+        let tagless = fails(|why| matches!(why, NonVote::UnknownTag(_)));
+        let is_enough = |which: &[bool]| which.iter().filter(|is_so| **is_so).count() >= needed;
         if wrong.iter().flatten().count() >= needed {
             let mut found = names.zip(wrong).filter_map(|(name, wrong)| Some((name, wrong?)));
             if let Some((endpoint, (expected, found))) = found.next() {
                 return ChainError::WrongChain { endpoint, expected, found };
             }
-        } else if blockless.iter().filter(|is_so| **is_so).count() >= needed {
+        } else if is_enough(&blockless) {
             if let Some((endpoint, _)) = names.zip(blockless).find(|(_, is_so)| *is_so) {
                 return ChainError::NoBlock { endpoint, tag };
+            }
+        } else if is_enough(&tagless) {
+            if let Some((endpoint, _)) = names.zip(tagless).find(|(_, is_so)| *is_so) {
+                return ChainError::UnknownTag { endpoint, tag };
             }
         } else if self.heads.len() == 1
             && let Some(error) = self.into_errors().next()
@@ -210,8 +279,10 @@ impl Ballot {
         let of_heads = self.heads.into_iter().filter_map(Reply::into_failure);
         let votes = self.votes.into_values().rev().flatten().flatten();
         of_heads.chain(votes.filter_map(Reply::into_failure)).filter_map(|why| match why {
-            NonVote::Endpoint(error) | NonVote::NoState { source: error, .. } => Some(error),
-            NonVote::NoBlock | NonVote::Lacks { .. } | NonVote::OtherHeight { .. } => None,
+            NonVote::Endpoint(error)
+            | NonVote::NoState { source: error, .. }
+            | NonVote::UnknownTag(error) => Some(error),
+            NonVote::NoBlock(_) | NonVote::Lacks { .. } | NonVote::OtherHeight { .. } => None,
         })
     }
 }

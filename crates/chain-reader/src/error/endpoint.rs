@@ -146,6 +146,14 @@ impl EndpointError {
         }
     }
 
+    /// The JSON-RPC error code that it answered with, if it did.
+    pub(crate) fn rpc_code(&self) -> Option<i64> {
+        match self {
+            Self::Rpc { code, .. } => Some(*code),
+            _ => None,
+        }
+    }
+
     /// Whether this may mean that the node behind the endpoint does not have the block that was asked about.
     pub(crate) fn may_lack_the_block(&self) -> bool {
         matches!(self, Self::Rpc { code, .. } if !is_rate_limit(*code) && !is_refusal(*code))

@@ -32,6 +32,18 @@ pub enum StateError {
         /// What is wrong with it.
         reason: String,
     },
+    /// Several files say how far a chain was read, and no endpoint tells which it is.
+    #[error(
+        "chain {chain_id} is remembered more than once, with different first blocks ({}), and the RPC endpoints do not \
+         have the first block: give one that has it, or remove with `loader chain forget` what is not this chain's",
+        paths.iter().map(|path| path.display().to_string()).collect::<Vec<_>>().join(", ")
+    )]
+    Ambiguous {
+        /// Its id.
+        chain_id: u64,
+        /// The files.
+        paths: Vec<PathBuf>,
+    },
     /// The thread that does it ended unexpectedly.
     #[error("the thread that reads and writes the state of the chain failed")]
     Worker(#[source] tokio::task::JoinError),
@@ -42,13 +54,14 @@ impl StateError {
     pub fn blame(&self) -> Blame {
         match self {
             Self::Io { .. } | Self::Corrupt { .. } | Self::Worker(_) => Blame::Us,
+            Self::Ambiguous { .. } => Blame::Caller,
         }
     }
 
     /// What may be done about it.
     pub fn availability(&self) -> Availability {
         match self {
-            Self::Io { .. } | Self::Worker(_) => Availability::Never,
+            Self::Io { .. } | Self::Worker(_) | Self::Ambiguous { .. } => Availability::Never,
             Self::Corrupt { .. } => Availability::Alarm,
         }
     }

@@ -152,6 +152,32 @@ async fn a_chain_that_is_away_at_the_start_is_stood_in_for() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn a_chain_that_stands_still_is_trouble_and_the_age_is_told() {
+    let world = World::new(3);
+    let reader = world.reader(|_| ());
+    let mut follower = follow(&reader);
+    assert_eq!(next_model(&mut follower).await, model(0));
+    world.set(&model(1).to_string());
+    world.age(Duration::from_secs(3 * 24 * 3600));
+    let trouble = next_trouble(&mut follower).await;
+    assert!(matches!(trouble.error, ChainError::StaleBlock { agreeing: 3, .. }), "{trouble}");
+    assert!(trouble.to_string().contains("3 days old, expected at most 6 hours"), "{trouble}");
+    assert_eq!(trouble.error.availability(), crate::Availability::NotNow);
+    silence(&mut follower).await;
+    let age_s = reader.status().block.unwrap().age_s;
+    assert!(age_s >= 3 * 24 * 3600, "{age_s}");
+    world.age(Duration::from_secs(5 * 3600));
+    assert_eq!(next_model(&mut follower).await, model(1));
+
+    let lenient = world.reader(|config| config.max_block_age = Some(Duration::from_secs(7 * 24 * 3600)));
+    world.age(Duration::from_secs(3 * 24 * 3600));
+    assert_eq!(lenient.mature_model().await.unwrap().manifest, model(1));
+    let strict = world.reader(|config| config.max_block_age = Some(Duration::from_secs(60)));
+    world.age(Duration::from_secs(120));
+    assert!(matches!(strict.mature_model().await, Err(ChainError::StaleBlock { .. })));
+}
+
+#[tokio::test(start_paused = true)]
 async fn a_hint_makes_it_look_at_once_and_a_flood_of_them_does_not() {
     let world = World::new(1);
     let reader = world.reader(|config| config.poll_interval = BLOCK * 100);

@@ -1,5 +1,7 @@
 //! Endpoints in front of one anvil: honest ones that pass everything on, and others that change some of it.
 
+use std::time::Duration;
+
 use chain_reader::{BlockTag, ChainReader, Config, Devnet};
 use serde_json::{Value, json};
 
@@ -12,8 +14,13 @@ pub(crate) fn port(devnet: &Devnet) -> u16 {
 }
 
 /// Passes a request on, and changes its result.
-pub(crate) fn pass(port: u16, method: &str, params: &Value, change: fn(&mut Value)) -> Answer {
-    Answer::Forward { port, method: method.to_owned(), params: params.clone(), change }
+pub(crate) fn pass(
+    port: u16,
+    method: &str,
+    params: &Value,
+    change: impl FnOnce(&mut Value) + Send + 'static,
+) -> Answer {
+    Answer::Forward { port, method: method.to_owned(), params: params.clone(), change: Box::new(change) }
 }
 
 /// An endpoint that passes on all for which `twist` has nothing else.
@@ -57,6 +64,15 @@ pub(crate) async fn at_height(devnet: &Devnet, height: u64) -> Scripted {
         is_tag.then(|| pass(port, method, &json!([format!("{height:#x}"), false]), |_| ()))
     };
     twisted(devnet, twist).await
+}
+
+/// Takes this long for each answer.
+pub(crate) async fn slow(devnet: &Devnet, by: Duration) -> Scripted {
+    let port = port(devnet);
+    let late = move |method: &str, params: &Value| {
+        Some(Answer::Late(by, Box::new(pass(port, method, params, |_| ()))))
+    };
+    twisted(devnet, late).await
 }
 
 /// Lies about the string: a digest with each 0 made a 1.

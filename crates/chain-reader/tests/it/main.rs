@@ -7,15 +7,20 @@ use std::path::PathBuf;
 use chain_reader::{BlockTag, Config, Devnet, Policy, RpcUrl, SubmitConfig};
 use manifest::Digest;
 
+mod age;
 mod evm;
 mod faults;
+mod finality;
 mod follow;
+mod genesis;
 mod honest;
 mod memory;
 mod mined;
+mod outage;
 mod prepare;
 mod proof;
 mod quorum;
+mod rollback;
 mod scripted;
 mod submit;
 

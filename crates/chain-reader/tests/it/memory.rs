@@ -4,14 +4,14 @@ use std::path::Path;
 use std::time::Duration;
 
 use chain_reader::{
-    Availability, BlockTag, ChainError, ChainReader, Config, Devnet, MatureModel, Staleness, U256,
+    Availability, BlockTag, ChainError, ChainReader, Config, Devnet, MatureModel, Policy, Staleness, U256,
     stored_chains,
 };
 use manifest::Digest;
 use serde_json::json;
 
 use crate::honest::{at_height, config_of};
-use crate::{config, devnet, digest};
+use crate::{config, devnet, digest, policy};
 
 fn remembering(config: Config, dir: &Path) -> Config {
     Config { state_dir: Some(dir.to_owned()), ..config }
@@ -36,10 +36,12 @@ async fn the_floor_holds_after_a_restart() {
     assert_eq!(read(&current).await.unwrap().block_number, 22);
 
     let (a, b) = (at_height(&devnet, 10).await, at_height(&devnet, 21).await);
-    let behind = remembering(config_of(&devnet, BlockTag::Latest, &[&a, &b]), dir.path());
+    let hasty = Policy { request_timeout: Duration::from_secs(1), ..policy() };
+    let behind = Config { policy: hasty, ..config_of(&devnet, BlockTag::Latest, &[&a, &b]) };
+    let behind = remembering(behind, dir.path());
     let error = read(&behind).await.unwrap_err();
     let ChainError::NoQuorum { ref said, .. } = error else { panic!("{error:?}") };
-    assert!(said.iter().all(|line| line.contains("below block 22 that was read before")), "{said:?}");
+    assert!(said.iter().all(|line| line.contains("below block 22, which was read before")), "{said:?}");
     assert_eq!(error.availability(), Availability::NotNow);
     // The floor is that of its own tag only.
     let finalized = Config { block_tag: BlockTag::Finalized, ..behind.clone() };

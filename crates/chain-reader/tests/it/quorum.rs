@@ -86,7 +86,7 @@ async fn when_a_quorum_fails_everybody_is_waited_for_and_named() {
     let config = config_of(&devnet, BlockTag::Finalized, &[&a, &silent, &closing]);
     let hasty = Policy { request_timeout: Duration::from_millis(200), attempts: 2, ..policy() };
     let said = no_quorum(&ChainReader::new(Config { policy: hasty, ..config }).unwrap()).await;
-    assert!(said[0].contains("reports finalized block 3"), "{said:?}");
+    assert!(said[0].contains("in block 3"), "{said:?}");
     assert!(said[1].contains("did not answer") && said[2].contains("broke"), "{said:?}");
 }
 
@@ -101,13 +101,15 @@ async fn when_all_disagree_there_is_no_quorum_and_the_error_says_who_said_what()
         }
     });
     let other_block = other_block.await;
-    let reader = reader_of(&devnet, BlockTag::Finalized, &[&a, &liar, &other_block]);
+    let config = config_of(&devnet, BlockTag::Finalized, &[&a, &liar, &other_block]);
+    let hasty = Policy { request_timeout: Duration::from_secs(1), ..policy() };
+    let reader = ChainReader::new(Config { policy: hasty, ..config }).unwrap();
     let said = no_quorum(&reader).await;
     assert!(said[0].contains(&digest().to_string()) && said[1].contains("says"), "{said:?}");
     // It does not even have the block that it names.
     assert!(said[2].contains("no vote"), "{said:?}");
     let status = reader.status();
-    assert_eq!(status.rounds_without_quorum, 4, "endpoints that answer are asked again");
+    assert!(status.rounds_without_quorum > 1, "endpoints that answer are asked again");
     assert!(status.disagreements >= 1 && status.trouble.unwrap().contains("no 2 of 3"));
 }
 

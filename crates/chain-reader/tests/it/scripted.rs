@@ -1,6 +1,7 @@
 //! An endpoint that answers as told.
 
 use std::sync::{Arc, Mutex};
+use std::time::Duration;
 
 use chain_reader::RpcUrl;
 use serde_json::{Value, json};
@@ -17,7 +18,9 @@ pub(crate) enum Answer {
     /// A JSON-RPC error.
     Error(i64, &'static str),
     /// What the node at this port answers to this method with these parameters, changed.
-    Forward { port: u16, method: String, params: Value, change: fn(&mut Value) },
+    Forward { port: u16, method: String, params: Value, change: Change },
+    /// The same, later: an endpoint that is slow.
+    Late(Duration, Box<Answer>),
     /// As long a body as the reader takes.
     Endless,
     /// Nothing, for ever.
@@ -25,6 +28,9 @@ pub(crate) enum Answer {
     /// A closed connection.
     Close,
 }
+
+/// What is done to a result.
+pub(crate) type Change = Box<dyn FnOnce(&mut Value) + Send>;
 
 type Script = dyn FnMut(&str, &Value) -> Answer + Send;
 
@@ -90,8 +96,12 @@ async fn serve(
 ) -> Option<()> {
     let request = read_request(&mut stream).await?;
     let method = request["method"].as_str()?.to_owned();
-    let answer = (script.lock().unwrap())(&method, &request["params"]);
+    let mut answer = (script.lock().unwrap())(&method, &request["params"]);
     log.lock().unwrap().push(method);
+    while let Answer::Late(by, then) = answer {
+        tokio::time::sleep(by).await;
+        answer = *then;
+    }
     let rpc =
         |key: &str, value: Value| json!({"jsonrpc": "2.0", "id": request["id"], key: value}).to_string();
     let (status, body) = match answer {
@@ -109,6 +119,7 @@ async fn serve(
             }
             (200, answer.to_string())
         }
+        Answer::Late(..) => unreachable!("it was waited for"),
         Answer::Endless => {
             stream.write_all(b"HTTP/1.1 200 OK\r\nconnection: close\r\n\r\n").await.ok()?;
             while stream.write_all(&[b' '; 65_536]).await.is_ok() {}

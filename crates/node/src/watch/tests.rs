@@ -63,8 +63,14 @@ impl Stage {
     }
 
     fn name(&self, manifest: Digest, block_number: u64) {
-        let named =
-            MatureModel { manifest, price: U256::ZERO, chain_id: 1, block_number, block_hash: B256::ZERO };
+        let named = MatureModel {
+            manifest,
+            price: U256::ZERO,
+            chain_id: 1,
+            block_number,
+            block_hash: B256::ZERO,
+            block_timestamp: 0,
+        };
         self.news.try_send(FollowEvent::Model(named)).unwrap();
     }
 

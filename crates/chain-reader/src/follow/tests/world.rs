@@ -17,6 +17,7 @@ use crate::config::{Address, BlockTag, Config, Policy, RpcUrl};
 use crate::endpoint::Endpoint;
 use crate::error::EndpointError;
 use crate::reader::ChainReader;
+use crate::state::unix_now;
 
 /// The time between two blocks.
 pub(super) const BLOCK: Duration = Duration::from_secs(12);
@@ -47,6 +48,8 @@ struct State {
     texts: Vec<(u64, String)>,
     moods: Vec<Mood>,
     requests: u64,
+    /// That of every block: virtual time is far ahead of this machine's clock.
+    timestamp: u64,
 }
 
 impl World {
@@ -54,7 +57,8 @@ impl World {
     pub(super) fn new(endpoints: usize) -> Self {
         let texts = vec![(0, model(0).to_string())];
         let moods = vec![Mood::Honest; endpoints];
-        Self(Arc::new(Mutex::new(State { start: Instant::now(), texts, moods, requests: 0 })))
+        let (start, timestamp) = (Instant::now(), unix_now());
+        Self(Arc::new(Mutex::new(State { start, texts, moods, requests: 0, timestamp })))
     }
 
     /// A reader of the newest block, through all endpoints.
@@ -69,6 +73,11 @@ impl World {
         of_all.policy = Policy { attempts: 2, ..Policy::default() };
         config(&mut of_all);
         ChainReader::over(of_all, endpoints).unwrap()
+    }
+
+    /// From now on every block was made so long ago.
+    pub(super) fn age(&self, age: Duration) {
+        self.state().timestamp = unix_now() - age.as_secs();
     }
 
     /// The contract says this from the next block on.
@@ -137,7 +146,7 @@ impl State {
                     return Ok(Value::Null);
                 }
                 let hash = if number == 0 { B256::ZERO } else { hash(number) };
-                json!({"hash": hash, "number": format!("{number:#x}")})
+                json!({"hash": hash, "number": format!("{number:#x}"), "timestamp": format!("{:#x}", self.timestamp)})
             }
             "eth_call" => {
                 let hash: B256 = params[1]["blockHash"].as_str().unwrap().parse().unwrap();

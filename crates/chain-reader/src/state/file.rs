@@ -1,0 +1,208 @@
+//! A small file for each chain, contract and block tag.
+//!
+//! `DIR/CHAIN_ID-GENESIS-CONTRACT-TAG.json`. Whoever changes one holds the lock of the directory (`DIR/lock`), reads it,
+//! and replaces it whole, so that several processes share one memory and the floor in it never falls; whoever only reads
+//! needs no lock. Where no endpoint has the first block any more, GENESIS is `unknown`, and what is remembered is found by
+//! the chain id: two files of it are refused.
+
+use std::ffi::OsStr;
+use std::fs::{self, File};
+use std::io::{self, Read as _, Write as _};
+use std::path::{Path, PathBuf};
+
+use alloy::primitives::B256;
+use serde::{Deserialize, Serialize};
+
+use super::ChainMemory;
+use crate::ballot::ChainKey;
+use crate::config::{Address, BlockTag};
+use crate::error::StateError;
+
+/// More than ten times what such a file takes.
+const MAX_FILE_BYTES: u64 = 16 << 10;
+/// The layout of the file.
+const VERSION: u32 = 1;
+/// What stands in a file's name in the place of a first block that is not known.
+const NO_GENESIS: &str = "unknown";
+
+/// The whole file.
+#[derive(Serialize, Deserialize)]
+struct Contents {
+    version: u32,
+    #[serde(flatten)]
+    memory: ChainMemory,
+}
+
+/// What a directory remembers of one chain, contract and block tag.
+#[derive(Debug)]
+pub struct StoredChain {
+    /// The file.
+    pub path: PathBuf,
+    /// The chain.
+    pub chain_id: u64,
+    /// Its first block; `None` where no quorum of endpoints had it any more.
+    pub genesis: Option<B256>,
+    /// The contract.
+    pub contract: Address,
+    /// Which block was read.
+    pub block_tag: BlockTag,
+    /// What the file says; an error when it is corrupt.
+    pub memory: Result<ChainMemory, StateError>,
+}
+
+/// All that `dir` remembers, in the order of the file names. Nothing when there is no such directory.
+///
+/// # Errors
+/// [`StateError::Io`].
+pub fn stored_chains(dir: &Path) -> Result<Vec<StoredChain>, StateError> {
+    let read = |(path, (chain, contract, block_tag)): (PathBuf, Name)| {
+        let memory = read(&path).map(Option::unwrap_or_default);
+        let ChainKey { chain_id, genesis } = chain;
+        StoredChain { path, chain_id, genesis, contract, block_tag, memory }
+    };
+    Ok(names(dir)?.into_iter().map(read).collect())
+}
+
+impl StoredChain {
+    /// Removes it: the floor, and what was read and loaded.
+    ///
+    /// # Errors
+    /// [`StateError::Io`].
+    pub fn forget(&self) -> Result<(), StateError> {
+        let dir = self.path.parent().unwrap_or(Path::new(""));
+        let _lock = lock(dir)?;
+        match fs::remove_file(&self.path) {
+            Err(error) if error.kind() != io::ErrorKind::NotFound => Err(failed("remove", &self.path, error)),
+            _ => Ok(()),
+        }
+    }
+}
+
+/// Where one chain is remembered.
+pub(super) struct Place {
+    dir: PathBuf,
+    /// The chain, with its first block if that is known to the endpoints or remembered.
+    chain: ChainKey,
+    /// The file that is there.
+    found: Option<PathBuf>,
+    /// The file that is written.
+    path: PathBuf,
+}
+
+impl Place {
+    pub(super) fn of(
+        dir: &Path,
+        chain: ChainKey,
+        contract: Address,
+        tag: BlockTag,
+    ) -> Result<Self, StateError> {
+        let mut found = names(dir)?;
+        found.retain(|(_, (of, whose, at))| of.is_compatible(&chain) && (*whose, *at) == (contract, tag));
+        let (chain, found) = match found.as_slice() {
+            [] => (chain, None),
+            [(path, (of, ..))] => (of.with_genesis_of(chain), Some(path.clone())),
+            several => {
+                let paths = several.iter().map(|(path, _)| path.clone()).collect();
+                return Err(StateError::Ambiguous { chain_id: chain.chain_id, paths });
+            }
+        };
+        Ok(Self { dir: dir.to_owned(), chain, found, path: dir.join(name(chain, contract, tag)) })
+    }
+
+    pub(super) fn load(&self) -> Result<(ChainKey, ChainMemory), StateError> {
+        let memory = self.found.as_deref().map(read).transpose()?.flatten();
+        Ok((self.chain, memory.unwrap_or_default()))
+    }
+
+    /// To be called with the lock held.
+    pub(super) fn update<T>(self, change: impl FnOnce(&mut ChainMemory) -> T) -> Result<T, StateError> {
+        let (_, before) = self.load()?;
+        let mut memory = before;
+        let changed = change(&mut memory);
+        let renamed = self.found.filter(|found| *found != self.path);
+        if memory != before || renamed.is_some() {
+            write(&self.dir, &self.path, memory)?;
+        }
+        if let Some(old) = renamed {
+            fs::remove_file(&old).map_err(|source| failed("remove", &old, source))?;
+        }
+        Ok(changed)
+    }
+}
+
+type Name = (ChainKey, Address, BlockTag);
+
+/// The files in `dir` whose names are such as we give; none where there is no such directory.
+fn names(dir: &Path) -> Result<Vec<(PathBuf, Name)>, StateError> {
+    let entries = match fs::read_dir(dir) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Vec::new()),
+        entries => entries.map_err(|source| failed("list", dir, source))?,
+    };
+    let mut found = Vec::new();
+    for entry in entries {
+        let path = entry.map_err(|source| failed("list", dir, source))?.path();
+        let name = path.file_name().and_then(parse_name);
+        found.extend(name.map(|name| (path, name)));
+    }
+    found.sort_by(|(a, _), (b, _)| a.cmp(b));
+    Ok(found)
+}
+
+fn name(ChainKey { chain_id, genesis }: ChainKey, contract: Address, tag: BlockTag) -> String {
+    let genesis = genesis.map_or(NO_GENESIS.to_owned(), |genesis| genesis.to_string());
+    format!("{chain_id}-{genesis}-{:#x}-{tag}.json", contract.0)
+}
+
+fn parse_name(name: &OsStr) -> Option<Name> {
+    let mut parts = name.to_str()?.strip_suffix(".json")?.split('-');
+    let chain_id = parts.next()?.parse().ok()?;
+    let genesis = match parts.next()? {
+        NO_GENESIS => None,
+        hash => Some(hash.parse().ok()?),
+    };
+    let parsed = (ChainKey { chain_id, genesis }, parts.next()?.parse().ok()?, parts.next()?.parse().ok()?);
+    parts.next().is_none().then_some(parsed)
+}
+
+/// Held until the file is dropped. The file stays.
+pub(super) fn lock(dir: &Path) -> Result<File, StateError> {
+    fs::create_dir_all(dir).map_err(|source| failed("create", dir, source))?;
+    let path = dir.join("lock");
+    let opened = File::options().create(true).append(true).open(&path);
+    opened.and_then(|file| file.lock().map(|()| file)).map_err(|source| failed("lock", &path, source))
+}
+
+fn read(path: &Path) -> Result<Option<ChainMemory>, StateError> {
+    let file = match File::open(path) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
+        file => file.map_err(|source| failed("open", path, source))?,
+    };
+    let mut text = Vec::new();
+    file.take(MAX_FILE_BYTES).read_to_end(&mut text).map_err(|source| failed("read", path, source))?;
+    let corrupt = |reason: String| StateError::Corrupt { path: path.to_owned(), reason };
+    let contents: Contents = serde_json::from_slice(&text).map_err(|error| corrupt(error.to_string()))?;
+    if contents.version != VERSION {
+        return Err(corrupt(format!("version {}, expected {VERSION}", contents.version)));
+    }
+    Ok(Some(contents.memory))
+}
+
+/// Replaces the file whole. The temporary one has a fixed name, as writing is done under the lock: what a killed process
+/// leaves is written over.
+fn write(dir: &Path, path: &Path, memory: ChainMemory) -> Result<(), StateError> {
+    let contents = Contents { version: VERSION, memory };
+    let temporary = path.with_extension("tmp");
+    let written = serde_json::to_vec(&contents).map_err(io::Error::from).and_then(|mut text| {
+        text.push(b'\n');
+        let mut file = File::create(&temporary)?;
+        file.write_all(&text)?;
+        file.sync_all()?;
+        fs::rename(&temporary, path)?;
+        File::open(dir)?.sync_all()
+    });
+    written.map_err(|source| failed("write", path, source))
+}
+
+fn failed(what: &'static str, path: &Path, source: io::Error) -> StateError {
+    StateError::Io { what, path: path.to_owned(), source }
+}
