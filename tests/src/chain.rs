@@ -39,6 +39,24 @@ impl Chain {
         self.devnet.mine(blocks).await.unwrap();
     }
 
+    /// The height of the newest block.
+    ///
+    /// # Panics
+    /// When the node does not say.
+    pub async fn height(&self) -> u64 {
+        let height = self.devnet.request("eth_blockNumber", ()).await.unwrap();
+        u64::from_str_radix(height.as_str().unwrap().trim_start_matches("0x"), 16).unwrap()
+    }
+
+    /// Replaces so many of the newest blocks by empty ones.
+    ///
+    /// # Panics
+    /// When the node does not.
+    pub async fn reorganise(&self, blocks: u64) {
+        let no_transactions: [(); 0] = [];
+        self.devnet.request("anvil_reorg", (blocks, no_transactions)).await.unwrap();
+    }
+
     /// Flags that name the contract and the node.
     pub fn flags(&self) -> [String; 4] {
         let url = self.devnet.rpc_url_text().to_owned();

@@ -29,7 +29,7 @@ pub use home::Home;
 pub use model::{Model, PIECE_BYTES, Recipe, made_up};
 pub use peer::{Conduct, Peer};
 pub use process::{Outcome, Process};
-pub use rpc::Rpc;
+pub use rpc::{ANYTHING, Keys, Mood, Rpc};
 pub use seeder::Seeder;
 pub use tools::{anvil, python_peer};
 
