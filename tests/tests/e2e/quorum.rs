@@ -1,6 +1,9 @@
 //! Fetching what several RPC endpoints say, and what is remembered of that. Peers are not asked: all is in the cache.
 
-use e2e::{Chain, Fetched, Home, Model, Recipe, Rpc, Seeder};
+use std::time::Duration;
+
+use e2e::{Chain, Fetched, Home, Model, Mood, Recipe, Rpc, Seeder};
+use serde_json::json;
 
 /// A home whose cache holds the model.
 async fn home_with(model: &Model) -> Home {
@@ -53,6 +56,98 @@ async fn two_honest_endpoints_outvote_a_liar_and_then_the_chain_can_be_away() {
         (&"chain-forgotten".into(), &contract.clone().into())
     );
     assert!(home.run(offline).await.failure(4).contains("nothing was loaded"));
+}
+
+/// It tells the truth, about a block of yesterday.
+#[tokio::test(flavor = "multi_thread")]
+async fn one_liar_of_three_rolls_nobody_back_while_an_honest_one_is_slow() {
+    let (model, chain) = (Recipe::of_size(100_000).publish().await, Chain::start().await);
+    let home = home_with(&model).await;
+    let old = "ab".repeat(32);
+    chain.set(&old).await;
+    let height = chain.height().await - 2;
+    chain.set(&model.id).await;
+    let (liar, slow, fast) =
+        (Rpc::honest(&chain).await, Rpc::honest(&chain).await, Rpc::honest(&chain).await);
+    liar.set(Mood::Stuck { tags: &["finalized"], height });
+    slow.set(Mood::Slow(Duration::from_millis(1_300)));
+    let line = fetch(&chain, &[&liar, &slow, &fast]);
+    let outcome = home.run(line.iter().map(String::as_str).chain(["-v"])).await;
+    assert!(outcome.stderr.contains("left out") && outcome.stderr.contains(&old), "{}", outcome.stderr);
+    assert_eq!(Fetched::of(outcome).manifest, model.id);
+
+    // The slow one has no vote at all: then nothing is loaded, and least of all the old model.
+    slow.set(Mood::status(429).on(&["eth_call"]));
+    let message = home.run(line).await.failure(4);
+    assert!(
+        message.contains("no 2 of 3") && message.contains(&model.id) && message.contains(&old),
+        "{message}"
+    );
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_final_block_that_is_replaced_stops_everything_until_it_is_forgotten() {
+    let (model, chain) = (Recipe::of_size(100_000).publish().await, Chain::start().await);
+    let home = home_with(&model).await;
+    chain.set(&model.id).await;
+    chain.mine(4).await;
+    let rpc = Rpc::honest(&chain).await;
+    let watch = ["watch", "--poll-interval", "100ms", "--wait", "1ms"].map(str::to_owned);
+    let mut watching = home.start(watch.into_iter().chain(fetch(&chain, &[&rpc]).into_iter().skip(1)));
+    watching.line(0).await;
+    chain.devnet().request("anvil_reorg", (4, json!([]))).await.unwrap();
+    chain.set(&"ab".repeat(32)).await;
+    chain.mine(3).await;
+    watching.says("nothing is loaded from it any more").await;
+    chain.mine(3).await;
+    assert!(home.run(fetch(&chain, &[&rpc])).await.failure(3).contains("loader chain forget"));
+    let shown = home.run(["chain", "show"]).await.answer();
+    assert_eq!(shown["alarm"]["before"], shown["floor"]);
+    assert_eq!(shown["last_good"]["manifest"], model.id);
+
+    home.run(["chain", "forget", "--contract", &chain.contract()]).await.expect(0);
+    // Nobody has the other model: but it is the one that is looked for.
+    watching.says(&"ab".repeat(32)).await;
+    watching.terminate().await;
+    assert_eq!(watching.outcome().await.expect(0).answers().len(), 1);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_chain_that_stands_still_is_not_available_and_its_age_is_told() {
+    let (model, chain) = (Recipe::of_size(100_000).publish().await, Chain::start().await);
+    let home = home_with(&model).await;
+    chain.set(&model.id).await;
+    let rpc = Rpc::honest(&chain).await;
+    // Another id than that of development chains, on which blocks may be of any age.
+    rpc.set(Mood::result("0x1").on(&["eth_chainId"]));
+    let line = fetch(&chain, &[&rpc]);
+    assert_eq!(Fetched::of(home.run(&line).await).manifest, model.id);
+    let strict = |more: &[&str]| {
+        let limit = ["--max-block-age", "1s"].iter().chain(more).map(|word| (*word).to_owned());
+        line.iter().cloned().chain(limit).collect::<Vec<_>>()
+    };
+    // It becomes too old while this waits.
+    let stale = async {
+        loop {
+            let outcome = home.run(strict(&[])).await;
+            if outcome.status != Some(0) {
+                break outcome;
+            }
+        }
+    };
+    let message = e2e::soon("an old block", stale).await.failure(4);
+    assert!(message.contains("the newest finalized block that 1 of 1 RPC endpoints have"), "{message}");
+    assert!(message.contains("old, expected at most 1 seconds"), "{message}");
+    // What was loaded stands in for it, as long as its block will do.
+    assert_eq!(Fetched::of(home.run(strict(&["--allow-stale", "1h"])).await).manifest, model.id);
+    home.run(strict(&["--allow-stale", "1s"])).await.failure(4);
+
+    let watch = strict(&["--poll-interval", "100ms"]).into_iter().skip(1);
+    let mut watching = home.start(["watch".to_owned()].into_iter().chain(watch));
+    watching.says("the newest finalized block").await;
+    let status = home.run(["status"]).await.answer();
+    assert!(status["chain"]["block"]["age_s"].as_u64().unwrap() > 1, "{status}");
+    assert!(home.plain(["status"]).await.stdout.contains(" old\n"));
 }
 
 #[tokio::test(flavor = "multi_thread")]
