@@ -143,7 +143,9 @@ impl Devnet {
     async fn send_as_owner(&self, transaction: serde_json::Value) -> Result<Mined, DevnetError> {
         let tx_hash: B256 = self.endpoint.request("eth_sendTransaction", (transaction,)).await?;
         let mined = timeout(PATIENCE, self.mined(tx_hash)).await.ok().transpose()?;
-        mined.filter(Mined::succeeded).ok_or(DevnetError::Transaction { tx_hash, after: PATIENCE })
+        mined
+            .filter(|mined| mined.succeeded() == Some(true))
+            .ok_or(DevnetError::Transaction { tx_hash, after: PATIENCE })
     }
 
     /// Looks until the transaction is in a block.

@@ -13,11 +13,6 @@ use crate::error::EndpointError;
 use crate::revert;
 use crate::transport::Http;
 
-/// The JSON-RPC code of a reverted call.
-///
-/// Source: <https://github.com/ethereum/execution-apis>, `eth_call`.
-const REVERTED: i64 = 3;
-
 /// The three fields we need of a block header: other chains' headers differ in the rest.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
 pub(crate) struct Block {
@@ -146,11 +141,8 @@ impl Endpoint {
                 Err(source) => EndpointError::Request { endpoint, method, source },
             },
             RpcError::ErrorResp(payload) => {
-                let data = payload.as_revert_data();
-                if data.is_some() || payload.code == REVERTED {
-                    let reason = data.and_then(|data| revert::reason(&data));
-                    let reason = self.url.excerpt(reason.as_deref().unwrap_or(&payload.message));
-                    return EndpointError::Reverted { endpoint, reason };
+                if let Some(reason) = revert::told_by(&method, &payload) {
+                    return EndpointError::Reverted { endpoint, reason: self.url.excerpt(&reason) };
                 }
                 let message = self.url.excerpt(&payload.message);
                 EndpointError::Rpc { endpoint, method, code: payload.code, message }

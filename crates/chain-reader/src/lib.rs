@@ -50,4 +50,7 @@ pub use rpc_url::RpcUrl;
 pub use signer::Signer;
 pub use state::{BlockRef, ChainMemory, Replaced, Seen, StoredChain, stored_chains};
 pub use status::{BlockStatus, ChainStatus, Disagreement, EndpointStatus, ProofStatus};
-pub use submit::{Call, Fees, GasPrice, Settled, Step, SubmitConfig, Wei, prepare, send, set_mature_model};
+pub use submit::{
+    AlreadySet, Call, Done, Fees, GasPrice, Plan, Settled, Step, SubmitConfig, Wei, prepare, send,
+    set_mature_model, wait_until_settled,
+};

@@ -1,6 +1,7 @@
 //! Why a contract refused, from the data that it reverted with.
 
-use alloy::primitives::hex;
+use alloy::primitives::{Bytes, hex};
+use alloy::rpc::json_rpc::ErrorPayload;
 use alloy::sol_types::{SolInterface, decode_revert_reason};
 
 mod abi {
@@ -25,6 +26,40 @@ mod abi {
 }
 
 use abi::Known::KnownErrors as Error;
+
+/// The JSON-RPC code of a reverted call.
+///
+/// Source: <https://github.com/ethereum/execution-apis>, `eth_call`.
+const REVERTED: i64 = 3;
+
+/// What nodes say, in lower case, of a call that failed in the contract: geth, Erigon, Reth and Besu "execution
+/// reverted", Nethermind and `OpenEthereum` "VM execution error", Hardhat and Ganache "VM Exception while processing
+/// transaction", anvil "EVM error", and the oldest "always failing transaction".
+const WORDS: [&str; 6] = [
+    "revert",
+    "vm execution error",
+    "vm exception",
+    "evm error",
+    "invalid opcode",
+    "always failing transaction",
+];
+
+/// Why the contract refused, when this answer to `method` says that it did, whatever code and words it has for that.
+pub(crate) fn told_by(method: &str, error: &ErrorPayload) -> Option<String> {
+    let text = || error.data.as_ref().and_then(|data| serde_json::from_str::<String>(data.get()).ok());
+    if let Some(data) = error.as_revert_data().or_else(|| reverted(&text()?)) {
+        return Some(reason(&data).unwrap_or_else(|| error.message.clone().into_owned()));
+    }
+    let message = error.message.to_lowercase();
+    let runs_a_contract = matches!(method, "eth_call" | "eth_estimateGas");
+    let says_so = WORDS.iter().any(|word| message.contains(word));
+    (error.code == REVERTED || runs_a_contract && says_so).then(|| error.message.clone().into_owned())
+}
+
+/// What a contract reverted with, as Nethermind and `OpenEthereum` write it: `Reverted 0x…`.
+fn reverted(text: &str) -> Option<Bytes> {
+    text.strip_prefix("Reverted ")?.trim().parse().ok()
+}
 
 /// What the data says, for people; `None` when there is none.
 pub(crate) fn reason(data: &[u8]) -> Option<String> {
@@ -97,6 +132,36 @@ mod tests {
         assert!(shown.contains("0xdeadbeef") && shown.ends_with("07"), "{shown}");
         assert_eq!(reason(&[]), None);
         assert_eq!(reason(&[1, 2, 3]), None);
+    }
+
+    #[test]
+    fn each_nodes_way_of_saying_it_is_known() {
+        let told = |method: &str, json: &str| told_by(method, &serde_json::from_str(json).unwrap());
+        let no = hex::encode_prefixed(Revert::from("no!").abi_encode());
+        for (json, part) in [
+            (r#"{"code":3,"message":"execution reverted"}"#, "execution reverted"),
+            (r#"{"code":-32000,"message":"execution reverted"}"#, "execution reverted"),
+            (r#"{"code":-32000,"message":"Execution reverted","data":"0x"}"#, "Execution reverted"),
+            (
+                r#"{"code":-32603,"message":"Error: Transaction reverted without a reason string"}"#,
+                "reverted",
+            ),
+            (r#"{"code":-32015,"message":"VM execution error.","data":"Reverted 0x"}"#, "VM execution error"),
+            (r#"{"code":-32015,"message":"VM execution error.","data":"Bad instruction fe"}"#, "VM exec"),
+            (&format!(r#"{{"code":-32015,"message":"VM execution error.","data":"Reverted {no}"}}"#), "no!"),
+            (&format!(r#"{{"code":-32000,"message":"execution reverted: no!","data":"{no}"}}"#), "no!"),
+            (&format!(r#"{{"code":3,"message":"execution reverted","data":{{"data":"{no}"}}}}"#), "no!"),
+            (r#"{"code":-32000,"message":"VM Exception while processing transaction: revert no!"}"#, "no!"),
+        ] {
+            for method in ["eth_call", "eth_estimateGas"] {
+                let shown = told(method, json).unwrap_or_else(|| panic!("{json}"));
+                assert!(shown.contains(part), "{json}: {shown}");
+            }
+        }
+        let missing = r#"{"code":-32000,"message":"missing trie node"}"#;
+        assert_eq!(told("eth_call", missing), None);
+        let other = r#"{"code":-32000,"message":"the last block was reverted"}"#;
+        assert_eq!(told("eth_getBalance", other), None);
     }
 
     proptest! {

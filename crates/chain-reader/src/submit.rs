@@ -2,9 +2,13 @@
 
 mod fees;
 mod follow;
+mod handing;
 mod prepare;
+mod standing;
+mod taken;
 mod units;
 
+use std::fmt;
 use std::time::Duration;
 
 use alloy::eips::{BlockId, Encodable2718};
@@ -14,7 +18,8 @@ use alloy::rpc::types::TransactionRequest;
 use manifest::Digest;
 
 pub use fees::Fees;
-pub use prepare::{Call, prepare};
+pub use prepare::{Call, Plan, prepare};
+pub use standing::{AlreadySet, wait_until_settled};
 pub use units::{GasPrice, Wei};
 
 use crate::config::{Address, BlockTag, Policy, RpcUrl};
@@ -22,7 +27,8 @@ use crate::endpoint::Endpoint;
 use crate::error::{EndpointError, SubmitError};
 use crate::receipt::Receipt;
 use crate::signer::Signer;
-use follow::Follower;
+use follow::{Follower, Verdict};
+use handing::Handed;
 
 /// The default cap on the price of gas: several times what is usual, and far less than what an endpoint could make up.
 const DEFAULT_MAX_FEE: GasPrice = GasPrice::from_gwei(300);
@@ -85,12 +91,31 @@ impl Settled {
     }
 }
 
+impl fmt::Display for Settled {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Confirmations(blocks) => write!(f, "with {blocks} blocks"),
+            Self::Tag(tag) => write!(f, "once it is {tag}"),
+        }
+    }
+}
+
 /// What happens to a transaction after it was signed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Step {
     /// The endpoint has taken it.
     Sent {
         /// The transaction.
+        tx_hash: B256,
+    },
+    /// The endpoint was given it, and its answer was lost, or does not tell whether it has taken it.
+    MaybeSent {
+        /// The transaction.
+        tx_hash: B256,
+    },
+    /// Nothing was sent: an earlier transaction of the sender that makes the same call waits for a block.
+    Waiting {
+        /// That transaction.
         tx_hash: B256,
     },
     /// It is in a block.
@@ -107,37 +132,63 @@ pub enum Step {
         /// The block it was in.
         block_hash: B256,
     },
-    /// The endpoint had forgotten it, and has taken it again.
+    /// The endpoint did not know it any more, and has taken it again.
     SentAgain {
         /// The transaction.
         tx_hash: B256,
     },
 }
 
-/// Sends `setMatureModel(manifest, price)` from the signer's account and looks after it: [`prepare`], then [`send`].
+/// How it ended that the contract names a model.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Done {
+    /// A transaction has set it.
+    Mined(Receipt),
+    /// It had been set before: nothing was sent.
+    AlreadySet(AlreadySet),
+}
+
+impl Done {
+    /// A block in which the contract names the model.
+    pub fn block_number(&self) -> u64 {
+        match self {
+            Self::Mined(receipt) => receipt.block_number,
+            Self::AlreadySet(set) => set.block_number,
+        }
+    }
+}
+
+/// Has the contract name the model: [`prepare`], then [`send`] from the signer's account, or [`wait_until_settled`] when
+/// it names the model already.
 ///
 /// # Errors
-/// Those of both.
+/// Those of the three.
 pub async fn set_mature_model(
     config: &SubmitConfig,
     signer: &Signer,
     manifest: Digest,
     price: U256,
-) -> Result<Receipt, SubmitError> {
-    let call = prepare(config, signer.address(), manifest, price).await?;
-    send(config, &call, signer, &|_| {}).await
+) -> Result<Done, SubmitError> {
+    match prepare(config, signer.address(), manifest, price).await? {
+        Plan::Send(call) => send(config, &call, signer, &|_| {}).await.map(Done::Mined),
+        Plan::AlreadySet(set) => wait_until_settled(config, set).await.map(Done::AlreadySet),
+    }
 }
 
 /// Signs the call, sends it, and looks after it until it is settled: when a reorganisation takes it out of its block, it
-/// is waited for again, and sent again when the endpoint has forgotten it. `on_step` is told what happens.
+/// is waited for again, and sent again when the endpoint has forgotten it. `on_step` is told what happens. When the call
+/// is [waiting](Call::waiting) already, that transaction is looked after, and no other sent.
+///
+/// What an endpoint says of a transaction decides little: answers get lost, and behind one URL there may be nodes that
+/// lag. That it failed, or never comes, is said only of what a block shows.
 ///
 /// **Cancel safety.** None: when the future is dropped the transaction may have been sent.
 ///
 /// # Errors
-/// - [`SubmitError::Endpoint`], [`SubmitError::Unsigned`]: nothing was sent.
-/// - [`SubmitError::NotTaken`]: it was sent, and the endpoint does not know it.
+/// - [`SubmitError::Endpoint`], [`SubmitError::Unsigned`], [`SubmitError::NotTaken`]: nothing was sent.
 /// - [`SubmitError::NotMined`]: it may still come.
 /// - [`SubmitError::NotSettled`]: it is in a block, and may still leave it.
+/// - [`SubmitError::Displaced`]: another one is in a block in its place, and may still leave it.
 /// - [`SubmitError::Replaced`]: it never comes.
 /// - [`SubmitError::Reverted`]: it cost its gas and changed nothing.
 pub async fn send(
@@ -147,18 +198,40 @@ pub async fn send(
     on_step: &(dyn Fn(Step) + Sync),
 ) -> Result<Receipt, SubmitError> {
     let endpoint = Endpoint::new(&config.rpc_url, config.policy)?;
-    let (raw, tx_hash) = sign(call, signer).await?;
-    hand_over(&endpoint, &raw, tx_hash).await?;
-    on_step(Step::Sent { tx_hash });
     let settled = config.settled.unwrap_or_else(|| Settled::on_chain(call.chain_id));
-    let follower = Follower::new(&endpoint, call, raw, tx_hash, settled, on_step);
-    let (mined, receipt) = follower.follow(config.timeout).await?;
-    if mined.succeeded() {
-        return Ok(receipt);
+    let mut follower = Follower::new(&endpoint, call, settled, on_step);
+    if let Some(tx_hash) = call.waiting {
+        on_step(Step::Waiting { tx_hash });
+        follower = follower.of(tx_hash);
+    } else {
+        let (raw, tx_hash) = sign(call, signer).await?;
+        let sending = handing::once(config)?;
+        let refusal = match handing::hand_over(&sending, &config.policy, &raw, tx_hash).await? {
+            Handed::Taken => {
+                on_step(Step::Sent { tx_hash });
+                None
+            }
+            Handed::Unclear => {
+                on_step(Step::MaybeSent { tx_hash });
+                None
+            }
+            Handed::Refused(refusal) => Some(refusal),
+        };
+        follower = follower.of(tx_hash).again_with(sending, raw, refusal);
     }
-    let block_number = receipt.block_number;
-    let reason = why_reverted(&endpoint, call, block_number).await;
-    Err(SubmitError::Reverted { tx_hash, block_number, reason })
+    match follower.follow(config.timeout).await? {
+        Verdict::Settled(receipt) => Ok(receipt),
+        Verdict::Failed { tx_hash, block_number, by_receipt } => {
+            let reason = match by_receipt {
+                true => why_reverted(&endpoint, call, block_number).await,
+                false => {
+                    "its receipt does not say how it went, and the contract does not name the model then"
+                        .into()
+                }
+            };
+            Err(SubmitError::Reverted { tx_hash, block_number, reason })
+        }
+    }
 }
 
 /// From here on the transaction's hash is known, whatever becomes of it.
@@ -183,21 +256,18 @@ async fn sign(call: &Call, signer: &Signer) -> Result<(Bytes, B256), SubmitError
     Ok((signed.encoded_2718().into(), *signed.tx_hash()))
 }
 
-async fn hand_over(endpoint: &Endpoint, raw: &Bytes, tx_hash: B256) -> Result<(), SubmitError> {
-    let Err(source) = endpoint.request::<_, B256>("eth_sendRawTransaction", (raw,)).await else {
-        return Ok(());
-    };
-    // When the answer to a first attempt was lost, the second is refused as known already.
-    match is_known(endpoint, tx_hash).await {
-        Ok(true) => Ok(()),
-        _ => Err(SubmitError::NotTaken { tx_hash, source }),
-    }
-}
-
-/// Whether the endpoint has the transaction, in a block or waiting for one.
-async fn is_known(endpoint: &Endpoint, tx_hash: B256) -> Result<bool, EndpointError> {
-    let known: Option<serde_json::Value> = endpoint.request("eth_getTransactionByHash", (tx_hash,)).await?;
-    Ok(known.is_some())
+/// Whether the endpoint has answered, if not with what was asked for: asking it again does not help, asking for something
+/// else may.
+fn is_answer(error: &EndpointError) -> bool {
+    let is_answer = matches!(
+        error,
+        EndpointError::Rpc { .. }
+            | EndpointError::Reverted { .. }
+            | EndpointError::Status { .. }
+            | EndpointError::Nonsense { .. }
+            | EndpointError::TooLong { .. }
+    );
+    is_answer && !error.is_retryable()
 }
 
 /// Asks for the same call again after the block it failed in: only a call has its reason told.

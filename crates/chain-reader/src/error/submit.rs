@@ -9,7 +9,7 @@ use manifest::Blame;
 
 use super::{Availability, EndpointError};
 use crate::config::Address;
-use crate::submit::{GasPrice, Wei};
+use crate::submit::{GasPrice, Settled, Wei};
 
 /// Why `setMatureModel` was not carried out, or not for sure.
 #[derive(Debug, thiserror::Error)]
@@ -84,18 +84,44 @@ pub enum SubmitError {
         /// Why.
         source: Box<dyn Error + Send + Sync>,
     },
-    /// The endpoint did not take the transaction.
-    #[error("RPC endpoint did not take transaction {tx_hash}")]
+    /// The sender has transactions on their way that the endpoint does not show.
+    #[error(
+        "{waits_for} transactions of {sender} are in no block yet, and the endpoint does not show what they are: one may be \
+         an earlier attempt to set this model; nothing was sent: wait until they are in blocks"
+    )]
+    Unseen {
+        /// Who signs.
+        sender: Address,
+        /// How many.
+        waits_for: u64,
+    },
+    /// The contract names the model already, but not for as long as was asked.
+    #[error(
+        "the contract names this model and price already, at block {block_number}; nothing was sent; it counts as settled \
+         {settled}, and that was not seen within {after:?}"
+    )]
+    SetNotSettled {
+        /// Where the contract names it.
+        block_number: u64,
+        /// What was waited for.
+        settled: Settled,
+        /// How long.
+        after: Duration,
+        /// What the endpoint last said, if it failed.
+        source: Option<EndpointError>,
+    },
+    /// The endpoint did not get, or did not take, the transaction.
+    #[error("transaction {tx_hash} was not sent: the RPC endpoint did not take it")]
     NotTaken {
         /// The transaction.
         tx_hash: B256,
         /// What the endpoint said.
         source: EndpointError,
     },
-    /// No receipt in time.
+    /// No block in time.
     #[error(
-        "transaction {tx_hash} was sent but is in no block after {after:?}: it may still come; look it up before \
-         sending again"
+        "transaction {tx_hash} was handed to the RPC endpoint, and was not seen in a block within {after:?}: it may still \
+         come, or have come; the same command looks for it before it sends another one"
     )]
     NotMined {
         /// The transaction.
@@ -107,23 +133,50 @@ pub enum SubmitError {
     },
     /// It is in a block, and not for as long as was asked.
     #[error(
-        "transaction {tx_hash} is in block {block_number}, with {confirmations} of the blocks it is to have after \
-         {after:?}: it will most likely stay; look it up before sending again"
+        "transaction {tx_hash} is in block {block_number}, with {confirmations} blocks from that to the newest; it counts as \
+         settled {settled}, and that was not seen within {after:?}: it will most likely stay; do not send another one"
     )]
     NotSettled {
         /// The transaction.
         tx_hash: B256,
         /// Its block.
         block_number: u64,
-        /// Blocks from its own to the newest, both included.
+        /// Blocks from its own to the newest, both included, as far as the endpoint showed them.
         confirmations: u64,
-        /// How long was waited.
+        /// What was waited for.
+        settled: Settled,
+        /// How long.
+        after: Duration,
+        /// What the endpoint last said, if it failed.
+        source: Option<EndpointError>,
+    },
+    /// Another transaction with the same nonce is in a block, and not for as long as was asked.
+    #[error(
+        "transaction {by} of {sender} is in block {block_number} in the place of {tx_hash} (nonce {nonce}); it counts as \
+         settled {settled}, and that was not seen within {after:?}: a reorganisation may still bring {tx_hash} back; do \
+         not send another one before that"
+    )]
+    Displaced {
+        /// The transaction.
+        tx_hash: B256,
+        /// Who signed both.
+        sender: Address,
+        /// The nonce of both.
+        nonce: u64,
+        /// The other transaction.
+        by: B256,
+        /// Its block.
+        block_number: u64,
+        /// What was waited for.
+        settled: Settled,
+        /// How long.
         after: Duration,
     },
     /// Another transaction with the same nonce is in a block.
     #[error(
-        "transaction {tx_hash} will never come: another transaction of {sender} has taken its place (nonce {nonce}); \
-         make sure that nobody else sends from this account, and send again"
+        "transaction {tx_hash} will never come: {by}, in block {block_number}, has taken its place (nonce {nonce} of \
+         {sender}); make sure that nobody else sends from this account; the same command looks whether the model is set, \
+         and sends again if not"
     )]
     Replaced {
         /// The transaction.
@@ -132,6 +185,10 @@ pub enum SubmitError {
         sender: Address,
         /// The nonce of both.
         nonce: u64,
+        /// The other transaction.
+        by: B256,
+        /// Its block.
+        block_number: u64,
     },
     /// The transaction is in a block and failed there.
     #[error("transaction {tx_hash} failed in block {block_number}: \"{reason}\"")]
@@ -157,7 +214,12 @@ impl SubmitError {
             | Self::Replaced { .. }
             | Self::Reverted { .. } => Blame::Caller,
             Self::Unsigned { .. } => Blame::Us,
-            Self::FeeOverCap { .. } | Self::NotMined { .. } | Self::NotSettled { .. } => Blame::Network,
+            Self::FeeOverCap { .. }
+            | Self::Unseen { .. }
+            | Self::SetNotSettled { .. }
+            | Self::NotMined { .. }
+            | Self::NotSettled { .. }
+            | Self::Displaced { .. } => Blame::Network,
         }
     }
 
@@ -165,7 +227,12 @@ impl SubmitError {
     pub fn availability(&self) -> Availability {
         match self {
             Self::Endpoint(error) | Self::NotTaken { source: error, .. } => error.availability(),
-            Self::FeeOverCap { .. } | Self::NotMined { .. } | Self::NotSettled { .. } => Availability::NotNow,
+            Self::FeeOverCap { .. }
+            | Self::Unseen { .. }
+            | Self::SetNotSettled { .. }
+            | Self::NotMined { .. }
+            | Self::NotSettled { .. }
+            | Self::Displaced { .. } => Availability::NotNow,
             Self::WrongChain { .. }
             | Self::NoContract { .. }
             | Self::Refused { .. }
@@ -173,6 +240,27 @@ impl SubmitError {
             | Self::Unsigned { .. }
             | Self::Replaced { .. }
             | Self::Reverted { .. } => Availability::Never,
+        }
+    }
+
+    /// Whether the model may be set on chain for all that this tells.
+    pub fn may_be_set(&self) -> bool {
+        match self {
+            Self::SetNotSettled { .. }
+            | Self::Unseen { .. }
+            | Self::NotMined { .. }
+            | Self::NotSettled { .. }
+            | Self::Displaced { .. }
+            | Self::Replaced { .. } => true,
+            Self::Endpoint(_)
+            | Self::WrongChain { .. }
+            | Self::NoContract { .. }
+            | Self::Refused { .. }
+            | Self::FeeOverCap { .. }
+            | Self::CannotPay { .. }
+            | Self::Unsigned { .. }
+            | Self::NotTaken { .. }
+            | Self::Reverted { .. } => false,
         }
     }
 }

@@ -3,9 +3,13 @@
 use alloy::primitives::{U64, U128};
 use serde::Deserialize;
 
+use super::is_answer;
 use super::units::GasPrice;
 use crate::endpoint::Endpoint;
 use crate::error::{EndpointError, SubmitError};
+
+/// What is paid on top where the endpoint does not tell what is usual.
+const DEFAULT_PRIORITY_FEE: GasPrice = GasPrice::from_gwei(1);
 
 /// The offer, by the kind of chain.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -79,11 +83,14 @@ pub(super) async fn offer(
 
 async fn usual_priority_fee(endpoint: &Endpoint, base_fee: GasPrice) -> Result<GasPrice, SubmitError> {
     match endpoint.request::<_, U128>("eth_maxPriorityFeePerGas", ()).await {
-        Ok(wei) => Ok(GasPrice(wei.to())),
-        // Not every node has that method; all have the sum.
-        Err(EndpointError::Rpc { .. }) => {
-            Ok(GasPrice(gas_price(endpoint).await?.0.saturating_sub(base_fee.0)))
-        }
+        Ok(wei) => return Ok(GasPrice(wei.to())),
+        Err(error) if !is_answer(&error) => return Err(error.into()),
+        Err(_) => {}
+    }
+    // Not every node has that method; most have the sum.
+    match gas_price(endpoint).await {
+        Ok(sum) => Ok(GasPrice(sum.0.saturating_sub(base_fee.0))),
+        Err(error) if is_answer(&error) => Ok(DEFAULT_PRIORITY_FEE),
         Err(error) => Err(error.into()),
     }
 }

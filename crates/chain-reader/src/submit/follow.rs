@@ -2,186 +2,338 @@
 
 use std::time::Duration;
 
+use alloy::eips::BlockId;
 use alloy::primitives::{B256, Bytes, U64};
 use tokio::time::{Instant, sleep, timeout_at};
 
 use super::prepare::{Call, nonce};
-use super::{Settled, Step, is_known};
+use super::taken::{Search, Taken};
+use super::{Settled, Step, handing, standing};
 use crate::endpoint::{Block, Endpoint};
 use crate::error::{EndpointError, SubmitError};
-use crate::receipt::{Mined, Receipt};
+use crate::receipt::{Mined, Place, Receipt};
+use crate::state::BlockRef;
 
 /// The first and the longest pause between two looks.
 const FIRST_PAUSE: Duration = Duration::from_millis(20);
 const LAST_PAUSE: Duration = Duration::from_secs(2);
-/// How often its nonce must be seen taken while it is nowhere: behind one URL there may be nodes that lag.
-const REPLACED_LOOKS: u32 = 3;
+/// For so long one that was refused is looked for, and sent again: behind one URL there may be nodes that lag.
+const REFUSED_PATIENCE: Duration = Duration::from_secs(5);
 
 /// One transaction on its way.
 pub(super) struct Follower<'a> {
     endpoint: &'a Endpoint,
     call: &'a Call,
-    raw: Bytes,
     tx_hash: B256,
+    resend: Option<Resend>,
     settled: Settled,
     on_step: &'a (dyn Fn(Step) + Sync),
-    /// Where it was seen last.
-    seen: Option<Mined>,
-    /// Blocks from its own to the newest, both included.
+    /// The block it was last seen in.
+    seen: Option<BlockRef>,
+    /// Blocks from its own, or from that of the one in its place, to the newest, both included.
     confirmations: u64,
     reorganisations: u32,
-    /// Looks in a row that found its nonce taken and itself nowhere.
-    missing_looks: u32,
-    last_error: Option<EndpointError>,
+    search: Search,
+    /// Another transaction that is in a block in its place.
+    displaced_by: Option<Taken>,
+    /// What the endpoint said when it was handed over, while nothing else shows that the endpoint has it.
+    refusal: Option<EndpointError>,
+    /// What went wrong in the last look.
+    trouble: Option<EndpointError>,
+}
+
+/// What it takes to send it again.
+struct Resend {
+    endpoint: Endpoint,
+    raw: Bytes,
+}
+
+/// How it ended, in a block of the chain.
+pub(super) enum Verdict {
+    /// It did what it was to do, and is settled.
+    Settled(Receipt),
+    /// It did not. `by_receipt`: that is what its receipt says; else what the contract shows.
+    Failed { tx_hash: B256, block_number: u64, by_receipt: bool },
+}
+
+/// Where a look has found it.
+enum Found {
+    Nowhere,
+    Waiting,
+    InBlock(BlockRef, Option<Mined>),
 }
 
 impl<'a> Follower<'a> {
     pub(super) fn new(
         endpoint: &'a Endpoint,
         call: &'a Call,
-        raw: Bytes,
-        tx_hash: B256,
         settled: Settled,
         on_step: &'a (dyn Fn(Step) + Sync),
     ) -> Self {
         Self {
             endpoint,
             call,
-            raw,
-            tx_hash,
+            tx_hash: B256::ZERO,
+            resend: None,
             settled,
             on_step,
             seen: None,
             confirmations: 0,
             reorganisations: 0,
-            missing_looks: 0,
-            last_error: None,
+            search: Search::new(call),
+            displaced_by: None,
+            refusal: None,
+            trouble: None,
         }
+    }
+
+    /// The transaction to look after.
+    pub(super) fn of(self, tx_hash: B256) -> Self {
+        Self { tx_hash, ..self }
+    }
+
+    /// With what to send it again, and what was said when it was first sent, if that was no.
+    pub(super) fn again_with(self, endpoint: Endpoint, raw: Bytes, refusal: Option<EndpointError>) -> Self {
+        Self { resend: Some(Resend { endpoint, raw }), refusal, ..self }
     }
 
     /// Until it is settled, has failed in its block, or never comes; or `limit` has passed. A failing endpoint is asked
     /// again: what was sent stays sent.
-    pub(super) async fn follow(mut self, limit: Duration) -> Result<(Mined, Receipt), SubmitError> {
+    pub(super) async fn follow(mut self, limit: Duration) -> Result<Verdict, SubmitError> {
         let deadline = Instant::now() + limit;
         match timeout_at(deadline, self.look_until_settled()).await {
-            Ok(settled) => settled,
-            Err(_) => Err(match self.seen {
-                Some(mined) => SubmitError::NotSettled {
-                    tx_hash: self.tx_hash,
-                    block_number: mined.block_number(),
-                    confirmations: self.confirmations,
-                    after: limit,
-                },
-                None => {
-                    SubmitError::NotMined { tx_hash: self.tx_hash, after: limit, source: self.last_error }
-                }
-            }),
+            Ok(verdict) => verdict,
+            Err(_) => Err(self.given_up(limit)),
         }
     }
 
-    async fn look_until_settled(&mut self) -> Result<(Mined, Receipt), SubmitError> {
-        let mut pause = FIRST_PAUSE;
+    async fn look_until_settled(&mut self) -> Result<Verdict, SubmitError> {
+        let (begun, mut pause) = (Instant::now(), FIRST_PAUSE);
         loop {
+            self.trouble = None;
             match self.look().await {
-                Ok(Some(mined)) => {
-                    let receipt = mined.to_receipt(self.tx_hash, self.confirmations, self.reorganisations);
-                    return Ok((mined, receipt));
-                }
-                Ok(None) => self.last_error = None,
+                Ok(Some(verdict)) => return verdict,
+                Ok(None) => {}
                 Err(error) => {
                     tracing::debug!(tx_hash = %self.tx_hash, %error, "looking again for the transaction");
-                    self.last_error = Some(error);
+                    self.trouble = Some(error);
                 }
             }
-            if self.missing_looks >= REPLACED_LOOKS {
-                let Call { sender, nonce, .. } = *self.call;
-                return Err(SubmitError::Replaced { tx_hash: self.tx_hash, sender, nonce });
+            if begun.elapsed() >= REFUSED_PATIENCE
+                && let Some(source) = self.refusal.take()
+            {
+                return Err(SubmitError::NotTaken { tx_hash: self.tx_hash, source });
             }
             sleep(pause).await;
             pause = (pause * 2).min(LAST_PAUSE);
         }
     }
 
-    /// The transaction, once it is settled or has failed in a block.
-    async fn look(&mut self) -> Result<Option<Mined>, EndpointError> {
-        let found: Option<Mined> =
-            self.endpoint.request("eth_getTransactionReceipt", (self.tx_hash,)).await?;
-        let Some(mined) = found else {
-            self.look_for_reorganisation().await?;
-            self.look_for_itself().await?;
-            return Ok(None);
+    fn given_up(self, after: Duration) -> SubmitError {
+        let Self { tx_hash, confirmations, settled, trouble, .. } = self;
+        let Call { sender, nonce, .. } = *self.call;
+        match (self.seen, self.displaced_by, self.refusal) {
+            (Some(BlockRef { number: block_number, .. }), ..) => SubmitError::NotSettled {
+                tx_hash,
+                block_number,
+                confirmations,
+                settled,
+                after,
+                source: trouble,
+            },
+            (None, Some(Taken { by, block: BlockRef { number: block_number, .. } }), _) => {
+                SubmitError::Displaced { tx_hash, sender, nonce, by, block_number, settled, after }
+            }
+            (None, None, Some(source)) => SubmitError::NotTaken { tx_hash, source },
+            (None, None, None) => SubmitError::NotMined { tx_hash, after, source: trouble },
+        }
+    }
+
+    /// What has become of it, once that is for sure.
+    async fn look(&mut self) -> Result<Option<Result<Verdict, SubmitError>>, EndpointError> {
+        match self.find().await? {
+            Found::InBlock(block, mined) => {
+                self.refusal = None;
+                Ok(self.look_at_block(block, mined).await?.map(Ok))
+            }
+            found => {
+                let is_known = matches!(found, Found::Waiting);
+                if is_known {
+                    self.refusal = None;
+                }
+                self.look_for_reorganisation().await?;
+                if self.seen.is_some() {
+                    return Ok(None);
+                }
+                Ok(self.look_without_it(is_known).await?.map(Err))
+            }
+        }
+    }
+
+    /// Its receipt may be late, or of a kind that does not tell its block: the transaction itself tells it, too.
+    async fn find(&mut self) -> Result<Found, EndpointError> {
+        let mined = match self.endpoint.request("eth_getTransactionReceipt", (self.tx_hash,)).await {
+            Ok(mined) => mined,
+            Err(error) => {
+                self.trouble = Some(error);
+                None
+            }
         };
-        self.missing_looks = 0;
+        let mined: Option<Mined> = mined;
+        if let Some(block) = mined.as_ref().and_then(Mined::block) {
+            return Ok(Found::InBlock(block, mined));
+        }
+        let known: Option<Place> = self.endpoint.request("eth_getTransactionByHash", (self.tx_hash,)).await?;
+        Ok(match known.map(|place| place.block()) {
+            None => Found::Nowhere,
+            Some(None) => Found::Waiting,
+            Some(Some(block)) => Found::InBlock(block, mined),
+        })
+    }
+
+    async fn look_at_block(
+        &mut self,
+        block: BlockRef,
+        mined: Option<Mined>,
+    ) -> Result<Option<Verdict>, EndpointError> {
         // Asked before its block is checked, so that it is this chain in which that many blocks stand on it.
-        let is_settled = self.is_settled(&mined).await?;
-        if self.block_at(mined.block_number()).await?.map(|block| block.hash) != Some(mined.block_hash()) {
+        let (confirmations, is_settled) = self.is_settled(block.number).await;
+        let now = self.endpoint.block_at(block.number).await;
+        if let Ok(Some(now)) = &now
+            && now.hash != block.hash
+        {
             // A receipt of a block that is not, or not yet, in the chain.
             self.look_for_reorganisation().await?;
             return Ok(None);
         }
-        match &self.seen {
-            Some(before) if before.block_hash() == mined.block_hash() => {}
-            before => {
-                if let Some(before) = before {
-                    self.reorganisations += 1;
-                    (self.on_step)(before.reorganised());
-                }
-                let (block_number, block_hash) = (mined.block_number(), mined.block_hash());
-                (self.on_step)(Step::InBlock { block_number, block_hash });
-            }
+        self.note(block);
+        self.confirmations = self.confirmations.max(confirmations);
+        let (Some(_), Some(mined)) = (now?, mined) else { return Ok(None) };
+        let failed = |by_receipt| {
+            let (tx_hash, block_number) = (self.tx_hash, block.number);
+            Ok(Some(Verdict::Failed { tx_hash, block_number, by_receipt }))
+        };
+        let Call { contract, manifest, price, .. } = *self.call;
+        match mined.succeeded() {
+            Some(false) => return failed(true),
+            Some(true) => {}
+            // Receipts from before Byzantium do not say it; the contract does.
+            None if standing::names(self.endpoint, contract, manifest, price, block.number).await? => {}
+            None => return failed(false),
         }
-        self.seen = Some(mined.clone());
-        Ok((is_settled || !mined.succeeded()).then_some(mined))
+        Ok(is_settled?.then(|| Verdict::Settled(self.receipt(block, &mined))))
     }
 
-    async fn is_settled(&mut self, mined: &Mined) -> Result<bool, EndpointError> {
-        let newest: U64 = self.endpoint.request("eth_blockNumber", ()).await?;
-        self.confirmations = newest.to::<u64>().saturating_add(1).saturating_sub(mined.block_number());
-        match self.settled {
-            Settled::Confirmations(wanted) => Ok(self.confirmations >= wanted.max(1)),
-            Settled::Tag(tag) => {
-                let block = self.endpoint.block(tag).await?;
-                Ok(block.is_some_and(|block| block.number() >= mined.block_number()))
-            }
+    fn receipt(&self, block: BlockRef, mined: &Mined) -> Receipt {
+        Receipt {
+            tx_hash: self.tx_hash,
+            block_number: block.number,
+            block_hash: block.hash,
+            gas_used: mined.gas_used(),
+            confirmations: self.confirmations,
+            reorganisations: self.reorganisations,
         }
+    }
+
+    /// It is in this block.
+    fn note(&mut self, block: BlockRef) {
+        if self.seen == Some(block) {
+            return;
+        }
+        if let Some(before) = self.seen {
+            self.leave(before);
+        }
+        (self.displaced_by, self.confirmations) = (None, 0);
+        self.seen = Some(block);
+        (self.on_step)(Step::InBlock { block_number: block.number, block_hash: block.hash });
+    }
+
+    /// It is no longer in this block.
+    fn leave(&mut self, before: BlockRef) {
+        (self.seen, self.confirmations) = (None, 0);
+        self.reorganisations += 1;
+        (self.on_step)(Step::Reorganised { block_number: before.number, block_hash: before.hash });
+    }
+
+    /// How many blocks there are from this one to the newest, and whether it is settled.
+    async fn is_settled(&self, number: u64) -> (u64, Result<bool, EndpointError>) {
+        let newest: U64 = match self.endpoint.request("eth_blockNumber", ()).await {
+            Ok(newest) => newest,
+            Err(error) => return (0, Err(error)),
+        };
+        let confirmations = newest.to::<u64>().saturating_add(1).saturating_sub(number);
+        let is_settled = match self.settled {
+            Settled::Confirmations(wanted) => Ok(confirmations >= wanted.max(1)),
+            Settled::Tag(tag) => {
+                let block = self.endpoint.block(tag).await;
+                block.map(|block| block.is_some_and(|block| block.number() >= number))
+            }
+        };
+        (confirmations, is_settled)
     }
 
     /// Forgets where it was seen when another block stands there now. When none does, the node behind the URL lags.
     async fn look_for_reorganisation(&mut self) -> Result<(), EndpointError> {
-        let Some(seen) = &self.seen else { return Ok(()) };
-        let now = self.block_at(seen.block_number()).await?;
-        if now.is_some_and(|block| block.hash != seen.block_hash()) {
-            self.reorganisations += 1;
-            self.confirmations = 0;
-            (self.on_step)(seen.reorganised());
-            self.seen = None;
+        let Some(seen) = self.seen else { return Ok(()) };
+        if self.replaced_at(seen).await? {
+            self.leave(seen);
         }
         Ok(())
     }
 
-    /// Sends it again when the endpoint has forgotten it, unless another one has taken its place.
-    async fn look_for_itself(&mut self) -> Result<(), EndpointError> {
-        if self.seen.is_some() || is_known(self.endpoint, self.tx_hash).await? {
-            self.missing_looks = 0;
-            return Ok(());
-        }
-        if nonce(self.endpoint, self.call.sender, "latest").await? > self.call.nonce {
-            self.missing_looks += 1;
-            return Ok(());
-        }
-        self.missing_looks = 0;
-        let _: B256 = self.endpoint.request("eth_sendRawTransaction", (&self.raw,)).await?;
-        (self.on_step)(Step::SentAgain { tx_hash: self.tx_hash });
-        Ok(())
+    /// Whether another block stands where this one was.
+    async fn replaced_at(&self, block: BlockRef) -> Result<bool, EndpointError> {
+        let now: Option<Block> = self.endpoint.block_at(block.number).await?;
+        Ok(now.is_some_and(|now| now.hash != block.hash))
     }
 
-    async fn block_at(&self, number: u64) -> Result<Option<Block>, EndpointError> {
-        self.endpoint.request("eth_getBlockByNumber", (U64::from(number), false)).await
+    /// It is in no block that the endpoint shows: looks for one that has taken its place, which is what tells that it
+    /// never comes, and sends it again when the endpoint has forgotten it.
+    async fn look_without_it(&mut self, is_known: bool) -> Result<Option<SubmitError>, EndpointError> {
+        let Call { sender, nonce: wanted, .. } = *self.call;
+        if nonce(self.endpoint, sender, BlockId::latest()).await? > wanted {
+            let Some(taken) = self.search.look(self.endpoint).await? else { return Ok(None) };
+            self.refusal = None;
+            return self.look_at_other(taken).await;
+        }
+        if !is_known {
+            self.send_again().await;
+        }
+        Ok(None)
     }
-}
 
-impl Mined {
-    fn reorganised(&self) -> Step {
-        Step::Reorganised { block_number: self.block_number(), block_hash: self.block_hash() }
+    async fn look_at_other(&mut self, taken: Taken) -> Result<Option<SubmitError>, EndpointError> {
+        let Taken { by, block } = taken;
+        if by == self.tx_hash {
+            self.note(block);
+            return Ok(None);
+        }
+        // It comes all the same if that block leaves the chain: so long as this one would be waited for, too.
+        let (_, is_settled) = self.is_settled(block.number).await;
+        if self.replaced_at(block).await? {
+            self.displaced_by = None;
+            return Ok(None);
+        }
+        self.displaced_by = Some(taken);
+        let Call { sender, nonce, .. } = *self.call;
+        let (tx_hash, block_number) = (self.tx_hash, block.number);
+        Ok(is_settled?.then_some(SubmitError::Replaced { tx_hash, sender, nonce, by, block_number }))
+    }
+
+    async fn send_again(&mut self) {
+        let Some(resend) = &self.resend else { return };
+        match handing::send_raw(&resend.endpoint, &resend.raw).await {
+            Ok(()) => {
+                self.refusal = None;
+                (self.on_step)(Step::SentAgain { tx_hash: self.tx_hash });
+            }
+            Err(error) => {
+                tracing::debug!(tx_hash = %self.tx_hash, %error, "it was not taken again");
+                if handing::may_have_it(&error) {
+                    self.refusal = None;
+                }
+                self.trouble = Some(error);
+            }
+        }
     }
 }

@@ -1,11 +1,12 @@
 //! Everything about the transaction but sending it.
 
 use alloy::eips::BlockId;
-use alloy::primitives::{Bytes, U64, U256};
+use alloy::primitives::{B256, Bytes, U64, U256};
 use manifest::Digest;
 
 use super::SubmitConfig;
 use super::fees::{self, Fees};
+use super::standing::{self, AlreadySet, Standing, Wanted};
 use super::units::Wei;
 use crate::config::Address;
 use crate::contract;
@@ -27,10 +28,15 @@ pub struct Call {
     pub price: U256,
     /// The input data.
     pub calldata: Bytes,
+    /// The block that the sender's transactions were counted at.
+    pub block_number: u64,
     /// Which transaction of the sender this is, counted from 0.
     pub nonce: u64,
     /// How many earlier ones of the sender are in no block yet: this one waits for them.
     pub waits_for: u64,
+    /// An earlier transaction of the sender that makes this very call, with this nonce, and waits for a block: to send
+    /// another would be to pay twice.
+    pub waiting: Option<B256>,
     /// The most gas it may use: what the endpoint estimates, and a fifth more.
     pub gas_limit: u64,
     /// What it offers.
@@ -41,18 +47,28 @@ pub struct Call {
     pub balance: Wei,
 }
 
+/// What is left to do.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Plan {
+    /// To send this call.
+    Send(Box<Call>),
+    /// Nothing: the contract names the model at this price already.
+    AlreadySet(AlreadySet),
+}
+
 /// Asks the endpoint for all that [`Call`] says, and whether the contract would take it. Sends nothing.
 ///
 /// # Errors
 /// - [`SubmitError::Endpoint`], [`SubmitError::WrongChain`], [`SubmitError::NoContract`].
 /// - [`SubmitError::Refused`]: with the contract's reason.
 /// - [`SubmitError::FeeOverCap`], [`SubmitError::CannotPay`].
+/// - [`SubmitError::Unseen`]: it may be on its way already.
 pub async fn prepare(
     config: &SubmitConfig,
     sender: Address,
     manifest: Digest,
     price: U256,
-) -> Result<Call, SubmitError> {
+) -> Result<Plan, SubmitError> {
     let endpoint = Endpoint::new(&config.rpc_url, config.policy)?;
     let contract = config.contract;
     let chain_id = endpoint.chain_id().await?;
@@ -64,6 +80,16 @@ pub async fn prepare(
         return Err(SubmitError::NoContract { contract, chain_id });
     }
     let calldata = Bytes::from(contract::set_mature_model_calldata(manifest, price));
+    let wanted = Wanted { contract, sender, manifest, price, calldata: &calldata };
+    let (block_number, nonce, waits_for, waiting) =
+        match standing::find_out(&endpoint, config, &wanted).await? {
+            Standing::Open { block_number, nonce, waits_for, waiting } => {
+                (block_number, nonce, waits_for, waiting)
+            }
+            Standing::Set { block_number } => {
+                return Ok(Plan::AlreadySet(AlreadySet { chain_id, manifest, price, block_number }));
+            }
+        };
     let refused = |error| match error {
         EndpointError::Reverted { reason, .. } => SubmitError::Refused { contract, sender, reason },
         error => error.into(),
@@ -81,30 +107,29 @@ pub async fn prepare(
     if balance < max_cost {
         return Err(SubmitError::CannotPay { sender, chain_id, balance, max_cost });
     }
-    let mined = nonce(&endpoint, sender, "latest").await?;
-    let nonce = nonce(&endpoint, sender, "pending").await?.max(mined);
-    let waits_for = nonce - mined;
-    Ok(Call {
+    Ok(Plan::Send(Box::new(Call {
         contract,
         chain_id,
         sender,
         manifest,
         price,
         calldata,
+        block_number,
         nonce,
         waits_for,
+        waiting,
         gas_limit,
         fees,
         max_cost,
         balance,
-    })
+    })))
 }
 
 /// How many transactions of the sender there are up to this block.
 pub(super) async fn nonce(
     endpoint: &Endpoint,
     sender: Address,
-    block: &'static str,
+    block: BlockId,
 ) -> Result<u64, EndpointError> {
     let count: U64 = endpoint.request("eth_getTransactionCount", (sender.0, block)).await?;
     Ok(count.to())

@@ -225,6 +225,8 @@ fn ready(method: &str, params: &Value) -> Answer {
         "eth_estimateGas" => Answer::Result(json!("0xffff")),
         "eth_gasPrice" => Answer::Result(json!("0x1")),
         "eth_blockNumber" => Answer::Result(json!("0x20")),
+        // No model is named yet.
+        "eth_call" => Answer::Result(json!("0x")),
         "eth_getBalance" => Answer::Result(json!("0xffffffffff")),
         // Some blocks beyond the one that the transaction is in.
         "eth_getBlockByNumber" if params[0] == "latest" => {
@@ -241,7 +243,7 @@ async fn submit(scripted: &Scripted) -> Result<Receipt, SubmitError> {
     let config = SubmitConfig::new(scripted.url.clone(), Address::from_bytes([7; 20]));
     let config = SubmitConfig { policy: policy(), ..config };
     let signer = Signer::from_private_key(&"1".repeat(64)).unwrap();
-    set_mature_model(&config, &signer, digest(), U256::ZERO).await
+    set_mature_model(&config, &signer, digest(), U256::ZERO).await.map(crate::mined)
 }
 
 #[tokio::test]
@@ -261,7 +263,7 @@ async fn a_lost_answer_to_a_sent_transaction_is_not_a_failure() {
     };
     let scripted = Scripted::start(script).await;
     let receipt = submit(&scripted).await.unwrap();
-    assert_eq!((receipt.block_number, receipt.gas_used), (0x11, 0xffff));
+    assert_eq!((receipt.block_number, receipt.gas_used), (0x11, Some(0xffff)));
     assert_eq!(scripted.asked().iter().filter(|method| *method == "eth_sendRawTransaction").count(), 2);
 }
 

@@ -4,7 +4,9 @@
 use std::error::Error;
 use std::path::PathBuf;
 
-use chain_reader::{BlockTag, Config, Devnet, Policy, RpcUrl, SubmitConfig};
+use chain_reader::{
+    Address, BlockTag, Call, Config, Devnet, Done, Policy, Receipt, RpcUrl, SubmitConfig, SubmitError, U256,
+};
 use manifest::Digest;
 
 mod age;
@@ -16,6 +18,7 @@ mod genesis;
 mod honest;
 mod memory;
 mod mined;
+mod money;
 mod outage;
 mod prepare;
 mod proof;
@@ -49,6 +52,20 @@ fn config(devnet: &Devnet, block_tag: BlockTag) -> Config {
 
 fn submit_config(devnet: &Devnet) -> SubmitConfig {
     SubmitConfig { policy: policy(), ..SubmitConfig::new(devnet.rpc_url().clone(), devnet.contract()) }
+}
+
+/// The call that sets [`digest`], which is not set yet.
+async fn prepare(config: &SubmitConfig, sender: Address, price: U256) -> Result<Call, SubmitError> {
+    match chain_reader::prepare(config, sender, digest(), price).await? {
+        chain_reader::Plan::Send(call) => Ok(*call),
+        plan => panic!("{plan:?}"),
+    }
+}
+
+/// The receipt of what was not set yet.
+fn mined(done: Done) -> Receipt {
+    let Done::Mined(receipt) = done else { panic!("{done:?}") };
+    receipt
 }
 
 fn digest() -> Digest {

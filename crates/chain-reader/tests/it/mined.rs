@@ -5,13 +5,13 @@ use std::time::Duration;
 
 use chain_reader::{
     Availability, BlockTag, ChainReader, Devnet, Receipt, Settled, Signer, Step, SubmitConfig, SubmitError,
-    U256, prepare, send,
+    U256, send,
 };
 use manifest::Blame;
 use serde_json::json;
 use tokio::sync::mpsc;
 
-use crate::{config, devnet, digest, submit_config};
+use crate::{config, devnet, digest, prepare, submit_config};
 
 /// Sends as the owner, and meanwhile does `on_step` for each step.
 async fn send_and(
@@ -20,7 +20,7 @@ async fn send_and(
     mut on_step: impl AsyncFnMut(Step),
 ) -> (Result<Receipt, SubmitError>, Vec<Step>) {
     let owner = Signer::from_private_key(devnet.owner_key()).unwrap();
-    let call = prepare(config, owner.address(), digest(), U256::ZERO).await.unwrap();
+    let call = prepare(config, owner.address(), U256::ZERO).await.unwrap();
     let (steps, mut next) = mpsc::channel(16);
     let all = Mutex::new(Vec::new());
     let record = |step| {

@@ -1,14 +1,14 @@
 //! What is found out before anything is sent.
 
 use chain_reader::{
-    Availability, Fees, GasPrice, Signer, SubmitConfig, SubmitError, U256, Wei, prepare, send,
+    Availability, Fees, GasPrice, Signer, SubmitConfig, SubmitError, U256, Wei, send,
     set_mature_model_calldata,
 };
 use manifest::Blame;
 use serde_json::{Value, json};
 
 use crate::scripted::{Answer, Scripted};
-use crate::{devnet, digest, policy, submit_config};
+use crate::{devnet, digest, policy, prepare, submit_config};
 
 fn gwei(text: &str) -> GasPrice {
     text.parse().unwrap()
@@ -18,7 +18,7 @@ fn gwei(text: &str) -> GasPrice {
 async fn the_call_is_what_is_then_sent_and_costs_no_more() {
     let devnet = devnet().await;
     let (config, owner) = (submit_config(&devnet), Signer::from_private_key(devnet.owner_key()).unwrap());
-    let call = prepare(&config, owner.address(), digest(), U256::from(7)).await.unwrap();
+    let call = prepare(&config, owner.address(), U256::from(7)).await.unwrap();
     assert_eq!((call.sender, call.contract, call.chain_id), (owner.address(), devnet.contract(), 31337));
     assert_eq!((call.manifest, call.price), (digest(), U256::from(7)));
     assert_eq!(call.calldata.to_vec(), set_mature_model_calldata(digest(), U256::from(7)));
@@ -37,7 +37,7 @@ async fn the_call_is_what_is_then_sent_and_costs_no_more() {
         number(&devnet.request("eth_getBalance", (owner.address().to_string(), "latest")).await.unwrap());
     let paid = Wei(call.balance.0 - after);
     assert!(paid > Wei(U256::ZERO) && paid <= call.max_cost, "{paid} of {}", call.max_cost);
-    assert!(receipt.gas_used <= call.gas_limit);
+    assert!(receipt.gas_used.unwrap() <= call.gas_limit);
 }
 
 fn number(value: &Value) -> U256 {
@@ -53,8 +53,7 @@ async fn a_network_over_the_cap_is_refused_and_the_cap_holds() {
     let with_cap =
         |cap: &str, priority_fee| SubmitConfig { max_fee: gwei(cap), priority_fee, ..submit_config(&devnet) };
     for (cap, priority) in [("50", None), ("80", Some(gwei("1"))), ("79.9", Some(gwei("0")))] {
-        let error =
-            prepare(&with_cap(cap, priority), owner.address(), digest(), U256::ZERO).await.unwrap_err();
+        let error = prepare(&with_cap(cap, priority), owner.address(), U256::ZERO).await.unwrap_err();
         let SubmitError::FeeOverCap { base_fee, .. } = error else { panic!("{error:?}") };
         assert_eq!(base_fee, gwei("80"));
         let shown = error.to_string();
@@ -62,7 +61,7 @@ async fn a_network_over_the_cap_is_refused_and_the_cap_holds() {
         assert_eq!((error.blame(), error.availability()), (Blame::Network, Availability::NotNow));
     }
     let config = with_cap("90", Some(gwei("2.5")));
-    let call = prepare(&config, owner.address(), digest(), U256::ZERO).await.unwrap();
+    let call = prepare(&config, owner.address(), U256::ZERO).await.unwrap();
     let (base_fee, priority_fee, max_fee) = (gwei("80"), gwei("2.5"), gwei("90"));
     assert_eq!(call.fees, Fees::Dynamic { base_fee, priority_fee, max_fee });
     let receipt = send(&config, &call, &owner, &|_| {}).await.unwrap();
@@ -77,8 +76,7 @@ async fn an_account_that_cannot_pay_is_told_what_it_has_and_needs() {
     let owner = Signer::from_private_key(devnet.owner_key()).unwrap();
     for balance in ["0x0", "0x2386f26fc1"] {
         devnet.request("anvil_setBalance", (owner.address().to_string(), balance)).await.unwrap();
-        let error =
-            prepare(&submit_config(&devnet), owner.address(), digest(), U256::ZERO).await.unwrap_err();
+        let error = prepare(&submit_config(&devnet), owner.address(), U256::ZERO).await.unwrap_err();
         let SubmitError::CannotPay { balance: found, max_cost, .. } = error else { panic!("{error:?}") };
         assert_eq!(found.0, number(&json!(balance)));
         assert!(max_cost > found && error.to_string().contains(&found.to_string()), "{error}");
@@ -99,8 +97,7 @@ async fn a_custom_error_of_the_contract_is_named() {
     ] {
         let code = reverts_with(&data);
         devnet.request("anvil_setCode", (devnet.contract().to_string(), code)).await.unwrap();
-        let error =
-            prepare(&submit_config(&devnet), owner.address(), digest(), U256::ZERO).await.unwrap_err();
+        let error = prepare(&submit_config(&devnet), owner.address(), U256::ZERO).await.unwrap_err();
         let SubmitError::Refused { ref reason, .. } = error else { panic!("{error:?}") };
         assert!(reason.contains(&expected), "{reason}");
     }
@@ -113,7 +110,7 @@ async fn transactions_that_wait_are_counted() {
     let owner = Signer::from_private_key(devnet.owner_key()).unwrap();
     let from = owner.address().to_string();
     devnet.request("eth_sendTransaction", (json!({"from": from, "to": from}),)).await.unwrap();
-    let call = prepare(&submit_config(&devnet), owner.address(), digest(), U256::ZERO).await.unwrap();
+    let call = prepare(&submit_config(&devnet), owner.address(), U256::ZERO).await.unwrap();
     assert_eq!((call.nonce, call.waits_for), (2, 1));
 }
 
@@ -136,12 +133,12 @@ async fn a_chain_without_base_fees_gets_a_price_of_gas_under_the_same_cap() {
     let endpoint = Scripted::start(old_chain).await;
     let contract = chain_reader::Address::from_bytes([9; 20]);
     let config = SubmitConfig { policy: policy(), ..SubmitConfig::new(endpoint.url.clone(), contract) };
-    let call = prepare(&config, contract, digest(), U256::ZERO).await.unwrap();
+    let call = prepare(&config, contract, U256::ZERO).await.unwrap();
     assert_eq!(call.fees, Fees::Legacy { gas_price: gwei("20") });
     assert_eq!((call.gas_limit, call.nonce), (120_000, 5));
     assert_eq!(call.max_cost.to_string(), "0.0024 ETH");
     let config = SubmitConfig { max_fee: gwei("19"), ..config };
-    let error = prepare(&config, contract, digest(), U256::ZERO).await.unwrap_err();
+    let error = prepare(&config, contract, U256::ZERO).await.unwrap_err();
     assert!(matches!(error, SubmitError::FeeOverCap { .. }), "{error:?}");
 }
 
@@ -156,7 +153,7 @@ async fn an_endpoint_without_the_newer_method_still_tells_the_priority_fee() {
     .await;
     let contract = chain_reader::Address::from_bytes([9; 20]);
     let config = SubmitConfig { policy: policy(), ..SubmitConfig::new(endpoint.url.clone(), contract) };
-    let call = prepare(&config, contract, digest(), U256::ZERO).await.unwrap();
+    let call = prepare(&config, contract, U256::ZERO).await.unwrap();
     let (base_fee, priority_fee, max_fee) = (gwei("1"), gwei("19"), gwei("21"));
     assert_eq!(call.fees, Fees::Dynamic { base_fee, priority_fee, max_fee });
 }

@@ -21,6 +21,8 @@ pub(crate) enum Answer {
     Forward { port: u16, method: String, params: Value, change: Change },
     /// The same, later: an endpoint that is slow.
     Late(Duration, Box<Answer>),
+    /// What the node at this port answers is lost on its way back.
+    Lost { port: u16, method: String, params: Value },
     /// As long a body as the reader takes.
     Endless,
     /// Nothing, for ever.
@@ -109,17 +111,17 @@ async fn serve(
         Answer::Result(value) => (200, rpc("result", value)),
         Answer::Error(code, message) => (200, rpc("error", json!({"code": code, "message": message}))),
         Answer::Forward { port, method, params, change } => {
-            let mut answer = forward(
-                port,
-                &json!({"jsonrpc": "2.0", "id": request["id"], "method": method, "params": params}),
-            )
-            .await?;
+            let mut answer = forward(port, &method, &params, &request["id"]).await?;
             if let Some(result) = answer.get_mut("result") {
                 change(result);
             }
             (200, answer.to_string())
         }
         Answer::Late(..) => unreachable!("it was waited for"),
+        Answer::Lost { port, method, params } => {
+            forward(port, &method, &params, &request["id"]).await?;
+            return None;
+        }
         Answer::Endless => {
             stream.write_all(b"HTTP/1.1 200 OK\r\nconnection: close\r\n\r\n").await.ok()?;
             while stream.write_all(&[b' '; 65_536]).await.is_ok() {}
@@ -134,9 +136,9 @@ async fn serve(
 }
 
 /// Asks the node at this port.
-async fn forward(port: u16, request: &Value) -> Option<Value> {
+async fn forward(port: u16, method: &str, params: &Value, id: &Value) -> Option<Value> {
     let mut node = TcpStream::connect(("127.0.0.1", port)).await.ok()?;
-    let body = request.to_string();
+    let body = json!({"jsonrpc": "2.0", "id": id, "method": method, "params": params}).to_string();
     let head = format!(
         "POST / HTTP/1.1\r\nhost: node\r\ncontent-type: application/json\r\ncontent-length: {}\r\nconnection: close\r\n\r\n",
         body.len()

@@ -9,7 +9,7 @@ use chain_reader::{
 use manifest::Blame;
 use serde_json::json;
 
-use crate::{config, devnet, digest, submit_config};
+use crate::{config, devnet, digest, mined, submit_config};
 
 fn signer(key: &str) -> Signer {
     Signer::from_private_key(key).unwrap()
@@ -22,15 +22,16 @@ async fn the_owner_sets_a_model_again_and_again() {
     let reader = ChainReader::new(config(&devnet, BlockTag::Latest)).unwrap();
     for price in [0, 5] {
         let price = U256::from(price);
-        let receipt = set_mature_model(&submit_config(&devnet), &owner, digest(), price).await.unwrap();
+        let receipt =
+            mined(set_mature_model(&submit_config(&devnet), &owner, digest(), price).await.unwrap());
         let model = reader.mature_model().await.unwrap();
         assert_eq!((model.manifest, model.price), (digest(), price));
         assert_eq!((model.block_number, model.block_hash), (receipt.block_number, receipt.block_hash));
         let hash = receipt.tx_hash.to_string();
-        let mined = devnet.request("eth_getTransactionReceipt", (hash,)).await.unwrap();
-        assert_eq!(mined["gasUsed"], format!("{:#x}", receipt.gas_used));
+        let told = devnet.request("eth_getTransactionReceipt", (hash,)).await.unwrap();
+        assert_eq!(told["gasUsed"], format!("{:#x}", receipt.gas_used.unwrap()));
         assert_eq!(
-            mined["logs"][0]["address"].as_str(),
+            told["logs"][0]["address"].as_str(),
             Some(devnet.contract().to_string().to_lowercase().as_str())
         );
     }
