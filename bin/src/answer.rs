@@ -83,9 +83,36 @@ pub(crate) struct Published {
     pub(crate) shards: usize,
     pub(crate) warnings: Vec<String>,
     pub(crate) base: Option<Overlap>,
+    #[serde(flatten)]
+    pub(crate) on_chain: SetOnChain,
+}
+
+/// What has become of a model's digest, as far as there is such.
+#[derive(Debug, Default, Serialize)]
+pub(crate) struct SetOnChain {
     pub(crate) calldata: Option<String>,
+    pub(crate) proposal: Option<ProposalSummary>,
     pub(crate) call: Option<CallSummary>,
     pub(crate) transaction: Option<Transaction>,
+    pub(crate) already_set: Option<AlreadySet>,
+}
+
+/// The arguments of a Governor's `propose`, and the input of that call.
+#[derive(Debug, Serialize)]
+pub(crate) struct ProposalSummary {
+    pub(crate) targets: [Text; 1],
+    pub(crate) values: [Text; 1],
+    pub(crate) calldatas: [String; 1],
+    pub(crate) description: String,
+    pub(crate) propose: String,
+}
+
+/// The contract had named the model before: nothing was sent.
+#[derive(Debug, Serialize)]
+pub(crate) struct AlreadySet {
+    pub(crate) contract: Text,
+    pub(crate) chain_id: u64,
+    pub(crate) block_number: u64,
 }
 
 /// What a node would do that has another model already.
@@ -103,7 +130,7 @@ pub(crate) struct Transaction {
     pub(crate) contract: Text,
     pub(crate) hash: Text,
     pub(crate) block_number: u64,
-    pub(crate) gas_used: u64,
+    pub(crate) gas_used: Option<u64>,
     pub(crate) confirmations: u64,
     pub(crate) reorganisations: u32,
 }
@@ -276,10 +303,7 @@ impl Answer {
         Some(match self {
             Self::Fetched(fetched) => fetched.weights.display().to_string(),
             Self::Listening(listening) => listening.address.to_string(),
-            Self::Published(Published { manifest, calldata: Some(calldata), .. }) => {
-                format!("{manifest}\n{calldata}")
-            }
-            Self::Published(published) => published.manifest.to_string(),
+            Self::Published(published) => published.plain(),
             Self::Verified(verified) => format!("{}  {}", verified.manifest, verified.summary),
             Self::Manifest(summary) => summary.plain(),
             Self::CacheEntry(entry) => entry.plain(),
@@ -296,6 +320,31 @@ impl Answer {
             }
             Self::Demo(_) | Self::Error(_) => return None,
         })
+    }
+}
+
+impl Published {
+    fn plain(&self) -> String {
+        let Self { manifest, on_chain, .. } = self;
+        match (&on_chain.proposal, &on_chain.calldata) {
+            (Some(proposal), _) => format!("{manifest}\n{}", proposal.plain()),
+            (None, Some(calldata)) => format!("{manifest}\n{calldata}"),
+            (None, None) => manifest.to_string(),
+        }
+    }
+}
+
+impl ProposalSummary {
+    /// Each argument as forms and scripts take it: in JSON.
+    fn plain(&self) -> String {
+        let Self { targets: [target], values: [value], calldatas: [calldata], description, propose } = self;
+        format!(
+            "targets      [\"{target}\"]\n\
+             values       [{value}]\n\
+             calldatas    [\"{calldata}\"]\n\
+             description  \"{description}\"\n\
+             propose      {propose}"
+        )
     }
 }
 

@@ -12,7 +12,7 @@ use p2p_blob::{Multiaddr, PeerId};
 
 pub(crate) use self::following::Following;
 pub(crate) use self::reading::{ChainCommand, Reading, Which};
-pub(crate) use self::signing::{Key, Signing};
+pub(crate) use self::signing::{CalldataForm, Key, Signing};
 use crate::cmd::Liar;
 use crate::units::{parse_duration, parse_rate, parse_size};
 
@@ -231,9 +231,11 @@ pub(crate) struct Publish {
     /// Price of the model, in the contract's own unit.
     #[arg(long, value_name = "PRICE")]
     pub(crate) price: Option<U256>,
-    /// Print the input data of the call instead of sending it.
-    #[arg(long, requires = "price")]
-    pub(crate) calldata: bool,
+    /// Print the input data of the call instead of sending it; with =governor, which takes --contract, the arguments of
+    /// a proposal.
+    #[arg(long, requires = "price", value_name = "FORM", num_args = 0..=1, require_equals = true)]
+    #[arg(default_missing_value = "call")]
+    pub(crate) calldata: Option<CalldataForm>,
     /// Seed it from when it is encoded on, like `serve`, until SIGTERM or Ctrl-C: with the flags under Network.
     #[arg(long, conflicts_with = "dry_run")]
     pub(crate) serve: bool,
@@ -455,6 +457,7 @@ mod tests {
             ("loader publish --model-kind simplenet", ErrorKind::MissingRequiredArgument),
             ("loader publish a --layers b --model-kind simplenet", ErrorKind::ArgumentConflict),
             ("loader publish a --model-kind simplenet --calldata", ErrorKind::MissingRequiredArgument),
+            ("loader publish a --model-kind simplenet --price 0 --calldata=dao", ErrorKind::InvalidValue),
             ("loader cache rm", ErrorKind::MissingRequiredArgument),
             ("loader fetch --offline --allow-stale 1h", ErrorKind::ArgumentConflict),
             ("loader fetch --quorum few", ErrorKind::ValueValidation),

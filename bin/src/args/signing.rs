@@ -4,7 +4,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use chain_reader::GasPrice;
-use clap::{Args, Subcommand};
+use clap::{Args, Subcommand, ValueEnum};
 
 use crate::units::parse_duration;
 
@@ -41,6 +41,15 @@ pub(crate) struct Signing {
     /// How long to look after the transaction, such as 20m [default: 5m].
     #[arg(long, value_name = "DURATION", value_parser = parse_duration)]
     pub(crate) tx_timeout: Option<Duration>,
+}
+
+/// How the call is printed instead of being sent.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub(crate) enum CalldataForm {
+    /// Its input data.
+    Call,
+    /// The arguments of an OpenZeppelin-style propose(targets, values, calldatas, description), and the input of that.
+    Governor,
 }
 
 /// Commands about key files.

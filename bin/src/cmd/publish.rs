@@ -3,17 +3,17 @@
 use std::cell::Cell;
 use std::thread::available_parallelism;
 
-use anyhow::{Context as _, Result};
+use anyhow::Result;
 use chain_reader::{
-    Address, Call, Receipt, Settled, Signer, Step, SubmitConfig, U256, prepare, send,
-    set_mature_model_calldata,
+    Address, AlreadySet, Call, Plan, Proposal, Receipt, Settled, Signer, Step, SubmitConfig, SubmitError,
+    U256, prepare, send, set_mature_model_calldata, wait_until_settled,
 };
 use loader::cache::{Cache, Model};
 use loader::encode::{self, Input, Options};
 use manifest::Digest;
 
-use crate::answer::{self, Answer, CallSummary, Overlap, Text, Transaction};
-use crate::args;
+use crate::answer::{self, Answer, CallSummary, Overlap, ProposalSummary, SetOnChain, Text, Transaction};
+use crate::args::{self, CalldataForm};
 use crate::cmd::{block_on, finished, key, node_config, serve};
 use crate::config::Settings;
 use crate::exit::{Interrupted, Usage};
@@ -58,14 +58,12 @@ pub(crate) fn run(flags: &args::Publish, settings: &Settings, cache: &Cache, out
         shards: published.manifest.shards().len(),
         warnings: published.warnings,
         base,
-        calldata: None,
-        call: None,
-        transaction: None,
+        on_chain: SetOnChain::default(),
     };
     let digest = published.digest;
     let is_answered = Cell::new(false);
     let finish = async || {
-        (answer.calldata, answer.call, answer.transaction) = on_chain.run(digest, output).await?;
+        answer.on_chain = on_chain.run(digest, output).await?;
         is_answered.set(true);
         output.answer(&Answer::Published(answer))
     };
@@ -91,6 +89,7 @@ fn overlap(new: &Model, base: &Model, output: &Output) -> Result<Overlap> {
 enum OnChain {
     No,
     Calldata { price: U256 },
+    Proposal { contract: Address, price: U256 },
     Send(Box<Send>),
 }
 
@@ -111,8 +110,15 @@ impl OnChain {
             }
             return Ok(Self::No);
         };
-        if flags.calldata {
-            return Ok(Self::Calldata { price });
+        match flags.calldata {
+            Some(CalldataForm::Call) => return Ok(Self::Calldata { price }),
+            Some(CalldataForm::Governor) => {
+                let contract = settings.contract(flags.chain.contract).ok_or_else(|| {
+                    Usage::new("a proposal names the contract that it is about: give --contract, too")
+                })?;
+                return Ok(Self::Proposal { contract, price });
+            }
+            None => {}
         }
         let chain = settings.chain(&flags.chain)?.ok_or_else(|| {
             Usage::new(
@@ -140,50 +146,68 @@ impl OnChain {
         Ok(Self::Send(Box::new(Send { config, signer, price, is_dry_run })))
     }
 
-    /// The input data that is to be shown, the call, and the transaction, as far as there are such.
-    async fn run(
-        self,
-        digest: Digest,
-        output: &Output,
-    ) -> Result<(Option<String>, Option<CallSummary>, Option<Transaction>)> {
+    /// Does it, and tells what there is to tell.
+    async fn run(self, digest: Digest, output: &Output) -> Result<SetOnChain> {
         match self {
-            Self::No => Ok((None, None, None)),
+            Self::No => Ok(SetOnChain::default()),
             Self::Calldata { price } => {
-                Ok((Some(hex(&set_mature_model_calldata(digest, price))), None, None))
+                let calldata = Some(hex(&set_mature_model_calldata(digest, price)));
+                Ok(SetOnChain { calldata, ..SetOnChain::default() })
+            }
+            Self::Proposal { contract, price } => {
+                let proposal = Proposal::new(contract, digest, price);
+                let calldata = Some(hex(&proposal.calldata));
+                Ok(SetOnChain { calldata, proposal: Some(proposed(&proposal)), ..SetOnChain::default() })
             }
             Self::Send(send) => {
                 output.note(&format!("{digest} is encoded; setting it on chain"));
-                let done = send.run(digest, output).await.with_context(|| {
-                    format!(
-                        "model {digest} is in the cache, but not set on chain: the same command goes on from there, \
-                         and encodes nothing twice"
-                    )
-                });
-                let (call, transaction) = done?;
-                Ok((None, call, transaction))
+                let done = send.run(digest, output).await;
+                done.map_err(|error| {
+                    let on_chain = match error.may_be_set() {
+                        true => "and may be set on chain: the same command looks for that before it sends anything",
+                        false => "but not set on chain: the same command goes on from there, and encodes nothing twice",
+                    };
+                    anyhow::Error::new(error).context(format!("model {digest} is in the cache, {on_chain}"))
+                })
             }
         }
     }
 }
 
 impl Send {
-    /// Makes the call and sends it, unless that is only to be tried.
-    async fn run(
-        &self,
-        digest: Digest,
-        output: &Output,
-    ) -> Result<(Option<CallSummary>, Option<Transaction>)> {
-        let sender = self.signer.address();
-        let call = prepare(&self.config, sender, digest, self.price).await?;
+    /// Makes the call and sends it, unless that is only to be tried, or there is nothing to send.
+    async fn run(&self, digest: Digest, output: &Output) -> Result<SetOnChain, SubmitError> {
+        let contract = self.config.contract;
+        let call = match prepare(&self.config, self.signer.address(), digest, self.price).await? {
+            Plan::Send(call) => call,
+            Plan::AlreadySet(set) => {
+                tell_set(contract, &set, output);
+                let is_waited_for = !self.is_dry_run;
+                let set = if is_waited_for { wait_until_settled(&self.config, set).await? } else { set };
+                return Ok(SetOnChain {
+                    already_set: Some(set_before(contract, &set)),
+                    ..SetOnChain::default()
+                });
+            }
+        };
         tell(&call, output);
+        let answer = SetOnChain { call: Some(summary(&call)), ..SetOnChain::default() };
         if self.is_dry_run {
             output.note("nothing was sent: this was a dry run");
-            return Ok((Some(summary(&call)), None));
+            return Ok(answer);
         }
         let on_step = |step| tell_step(step, output);
         let receipt = send(&self.config, &call, &self.signer, &on_step).await?;
-        Ok((Some(summary(&call)), Some(transaction(self.config.contract, &receipt))))
+        Ok(SetOnChain { transaction: Some(transaction(contract, &receipt)), ..answer })
     }
+}
+
+/// For a person, when there is nothing to send.
+fn tell_set(contract: Address, set: &AlreadySet, output: &Output) {
+    output.note(&format!(
+        "{contract} names {} at price {} already, at block {} of chain {}: nothing is sent",
+        set.manifest, set.price, set.block_number, set.chain_id
+    ));
 }
 
 /// For a person, before anything is sent.
@@ -202,6 +226,11 @@ fn tell(call: &Call, output: &Output) {
         call.max_cost,
         call.balance,
     ));
+    if let Some(tx_hash) = call.waiting {
+        output.note(&format!(
+            "{tx_hash} makes this call already, and waits for a block: no other one is to be sent"
+        ));
+    }
     if call.waits_for > 0 {
         output.note(&format!("it waits for {} earlier transactions of the sender", call.waits_for));
     }
@@ -210,6 +239,10 @@ fn tell(call: &Call, output: &Output) {
 fn tell_step(step: Step, output: &Output) {
     match step {
         Step::Sent { tx_hash } => output.note(&format!("sent {tx_hash}; waiting for a block")),
+        Step::MaybeSent { tx_hash } => output.note(&format!(
+            "{tx_hash} may have been sent: the endpoint did not clearly say whether it took it; looking for it"
+        )),
+        Step::Waiting { tx_hash } => output.note(&format!("nothing new is sent; waiting for {tx_hash}")),
         Step::InBlock { block_number, block_hash } => {
             output.note(&format!("it is in block {block_number} ({block_hash}); waiting until that has settled"));
         }
@@ -217,7 +250,7 @@ fn tell_step(step: Step, output: &Output) {
             "the chain was reorganised: block {block_number} ({block_hash}) is gone, and the transaction with it; waiting \
              for it again"
         )),
-        Step::SentAgain { tx_hash } => output.note(&format!("the endpoint had forgotten {tx_hash}: sent again")),
+        Step::SentAgain { tx_hash } => output.note(&format!("the endpoint did not show {tx_hash}: sent again")),
     }
 }
 
@@ -232,6 +265,21 @@ fn summary(call: &Call) -> CallSummary {
         max_fee_per_gas_wei: Text::of(call.fees.max_per_gas().wei()),
         max_cost_wei: Text::of(call.max_cost.0),
         balance_wei: Text::of(call.balance.0),
+    }
+}
+
+fn set_before(contract: Address, set: &AlreadySet) -> answer::AlreadySet {
+    let AlreadySet { chain_id, block_number, .. } = *set;
+    answer::AlreadySet { contract: Text::of(contract), chain_id, block_number }
+}
+
+fn proposed(proposal: &Proposal) -> ProposalSummary {
+    ProposalSummary {
+        targets: [Text::of(proposal.target)],
+        values: [Text::of(0)],
+        calldatas: [hex(&proposal.calldata)],
+        description: proposal.description.clone(),
+        propose: hex(&proposal.propose_calldata()),
     }
 }
 

@@ -18,6 +18,7 @@ mod follow;
 mod hints;
 mod keystore;
 mod proof;
+mod proposal;
 mod reader;
 mod receipt;
 mod revert;
@@ -44,6 +45,7 @@ pub use error::{
 pub use follow::{FollowEvent, Follower, Trouble};
 pub use hints::HintUrl;
 pub use proof::StringSlot;
+pub use proposal::Proposal;
 pub use reader::{ChainReader, MatureModel};
 pub use receipt::Receipt;
 pub use rpc_url::RpcUrl;

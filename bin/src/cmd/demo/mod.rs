@@ -153,9 +153,9 @@ impl Demo<'_> {
     async fn set_on_chain(&self, chain: &Devnet, digest: Digest) -> Result<()> {
         let signer = Signer::from_private_key(chain.owner_key())?;
         let config = SubmitConfig::new(chain.rpc_url().clone(), chain.contract());
-        let receipt = set_mature_model(&config, &signer, digest, U256::ZERO).await?;
+        let set = set_mature_model(&config, &signer, digest, U256::ZERO).await?;
         chain.mine(2).await?;
-        self.step("", &format!("setMatureModel in block {}, final two blocks later", receipt.block_number))
+        self.step("", &format!("setMatureModel in block {}, final two blocks later", set.block_number()))
     }
 
     /// Three honest seeders, each with some of the shards, and one that has all and lies.
