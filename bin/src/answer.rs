@@ -14,7 +14,7 @@ use crate::units::show_size;
 pub(crate) enum Answer {
     Fetched(Fetched),
     Listening(Listening),
-    Published(Published),
+    Published(Box<Published>),
     Verified(Verified),
     Manifest(ManifestSummary),
     CacheEntry(CacheEntry),

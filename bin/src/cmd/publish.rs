@@ -65,7 +65,7 @@ pub(crate) fn run(flags: &args::Publish, settings: &Settings, cache: &Cache, out
     let finish = async || {
         answer.on_chain = on_chain.run(digest, output).await?;
         is_answered.set(true);
-        output.answer(&Answer::Published(answer))
+        output.answer(&Answer::Published(Box::new(answer)))
     };
     let Some(config) = seeder else { return block_on(finish()) };
     // Before it is set on chain: whoever reads it there asks for it at once.

@@ -107,7 +107,7 @@ impl Inner {
         }
         let found = || self.url.excerpt(&String::from_utf8_lossy(&answer));
         let status = response.status().as_u16();
-        if status != 200 {
+        if status != 200 && !tells_an_error(status, &answer) {
             let method = method.to_owned();
             return Err(EndpointError::Status { endpoint: self.endpoint(), method, status, found: found() });
         }
@@ -148,6 +148,13 @@ impl Inner {
             EndpointError::Broken { endpoint, method, source }
         }
     }
+}
+
+/// Whether the body says more than the HTTP status: some nodes send JSON-RPC errors with one. Not where the status says
+/// that asking again may help.
+fn tells_an_error(status: u16, body: &[u8]) -> bool {
+    let says_more = matches!(status, 400..=500) && !matches!(status, 408 | 429);
+    says_more && serde_json::from_slice(body).is_ok_and(|packet: ResponsePacket| packet.as_error().is_some())
 }
 
 /// TLS with the system's certificates. A configuration of our own, because the process's default is not ours to set.

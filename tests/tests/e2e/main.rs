@@ -8,6 +8,7 @@ mod faults;
 mod fetch;
 mod follow;
 mod integrity;
+mod money;
 mod publish;
 mod python;
 mod quorum;

@@ -119,7 +119,9 @@ fn old_chain(method: &str, _: &Value) -> Answer {
     Answer::Result(match method {
         "eth_chainId" => json!("0x3d"),
         "eth_getCode" | "eth_call" => json!("0x01"),
-        "eth_getBlockByNumber" => json!({"number": "0x10", "hash": format!("0x{}", "11".repeat(32))}),
+        "eth_getBlockByNumber" => {
+            json!({"number": "0x10", "timestamp": "0x0", "hash": format!("0x{}", "11".repeat(32))})
+        }
         "eth_gasPrice" => json!("0x4a817c800"),
         "eth_getBalance" => json!("0xde0b6b3a7640000"),
         "eth_estimateGas" => json!("0x186a0"),
@@ -146,7 +148,7 @@ async fn a_chain_without_base_fees_gets_a_price_of_gas_under_the_same_cap() {
 async fn an_endpoint_without_the_newer_method_still_tells_the_priority_fee() {
     let endpoint = Scripted::start(|method, params| match method {
         "eth_getBlockByNumber" => Answer::Result(json!({
-            "number": "0x10", "hash": format!("0x{}", "11".repeat(32)), "baseFeePerGas": "0x3b9aca00"
+            "number": "0x10", "timestamp": "0x0", "hash": format!("0x{}", "11".repeat(32)), "baseFeePerGas": "0x3b9aca00"
         })),
         _ => old_chain(method, params),
     })
