@@ -36,10 +36,13 @@ pub(crate) struct Returned {
     pub(crate) price: U256,
 }
 
-/// Decodes `(string, uint256)`; `None` for anything else. A `string` and `bytes` have the same encoding.
+/// Decodes `(string, uint256)`; `None` for anything else. A `string` and `bytes` have the same encoding. Only what a
+/// contract of that type returns is of it, byte for byte: another type's values can be read as these, too.
 pub(crate) fn decode_get(data: &[u8]) -> Option<Returned> {
-    let (text, price) = <(Bytes, U256)>::abi_decode_params(data).ok()?;
-    Some(Returned { text, price })
+    let returned = <(Bytes, U256)>::abi_decode_params(data).ok()?;
+    let is_canonical = returned.abi_encode_params() == data;
+    let (text, price) = returned;
+    is_canonical.then_some(Returned { text, price })
 }
 
 #[cfg(test)]
@@ -73,6 +76,39 @@ mod tests {
         fn garbage_never_panics(data in proptest::collection::vec(any::<u8>(), 0..200)) {
             let _ = decode_get(&data);
         }
+
+        #[test]
+        fn no_two_encodings_mean_the_same(
+            text in proptest::collection::vec(any::<u8>(), 0..100),
+            price: u64,
+            at: proptest::sample::Index,
+            flip in 1..=u8::MAX,
+        ) {
+            let mut encoded = (Bytes::from(text.clone()), U256::from(price)).abi_encode_params();
+            let at = at.index(encoded.len());
+            encoded[at] ^= flip;
+            if let Some(Returned { text: other, price: other_price }) = decode_get(&encoded) {
+                prop_assert!(other != text || other_price != U256::from(price));
+                prop_assert_eq!((other, other_price).abi_encode_params(), encoded);
+            }
+        }
+
+        #[test]
+        fn other_types_are_none_of_ours(text in "[0-9a-f]{64}|.{0,80}", price: u64) {
+            let (bytes, price) = (Bytes::from(text.clone().into_bytes()), U256::from(price));
+            for other in [
+                text.abi_encode(),
+                (price, bytes.clone()).abi_encode_params(),
+                (bytes.clone(), price, price).abi_encode_params(),
+                (bytes.clone(), bytes.clone()).abi_encode_params(),
+                ((bytes.clone(), price),).abi_encode_params(),
+                (price, price).abi_encode_params(),
+                (vec![bytes.clone()], price).abi_encode_params(),
+                [(bytes.clone(), price).abi_encode_params(), vec![0; 32]].concat(),
+            ] {
+                prop_assert!(decode_get(&other).is_none(), "{}", hex::encode(other));
+            }
+        }
     }
 
     #[test]
@@ -82,5 +118,16 @@ mod tests {
         assert!(decode_get(&encoded[..encoded.len() - 32]).is_none());
         encoded[64..96].fill(0xff);
         assert!(decode_get(&encoded).is_none());
+    }
+
+    #[test]
+    fn an_offset_or_padding_of_its_own_is_refused() {
+        let word = |number: u32| format!("{number:064x}");
+        let text = hex::encode([b'a'; 32]);
+        let decode = |hex: String| decode_get(&hex::decode(hex).unwrap()).is_some();
+        assert!(decode([word(64), word(7), word(32), text.clone()].concat()));
+        assert!(!decode([word(96), word(7), word(0), word(32), text.clone()].concat()));
+        let padded = |last: &str| decode([&word(64), &word(7), &word(31), &text[..62], last].concat());
+        assert!(padded("00") && !padded("01"));
     }
 }
