@@ -12,6 +12,8 @@ pub(crate) use crate::rpc_url::RpcUrl;
 
 /// The longest pause between two attempts.
 const MAX_BACKOFF: Duration = Duration::from_secs(30);
+/// The longest pause that an endpoint may ask for.
+const MAX_RETRY_AFTER: Duration = Duration::from_secs(10);
 
 /// How long and how often one RPC request is tried.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -37,6 +39,13 @@ impl Policy {
     pub(crate) fn pause(&self, attempt: u32) -> Duration {
         let doublings = attempt.saturating_sub(1).min(31);
         self.backoff.saturating_mul(1 << doublings).min(MAX_BACKOFF).mul_f64(1.0 - fastrand::f64() / 2.0)
+    }
+
+    /// The same when the endpoint asks for a pause: that long, but no longer than its answers would be waited for, nor
+    /// than 10 s.
+    pub(crate) fn pause_of(&self, attempt: u32, retry_after: Option<Duration>) -> Duration {
+        let patience = self.request_timeout.saturating_mul(self.attempts).min(MAX_RETRY_AFTER);
+        self.pause(attempt).max(retry_after.unwrap_or_default().min(patience))
     }
 }
 
@@ -262,5 +271,16 @@ mod tests {
             let full = Duration::from_millis(full_ms);
             assert!(pause <= full && pause >= full / 2, "attempt {attempt}: {pause:?}");
         }
+    }
+
+    #[test]
+    fn a_pause_that_is_asked_for_is_kept_up_to_a_bound() {
+        let ms = Duration::from_millis;
+        let policy = Policy { backoff: ms(100), ..Policy::default() };
+        assert!(policy.pause_of(1, None) <= ms(100) && policy.pause_of(1, Some(ms(1))) >= ms(50));
+        assert_eq!(policy.pause_of(1, Some(ms(3_000))), ms(3_000));
+        assert_eq!(policy.pause_of(1, Some(Duration::MAX)), ms(10_000));
+        let hasty = Policy { request_timeout: ms(50), attempts: 2, ..policy };
+        assert_eq!(hasty.pause_of(1, Some(Duration::MAX)), ms(100));
     }
 }

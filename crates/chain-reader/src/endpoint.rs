@@ -6,10 +6,13 @@ use alloy::rpc::client::RpcClient;
 use alloy::rpc::json_rpc::{RpcError, RpcRecv, RpcSend};
 use alloy::transports::{IntoBoxTransport, TransportError, TransportErrorKind};
 use serde::Deserialize;
+use serde_json::Value;
+use serde_json::value::RawValue;
 use tokio::sync::OnceCell;
 
 use crate::config::{Address, BlockTag, Policy, RpcUrl};
-use crate::error::EndpointError;
+use crate::error::{EndpointError, with_causes};
+use crate::pin::{self, Pin};
 use crate::revert;
 use crate::transport::Http;
 
@@ -54,6 +57,8 @@ pub(crate) struct Endpoint {
     url: RpcUrl,
     chain_id: OnceCell<u64>,
     genesis: OnceCell<Option<B256>>,
+    /// How it takes the blocks that reads are pinned to, as far as is known.
+    pin: Pin,
 }
 
 impl Endpoint {
@@ -64,12 +69,17 @@ impl Endpoint {
     /// The same over another transport, which has its own time limit and retries.
     pub(crate) fn over(url: &RpcUrl, transport: impl IntoBoxTransport) -> Self {
         let client = RpcClient::new(transport, url.is_loopback());
-        Self { client, url: url.clone(), chain_id: OnceCell::new(), genesis: OnceCell::new() }
+        let (chain_id, genesis) = (OnceCell::new(), OnceCell::new());
+        Self { client, url: url.clone(), chain_id, genesis, pin: Pin::default() }
     }
 
     /// Its host and port.
     pub(crate) fn name(&self) -> String {
         self.url.to_string()
+    }
+
+    pub(crate) fn pin(&self) -> &Pin {
+        &self.pin
     }
 
     pub(crate) fn url(&self) -> &RpcUrl {
@@ -81,7 +91,25 @@ impl Endpoint {
         method: &'static str,
         params: P,
     ) -> Result<R, EndpointError> {
-        self.client.request(method, params).await.map_err(|error| self.fault(method, error))
+        // Unread, so that alloy does not log it, and what is wrong with it is ours to word.
+        let answer: Box<RawValue> =
+            self.client.request(method, params).await.map_err(|error| self.fault(method, error))?;
+        serde_json::from_str(answer.get()).map_err(|error| EndpointError::Nonsense {
+            endpoint: self.name(),
+            method: method.to_owned(),
+            found: self.url.excerpt(answer.get()),
+            source: Some(self.url.excerpt(&error.to_string())),
+        })
+    }
+
+    /// A request about the state in a block. `params` gets the block as this endpoint takes it.
+    pub(crate) async fn request_at<P: RpcSend, R: RpcRecv>(
+        &self,
+        method: &'static str,
+        params: impl Fn(Value) -> P,
+        block: BlockId,
+    ) -> Result<R, EndpointError> {
+        pin::request(self, method, params, block).await
     }
 
     pub(crate) async fn chain_id(&self) -> Result<u64, EndpointError> {
@@ -118,7 +146,7 @@ impl Endpoint {
     }
 
     pub(crate) async fn has_code(&self, account: Address, block: BlockId) -> Result<bool, EndpointError> {
-        let code: Bytes = self.request("eth_getCode", (account.0, block)).await?;
+        let code: Bytes = self.request_at("eth_getCode", |block| (account.0, block), block).await?;
         Ok(!code.is_empty())
     }
 
@@ -129,7 +157,8 @@ impl Endpoint {
         block: BlockId,
     ) -> Result<Bytes, EndpointError> {
         // `data` rather than `input`: every node knows it.
-        self.request("eth_call", (serde_json::json!({"to": to.0, "data": data}), block)).await
+        let call = serde_json::json!({"to": to.0, "data": data});
+        self.request_at("eth_call", |block| (call.clone(), block), block).await
     }
 
     /// Sorts an error of alloy into ours. `method` is what was asked, as a person would name it.
@@ -138,25 +167,22 @@ impl Endpoint {
         match error {
             RpcError::Transport(TransportErrorKind::Custom(inner)) => match inner.downcast() {
                 Ok(ours) => *ours,
-                Err(source) => EndpointError::Request { endpoint, method, source },
+                Err(other) => {
+                    let source = self.url.excerpt(&other.to_string());
+                    EndpointError::Request { endpoint, method, source }
+                }
             },
             RpcError::ErrorResp(payload) => {
                 if let Some(reason) = revert::told_by(&method, &payload) {
-                    return EndpointError::Reverted { endpoint, reason: self.url.excerpt(&reason) };
+                    return EndpointError::Reverted { endpoint, reason: self.url.excerpt(&reason).into() };
                 }
                 let message = self.url.excerpt(&payload.message);
                 EndpointError::Rpc { endpoint, method, code: payload.code, message }
             }
-            RpcError::DeserError { err, text } => EndpointError::Nonsense {
-                endpoint,
-                method,
-                found: self.url.excerpt(&text),
-                source: Some(err),
-            },
-            RpcError::NullResp => {
-                EndpointError::Nonsense { endpoint, method, found: "null".to_owned(), source: None }
+            other => {
+                let source = self.url.excerpt(&with_causes(&other));
+                EndpointError::Request { endpoint, method, source }
             }
-            other => EndpointError::Request { endpoint, method, source: other.into() },
         }
     }
 }

@@ -18,19 +18,17 @@ mod submit;
 #[cfg(feature = "devnet")]
 pub use devnet::DevnetError;
 pub use endpoint::EndpointError;
-pub(crate) use endpoint::is_rate_limit;
 pub use parse::{ParseAddressError, ParseBlockTagError, ParseHeaderError, ParseRpcUrlError};
 pub use proof::ProofError;
 pub use state::StateError;
 pub use submit::{ParseGasPriceError, SignerError, SubmitError};
 
-/// The start of a text from outside, at most `max_chars` of it, safe to show on a terminal.
-pub(crate) fn excerpt(text: &str, max_chars: usize) -> String {
-    let mut shown: String = text.chars().take(max_chars).flat_map(char::escape_debug).collect();
-    if text.chars().nth(max_chars).is_some() {
-        shown.push('…');
-    }
-    shown
+pub(crate) use crate::excerpt::cut as excerpt;
+
+/// An error and what it came from, in a line.
+pub(crate) fn with_causes(error: &dyn std::error::Error) -> String {
+    std::iter::successors(error.source(), |cause| (*cause).source())
+        .fold(error.to_string(), |text, cause| format!("{text}: {cause}"))
 }
 
 /// One line each, as the end of a message.

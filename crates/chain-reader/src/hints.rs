@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use alloy::sol_types::SolEvent as _;
 use futures::{FutureExt as _, SinkExt as _, StreamExt as _};
+use reqwest::header::{self, HeaderValue};
 use serde_json::json;
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::TcpStream;
@@ -22,9 +23,10 @@ use tokio_tungstenite::{WebSocketStream, client_async_with_config};
 
 use crate::config::Address;
 use crate::contract::MatureModelSet;
-use crate::error::{ParseHeaderError, ParseRpcUrlError};
+use crate::error::{ParseHeaderError, ParseRpcUrlError, with_causes};
+use crate::excerpt::Excerpt;
 use crate::rpc_url::RpcUrl;
-use crate::transport::tls_config;
+use crate::transport::{USER_AGENT, tls_config};
 
 /// An event of the contract is a few hundred bytes.
 const MAX_MESSAGE_BYTES: usize = 64 << 10;
@@ -151,7 +153,7 @@ enum HintError {
     #[error("it closed the connection")]
     Closed,
     #[error("it does not subscribe to events: {0}")]
-    Refused(String),
+    Refused(Excerpt),
 }
 
 impl From<tungstenite::Error> for HintError {
@@ -169,8 +171,9 @@ async fn listen(url: HintUrl, contract: Address, hinted: Arc<Notify>) {
         if connected_at.elapsed() >= GOOD_CONNECTION {
             pause = FIRST_PAUSE;
         }
-        let cause = std::error::Error::source(&error).map(ToString::to_string);
-        tracing::info!(endpoint = %url, %error, cause, ?pause, "no hints from this WebSocket for now");
+        // What libraries say of an answer repeats parts of it, and of a request the URL.
+        let error = url.0.excerpt(&with_causes(&error));
+        tracing::info!(endpoint = %url, %error, ?pause, "no hints from this WebSocket for now");
         sleep(pause.mul_f64(1.0 - fastrand::f64() / 2.0)).await;
         pause = (pause * 2).min(LAST_PAUSE);
     }
@@ -206,8 +209,10 @@ async fn subscribe<S: AsyncRead + AsyncWrite + Unpin>(
     stream: S,
 ) -> Result<std::convert::Infallible, HintError> {
     // A path or query may be a key, and this text is never shown.
-    let text = url.0.url().as_str().replacen("http", "ws", 1);
-    let mut request = text.into_client_request()?;
+    let (plain, user) = url.0.without_user();
+    let mut request = plain.as_str().replacen("http", "ws", 1).into_client_request()?;
+    request.headers_mut().insert(header::USER_AGENT, HeaderValue::from_static(USER_AGENT));
+    request.headers_mut().extend(user.map(|user| (header::AUTHORIZATION, user)));
     request.headers_mut().extend(url.0.headers().clone());
     let limits = WebSocketConfig::default()
         .max_message_size(Some(MAX_MESSAGE_BYTES))
@@ -276,6 +281,7 @@ fn heard(text: &str) -> Heard {
 
 #[cfg(test)]
 mod tests {
+    use tokio::io::AsyncReadExt as _;
     use tokio::net::TcpListener;
 
     use super::*;
@@ -342,7 +348,7 @@ mod tests {
         };
         let contract = Address::from_bytes([7; 20]);
         let (Err(error), ()) = tokio::join!(hear(&url, contract, &hinted), serving);
-        assert!(!format!("{error} {error:?}").contains("secretkey"), "{error:?}");
+        assert!(!format!("{}", url.0.excerpt(&with_causes(&error))).contains("secretkey"), "{error:?}");
         (error, hinted.notified().now_or_never().is_some())
     }
 
@@ -356,6 +362,37 @@ mod tests {
         assert!(matches!(error, HintError::Refused(_)) && !is_hinted, "{error:?}");
         let (error, is_hinted) = hear_from(&[&"x".repeat(MAX_MESSAGE_BYTES + 1), EVENT]).await;
         assert!(matches!(error, HintError::WebSocket(_)) && !is_hinted, "{error:?}");
+    }
+
+    /// The head of the request that an endpoint at this URL gets, but for its address.
+    async fn request_to(user: &str, rpc_header: Option<&str>) -> String {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let url: HintUrl = format!("ws://{user}{}/ws", listener.local_addr().unwrap()).parse().unwrap();
+        let url = rpc_header.into_iter().fold(url, |url, header| url.with_header(header).unwrap());
+        let hinted = Notify::new();
+        let serving = async {
+            let (mut stream, _) = listener.accept().await.unwrap();
+            let mut head = Vec::new();
+            while !head.ends_with(b"\r\n\r\n") {
+                stream.read_buf(&mut head).await.unwrap();
+            }
+            String::from_utf8(head).unwrap().to_lowercase()
+        };
+        let (_, head) = tokio::join!(hear(&url, Address::from_bytes([7; 20]), &hinted), serving);
+        head
+    }
+
+    #[tokio::test]
+    async fn a_user_and_who_asks_are_told_in_headers() {
+        let head = request_to("user:pass@", None).await;
+        assert!(
+            head.contains("authorization: basic dxnlcjpwyxnz\r\n") && head.starts_with("get /ws "),
+            "{head}"
+        );
+        assert!(head.contains("user-agent: loader/") && !head.contains("pass"), "{head}");
+        let head = request_to("user:pass@", Some("Authorization: Bearer key")).await;
+        assert!(head.contains("authorization: bearer key\r\n") && !head.contains("basic"), "{head}");
+        assert!(!request_to("", None).await.contains("authorization"));
     }
 
     #[tokio::test]

@@ -7,6 +7,7 @@
 //! URLs of RPC endpoints often hold a key. Only the host and port of one are ever shown or logged.
 #![forbid(unsafe_code)]
 
+mod answer;
 mod ballot;
 mod config;
 mod contract;
@@ -14,13 +15,16 @@ mod contract;
 mod devnet;
 mod endpoint;
 mod error;
+mod excerpt;
 mod follow;
 mod hints;
 mod keystore;
+mod pin;
 mod proof;
 mod proposal;
 mod reader;
 mod receipt;
+mod retry_after;
 mod revert;
 mod round;
 mod rpc_url;
@@ -42,6 +46,7 @@ pub use error::{
     Availability, ChainError, EndpointError, NotFinal, ParseAddressError, ParseBlockTagError,
     ParseGasPriceError, ParseHeaderError, ParseRpcUrlError, ProofError, SignerError, StateError, SubmitError,
 };
+pub use excerpt::Excerpt;
 pub use follow::{FollowEvent, Follower, Trouble};
 pub use hints::HintUrl;
 pub use proof::StringSlot;

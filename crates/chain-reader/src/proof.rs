@@ -108,7 +108,8 @@ async fn show(
     let header = header.ok_or_else(|| NoProof::Here("it does not have the block any more".to_owned()))?;
     let state_root = check::state_root(&header, block.hash)?;
     let ask = async |keys: Vec<_>| -> Result<EIP1186AccountProofResponse, NoProof> {
-        Ok(endpoint.request("eth_getProof", (contract.0, keys, block.id())).await?)
+        let params = |block| (contract.0, keys.clone(), block);
+        Ok(endpoint.request_at("eth_getProof", params, block.id()).await?)
     };
     let slot = match slot {
         StringSlot::At(slot) => slot,

@@ -256,7 +256,10 @@ impl ChainReader {
         let mut attempt = 1;
         loop {
             let (ballot, winner) = question.ask().await?;
-            let testimonies = ballot.testimonies(tag, winner.as_ref());
+            let mut testimonies = ballot.testimonies(tag, winner.as_ref());
+            for (testimony, endpoint) in testimonies.iter_mut().zip(endpoints) {
+                testimony.text = endpoint.url().blot(&testimony.text);
+            }
             let said = self.ledger().record(&testimonies, winner.is_some());
             if let Some(winner) = winner {
                 return Ok(winner);
@@ -359,6 +362,12 @@ impl ChainReader {
         Ok(!is_lower)
     }
 
+    /// The start of what endpoints said with one voice, without the key of any.
+    fn shown(&self, said: &str) -> String {
+        let blotted = self.0.endpoints.iter().fold(excerpt(said, 160), |text, one| one.url().blot(&text));
+        if blotted.chars().count() > 80 { blotted.chars().take(79).chain(['…']).collect() } else { blotted }
+    }
+
     /// What the agreed answer means.
     fn model(&self, winner: &Winner) -> Result<MatureModel, ChainError> {
         let contract = self.0.config.contract;
@@ -374,7 +383,7 @@ impl ChainReader {
                 return Err(ChainError::Reverted { endpoint: endpoint(), contract, reason: reason.clone() });
             }
             Said::Undecodable(data) => {
-                let found = if data.is_empty() { String::new() } else { excerpt(&data.to_string(), 80) };
+                let found = if data.is_empty() { String::new() } else { self.shown(&data.to_string()) };
                 let found_bytes = data.len();
                 return Err(ChainError::NotRpb { endpoint: endpoint(), contract, found, found_bytes });
             }
@@ -383,7 +392,7 @@ impl ChainReader {
         let manifest = text.parse::<Digest>().map_err(|_| ChainError::NotADigest {
             contract,
             block_number,
-            found: excerpt(&text, 80),
+            found: self.shown(&text),
             found_bytes: text.len(),
         })?;
         let (block_hash, block_timestamp) = (winner.vote.block.hash, winner.vote.block.timestamp());

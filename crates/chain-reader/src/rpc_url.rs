@@ -3,10 +3,13 @@
 use std::fmt;
 use std::str::FromStr;
 
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD;
 use reqwest::Url;
 use reqwest::header::{HeaderMap, HeaderName, HeaderValue};
 
-use crate::error::{ParseHeaderError, ParseRpcUrlError, excerpt};
+use crate::error::{ParseHeaderError, ParseRpcUrlError};
+use crate::excerpt::{Excerpt, Secrets, percent_decoded};
 
 /// The URL of an RPC endpoint, `http` or `https`, and further HTTP headers for it. Everything but its host and port may
 /// be a key, so only those are shown, by [`Display`](fmt::Display) and [`Debug`](fmt::Debug) alike.
@@ -55,19 +58,52 @@ impl RpcUrl {
         host == "localhost" || number.is_ok_and(|address| address.is_loopback())
     }
 
+    /// The URL without a user, and the header that says who that is instead, if one was named.
+    pub(crate) fn without_user(&self) -> (Url, Option<HeaderValue>) {
+        let mut url = self.url.clone();
+        // Neither fails for a URL that has a host.
+        let _ = (url.set_username(""), url.set_password(None));
+        let value = self.credentials().and_then(|credentials| {
+            let mut value = HeaderValue::from_str(&format!("Basic {}", STANDARD.encode(credentials))).ok()?;
+            value.set_sensitive(true);
+            Some(value)
+        });
+        (url, value)
+    }
+
+    /// `user:password`, as HTTP sends them, if the URL has any.
+    fn credentials(&self) -> Option<String> {
+        let (user, password) = (self.url.username(), self.url.password());
+        let is_there = !user.is_empty() || password.is_some();
+        is_there
+            .then(|| format!("{}:{}", percent_decoded(user), percent_decoded(password.unwrap_or_default())))
+    }
+
     /// The start of what the endpoint said, fit for a message: any key of ours that it repeats is blotted out.
-    pub(crate) fn excerpt(&self, answer: &str) -> String {
-        let queries = self.url.query().into_iter().flat_map(|query| query.split(['&', '=']));
-        let secrets = self.url.path_segments().into_iter().flatten().chain(queries);
-        let secrets = secrets.chain([self.url.username(), self.url.password().unwrap_or_default()]);
+    pub(crate) fn excerpt(&self, answer: &str) -> Excerpt {
+        self.secrets().excerpt(answer)
+    }
+
+    /// A message about what the endpoint said, without any key of ours.
+    pub(crate) fn blot(&self, message: &str) -> String {
+        self.secrets().blot(message)
+    }
+
+    fn secrets(&self) -> Secrets {
+        let mut parts: Vec<_> = self.url.path_segments().into_iter().flatten().collect();
+        parts.extend(self.url.query().into_iter().flat_map(|query| query.split(['&', '='])));
+        parts.extend([self.url.username(), self.url.password().unwrap_or_default()]);
+        parts.extend(self.url.fragment());
         // Of `Bearer KEY`, too, only the key may be repeated.
         let headers = self.headers.values().filter_map(|value| value.to_str().ok());
-        let secrets = secrets.chain(headers.flat_map(|value| value.split(' ')));
-        let mut text = answer.to_owned();
-        for secret in secrets.filter(|secret| secret.len() >= 6) {
-            text = text.replace(secret, "***");
-        }
-        excerpt(&text, 200)
+        let mut keys: Vec<String> = headers.flat_map(|value| value.split(' ')).map(str::to_owned).collect();
+        // That of `Basic KEY` is a user and a password.
+        let basic = keys.iter().filter_map(|key| String::from_utf8(STANDARD.decode(key).ok()?).ok());
+        let basic: Vec<_> = basic.chain(self.credentials()).collect();
+        keys.extend(basic.iter().flat_map(|pair| pair.split(':')).map(str::to_owned));
+        keys.extend(basic);
+        keys.extend(parts.iter().flat_map(|part| [(*part).to_owned(), percent_decoded(part)]));
+        Secrets::new(keys)
     }
 }
 
@@ -113,8 +149,49 @@ mod tests {
         let url = url.with_header("X-Key:  Bearer keyinheader").unwrap();
         assert_eq!(format!("{url:?}"), url.to_string());
         let answer = "project keyinpath, key keyinquery, user password1, keyinheader: \u{1b}[31m over limit";
-        assert_eq!(url.excerpt(answer), "project ***, key ***, user ***, ***: \\u{1b}[31m over limit");
-        assert!(url.excerpt(&"x".repeat(1_000_000)).len() < 300);
+        assert_eq!(&*url.excerpt(answer), "project ***, key ***, user ***, ***: \\u{1b}[31m over limit");
+    }
+
+    #[test]
+    fn no_part_of_a_url_or_header_comes_back_in_any_form() {
+        let url: RpcUrl =
+            "https://al%69ce1:pass%77ord@h/v3/key%2Fpath?a%70ikey=in+que%72y#fragment1".parse().unwrap();
+        let url = url.with_header("X-Key: Bearer keyinheader").unwrap();
+        let url = url.with_header("Authorization: Basic dXNlcm5hbWU6aHVudGVyMTI=").unwrap();
+        for said in [
+            "alice1",
+            "al%69ce1",
+            "password",
+            "pass%77ord",
+            "alice1:password",
+            "key/path",
+            "key%2Fpath",
+            "key%2fpath",
+            "in+query",
+            "in+que%72y",
+            "fragment1",
+            "keyinheader",
+            "KEYINHEADER",
+            "dXNlcm5hbWU6aHVudGVyMTI=",
+            "dXNlcm5hbWU6aHVudGVyMTI",
+            "username",
+            "hunter12",
+            "YWxpY2UxOnBhc3N3b3Jk",
+            "6b6579696e686561646572",
+        ] {
+            assert_eq!(&*url.excerpt(&format!("no: {said}.")), "no: ***.", "{said}");
+            assert_eq!(url.blot(&format!("no: {said}.")), "no: ***.", "{said}");
+        }
+        assert_eq!(url.blot("v3 and https are no keys"), "v3 and https are no keys");
+    }
+
+    #[test]
+    fn a_user_becomes_a_header() {
+        let url = |text: &str| text.parse::<RpcUrl>().unwrap().without_user();
+        let (plain, header) = url("http://us%65r:p%3Ass@h/p");
+        assert_eq!((plain.as_str(), header.unwrap().to_str().unwrap()), ("http://h/p", "Basic dXNlcjpwOnNz"));
+        assert_eq!(url("http://:pass@h").1.unwrap(), "Basic OnBhc3M=");
+        assert!(url("http://h/p").1.is_none());
     }
 
     #[test]

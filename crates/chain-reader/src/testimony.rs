@@ -2,7 +2,7 @@
 
 use crate::ballot::{Ballot, Head, Reply, Said, Vote, Winner};
 use crate::config::{Address, BlockTag};
-use crate::error::{ChainError, EndpointError, excerpt};
+use crate::error::{ChainError, EndpointError, excerpt, with_causes};
 
 /// The JSON-RPC codes with which nodes answer to a block tag: they do not know such a tag, or have no such block.
 ///
@@ -67,17 +67,6 @@ impl NonVote {
             }
         }
     }
-}
-
-/// An error and what it came from, in a line.
-fn with_causes(error: &dyn std::error::Error) -> String {
-    let mut text = error.to_string();
-    let mut next = error.source();
-    while let Some(cause) = next {
-        text = format!("{text}: {cause}");
-        next = cause.source();
-    }
-    text
 }
 
 /// How an endpoint's word relates to what was decided.

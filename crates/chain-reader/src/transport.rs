@@ -1,21 +1,26 @@
 //! JSON-RPC over HTTP with a time limit, a size limit and retries: what alloy's own HTTP transport leaves out.
 
-use std::error::Error;
 use std::sync::Arc;
 use std::task::{Context, Poll};
+use std::time::{Duration, SystemTime};
 
-use alloy::rpc::json_rpc::{RequestPacket, ResponsePacket};
+use alloy::rpc::json_rpc::{RequestPacket, Response, ResponsePacket, ResponsePayload, SerializedRequest};
 use alloy::transports::{TransportError, TransportErrorKind, TransportFut, TransportResult};
 use reqwest::header::{CONTENT_TYPE, HeaderValue};
 use reqwest::redirect;
 use rustls_platform_verifier::BuilderVerifierExt;
 use tower_service::Service;
 
+use crate::answer;
 use crate::config::{Policy, RpcUrl};
-use crate::error::{EndpointError, is_rate_limit};
+use crate::error::{EndpointError, with_causes};
+use crate::retry_after::retry_after;
+use crate::revert;
 
-/// The longest answer that is read: a block of 30,000 transaction hashes fits.
+/// The longest answer that is read, once it is unpacked: a block of 30,000 transaction hashes fits.
 const MAX_ANSWER_BYTES: usize = 2 << 20;
+/// Who asks. Some firewalls refuse those who do not say.
+pub(crate) const USER_AGENT: &str = concat!("loader/", env!("CARGO_PKG_VERSION"));
 
 /// One endpoint; a clone shares its connections.
 #[derive(Clone)]
@@ -27,12 +32,20 @@ struct Inner {
     policy: Policy,
 }
 
+/// An attempt that failed, and when the endpoint wants to be asked again, if it says so.
+struct Failed {
+    error: EndpointError,
+    retry_after: Option<Duration>,
+}
+
 impl Http {
     pub(crate) fn new(url: RpcUrl, policy: Policy) -> Result<Self, EndpointError> {
         let setup = |source| EndpointError::Setup { endpoint: url.to_string(), source };
         // A redirect would carry the key to somebody else.
-        let mut builder =
-            reqwest::Client::builder().timeout(policy.request_timeout).redirect(redirect::Policy::none());
+        let mut builder = reqwest::Client::builder()
+            .user_agent(USER_AGENT)
+            .timeout(policy.request_timeout)
+            .redirect(redirect::Policy::none());
         if url.is_loopback() {
             builder = builder.no_proxy();
         }
@@ -59,33 +72,38 @@ impl Service<RequestPacket> for Http {
 
     fn call(&mut self, request: RequestPacket) -> TransportFut<'static> {
         let inner = Arc::clone(&self.0);
-        Box::pin(async move { inner.exchange(request).await })
+        Box::pin(async move {
+            let RequestPacket::Single(request) = request else {
+                return Err(TransportErrorKind::custom_str("requests are made one by one"));
+            };
+            let payload = inner.exchange(&request).await?;
+            Ok(ResponsePacket::Single(Response { id: request.id().clone(), payload }))
+        })
     }
 }
 
 impl Inner {
     /// Asks until there is an answer, an error that asking again does not mend, or no attempt left.
-    async fn exchange(&self, request: RequestPacket) -> TransportResult<ResponsePacket> {
-        let method = request.method_names().next().unwrap_or_default().to_owned();
-        let body = request.serialize().map_err(TransportError::ser_err)?;
+    async fn exchange(&self, request: &SerializedRequest) -> TransportResult<ResponsePayload> {
+        let method = request.method();
         let mut attempt = 1;
         loop {
-            let error = match self.attempt(&method, body.get()).await {
-                Ok(packet) => return Ok(packet),
-                Err(error) => error,
+            let Failed { error, retry_after } = match self.attempt(method, request.serialized().get()).await {
+                Ok(payload) => return Ok(payload),
+                Err(failed) => failed,
             };
             if attempt >= self.policy.attempts || !error.is_retryable() {
                 return Err(TransportErrorKind::custom(error));
             }
-            let pause = self.policy.pause(attempt);
-            let cause = error.source().map(ToString::to_string);
-            tracing::debug!(endpoint = %self.url, method, attempt, ?pause, %error, cause, "asking again");
+            let pause = self.policy.pause_of(attempt, retry_after);
+            let error = with_causes(&error);
+            tracing::debug!(endpoint = %self.url, method, attempt, ?pause, error, "asking again");
             tokio::time::sleep(pause).await;
             attempt += 1;
         }
     }
 
-    async fn attempt(&self, method: &str, body: &str) -> Result<ResponsePacket, EndpointError> {
+    async fn attempt(&self, method: &str, body: &str) -> Result<ResponsePayload, Failed> {
         let request = self
             .client
             .post(self.url.url().clone())
@@ -93,68 +111,62 @@ impl Inner {
             .header(CONTENT_TYPE, HeaderValue::from_static("application/json"))
             .body(body.to_owned());
         let mut response = request.send().await.map_err(|error| self.fault(method, error))?;
+        let retry_after = retry_after(response.headers(), SystemTime::now());
         let mut answer = Vec::new();
+        // What arrives here is unpacked already, a few KiB at a time.
         while let Some(chunk) = response.chunk().await.map_err(|error| self.fault(method, error))? {
             if answer.len() + chunk.len() > MAX_ANSWER_BYTES {
-                let max_bytes = MAX_ANSWER_BYTES;
-                return Err(EndpointError::TooLong {
-                    endpoint: self.endpoint(),
-                    method: method.to_owned(),
-                    max_bytes,
-                });
+                let (endpoint, method) = (self.url.to_string(), method.to_owned());
+                return Err(EndpointError::TooLong { endpoint, method, max_bytes: MAX_ANSWER_BYTES }.into());
             }
             answer.extend_from_slice(&chunk);
         }
-        let found = || self.url.excerpt(&String::from_utf8_lossy(&answer));
-        let status = response.status().as_u16();
-        if status != 200 && !tells_an_error(status, &answer) {
-            let method = method.to_owned();
-            return Err(EndpointError::Status { endpoint: self.endpoint(), method, status, found: found() });
-        }
-        let nonsense = |source| EndpointError::Nonsense {
-            endpoint: self.endpoint(),
-            method: method.to_owned(),
-            found: found(),
-            source,
-        };
-        let packet: ResponsePacket =
-            serde_json::from_slice(&answer).map_err(|error| nonsense(Some(error)))?;
-        if matches!(packet, ResponsePacket::Batch(_)) {
-            return Err(nonsense(None));
-        }
-        match packet.as_error() {
-            Some(payload) if is_rate_limit(payload.code) => Err(EndpointError::Rpc {
-                endpoint: self.endpoint(),
-                method: method.to_owned(),
-                code: payload.code,
-                message: self.url.excerpt(&payload.message),
-            }),
-            _ => Ok(packet),
+        let read = self.read(method, response.status().as_u16(), &answer);
+        read.map_err(|error| Failed { error, retry_after })
+    }
+
+    /// What the answer with this HTTP status says, if that is for whoever has asked.
+    fn read(&self, method: &str, status: u16, answer: &[u8]) -> Result<ResponsePayload, EndpointError> {
+        let (endpoint, method) = (self.url.to_string(), method.to_owned());
+        let found = || self.url.excerpt(&String::from_utf8_lossy(answer));
+        match (status, answer::parse(answer)) {
+            // Some tell of every error in JSON-RPC with a status of its own, reverts included.
+            (_, Ok(ResponsePayload::Failure(error))) if revert::told_by(&method, &error).is_some() => {
+                Ok(ResponsePayload::Failure(error))
+            }
+            (200 | 400 | 404 | 405 | 500, Ok(ResponsePayload::Failure(error))) => {
+                let message = self.url.excerpt(&error.message);
+                let told = EndpointError::Rpc { endpoint, method, code: error.code, message };
+                if told.is_retryable() { Err(told) } else { Ok(ResponsePayload::Failure(error)) }
+            }
+            (200, Ok(payload)) => Ok(payload),
+            (200, Err(error)) => {
+                let source = error.map(|error| self.url.excerpt(&error.to_string()));
+                Err(EndpointError::Nonsense { endpoint, method, found: found(), source })
+            }
+            _ => Err(EndpointError::Status { endpoint, method, status, found: found() }),
         }
     }
 
-    fn endpoint(&self) -> String {
-        self.url.to_string()
-    }
-
-    fn fault(&self, method: &str, error: reqwest::Error) -> EndpointError {
-        let (endpoint, method) = (self.endpoint(), method.to_owned());
-        let source = error.without_url();
-        if source.is_timeout() {
+    fn fault(&self, method: &str, error: reqwest::Error) -> Failed {
+        let (endpoint, method) = (self.url.to_string(), method.to_owned());
+        let error = error.without_url();
+        let source = self.url.excerpt(&with_causes(&error));
+        if error.is_timeout() {
             EndpointError::Timeout { endpoint, method, after: self.policy.request_timeout }
-        } else if source.is_connect() {
+        } else if error.is_connect() {
             EndpointError::Unreachable { endpoint, source }
         } else {
             EndpointError::Broken { endpoint, method, source }
         }
+        .into()
     }
 }
 
-/// Whether the body says more than the HTTP status: some nodes send JSON-RPC errors with one. Not where the status says
-/// that asking again may help.
-fn tells_an_error(status: u16, body: &[u8]) -> bool {
-    let says_more = matches!(status, 400..=500) && !matches!(status, 408 | 429);
-    says_more && serde_json::from_slice(body).is_ok_and(|packet: ResponsePacket| packet.as_error().is_some())
+impl From<EndpointError> for Failed {
+    fn from(error: EndpointError) -> Self {
+        Self { error, retry_after: None }
+    }
 }
 
 /// TLS with the system's certificates. A configuration of our own, because the process's default is not ours to set.

@@ -24,7 +24,7 @@ fn now() -> String {
 }
 
 /// What a healthy endpoint says.
-fn healthy(method: &str, params: &Value) -> Answer {
+pub(crate) fn healthy(method: &str, params: &Value) -> Answer {
     match method {
         "eth_chainId" => Answer::Result(json!("0x1")),
         "eth_getBlockByNumber" if params[0] == "0x0" => {
@@ -40,23 +40,25 @@ fn healthy(method: &str, params: &Value) -> Answer {
 }
 
 /// The ABI encoding of (text, 0).
-fn returned(text: &str) -> String {
+pub(crate) fn returned(text: &str) -> String {
     let hex: String = text.bytes().map(|byte| format!("{byte:02x}")).collect();
     let padding = "0".repeat(hex.len().next_multiple_of(64) - hex.len());
     format!("0x{:064x}{:064x}{:064x}{hex}{padding}", 64, 0, text.len())
 }
 
-fn reader(rpc_url: RpcUrl, policy: Policy) -> ChainReader {
+pub(crate) fn reader(rpc_url: RpcUrl, policy: Policy) -> ChainReader {
     let config = Config::new(rpc_url, Address::from_bytes([7; 20]));
     ChainReader::new(Config { policy, block_tag: BlockTag::Finalized, ..config }).unwrap()
 }
 
-async fn read(scripted: &Scripted) -> Result<MatureModel, ChainError> {
+pub(crate) async fn read(scripted: &Scripted) -> Result<MatureModel, ChainError> {
     reader(scripted.url.clone(), policy()).mature_model().await
 }
 
 /// Reads from an endpoint that answers `eth_call` like this for ever, and returns the error and how often it came up.
-async fn read_with_call(mut answer: impl FnMut() -> Answer + Send + 'static) -> (EndpointError, usize) {
+pub(crate) async fn read_with_call(
+    mut answer: impl FnMut() -> Answer + Send + 'static,
+) -> (EndpointError, usize) {
     let script = move |method: &str, params: &Value| {
         if method == "eth_call" { answer() } else { healthy(method, params) }
     };
@@ -104,7 +106,7 @@ async fn faults_that_pass_are_asked_again() {
 
 #[tokio::test]
 async fn faults_that_stay_end_after_the_last_attempt() {
-    for status in [500, 502, 429] {
+    for status in [500, 502, 429, 400, 402, 403, 425] {
         let (error, calls) = read_with_call(move || Answer::Http(status, "no secretkey".to_owned())).await;
         assert!(matches!(error, EndpointError::Status { status: found, .. } if found == status), "{error:?}");
         assert_eq!((calls, error.blame(), error.availability()), (4, Blame::Network, Availability::NotNow));
@@ -116,9 +118,14 @@ async fn faults_that_stay_end_after_the_last_attempt() {
 
 #[tokio::test]
 async fn answers_that_are_wrong_are_not_asked_again() {
-    for body in
-        ["<html>secretkey</html>", "", "[]", r#"{"jsonrpc":"2.0","id":0,"result":5}"#, &"[".repeat(100_000)]
-    {
+    for body in [
+        "<html>secretkey</html>",
+        "",
+        "[]",
+        "{}",
+        r#"{"jsonrpc":"2.0","id":0,"result":5}"#,
+        &"[".repeat(100_000),
+    ] {
         let body = body.to_owned();
         let (error, calls) = read_with_call(move || Answer::Http(200, body.clone())).await;
         assert!(matches!(error, EndpointError::Nonsense { .. }), "{error:?}");

@@ -10,6 +10,7 @@ use chain_reader::{
 use manifest::Digest;
 
 mod age;
+mod client;
 mod evm;
 mod faults;
 mod finality;
@@ -20,11 +21,13 @@ mod memory;
 mod mined;
 mod money;
 mod outage;
+mod patience;
 mod prepare;
 mod proof;
 mod quorum;
 mod rollback;
 mod scripted;
+mod secrets;
 mod submit;
 
 /// A fresh chain with the contract in its first block.

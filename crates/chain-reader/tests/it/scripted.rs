@@ -13,6 +13,8 @@ use tokio::task::JoinHandle;
 pub(crate) enum Answer {
     /// This status and body.
     Http(u16, String),
+    /// The same with further headers, a line each, and any body.
+    Headed(u16, String, Vec<u8>),
     /// A JSON-RPC result.
     Result(Value),
     /// A JSON-RPC error.
@@ -34,12 +36,14 @@ pub(crate) enum Answer {
 /// What is done to a result.
 pub(crate) type Change = Box<dyn FnOnce(&mut Value) + Send>;
 
+type Log = Arc<Mutex<Vec<String>>>;
 type Script = dyn FnMut(&str, &Value) -> Answer + Send;
 
 /// Answers on a port of its own until dropped.
 pub(crate) struct Scripted {
     pub(crate) url: RpcUrl,
-    asked: Arc<Mutex<Vec<String>>>,
+    asked: Log,
+    heads: Log,
     task: JoinHandle<()>,
 }
 
@@ -47,6 +51,11 @@ impl Scripted {
     /// `script` gets each request's method and parameters.
     pub(crate) async fn start(script: impl FnMut(&str, &Value) -> Answer + Send + 'static) -> Self {
         Self::start_at(0, script).await
+    }
+
+    /// The same at a URL that begins `http://` and this, and ends with that.
+    pub(crate) fn at(&self, user: &str, path: &str) -> RpcUrl {
+        crate::url(&format!("http://{user}{}{path}", self.url))
     }
 
     /// One at this port, for instance of one that has stopped, which passes all on to the node at the other.
@@ -66,16 +75,22 @@ impl Scripted {
     async fn start_at(port: u16, script: impl FnMut(&str, &Value) -> Answer + Send + 'static) -> Self {
         let listener = TcpListener::bind(("127.0.0.1", port)).await.unwrap();
         let port = listener.local_addr().unwrap().port();
-        let asked = Arc::default();
+        let asked = Log::default();
         let script: Arc<Mutex<Script>> = Arc::new(Mutex::new(script));
-        let log = Arc::clone(&asked);
+        let heads = Log::default();
+        let logs = (Arc::clone(&asked), Arc::clone(&heads));
         let task = tokio::spawn(async move {
             loop {
                 let (stream, _) = listener.accept().await.unwrap();
-                tokio::spawn(serve(stream, Arc::clone(&script), Arc::clone(&log)));
+                tokio::spawn(serve(stream, Arc::clone(&script), logs.clone()));
             }
         });
-        Self { url: crate::url(&format!("http://127.0.0.1:{port}/v3/secretkey")), asked, task }
+        Self { url: crate::url(&format!("http://127.0.0.1:{port}/v3/secretkey")), asked, heads, task }
+    }
+
+    /// The HTTP heads of all requests so far.
+    pub(crate) fn heads(&self) -> Vec<String> {
+        self.heads.lock().unwrap().clone()
     }
 
     /// The methods of all requests so far.
@@ -91,12 +106,9 @@ impl Drop for Scripted {
 }
 
 /// One request a connection: that is enough, and keeps this short.
-async fn serve(
-    mut stream: TcpStream,
-    script: Arc<Mutex<Script>>,
-    log: Arc<Mutex<Vec<String>>>,
-) -> Option<()> {
-    let request = read_request(&mut stream).await?;
+async fn serve(mut stream: TcpStream, script: Arc<Mutex<Script>>, (log, heads): (Log, Log)) -> Option<()> {
+    let (head, request) = read_request(&mut stream).await?;
+    heads.lock().unwrap().push(head);
     let method = request["method"].as_str()?.to_owned();
     let mut answer = (script.lock().unwrap())(&method, &request["params"]);
     log.lock().unwrap().push(method);
@@ -106,16 +118,23 @@ async fn serve(
     }
     let rpc =
         |key: &str, value: Value| json!({"jsonrpc": "2.0", "id": request["id"], key: value}).to_string();
+    let mut headers = String::new();
     let (status, body) = match answer {
-        Answer::Http(status, body) => (status, body),
-        Answer::Result(value) => (200, rpc("result", value)),
-        Answer::Error(code, message) => (200, rpc("error", json!({"code": code, "message": message}))),
+        Answer::Headed(status, lines, body) => {
+            headers = lines;
+            (status, body)
+        }
+        Answer::Http(status, body) => (status, body.into_bytes()),
+        Answer::Result(value) => (200, rpc("result", value).into_bytes()),
+        Answer::Error(code, message) => {
+            (200, rpc("error", json!({"code": code, "message": message})).into_bytes())
+        }
         Answer::Forward { port, method, params, change } => {
             let mut answer = forward(port, &method, &params, &request["id"]).await?;
             if let Some(result) = answer.get_mut("result") {
                 change(result);
             }
-            (200, answer.to_string())
+            (200, answer.to_string().into_bytes())
         }
         Answer::Late(..) => unreachable!("it was waited for"),
         Answer::Lost { port, method, params } => {
@@ -131,8 +150,9 @@ async fn serve(
         Answer::Close => return None,
     };
     let length = body.len();
-    let head = format!("HTTP/1.1 {status} X\r\ncontent-length: {length}\r\nconnection: close\r\n\r\n");
-    stream.write_all(&[head.as_bytes(), body.as_bytes()].concat()).await.ok()
+    let head =
+        format!("HTTP/1.1 {status} X\r\n{headers}content-length: {length}\r\nconnection: close\r\n\r\n");
+    stream.write_all(&[head.as_bytes(), &body].concat()).await.ok()
 }
 
 /// Asks the node at this port.
@@ -149,17 +169,17 @@ async fn forward(port: u16, method: &str, params: &Value, id: &Value) -> Option<
     serde_json::from_str(answer.split_once("\r\n\r\n")?.1).ok()
 }
 
-async fn read_request(stream: &mut TcpStream) -> Option<Value> {
+async fn read_request(stream: &mut TcpStream) -> Option<(String, Value)> {
     let mut received = Vec::new();
     loop {
         if stream.read_buf(&mut received).await.ok()? == 0 {
             return None;
         }
         let text = String::from_utf8_lossy(&received);
-        if let Some((_, body)) = text.split_once("\r\n\r\n")
+        if let Some((head, body)) = text.split_once("\r\n\r\n")
             && let Ok(request) = serde_json::from_str(body)
         {
-            return Some(request);
+            return Some((head.to_owned(), request));
         }
     }
 }

@@ -1,0 +1,83 @@
+//! How an endpoint takes the block that a read is pinned to. All nodes of Ethereum know `{blockHash, requireCanonical}`;
+//! some of other chains, and proxies, know less of EIP-1898.
+
+use std::sync::atomic::{AtomicU8, Ordering};
+
+use alloy::eips::{BlockId, RpcBlockHash};
+use alloy::primitives::{B256, U64};
+use alloy::rpc::json_rpc::{RpcRecv, RpcSend};
+use serde_json::{Value, json};
+
+use crate::endpoint::{Block, Endpoint};
+use crate::error::EndpointError;
+
+/// By its hash, refused when it is no longer part of the chain.
+const CANONICAL: u8 = 0;
+/// By its hash.
+const HASH: u8 = 1;
+/// By its height, looking afterwards whether it is still there.
+const HEIGHT: u8 = 2;
+
+/// The most that an endpoint knows.
+#[derive(Default)]
+pub(crate) struct Pin(AtomicU8);
+
+/// Asks about the state in `block`, in the best way that the endpoint knows. What it knows is remembered once it has
+/// answered.
+pub(crate) async fn request<P: RpcSend, R: RpcRecv>(
+    endpoint: &Endpoint,
+    method: &'static str,
+    params: impl Fn(Value) -> P,
+    block: BlockId,
+) -> Result<R, EndpointError> {
+    let BlockId::Hash(RpcBlockHash { block_hash, .. }) = block else {
+        return endpoint.request(method, params(json!(block))).await;
+    };
+    let known = endpoint.pin().0.load(Ordering::Relaxed);
+    let mut refusal = None;
+    for pin in known..=HEIGHT {
+        let asked = match pin {
+            CANONICAL => endpoint.request(method, params(json!(block))).await,
+            HASH => endpoint.request(method, params(json!({"blockHash": block_hash}))).await,
+            _ => at_height(endpoint, method, &params, block_hash).await,
+        };
+        match asked {
+            Err(error) if error.may_refuse_the_pin() => refusal = refusal.or(Some(error)),
+            Ok(_) | Err(EndpointError::Reverted { .. }) => {
+                if pin > known {
+                    tracing::debug!(
+                        endpoint = endpoint.name(),
+                        pin,
+                        "it does not know all ways to name a block"
+                    );
+                    endpoint.pin().0.store(pin, Ordering::Relaxed);
+                }
+                return asked;
+            }
+            // What it refused first says more than how the makeshift failed.
+            Err(error) => return Err(refusal.unwrap_or(error)),
+        }
+    }
+    Err(refusal
+        .unwrap_or_else(|| EndpointError::BlockGone { endpoint: endpoint.name(), method: method.to_owned() }))
+}
+
+/// The same of the block at its height, which must have this hash before and after.
+async fn at_height<P: RpcSend, R: RpcRecv>(
+    endpoint: &Endpoint,
+    method: &'static str,
+    params: &impl Fn(Value) -> P,
+    block_hash: B256,
+) -> Result<R, EndpointError> {
+    let gone = || EndpointError::BlockGone { endpoint: endpoint.name(), method: method.to_owned() };
+    let block: Option<Block> = endpoint.request("eth_getBlockByHash", (block_hash, false)).await?;
+    let number = block.filter(|block| block.hash == block_hash).ok_or_else(gone)?.number();
+    let is_there = async || {
+        let now = endpoint.block_at(number).await?;
+        if now.is_some_and(|now| now.hash == block_hash) { Ok(()) } else { Err(gone()) }
+    };
+    is_there().await?;
+    let answer = endpoint.request(method, params(json!(U64::from(number)))).await;
+    is_there().await?;
+    answer
+}
