@@ -1,7 +1,7 @@
 //! New key files.
 
 use std::fs::{self, File, OpenOptions};
-use std::io::{self, ErrorKind, Write as _};
+use std::io::{self, ErrorKind, Read as _, Write as _};
 use std::os::unix::fs::OpenOptionsExt as _;
 use std::path::Path;
 
@@ -10,8 +10,29 @@ use alloy::signers::local::PrivateKeySigner;
 
 use crate::error::SignerError;
 
+/// No key file is longer.
+const MAX_FILE_BYTES: u64 = 64 << 10;
 /// The name of the file that the encryption writes.
 const NAME: &str = "key";
+
+/// Whether the file can be read, and is the JSON object that a keystore is. Of another file, which may be a key as it is,
+/// the decryption would repeat parts.
+pub(crate) fn check(path: &Path) -> Result<(), SignerError> {
+    let unreadable = |source| SignerError::Unreadable { path: path.to_owned(), source };
+    let file = File::open(path).map_err(unreadable)?;
+    // A pipe is read once.
+    if !file.metadata().map_err(unreadable)?.is_file() {
+        return Ok(());
+    }
+    let mut text = Vec::new();
+    file.take(MAX_FILE_BYTES).read_to_end(&mut text).map_err(unreadable)?;
+    let read: Option<serde_json::Value> = serde_json::from_slice(&text).ok();
+    if read.is_some_and(|keystore| keystore["crypto"].is_object()) {
+        return Ok(());
+    }
+    let source = io::Error::new(ErrorKind::InvalidData, "it is no JSON object with a `crypto` in it");
+    Err(SignerError::Keystore { path: path.to_owned(), source: source.into() })
+}
 
 /// Makes a key and writes it, encrypted, to a new file of mode 0600.
 pub(crate) fn create(path: &Path, password: &str) -> Result<PrivateKeySigner, SignerError> {
@@ -76,6 +97,23 @@ mod tests {
         assert_eq!(fs::read(&path).unwrap(), before);
         let other = Signer::create_keystore(&dir.path().join("other.json"), "secret").unwrap();
         assert_ne!(other.address(), made.address());
+    }
+
+    #[test]
+    fn a_file_that_is_no_keystore_is_not_repeated() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("key.json");
+        let key = "ab".repeat(32);
+        for content in
+            [&*key, &format!("\"{key}\""), &format!("{{\"key\":\"{key}\"}}"), &format!("[\"{key}\"]"), ""]
+        {
+            fs::File::create(&path).unwrap().write_all(content.as_bytes()).unwrap();
+            let error = Signer::from_keystore(&path, "secret").unwrap_err();
+            assert!(
+                matches!(error, SignerError::Keystore { .. }) && !format!("{error:?}").contains("abab"),
+                "{error:?}"
+            );
+        }
     }
 
     #[test]

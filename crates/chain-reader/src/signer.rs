@@ -1,7 +1,6 @@
 //! The account that signs.
 
 use std::fmt;
-use std::fs::File;
 use std::path::Path;
 
 use alloy::network::EthereumWallet;
@@ -22,8 +21,7 @@ impl Signer {
     /// # Errors
     /// [`SignerError::Unreadable`], [`SignerError::Keystore`].
     pub fn from_keystore(path: &Path, password: &str) -> Result<Self, SignerError> {
-        // Opened here first only to tell a missing file from a wrong password.
-        File::open(path).map_err(|source| SignerError::Unreadable { path: path.to_owned(), source })?;
+        keystore::check(path)?;
         PrivateKeySigner::decrypt_keystore(path, password)
             .map(Self)
             .map_err(|source| SignerError::Keystore { path: path.to_owned(), source })

@@ -3,6 +3,7 @@
 use std::fmt;
 use std::fs::File;
 use std::io::{self, Read as _};
+use std::os::unix::fs::PermissionsExt as _;
 use std::path::{Path, PathBuf};
 use std::str::FromStr as _;
 
@@ -36,11 +37,18 @@ impl NetworkKey {
     /// Reads a file in the `swarm.key` format of go-libp2p.
     ///
     /// # Errors
-    /// [`NetworkKeyError`].
+    /// [`NetworkKeyError`]; also when others than its owner can access the file.
     pub fn read(path: &Path) -> Result<Self, NetworkKeyError> {
+        let failed = |source| NetworkKeyError::Io { path: path.to_owned(), source };
+        let file = File::open(path).map_err(failed)?;
+        let metadata = file.metadata().map_err(failed)?;
+        let mode = metadata.permissions().mode() & 0o7777;
+        // A pipe is nobody else's.
+        if metadata.is_file() && mode & 0o077 != 0 {
+            return Err(NetworkKeyError::TooOpen { path: path.to_owned(), mode });
+        }
         let mut text = Vec::new();
-        let read = File::open(path).and_then(|file| file.take(MAX_FILE_BYTES).read_to_end(&mut text));
-        read.map_err(|source| NetworkKeyError::Io { path: path.to_owned(), source })?;
+        file.take(MAX_FILE_BYTES).read_to_end(&mut text).map_err(failed)?;
         // The parser of the library cuts the text at any byte: it must be ASCII.
         let text = String::from_utf8(text).ok().filter(|text| text.is_ascii());
         let key = text.and_then(|text| PreSharedKey::from_str(text.trim_end()).ok());
@@ -59,6 +67,17 @@ pub enum NetworkKeyError {
         path: PathBuf,
         /// What the system says.
         source: io::Error,
+    },
+    /// Others than its owner may read the file.
+    #[error(
+        "network key {} has mode {mode:04o}, expected 0600: others may have read it; make a new one, and `chmod 600` it",
+        path.display()
+    )]
+    TooOpen {
+        /// The file.
+        path: PathBuf,
+        /// Its permission bits.
+        mode: u32,
     },
     /// The file holds something else.
     #[error("{} is not a network key: expected {FORM}", path.display())]
@@ -91,6 +110,7 @@ pub(crate) fn tcp(
 
 #[cfg(test)]
 mod tests {
+    use std::fs::Permissions;
     use std::io::Write as _;
 
     use super::*;
@@ -124,5 +144,23 @@ mod tests {
         }
         assert!(matches!(read(&[0xff; 100]), Err(NetworkKeyError::Malformed { .. })));
         assert!(matches!(NetworkKey::read(Path::new("/nowhere/at/all")), Err(NetworkKeyError::Io { .. })));
+    }
+
+    #[test]
+    fn a_key_that_others_can_read_is_none() {
+        let mut file = tempfile::NamedTempFile::new().unwrap();
+        writeln!(file, "/key/swarm/psk/1.0.0/\n/base16/\n{}", "ab".repeat(32)).unwrap();
+        for (mode, is_private) in
+            [(0o600, true), (0o400, true), (0o640, false), (0o604, false), (0o644, false)]
+        {
+            file.as_file().set_permissions(Permissions::from_mode(mode)).unwrap();
+            match NetworkKey::read(file.path()) {
+                Err(error @ NetworkKeyError::TooOpen { .. }) if !is_private => {
+                    let shown = error.to_string();
+                    assert!(shown.contains("chmod 600") && !shown.contains("abab"), "{shown}");
+                }
+                read => assert!(read.is_ok() && is_private, "{mode:o}: {read:?}"),
+            }
+        }
     }
 }
