@@ -11,12 +11,15 @@ use manifest::{Codec, Digest};
 use p2p_blob::{Multiaddr, PeerId};
 
 pub(crate) use self::following::Following;
+pub(crate) use self::mistake::without_keys;
 pub(crate) use self::reading::{ChainCommand, Reading, Which};
 pub(crate) use self::signing::{CalldataForm, Key, Signing};
 use crate::cmd::Liar;
+use crate::config::secret::PASSWORD_VARIABLE;
 use crate::units::{parse_duration, parse_rate, parse_size};
 
 mod following;
+mod mistake;
 mod reading;
 mod signing;
 
@@ -46,6 +49,13 @@ Data goes to stdout, everything else to stderr. Exit status:
 Flags of the cache, the chain and the network can stand in a settings file (--config), too, under
 their own names. Flags win over LOADER_* variables, and those over the file. In a variable, several
 values are separated by commas.";
+
+/// The variables below that may hold keys, and the keystore's password: commands that are run do not get them.
+pub(crate) const SECRET_VARIABLES: [&str; 5] = [RPC_URL, RPC_HEADER, TRUSTED_RPC, WS_URL, PASSWORD_VARIABLE];
+const RPC_URL: &str = "LOADER_RPC_URL";
+const RPC_HEADER: &str = "LOADER_RPC_HEADER";
+const TRUSTED_RPC: &str = "LOADER_TRUSTED_RPC";
+const WS_URL: &str = "LOADER_WS_URL";
 
 /// The whole command line.
 #[derive(Debug, Parser)]
@@ -174,8 +184,8 @@ pub(crate) struct Serve {
 #[derive(Debug, Args)]
 pub(crate) struct Watch {
     /// Run this command of the shell when a model is ready, with LOADER_WEIGHTS, LOADER_MANIFEST, LOADER_MODEL_KIND,
-    /// LOADER_PRICE and LOADER_BLOCK_NUMBER in its environment. One at a time: while it runs, models go on being loaded, and
-    /// it is then run for the newest. Its output goes to stderr.
+    /// LOADER_PRICE and LOADER_BLOCK_NUMBER in its environment, and without variables of ours that may hold keys. One at a
+    /// time: while it runs, models go on being loaded, and it is then run for the newest. Its output goes to stderr.
     #[arg(long, value_name = "CMD")]
     pub(crate) exec: Option<String>,
     /// How long to look for peers before saying that there are none, such as 30s, 5m or 1h [default: 30s]. It goes on
@@ -334,7 +344,7 @@ pub(crate) struct Chain {
     pub(crate) contract: Option<Address>,
     /// HTTP endpoint of an EVM node. Repeat it, each time with another provider: what most of them say of the same block
     /// counts. It may hold a key: only its host and port are ever shown.
-    #[arg(long, value_name = "URL", env = "LOADER_RPC_URL", hide_env_values = true, value_delimiter = ',')]
+    #[arg(long, value_name = "URL", env = RPC_URL, hide_env_values = true, value_delimiter = ',')]
     // Read in config.rs: clap would repeat a bad one, key included.
     pub(crate) rpc_url: Vec<String>,
     /// An HTTP header for an endpoint, also for that of --trusted-rpc or --ws-url: "HOST NAME: VALUE", HOST as messages show
@@ -342,7 +352,7 @@ pub(crate) struct Chain {
     #[arg(
         long,
         value_name = "HEADER",
-        env = "LOADER_RPC_HEADER",
+        env = RPC_HEADER,
         hide_env_values = true,
         value_delimiter = '\n'
     )]

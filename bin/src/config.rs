@@ -3,24 +3,20 @@
 
 use std::collections::HashSet;
 use std::env;
-use std::fmt::Display;
-use std::fs;
-use std::io::ErrorKind;
-use std::num::NonZeroU64;
-use std::path::{Path, PathBuf};
-use std::str::FromStr;
+use std::path::PathBuf;
 use std::time::Duration;
 
 use anyhow::{Context as _, Result};
-use chain_reader::{Address, BlockTag, HintUrl, RpcUrl, U256};
 use p2p_blob::{DhtMode, Limits, Multiaddr, NetworkKey, PeerId};
-use serde::{Deserialize, Deserializer};
 
 use crate::args::{Common, Legacy, Network};
 use crate::exit::Usage;
-use crate::units::{parse_duration, parse_rate, parse_size};
 
 mod chain;
+mod file;
+pub(crate) mod secret;
+
+use file::{File, Text};
 
 /// How long a fetch looks for peers while none can be asked.
 const DEFAULT_WAIT: Duration = Duration::from_secs(30);
@@ -30,77 +26,6 @@ const DEFAULT_MAX_BLOB_BYTES: u64 = 64 << 30;
 const SEEDER_LISTEN: [&str; 2] = ["/ip4/0.0.0.0/tcp/4201", "/ip4/0.0.0.0/udp/4201/quic-v1"];
 /// Where a fetch listens: others are told of the ports, and a seeder on the same machine keeps its own.
 const FETCHER_LISTEN: [&str; 2] = ["/ip4/0.0.0.0/tcp/0", "/ip4/0.0.0.0/udp/0/quic-v1"];
-
-/// What the settings file says. Its keys are the flags' names.
-#[derive(Debug, Default, Deserialize)]
-#[serde(default, deny_unknown_fields, rename_all = "kebab-case")]
-struct File {
-    cache_dir: Option<PathBuf>,
-    contract: Option<Text<Address>>,
-    rpc_url: Vec<Text<RpcUrl>>,
-    rpc_header: Vec<String>,
-    trusted_rpc: Option<Text<RpcUrl>>,
-    quorum: Option<usize>,
-    verify_proof: bool,
-    string_slot: Option<Text<U256>>,
-    #[serde(deserialize_with = "duration")]
-    allow_stale: Option<Duration>,
-    #[serde(deserialize_with = "duration")]
-    max_block_age: Option<Duration>,
-    block_tag: Option<Text<BlockTag>>,
-    chain_id: Option<u64>,
-    #[serde(deserialize_with = "duration")]
-    poll_interval: Option<Duration>,
-    ws_url: Vec<Text<HintUrl>>,
-    peer: Vec<Text<Multiaddr>>,
-    bootstrap: Vec<Text<Multiaddr>>,
-    psk_file: Option<PathBuf>,
-    allow_peer: Vec<Text<PeerId>>,
-    no_mdns: bool,
-    dht_server: bool,
-    upload_limit: Option<Rate>,
-    download_limit: Option<Rate>,
-    listen: Vec<Text<Multiaddr>>,
-    external_addr: Vec<Text<Multiaddr>>,
-    blob_dir: Vec<PathBuf>,
-    single_blob: bool,
-    #[serde(deserialize_with = "size")]
-    max_size: Option<u64>,
-    #[serde(deserialize_with = "duration")]
-    wait: Option<Duration>,
-}
-
-/// Bytes a second, as the flags have them.
-#[derive(Debug, Clone, Copy)]
-struct Rate(NonZeroU64);
-
-impl<'de> Deserialize<'de> for Rate {
-    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        let text = String::deserialize(deserializer)?;
-        parse_rate(&text).map(Self).map_err(serde::de::Error::custom)
-    }
-}
-
-/// A value that the file has as text, in the form the flag has.
-#[derive(Debug, Clone)]
-struct Text<T>(T);
-
-impl<'de, T: FromStr<Err: Display>> Deserialize<'de> for Text<T> {
-    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        let text = String::deserialize(deserializer)?;
-        text.parse().map(Self).map_err(serde::de::Error::custom)
-    }
-}
-
-fn duration<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<Duration>, D::Error> {
-    let text = String::deserialize(deserializer)?;
-    parse_duration(&text).map(Some).map_err(serde::de::Error::custom)
-}
-
-fn size<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<u64>, D::Error> {
-    let text = String::deserialize(deserializer)?;
-    parse_size(&text).map(Some).map_err(serde::de::Error::custom)
-}
 
 /// The settings of one run.
 #[derive(Debug)]
@@ -129,10 +54,11 @@ impl Settings {
     pub(crate) fn load(common: &Common) -> Result<Self> {
         let file = match &common.config {
             Some(path) => {
-                read(path)?.ok_or_else(|| Usage::new(format!("there is no file {}", path.display())))?
+                secret::is_path("--config", path)?;
+                file::read(path)?.ok_or_else(|| Usage::new(format!("there is no file {}", path.display())))?
             }
             None => match base_dir("XDG_CONFIG_HOME", ".config") {
-                Some(dir) => read(&dir.join("loader/loader.toml"))?.unwrap_or_default(),
+                Some(dir) => file::read(&dir.join("loader/loader.toml"))?.unwrap_or_default(),
                 None => File::default(),
             },
         };
@@ -165,8 +91,11 @@ impl Settings {
             .into());
         }
         let psk_file = flags.psk_file.as_ref().or(self.file.psk_file.as_ref());
-        let network_key = psk_file.map(|path| NetworkKey::read(path)).transpose();
-        let network_key = network_key.map_err(|error| Usage::new(with_causes(&error)))?;
+        let network_key = psk_file.map(|path| -> Result<_> {
+            secret::is_path("--psk-file", path)?;
+            NetworkKey::read(path).map_err(|error| Usage::new(with_causes(&error)).into())
+        });
+        let network_key = network_key.transpose()?;
         let mut listen = or_file(&flags.listen, &self.file.listen);
         if network_key.is_some()
             && let Some(addr) = peers.iter().chain(&bootstrap).chain(&listen).find(|addr| is_quic(addr))
@@ -239,21 +168,6 @@ impl Settings {
     }
 }
 
-/// A variable that a flag names, such as the one with a private key.
-pub(crate) fn secret(variable: &str) -> Result<String> {
-    env::var(variable).map_err(|error| match error {
-        env::VarError::NotPresent => {
-            Usage::new(format!("the environment variable {variable} is not set")).into()
-        }
-        env::VarError::NotUnicode(_) => Usage::new(format!("the variable {variable} is not text")).into(),
-    })
-}
-
-/// The same for one that need not be set.
-pub(crate) fn secret_if_set(variable: &str) -> Result<Option<String>> {
-    env::var_os(variable).map(|_| secret(variable)).transpose()
-}
-
 /// What RUST_LOG says is to be logged.
 pub(crate) fn log_filter() -> Option<String> {
     env::var("RUST_LOG").ok().filter(|filter| !filter.is_empty())
@@ -281,26 +195,12 @@ fn base_dir(variable: &str, in_home: &str) -> Option<PathBuf> {
     named.or_else(|| env::home_dir().filter(|home| home.is_absolute()).map(|home| home.join(in_home)))
 }
 
-/// The file's settings; `None` when there is no file. Relative paths in it are relative to its directory.
-fn read(path: &Path) -> Result<Option<File>> {
-    let text = match fs::read_to_string(path) {
-        Ok(text) => text,
-        Err(error) if error.kind() == ErrorKind::NotFound => return Ok(None),
-        Err(error) => return Err(error).with_context(|| format!("cannot read {}", path.display())),
-    };
-    let mut file: File = toml::from_str(&text)
-        .map_err(|error| Usage::new(format!("{} is not a settings file: {error}", path.display())))?;
-    let dir = path.parent().unwrap_or(Path::new(""));
-    for path in file.cache_dir.iter_mut().chain(&mut file.psk_file).chain(&mut file.blob_dir) {
-        *path = dir.join(&path);
-    }
-    Ok(Some(file))
-}
-
 #[cfg(test)]
 pub(crate) mod tests {
     use std::io::Write as _;
+    use std::path::Path;
 
+    use chain_reader::BlockTag;
     use clap::Parser as _;
 
     use super::*;
@@ -383,26 +283,7 @@ pub(crate) mod tests {
     }
 
     #[test]
-    fn paths_in_the_file_are_relative_to_it() {
-        let dir = tempfile::tempdir().unwrap();
-        let path = dir.path().join("loader.toml");
-        fs::File::create(&path).unwrap().write_all(b"cache-dir = 'models'").unwrap();
-        let file = read(&path).unwrap().unwrap();
-        assert_eq!(file.cache_dir, Some(dir.path().join("models")));
-        assert!(read(&dir.path().join("other.toml")).unwrap().is_none());
-    }
-
-    #[test]
-    fn a_bad_file_is_bad_usage_and_says_where() {
-        for (toml, part) in [
-            ("cache_dir = '/f'", "cache_dir"),
-            ("contract = '0x12'", "expected 0x and 40"),
-            ("wait = '5'", "expected a whole number and a unit"),
-            ("peer = '/ip4/192.0.2.1/tcp/1'", "line 1"),
-        ] {
-            let error = settings(toml, "").unwrap_err();
-            assert!(error.is::<Usage>() && error.to_string().contains(part), "{toml}: {error}");
-        }
+    fn what_is_missing_or_of_no_use_is_said_without_keys() {
         let toml = format!("contract = '{CONTRACT}'");
         let chain = |args| settings(&toml, args).and_then(|(settings, flags)| settings.chain(&flags.chain));
         assert!(chain("").unwrap_err().to_string().contains("--rpc-url"));

@@ -22,7 +22,7 @@ use crate::exit::Status;
 use crate::output::Output;
 
 fn main() -> ExitCode {
-    let line = CommandLine::parse();
+    let line = CommandLine::try_parse().unwrap_or_else(|error| args::without_keys(error).exit());
     let output = Output::new(line.common.json);
     let done = telemetry::start(line.common.verbose, output.bars()).and_then(|()| cmd::run(line, &output));
     match done {

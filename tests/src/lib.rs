@@ -11,14 +11,16 @@ mod chain;
 mod gate;
 mod home;
 mod model;
+mod parrot;
 mod peer;
 mod process;
 mod rpc;
 mod seeder;
 mod tools;
 
-use std::fs::File;
+use std::fs::{File, Permissions};
 use std::io::Write as _;
+use std::os::unix::fs::PermissionsExt as _;
 use std::path::Path;
 use std::time::Duration;
 
@@ -27,6 +29,7 @@ pub use chain::Chain;
 pub use gate::Gate;
 pub use home::Home;
 pub use model::{Model, PIECE_BYTES, Recipe, made_up};
+pub use parrot::Parrot;
 pub use peer::{Conduct, Peer};
 pub use process::{Outcome, Process};
 pub use rpc::{ANYTHING, Keys, Mood, Rpc};
@@ -58,4 +61,14 @@ pub async fn soon<T>(what: &str, event: impl Future<Output = T>) -> T {
 /// When that fails.
 pub fn put(path: &Path, bytes: &[u8]) {
     File::create(path).unwrap().write_all(bytes).unwrap();
+}
+
+/// Makes a file that only its owner can read, as files of secrets must be.
+///
+/// # Panics
+/// When that fails.
+pub fn put_private(path: &Path, bytes: &[u8]) {
+    put(path, b"");
+    std::fs::set_permissions(path, Permissions::from_mode(0o600)).unwrap();
+    put(path, bytes);
 }

@@ -17,7 +17,7 @@ pub(crate) struct Following {
     /// WebSocket endpoint of an EVM node (ws:// or wss://) that tells when the contract changes, so that it is read
     /// sooner. What it says is not believed. May be repeated.
     // Read in config/chain.rs: clap would repeat a bad one, key included.
-    #[arg(long, value_name = "URL", env = "LOADER_WS_URL", hide_env_values = true, value_delimiter = ',')]
+    #[arg(long, value_name = "URL", env = super::WS_URL, hide_env_values = true, value_delimiter = ',')]
     pub(crate) ws_url: Vec<String>,
     /// Keep the last N models that the contract named, and remove those before them, unless they are mapped
     /// [default: keep all].

@@ -16,7 +16,7 @@ pub(crate) struct Reading {
     pub(crate) quorum: Option<usize>,
     /// An endpoint with a veto: nothing counts that it does not say, too. It is asked like the others.
     // Read in config/chain.rs: clap would repeat a bad one, key included.
-    #[arg(long, value_name = "URL", env = "LOADER_TRUSTED_RPC", hide_env_values = true)]
+    #[arg(long, value_name = "URL", env = super::TRUSTED_RPC, hide_env_values = true)]
     pub(crate) trusted_rpc: Option<String>,
     /// Check what the endpoints say against a proof of the contract's storage (eth_getProof) in the agreed block. A proof
     /// of something else is an alarm; that no endpoint can show one, having pruned that state, is only told.

@@ -1,6 +1,5 @@
 //! `loader key`, and where `publish` gets its key from.
 
-use std::fs;
 use std::io::{self, IsTerminal as _};
 use std::path::Path;
 
@@ -9,20 +8,19 @@ use chain_reader::Signer;
 
 use crate::answer::{Answer, KeyAnswer, Text};
 use crate::args;
-use crate::config;
+use crate::config::secret::{self, PASSWORD_VARIABLE};
 use crate::exit::Usage;
 use crate::output::Output;
-
-/// Holds a keystore's password unless a file does.
-const PASSWORD_VARIABLE: &str = "LOADER_KEYSTORE_PASSWORD";
 
 pub(crate) fn run(command: &args::Key, output: &Output) -> Result<()> {
     let (signer, path) = match command {
         args::Key::New(flags) => {
+            secret::is_path("--keystore", &flags.keystore)?;
             let password = new_password(flags.password_file.as_deref())?;
             (Signer::create_keystore(&flags.keystore, &password)?, &flags.keystore)
         }
         args::Key::Show(flags) => {
+            secret::is_path("--keystore", &flags.keystore)?;
             let password = password(flags.password_file.as_deref(), &flags.keystore)?;
             (Signer::from_keystore(&flags.keystore, &password)?, &flags.keystore)
         }
@@ -33,13 +31,14 @@ pub(crate) fn run(command: &args::Key, output: &Output) -> Result<()> {
 /// The key that `publish` signs with.
 pub(super) fn signer(flags: &args::Signing) -> Result<Signer> {
     if let Some(variable) = &flags.private_key_env {
-        let key = config::secret(variable)?;
+        let key = secret::of_variable("--private-key-env", variable)?;
         return Signer::from_private_key(&key)
             .with_context(|| format!("the variable {variable} holds no key"));
     }
     let Some(keystore) = &flags.keystore else {
         return Err(Usage::new("to sign the transaction give --keystore or --private-key-env").into());
     };
+    secret::is_path("--keystore", keystore)?;
     Ok(Signer::from_keystore(keystore, &password(flags.password_file.as_deref(), keystore)?)?)
 }
 
@@ -64,11 +63,10 @@ fn new_password(file: Option<&Path>) -> Result<String> {
 }
 
 fn told(file: Option<&Path>) -> Result<Option<String>> {
-    if let Some(file) = file {
-        let text = fs::read_to_string(file).with_context(|| format!("cannot read {}", file.display()))?;
-        return Ok(Some(text.lines().next().unwrap_or_default().to_owned()));
+    match file {
+        Some(file) => secret::password_of_file(file).map(Some),
+        None => secret::password_of_variable(),
     }
-    config::secret_if_set(PASSWORD_VARIABLE)
 }
 
 fn ask(prompt: &str) -> Result<String> {

@@ -102,7 +102,11 @@ async fn run_for_each(line: String, next: Arc<Next>, output: Output) {
     loop {
         let (named, model) = next.take().await;
         let manifest = named.manifest;
-        let status = Command::new("sh")
+        let mut command = Command::new("sh");
+        for variable in args::SECRET_VARIABLES {
+            command.env_remove(variable);
+        }
+        let status = command
             .args(["-c", &line])
             .env("LOADER_WEIGHTS", model.weights().path())
             .env("LOADER_MANIFEST", manifest.to_string())

@@ -5,7 +5,7 @@ use std::fs::{File, Permissions};
 use std::os::unix::fs::{FileExt as _, PermissionsExt as _};
 use std::path::Path;
 
-use e2e::{Chain, Home, Model, PIECE_BYTES, Process, Recipe, Seeder, TCP, anvil, put};
+use e2e::{Chain, Home, Model, PIECE_BYTES, Process, Recipe, Seeder, TCP, anvil, put, put_private};
 use serde_json::Value;
 
 /// A home with the model in its cache.
@@ -175,7 +175,7 @@ async fn settings_come_from_flags_then_variables_then_the_file() {
     }
     put(&home.path("settings.toml"), b"cache-dirs = 'typo'\n");
     let message = home.run(["--config", "settings.toml", "cache", "path"]).await.failure(2);
-    assert!(message.contains("cache-dirs"), "{message}");
+    assert!(message.contains("line 1") && message.contains("did you mean cache-dir?"), "{message}");
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -256,7 +256,7 @@ async fn objects_are_those_of_the_documentation() {
         answers.push(home.run(line).await.answer());
     }
     answers.extend(home.run(["cache", "rm", id]).await.expect(1).answers());
-    put(&home.path("password"), b"secret\n");
+    put_private(&home.path("password"), b"secret\n");
     let key = ["key", "new", "--keystore", "key.json", "--password-file", "password"];
     answers.push(home.run(key).await.answer());
 

@@ -13,6 +13,7 @@ mod publish;
 mod python;
 mod quorum;
 mod resume;
+mod secrets;
 mod sharing;
 mod single_blob;
 mod update;

@@ -2,7 +2,7 @@
 
 use std::path::PathBuf;
 
-use e2e::{Chain, Fetched, Home, Model, Outcome, Process, Recipe, Seeder, TCP, made_up, put};
+use e2e::{Chain, Fetched, Home, Model, Outcome, Process, Recipe, Seeder, TCP, made_up, put, put_private};
 use serde_json::{Value, json};
 
 /// A home with a file to publish in it.
@@ -164,7 +164,7 @@ async fn what_is_published_can_be_seeded_at_once() {
 
 /// The account of a new key file, and the flags that name it.
 async fn new_key(home: &Home) -> (String, Vec<String>) {
-    put(&home.path("password"), b"correct horse\n");
+    put_private(&home.path("password"), b"correct horse\n");
     let flags = ["--keystore", "key.json", "--password-file", "password"].map(str::to_owned);
     let made = home.run(["key", "new"].into_iter().chain(flags.iter().map(String::as_str))).await.answer();
     (made["address"].as_str().unwrap().to_owned(), flags.to_vec())
@@ -188,7 +188,7 @@ async fn a_key_is_made_once_and_read_by_its_owner_only() {
     assert!(again.contains("key.json"), "{again}");
     let shown = home.run(["key", "show"].into_iter().chain(flags.iter().map(String::as_str))).await.answer();
     assert_eq!(shown["address"].as_str().unwrap(), address);
-    put(&home.path("password"), b"wrong\n");
+    put_private(&home.path("password"), b"wrong\n");
     let line = ["key", "show"].into_iter().chain(flags.iter().map(String::as_str));
     let refused = home.run(line).await.expect(2);
     assert!(!refused.stderr.contains("correct horse"));
@@ -212,7 +212,7 @@ async fn a_password_is_asked_for_at_the_terminal_and_not_shown() {
     let wrong = home.at_terminal(&["correct house"], &show).await.expect(2);
     assert!(wrong.stdout.contains("the password is wrong"), "{}", wrong.stdout);
     // What is in a file is not asked for.
-    put(&home.path("password"), b"correct horse\n");
+    put_private(&home.path("password"), b"correct horse\n");
     let told = home.run(show.into_iter().chain(["--password-file", "password"])).await.answer();
     assert_eq!(told["address"].as_str(), Some(address.trim()));
 }

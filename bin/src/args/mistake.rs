@@ -1,0 +1,127 @@
+//! What is wrong with a command line, said without the keys that may stand in it.
+
+use std::error::Error as _;
+
+use clap::CommandFactory as _;
+use clap::error::{ContextKind, ContextValue, Error};
+
+use super::CommandLine;
+use crate::config::secret::looks_like_a_key;
+
+/// As long as a part of a key, of letters and digits.
+const MIN_KEY_CHARS: usize = 20;
+
+/// The same error, in words of ours when clap's would repeat what may be a key.
+pub(crate) fn without_keys(error: Error) -> Error {
+    let texts = error.context().filter_map(|(kind, value)| match value {
+        ContextValue::String(text) => Some((kind, text.as_str())),
+        _ => None,
+    });
+    let texts: Vec<_> = texts.collect();
+    let Some((_, given)) = texts.iter().find(|(_, text)| may_hold_a_key(text)) else { return error };
+    let argument =
+        texts.iter().find(|(kind, text)| *kind == ContextKind::InvalidArg && !may_hold_a_key(text));
+    let reason = error.source().map(ToString::to_string);
+    let reason = reason.filter(|reason| !repeats(reason, given)).map(|reason| format!(": {reason}"));
+    let what = match argument {
+        Some((_, argument)) => {
+            format!("what '{argument}' was given is not valid{}", reason.unwrap_or_default())
+        }
+        None => "an argument is not known".to_owned(),
+    };
+    CommandLine::command().error(error.kind(), format!("{what} (it is not shown, as it may be a key)"))
+}
+
+/// Whether a text may be a key, or a URL or header with one: addresses of peers and contracts are none.
+fn may_hold_a_key(text: &str) -> bool {
+    let is_address = text.starts_with('/') || text.starts_with("0x") && text.len() <= 44;
+    let is_peer = ["12D3KooW", "16Uiu2", "Qm"].iter().any(|start| text.starts_with(start));
+    let is_mixed = |run: &str| {
+        run.len() >= MIN_KEY_CHARS
+            && run.bytes().any(|byte| byte.is_ascii_digit())
+            && run.bytes().any(|byte| byte.is_ascii_alphabetic())
+    };
+    let mut runs = text.split(|char: char| !(char.is_ascii_alphanumeric() || "-_+=".contains(char)));
+    text.contains("://")
+        || !(is_address || is_peer)
+            && (looks_like_a_key(text) || text.contains(['@', ':']) || runs.any(is_mixed))
+}
+
+/// Whether a message repeats a part of what was given.
+fn repeats(message: &str, given: &str) -> bool {
+    let given: Vec<char> = given.chars().collect();
+    given.windows(6).any(|part| message.contains(&part.iter().collect::<String>()))
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::Parser as _;
+
+    use super::*;
+
+    fn shown(line: &[&str]) -> String {
+        without_keys(CommandLine::try_parse_from(line).unwrap_err()).to_string()
+    }
+
+    #[test]
+    fn a_key_in_any_place_is_not_repeated() {
+        let hex = "ac0974bec39a17e36ba4a6b4d238ff944bacb478cbed5efcae784d7bf4f2ff80";
+        for key in [
+            hex,
+            &format!("0x{hex}"),
+            "https://h/v3/Xk29fQw7",
+            "h X-Key: Xk29fQw7",
+            "Xk29fQw7Xk29fQw7Xk29fQw7",
+            "u@Xk29fQw7",
+        ] {
+            for flag in [
+                "--contract",
+                "--manifest=",
+                "--quorum",
+                "--chain-id",
+                "--wait",
+                "--peer",
+                "--allow-peer",
+                "--string-slot",
+                "--allow-stale",
+                "--block-tag",
+                "--upload-limit",
+                "--listen",
+                "--max-size",
+                "--rpc-ulr=",
+                "--no-mdns=",
+                "",
+                "--",
+            ] {
+                let joined = format!("{flag}{key}");
+                let args: &[&str] =
+                    if flag.is_empty() || flag.ends_with('=') { &[&joined] } else { &[flag, key] };
+                let line = [&["loader", "fetch"], args].concat();
+                // A digest is what --manifest wants.
+                let Err(error) = CommandLine::try_parse_from(&line) else { continue };
+                let shown = without_keys(error).to_string();
+                assert!(!shown.contains(&hex[..12]) && !shown.contains("Xk29"), "{line:?}: {shown}");
+            }
+            let shown = shown(&["loader", key]);
+            assert!(!shown.contains(&hex[..12]) && !shown.contains("Xk29"), "{shown}");
+        }
+    }
+
+    #[test]
+    fn what_is_no_key_is_told_as_ever() {
+        for (line, part) in [
+            (&["loader", "fetch", "--manifest", "12"][..], "'12'"),
+            (&["loader", "fetch", "--contract", "0x12"], "0x12"),
+            (&["loader", "fetch", "--peer", "/ip4/192.0.2.7/tcp"], "/ip4/192.0.2.7/tcp"),
+            (&["loader", "fetch", "--wait", "soon"], "expected a whole number and a unit"),
+            (&["loader", "fecth"], "'fecth'"),
+        ] {
+            assert!(shown(line).contains(part), "{}", shown(line));
+        }
+        let hidden = shown(&["loader", "fetch", "--wait", "https://h/Xk29fQw7"]);
+        assert!(
+            hidden.contains("'--wait <DURATION>'") && hidden.contains("expected a whole number"),
+            "{hidden}"
+        );
+    }
+}
