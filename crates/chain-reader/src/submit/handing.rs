@@ -8,9 +8,19 @@ use crate::config::Policy;
 use crate::endpoint::Endpoint;
 use crate::error::{EndpointError, SubmitError};
 
-/// What nodes say, in lower case, when they have the transaction, or another one of its nonce, already. Such a refusal
-/// does not mean that it is not out there: it is looked for as if it had been taken.
-const WORDS: [&str; 5] = ["already", "known transaction", "nonce", "replacement", "duplicate"];
+/// What nodes say, in lower case, when they have the transaction, or another one of its nonce, already, or do not know
+/// themselves what became of it. Such a refusal does not mean that it is not out there: it is looked for as if it had been
+/// taken.
+const WORDS: [&str; 8] = [
+    "already",
+    "known transaction",
+    "nonce",
+    "replacement",
+    "duplicate",
+    "timeout",
+    "timed out",
+    "internal error",
+];
 
 /// What became of it.
 #[derive(Debug)]
@@ -76,6 +86,9 @@ pub(super) fn may_have_it(error: &EndpointError) -> bool {
             let message = message.to_lowercase();
             WORDS.iter().any(|word| message.contains(word))
         }
-        EndpointError::Setup { .. } | EndpointError::Unreachable { .. } | EndpointError::Request { .. } => false,
+        EndpointError::Setup { .. }
+        | EndpointError::Unreachable { .. }
+        | EndpointError::BlockGone { .. }
+        | EndpointError::Request { .. } => false,
     }
 }
