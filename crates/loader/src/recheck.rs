@@ -2,7 +2,7 @@
 
 use std::fmt;
 use std::io;
-use std::sync::atomic::{AtomicU32, AtomicU64, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Mutex, PoisonError};
 use std::thread;
 
@@ -117,6 +117,16 @@ pub fn recheck(
     threads: usize,
     progress: &(dyn Fn(u64, u64) + Sync),
 ) -> Result<RecheckReport, CacheError> {
+    recheck_until(model, threads, progress, &AtomicBool::new(false))
+}
+
+/// The same, until told to `stop`: then it ends soon, with an error of the kind `Interrupted`.
+pub(crate) fn recheck_until(
+    model: &Model,
+    threads: usize,
+    progress: &(dyn Fn(u64, u64) + Sync),
+    stop: &AtomicBool,
+) -> Result<RecheckReport, CacheError> {
     let fail = |source| CacheError::io("read", model.dir(), source);
     let (index, mut state) = match model.index() {
         Ok(Some(index)) => (Some(index), IndexState::Good),
@@ -128,7 +138,7 @@ pub fn recheck(
     let (shards, mut bad) = kept(model).map_err(fail)?;
     let checked_bytes = shards.iter().map(|(_, held)| held.size_bytes()).sum();
     let work =
-        Work { manifest, threads, done_bytes: AtomicU64::new(0), total_bytes: checked_bytes, progress };
+        Work { manifest, threads, done_bytes: AtomicU64::new(0), total_bytes: checked_bytes, progress, stop };
     let checked_shards = shards.len() + bad.len();
     match &index {
         Some(index) => {
@@ -214,6 +224,7 @@ struct Work<'a> {
     done_bytes: AtomicU64,
     total_bytes: u64,
     progress: &'a (dyn Fn(u64, u64) + Sync),
+    stop: &'a AtomicBool,
 }
 
 impl Work<'_> {
@@ -232,6 +243,7 @@ impl Work<'_> {
                 if first == total {
                     return Ok(());
                 }
+                self.may_go_on()?;
                 let mut checks = Vec::with_capacity(LANES as usize);
                 for (flat, buffer) in (first..total).zip(&mut buffers) {
                     let position = firsts.partition_point(|start| *start <= flat) - 1;
@@ -269,6 +281,7 @@ impl Work<'_> {
                 if lanes.is_empty() {
                     return Ok(());
                 }
+                self.may_go_on()?;
                 let mut slices = Vec::with_capacity(lanes.len());
                 for ((position, offset), buffer) in lanes.iter_mut().zip(&mut buffers) {
                     let held = &shards[*position].1;
@@ -292,6 +305,10 @@ impl Work<'_> {
             }
         })?;
         Ok(wrong.into_inner().unwrap_or_else(PoisonError::into_inner))
+    }
+
+    fn may_go_on(&self) -> io::Result<()> {
+        if self.stop.load(Ordering::Relaxed) { Err(io::ErrorKind::Interrupted.into()) } else { Ok(()) }
     }
 
     fn done(&self, bytes: usize) {

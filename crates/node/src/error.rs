@@ -28,6 +28,9 @@ pub enum NodeError {
     /// The current model was asked for, but the configuration names no contract.
     #[error("no contract is configured: set Config::chain, or load a model by its digest")]
     NoContract,
+    /// A thread of the node cannot be started.
+    #[error("cannot start a thread of the node")]
+    Thread(#[source] std::io::Error),
     /// A thread of the node ended unexpectedly.
     #[error("a worker of the node failed")]
     Worker(#[source] tokio::task::JoinError),
@@ -43,7 +46,7 @@ impl NodeError {
             Self::Chain(error) => error.blame(),
             Self::Load(error) => error.blame(),
             Self::NoContract => Blame::Caller,
-            Self::Worker(_) => Blame::Us,
+            Self::Worker(_) | Self::Thread(_) => Blame::Us,
         }
     }
 }

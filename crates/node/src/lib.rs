@@ -27,6 +27,7 @@ mod lane;
 mod peer;
 pub mod status;
 mod store;
+mod tending;
 mod watch;
 
 use std::sync::Arc;
@@ -43,6 +44,7 @@ use status::{Board, Socket};
 
 use book::AddressBook;
 use join::Membership;
+use tending::Tending;
 
 pub use config::Config;
 pub use error::NodeError;
@@ -76,6 +78,7 @@ pub struct Node {
     /// Answers `loader status`; `None` where the system has no socket for it.
     _socket: Option<Arc<Socket>>,
     membership: Arc<Membership>,
+    _tending: Arc<Tending>,
 }
 
 impl Node {
@@ -120,7 +123,8 @@ impl Node {
         let book = Arc::new(book);
         let known = dial::Known { peers: config.peers, bootstrap: config.bootstrap, book, mdns: config.mdns };
         let membership = Arc::new(Membership::new(client.clone(), Arc::clone(&blobs)));
-        Ok(Self { cache, blobs, client, known, fetch, pages, chain, board, _socket, membership })
+        let _tending = Arc::new(Tending::start(&blobs).map_err(NodeError::Thread)?);
+        Ok(Self { cache, blobs, client, known, fetch, pages, chain, board, _socket, membership, _tending })
     }
 
     /// What the node is doing now.

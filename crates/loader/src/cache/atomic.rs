@@ -80,6 +80,12 @@ pub(crate) fn allocate(file: &File, path: &Path, size_bytes: u64) -> Result<(), 
     file.set_len(size_bytes).map_err(fail)
 }
 
+/// How much may be written to the file system of this path, by whoever runs this.
+pub(super) fn free_bytes(path: &Path) -> io::Result<u64> {
+    let found = rustix::fs::statvfs(path)?;
+    Ok(found.f_bavail.saturating_mul(found.f_frsize))
+}
+
 #[cfg(test)]
 mod tests {
     use std::os::unix::fs::FileExt as _;

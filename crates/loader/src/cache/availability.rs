@@ -66,6 +66,18 @@ impl Availability {
         self.history.clear();
     }
 
+    /// Takes a piece of a canonical shard away. Whoever asks next is told everything.
+    pub(super) fn remove(&mut self, piece: PieceId) {
+        let Some(shard) = self.shards.get_mut(piece.shard as usize) else { return };
+        if !is_set(&shard.bits, piece.piece) {
+            return;
+        }
+        shard.bits[piece.piece as usize / 8] &= !(1 << (piece.piece % 8));
+        shard.held -= 1;
+        self.version += 1;
+        self.history.clear();
+    }
+
     /// Whether these pieces of a canonical shard are held.
     pub(super) fn has(&self, shard: u32, mut pieces: std::ops::Range<u32>) -> bool {
         let Some(shard) = self.shards.get(shard as usize) else { return false };

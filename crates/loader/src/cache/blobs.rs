@@ -1,15 +1,16 @@
 //! What the cache can serve: blobs by digest.
 
-use std::collections::{HashMap, HashSet};
+use std::collections::{BTreeSet, HashMap, HashSet};
 use std::fs::File;
 use std::io;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError, RwLock, RwLockWriteGuard};
 use std::time::{Duration, Instant};
 
 use manifest::{Digest, Manifest};
 
 use super::availability::first_version;
-use super::{BlobDir, Cache, CacheError, Held, Model, Offer, Offered};
+use super::{BlobDir, Cache, CacheError, Held, Model, Offer, Offered, Trust};
 use crate::fetch::single;
 use crate::holdings::Holdings;
 use crate::plan::Holding;
@@ -41,6 +42,10 @@ struct Table {
     offers: HashMap<Digest, Arc<Offer>>,
     /// What was last told of the manifests whose shards are here whole or not at all.
     told: HashMap<Digest, Told>,
+    /// Models that have to be hashed before they are served.
+    pending: BTreeSet<Digest>,
+    /// Models that are not served, as was said.
+    refused: HashSet<Digest>,
 }
 
 /// Whether each shard was here, and the version of that.
@@ -60,8 +65,8 @@ enum Place {
 }
 
 impl Blobs {
-    /// Opens all finished models of `cache`, and looks into `dirs` as well. A model that cannot be opened is logged
-    /// and left out. Models whose files have changed are hashed first, which takes time.
+    /// Opens the finished models of `cache` that are known to be right, and looks into `dirs` as well. Those that have to be
+    /// hashed first are left to [`Self::tend`]; one that cannot be opened is logged and left out.
     ///
     /// # Errors
     /// [`CacheError::Io`] when the cache cannot be listed.
@@ -101,6 +106,7 @@ impl Blobs {
     /// # Errors
     /// When its file cannot be opened.
     pub fn lookup(&self, blob: &Digest) -> io::Result<Option<Held>> {
+        self.refresh().map_err(io::Error::other)?;
         if let Some(held) = self.in_models(blob)? {
             return Ok(Some(held));
         }
@@ -114,7 +120,7 @@ impl Blobs {
                 return Ok(Some(held));
             }
         }
-        if self.refresh().map_err(io::Error::other)? { self.in_models(blob) } else { Ok(None) }
+        Ok(None)
     }
 
     /// The shard with this digest of a model that is being filled, of which perhaps only pieces are here.
@@ -133,6 +139,7 @@ impl Blobs {
     /// # Errors
     /// When a file cannot be read.
     pub fn holdings(&self, manifest: &Digest, since: u64) -> io::Result<Option<(Arc<Manifest>, Holdings)>> {
+        self.refresh().map_err(io::Error::other)?;
         if let Some(offer) = self.offer_of(manifest) {
             let mut holdings = offer.holdings(since);
             for (holding, held) in holdings.shards.iter_mut().zip(self.whole_shards(offer.manifest())) {
@@ -178,20 +185,18 @@ impl Blobs {
     }
 
     fn manifest(&self, digest: &Digest) -> io::Result<Option<Arc<Manifest>>> {
-        let in_models = || {
+        {
             let table = self.table.read().unwrap_or_else(PoisonError::into_inner);
-            table.models.get(digest).map(|model| Arc::clone(model.manifest()))
-        };
-        if let Some(manifest) = in_models() {
-            return Ok(Some(manifest));
+            if let Some(model) = table.models.get(digest) {
+                return Ok(Some(Arc::clone(model.manifest())));
+            }
         }
         for dir in &self.dirs {
             if let Some(manifest) = dir.manifest(digest)? {
                 return Ok(Some(manifest));
             }
         }
-        let refreshed = self.refresh().map_err(io::Error::other)?;
-        Ok(if refreshed { in_models() } else { None })
+        Ok(None)
     }
 
     fn in_models(&self, blob: &Digest) -> io::Result<Option<Held>> {
@@ -237,29 +242,78 @@ impl Blobs {
         self.table.write().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Whether the cache was looked through. It is not when that was done less than [`REFRESH`] ago, or is being done.
-    fn refresh(&self) -> Result<bool, CacheError> {
-        let Ok(mut refreshed) = self.refreshed.try_lock() else { return Ok(false) };
+    /// Looks through the cache, and hashes one of the models of which nobody knows whether they are right. To be called
+    /// every second or so, on a thread of its own; it ends soon once `stop` is set.
+    ///
+    /// # Errors
+    /// [`CacheError::Io`] when the cache cannot be listed.
+    pub fn tend(&self, stop: &AtomicBool) -> Result<(), CacheError> {
+        self.refresh()?;
+        let Some(digest) = self.change().pending.pop_first() else { return Ok(()) };
+        // Whoever fills it is about to say that it is right.
+        let Some(_filling) = self.cache.try_lock_fill(&digest)? else { return Ok(()) };
+        match self.cache.hashed(&digest, stop) {
+            Ok(Some(model)) => self.add(&model),
+            Ok(None) => {}
+            Err(_) if stop.load(Ordering::Relaxed) => {}
+            Err(error) => self.refuse(digest, &error),
+        }
+        Ok(())
+    }
+
+    /// Looks through the cache, unless that was done less than [`REFRESH`] ago, or is being done.
+    fn refresh(&self) -> Result<(), CacheError> {
+        let Ok(mut refreshed) = self.refreshed.try_lock() else { return Ok(()) };
         if refreshed.elapsed() < REFRESH {
-            return Ok(false);
+            return Ok(());
         }
         self.look_through()?;
         *refreshed = Instant::now();
-        Ok(true)
+        Ok(())
     }
 
     fn look_through(&self) -> Result<(), CacheError> {
+        self.withdraw_untrusted();
         for digest in self.cache.finished()? {
             if self.table.read().unwrap_or_else(PoisonError::into_inner).models.contains_key(&digest) {
                 continue;
             }
-            match self.cache.model(&digest) {
-                Ok(Some(model)) => self.add(&model),
-                Ok(None) => {}
-                Err(error) => tracing::warn!(%digest, %error, "this model is not served"),
+            match self.cache.trusted(&digest) {
+                Ok(Trust::Good(model)) => self.add(&model),
+                Ok(Trust::Unknown) => {
+                    self.change().pending.insert(digest);
+                }
+                Ok(Trust::Nothing) => {}
+                Err(error) => self.refuse(digest, &error),
             }
         }
         Ok(())
+    }
+
+    /// Serves no more what was found bad, or has changed, since it was opened.
+    fn withdraw_untrusted(&self) {
+        let models: Vec<Model> = {
+            let table = self.table.read().unwrap_or_else(PoisonError::into_inner);
+            table.models.values().cloned().collect()
+        };
+        for model in models.iter().filter(|model| !self.cache.is_trusted(model)) {
+            tracing::warn!(digest = %model.digest(), "this model is not what it was: it is not served any more");
+            self.change().remove(model.digest());
+        }
+    }
+
+    /// The cache is looked through at once when that is next asked for.
+    #[cfg(test)]
+    pub(super) fn look_again(&self) {
+        let mut refreshed = self.refreshed.lock().unwrap_or_else(PoisonError::into_inner);
+        *refreshed = refreshed.checked_sub(REFRESH).unwrap_or(*refreshed);
+    }
+
+    /// Says once that a model is not served.
+    fn refuse(&self, digest: Digest, error: &CacheError) {
+        if self.change().refused.insert(digest) {
+            tracing::warn!(%digest, %error, "this model is not served");
+        }
     }
 }
 
@@ -267,6 +321,8 @@ impl Table {
     fn add(&mut self, model: Model) {
         let digest = *model.digest();
         let manifest = model.manifest();
+        self.pending.remove(&digest);
+        self.refused.remove(&digest);
         self.places.insert(digest, Place::Manifest);
         if let Some(pieces) = manifest.pieces().filter(|_| model.index_path().exists()) {
             self.places.insert(pieces.index, Place::Index(digest));
@@ -376,6 +432,8 @@ mod tests {
         drop(published);
         std::fs::remove_dir_all(dir.join("parity")).unwrap();
         let blobs = Blobs::open(cache, Vec::new()).unwrap();
+        assert!(blobs.models().is_empty(), "it has to be hashed first");
+        blobs.tend(&AtomicBool::new(false)).unwrap();
         assert_eq!(have(&blobs, &digest), Some(vec![true, true, true, false, false]));
         assert!(blobs.lookup(&parity).unwrap().is_none());
     }

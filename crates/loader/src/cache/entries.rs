@@ -9,7 +9,7 @@ use manifest::{Digest, Geometry};
 
 use super::layout::{JOURNAL, digest_named};
 use super::lock::LockFile;
-use super::progress::Progress;
+use super::progress::{Claim, Progress};
 use super::{Cache, CacheError, journal, lock, remove_file};
 
 /// One model in the cache.
@@ -132,9 +132,9 @@ impl Cache {
     fn claimed_bytes(&self, digest: &Digest) -> Result<u64, CacheError> {
         let Some(manifest) = self.manifest(digest)? else { return Ok(0) };
         let geometry = Geometry::new(manifest);
-        let mut progress = Progress::new(&geometry, self.boot());
+        let mut progress = Progress::new(&geometry);
         let path = self.layout().partial(digest).join(JOURNAL);
-        journal::read(&path, digest, |record| progress.apply(&geometry, record))?;
+        journal::read(&path, digest, |record| progress.apply(&geometry, record, Claim::Claimed))?;
         Ok(progress.bytes(&geometry))
     }
 }

@@ -108,6 +108,22 @@ pub enum CacheError {
         /// How many were given.
         found_bytes: usize,
     },
+    /// A bad model cannot be healed beside those who use it.
+    #[error(
+        "model {digest} is corrupt, and in use by {}: healing it takes {needed_bytes} bytes beside it, and {free_bytes} are \
+         free; end what uses it, or free disk space, and try again",
+        describe_holders(holders)
+    )]
+    NoRoomToHeal {
+        /// Its manifest's digest.
+        digest: Digest,
+        /// Ids of the processes that use it, as far as the system tells.
+        holders: Vec<u32>,
+        /// How much is needed.
+        needed_bytes: u64,
+        /// How much there is.
+        free_bytes: u64,
+    },
     /// A model was to be finished before all of its pieces were recorded as verified.
     #[error("model {digest} cannot be finished: piece {piece} of shard {shard} has not been verified")]
     Incomplete {
@@ -142,6 +158,7 @@ impl CacheError {
             | Self::Corrupt { .. }
             | Self::Index { .. } => Blame::Us,
             Self::InUse { .. }
+            | Self::NoRoomToHeal { .. }
             | Self::NotCached { .. }
             | Self::OutOfBounds { .. }
             | Self::WrongLength { .. }

@@ -1,11 +1,12 @@
-//! The journal of one partial model: which pieces were verified, in which boot of the machine.
+//! The journal of one partial model: which pieces were verified.
 //!
 //! Format, all integers big-endian. A header of 40 bytes: `"RPBJ"`, version `u32`, the manifest's digest. Then records
 //! of 28 bytes: kind `u32`, 16 bytes that depend on the kind, and a checksum `u64` over both, seeded with the digest.
 //!
 //! Records are appended, never changed. What was written before a `kill -9` is in the page cache and is read back; a
-//! torn last record has a wrong checksum and is dropped, with everything after it. A power cut can lose *data* whose
-//! record survived: so each boot begins with its own record, and what stands before the current boot's is only a claim.
+//! torn record has a wrong checksum, and the journal is cut there when it is opened: what stands behind it must not come
+//! to stand behind new records. A power cut can lose *data* whose record survived, a snapshot or a copy can hold one
+//! without the other, and disks flip bits: so all of it is only a claim to the next process, which hashes again.
 
 use std::fs::File;
 use std::io::{self, BufReader, Read};
@@ -15,39 +16,35 @@ use std::path::{Path, PathBuf};
 use manifest::Digest;
 
 use super::CacheError;
-use super::boot::BootId;
 
 const MAGIC: [u8; 4] = *b"RPBJ";
 const VERSION: u32 = 1;
 const HEADER_BYTES: usize = 40;
 const RECORD_BYTES: usize = 28;
 
+/// Kind 1 named a boot of the machine in earlier versions, within which the journal was believed.
 const BOOT: u32 = 1;
 const PIECE: u32 = 2;
 const FORGET: u32 = 3;
+const VOID: u32 = 4;
 
 /// One entry.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Record {
-    /// What follows was verified in this boot.
-    Boot(BootId),
     /// This piece of this shard was verified after it was written.
     Piece(u32, u32),
     /// Whatever was said about this shard is void.
     Forget(u32),
+    /// Whatever was said about this piece of this shard is void.
+    Void(u32, u32),
 }
 
 impl Record {
     fn encode(self, seed: u64) -> [u8; RECORD_BYTES] {
         let (kind, a, b) = match self {
-            Self::Boot(BootId(id)) => {
-                let mut bytes = [0; RECORD_BYTES];
-                bytes[..4].copy_from_slice(&BOOT.to_be_bytes());
-                bytes[4..20].copy_from_slice(&id);
-                return seal(bytes, seed);
-            }
             Self::Piece(shard, piece) => (PIECE, shard, piece),
             Self::Forget(shard) => (FORGET, shard, 0),
+            Self::Void(shard, piece) => (VOID, shard, piece),
         };
         let mut bytes = [0; RECORD_BYTES];
         bytes[..4].copy_from_slice(&kind.to_be_bytes());
@@ -55,18 +52,29 @@ impl Record {
         bytes[8..12].copy_from_slice(&b.to_be_bytes());
         seal(bytes, seed)
     }
+}
 
-    /// `None` for anything that this version did not write whole.
-    fn decode(bytes: &[u8; RECORD_BYTES], seed: u64) -> Option<Self> {
+/// What stands in the place of a record.
+enum Found {
+    Record(Record),
+    /// Nothing of interest.
+    Nothing,
+    /// Something that was not written whole.
+    Torn,
+}
+
+impl Found {
+    fn decode(bytes: &[u8; RECORD_BYTES], seed: u64) -> Self {
         if *bytes != seal(*bytes, seed) {
-            return None;
+            return Self::Torn;
         }
-        let word = |at: usize| bytes[at..].first_chunk().map(|word| u32::from_be_bytes(*word));
-        match word(0)? {
-            BOOT => Some(Self::Boot(BootId(*bytes[4..].first_chunk()?))),
-            PIECE => Some(Self::Piece(word(4)?, word(8)?)),
-            FORGET => Some(Self::Forget(word(4)?)),
-            _ => None,
+        let word = |at: usize| bytes[at..].first_chunk().map_or(0, |word| u32::from_be_bytes(*word));
+        match word(0) {
+            BOOT => Self::Nothing,
+            PIECE => Self::Record(Record::Piece(word(4), word(8))),
+            FORGET => Self::Record(Record::Forget(word(4))),
+            VOID => Self::Record(Record::Void(word(4), word(8))),
+            _ => Self::Torn,
         }
     }
 }
@@ -81,7 +89,8 @@ pub(super) struct Journal {
 }
 
 impl Journal {
-    /// Opens or creates the journal of the model `digest` and reads it, calling `on_record` for each record in order.
+    /// Opens or creates the journal of the model `digest` and reads it, calling `on_record` for each record in order. It
+    /// is cut where the first bad one stands.
     pub(super) fn open(
         path: &Path,
         digest: &Digest,
@@ -91,8 +100,8 @@ impl Journal {
         let file = File::options().read(true).write(true).create(true).truncate(false).open(path);
         let file = file.map_err(fail)?;
         let mut end_bytes = scan(&file, digest, on_record).map_err(fail)?;
+        file.set_len(end_bytes).map_err(fail)?;
         if end_bytes == 0 {
-            file.set_len(0).map_err(fail)?;
             file.write_all_at(&header(digest), 0).map_err(|source| CacheError::io("write", path, source))?;
             end_bytes = HEADER_BYTES as u64;
         }
@@ -130,8 +139,11 @@ fn scan(file: &File, digest: &Digest, mut on_record: impl FnMut(Record)) -> io::
     let mut end_bytes = HEADER_BYTES as u64;
     let mut bytes = [0; RECORD_BYTES];
     while fill(&mut reader, &mut bytes)? {
-        let Some(record) = Record::decode(&bytes, seed) else { break };
-        on_record(record);
+        match Found::decode(&bytes, seed) {
+            Found::Record(record) => on_record(record),
+            Found::Nothing => {}
+            Found::Torn => break,
+        }
         end_bytes += RECORD_BYTES as u64;
     }
     Ok(end_bytes)
@@ -175,12 +187,8 @@ mod tests {
 
     use super::*;
 
-    const RECORDS: [Record; 4] = [
-        Record::Boot(BootId::other()),
-        Record::Piece(0, 7),
-        Record::Forget(u32::MAX),
-        Record::Piece(u32::MAX, 0),
-    ];
+    const RECORDS: [Record; 4] =
+        [Record::Void(3, 9), Record::Piece(0, 7), Record::Forget(u32::MAX), Record::Piece(u32::MAX, 0)];
 
     fn records(path: &Path, digest: &Digest) -> Vec<Record> {
         let mut all = Vec::new();
@@ -234,8 +242,32 @@ mod tests {
     }
 
     #[test]
+    fn records_behind_a_bad_one_are_gone_for_good() {
+        let (dir, digest) = (tempfile::tempdir().unwrap(), Digest::of(b"m"));
+        let path = written(dir.path(), &digest);
+        let file = File::options().write(true).open(&path).unwrap();
+        // The second of four is lost to a power cut.
+        file.write_all_at(&[0; RECORD_BYTES], (HEADER_BYTES + RECORD_BYTES) as u64).unwrap();
+        let mut journal = Journal::open(&path, &digest, |_| ()).unwrap();
+        assert_eq!(file.metadata().unwrap().len(), (HEADER_BYTES + RECORD_BYTES) as u64);
+        journal.append([Record::Piece(5, 5)]).unwrap();
+        assert_eq!(records(&path, &digest), [RECORDS[0], Record::Piece(5, 5)]);
+    }
+
+    #[test]
+    fn journals_of_earlier_versions_are_read_but_for_their_boots() {
+        let (dir, digest) = (tempfile::tempdir().unwrap(), Digest::of(b"m"));
+        let path = written(dir.path(), &digest);
+        let mut boot = [7; RECORD_BYTES];
+        boot[..4].copy_from_slice(&BOOT.to_be_bytes());
+        let file = File::options().write(true).open(&path).unwrap();
+        file.write_all_at(&seal(boot, seed(&digest)), HEADER_BYTES as u64).unwrap();
+        assert_eq!(records(&path, &digest), RECORDS[1..]);
+    }
+
+    #[test]
     fn zeros_are_no_record() {
-        assert_eq!(Record::decode(&[0; RECORD_BYTES], seed(&Digest::of(b"m"))), None);
+        assert!(matches!(Found::decode(&[0; RECORD_BYTES], seed(&Digest::of(b"m"))), Found::Torn));
     }
 
     proptest! {
@@ -244,9 +276,9 @@ mod tests {
             let seed = seed(&Digest::of(b"m"));
             let record = Record::Piece(shard, piece);
             let mut bytes = record.encode(seed);
-            prop_assert_eq!(Record::decode(&bytes, seed), Some(record));
+            prop_assert!(matches!(Found::decode(&bytes, seed), Found::Record(found) if found == record));
             bytes[bit / 8] ^= 1 << (bit % 8);
-            prop_assert_eq!(Record::decode(&bytes, seed), None);
+            prop_assert!(matches!(Found::decode(&bytes, seed), Found::Torn));
         }
     }
 }

@@ -10,7 +10,7 @@
 //!   models/<manifest digest>/weights mode 0444: what a runtime maps
 //!   models/<manifest digest>/parity/<index>
 //!   models/<manifest digest>/pieces  the piece index blob
-//!   models/<manifest digest>/stamp   what the files looked like when they were verified
+//!   models/<manifest digest>/stamp   what the files looked like when they were hashed, and what came of it
 //!   partial/<manifest digest>/       the same files being filled, and a journal of verified pieces
 //!   partial/staging-*                being published, or being removed; a dead process's are swept at the next opening
 //!   locks/                           never deleted
@@ -28,10 +28,11 @@ mod availability;
 mod bans;
 mod blob_dir;
 mod blobs;
-mod boot;
 mod donors;
 mod entries;
 mod error;
+mod heal;
+mod install;
 mod journal;
 pub(crate) mod layout;
 mod lock;
@@ -44,15 +45,15 @@ mod staging;
 mod stamp;
 mod writeback;
 
-use std::fs::{self, File, Permissions};
+use std::collections::HashMap;
+use std::fs;
 use std::io;
-use std::os::unix::fs::PermissionsExt as _;
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::thread::available_parallelism;
 
 use manifest::{Digest, MAX_MANIFEST_BYTES, Manifest};
-use rustix::io::Errno;
 
 pub(crate) use atomic::allocate;
 pub use blob_dir::BlobDir;
@@ -62,15 +63,14 @@ pub use error::CacheError;
 pub use lock::FillLock;
 pub use model::{Held, Model, Weights};
 pub use offer::{Offer, Offered};
-pub use partial::{Partial, Resumed};
+pub use partial::Partial;
 pub(crate) use staging::Staging;
 pub(crate) use writeback::Writeback;
 
-use crate::recheck::{RecheckReport, recheck};
-use boot::BootId;
-use layout::{Layout, PARITY, PIECES, WEIGHTS};
+use crate::recheck::{RecheckReport, recheck_until};
+use layout::Layout;
 use lock::LockFile;
-use stamp::Holds;
+use stamp::Verdict;
 
 /// What `VERSION` says.
 const LAYOUT_VERSION: &str = "1";
@@ -85,7 +85,9 @@ pub struct Cache(Arc<Inner>);
 #[derive(Debug)]
 struct Inner {
     layout: Layout,
-    boot: BootId,
+    /// What this process knows of files that may not be on the disk, or about which nothing could be written down: what
+    /// they looked like, and what that came to.
+    known: Mutex<HashMap<Digest, (String, Verdict)>>,
 }
 
 impl Cache {
@@ -94,10 +96,6 @@ impl Cache {
     /// # Errors
     /// [`CacheError::UnknownVersion`] when the directory has another layout; [`CacheError::Io`].
     pub fn open(dir: &Path) -> Result<Self, CacheError> {
-        Self::open_in_boot(dir, BootId::current())
-    }
-
-    fn open_in_boot(dir: &Path, boot: BootId) -> Result<Self, CacheError> {
         let root = std::path::absolute(dir).map_err(|source| CacheError::io("find", dir, source))?;
         let layout = Layout::new(root);
         atomic::create_dir(layout.root())?;
@@ -109,7 +107,7 @@ impl Cache {
             atomic::write(&layout.tag(), TAG, 0o644)?;
         }
         staging::sweep(&layout)?;
-        Ok(Self(Arc::new(Inner { layout, boot })))
+        Ok(Self(Arc::new(Inner { layout, known: Mutex::default() })))
     }
 
     /// The directory, as an absolute path.
@@ -181,7 +179,7 @@ impl Cache {
     ) -> Result<Option<RecheckReport>, CacheError> {
         let Some(manifest) = self.manifest(digest)? else { return Ok(None) };
         match self.open_model(digest, &manifest)? {
-            Some(model) => check(&model, threads, progress).map(Some),
+            Some(model) => self.check(&model, threads, progress, &AtomicBool::new(false)).map(Some),
             None => Ok(None),
         }
     }
@@ -222,102 +220,120 @@ impl Cache {
         &self.0.layout
     }
 
-    fn boot(&self) -> BootId {
-        self.0.boot
-    }
-
     fn open_model(&self, digest: &Digest, manifest: &Arc<Manifest>) -> Result<Option<Model>, CacheError> {
         let lock = LockFile::usage(&self.layout().locks(), digest).shared()?;
         Model::open(&self.layout().model(digest), digest, Arc::clone(manifest), lock)
     }
 
     fn load(&self, digest: &Digest, manifest: &Arc<Manifest>) -> Result<Option<Model>, CacheError> {
+        let threads = available_parallelism().map_or(1, usize::from);
+        self.load_until(digest, manifest, threads, &AtomicBool::new(false))
+    }
+
+    /// The finished model, hashed if need be, unless told to stop.
+    pub(crate) fn hashed(&self, digest: &Digest, stop: &AtomicBool) -> Result<Option<Model>, CacheError> {
+        match self.manifest(digest)? {
+            Some(manifest) => self.load_until(digest, &manifest, 1, stop),
+            None => Ok(None),
+        }
+    }
+
+    fn load_until(
+        &self,
+        digest: &Digest,
+        manifest: &Arc<Manifest>,
+        threads: usize,
+        stop: &AtomicBool,
+    ) -> Result<Option<Model>, CacheError> {
         loop {
             let Some(model) = self.open_model(digest, manifest)? else { return Ok(None) };
-            if stamp::matches(model.dir(), self.boot())? {
-                return Ok(Some(model));
+            match self.verdict(&model)? {
+                Verdict::Good => return Ok(Some(model)),
+                Verdict::Bad(damage) => return Err(corrupt(&model, damage)),
+                Verdict::Unknown => {}
             }
-            tracing::info!(%digest, "the files of this model have changed since they were verified: hashing them");
-            let threads = available_parallelism().map_or(1, usize::from);
-            let report = check(&model, threads, &|_, _| ())?;
+            tracing::info!(%digest, "nobody knows whether the files of this model are right: hashing them");
+            let report = self.check(&model, threads, &|_, _| (), stop)?;
             if report.is_good() {
                 return Ok(Some(model));
             }
             if !report.weights_are_good() {
-                let path = model.dir().to_owned();
-                return Err(CacheError::Corrupt { digest: *digest, path, damage: report.to_string() });
+                return Err(corrupt(&model, report.to_string()));
             }
             tracing::warn!(%digest, damage = %report, "dropping bad files of this model; its weights are good");
             drop_damaged(&model, &report)?;
         }
     }
 
-    /// Makes the model in `dir`, whose bytes have all been verified, read-only and stamped, and moves it to its final
-    /// name; if it is to be `durable`, waits until all of it is on the disk. When there is one already, that one is
-    /// checked, and is the result.
-    pub(crate) fn install(
+    /// The finished model, if it is known to be right: nothing is hashed.
+    pub(crate) fn trusted(&self, digest: &Digest) -> Result<Trust, CacheError> {
+        let Some(manifest) = self.manifest(digest)? else { return Ok(Trust::Nothing) };
+        let Some(model) = self.open_model(digest, &manifest)? else { return Ok(Trust::Nothing) };
+        Ok(match self.verdict(&model)? {
+            Verdict::Good => Trust::Good(model),
+            Verdict::Bad(damage) => return Err(corrupt(&model, damage)),
+            Verdict::Unknown => Trust::Unknown,
+        })
+    }
+
+    /// Whether the model is still what it was when it was found right.
+    pub(crate) fn is_trusted(&self, model: &Model) -> bool {
+        self.verdict(model).is_ok_and(|verdict| verdict == Verdict::Good)
+    }
+
+    fn verdict(&self, model: &Model) -> Result<Verdict, CacheError> {
+        let verdict = stamp::verdict(model.dir())?;
+        if verdict != Verdict::Unknown {
+            return Ok(verdict);
+        }
+        let files = stamp::of(model.dir())?;
+        let known = self.known().get(model.digest()).filter(|(known, _)| *known == files).cloned();
+        Ok(known.map_or(Verdict::Unknown, |(_, verdict)| verdict))
+    }
+
+    /// Hashes a model, and stamps it as it was before that. A good one is on the disk after that.
+    fn check(
         &self,
-        dir: &Path,
-        lock: &FillLock,
-        manifest: Arc<Manifest>,
-        durable: bool,
-    ) -> Result<Model, CacheError> {
-        for file in data_files(dir)? {
-            make_read_only(&file)?;
-        }
-        if durable {
-            sync(dir).inspect_err(|error| writeback::void(&dir.join(layout::JOURNAL), error))?;
-        }
-        let holds = if durable { Holds::Always } else { Holds::InBoot(self.boot()) };
-        stamp::write(dir, &stamp::of(dir, holds)?, durable)?;
-        let path = self.layout().model(lock.digest());
-        let is_first = match rustix::fs::rename(dir, &path) {
-            Ok(()) => true,
-            Err(Errno::NOTEMPTY | Errno::EXIST) => false,
-            Err(error) => return Err(CacheError::io("move into place", dir, error.into())),
+        model: &Model,
+        threads: usize,
+        progress: &(dyn Fn(u64, u64) + Sync),
+        stop: &AtomicBool,
+    ) -> Result<RecheckReport, CacheError> {
+        let before = stamp::of(model.dir())?;
+        let report = recheck_until(model, threads, progress, stop)?;
+        let (stamped, verdict) = if report.is_good() {
+            let synced = install::sync(model.dir()).and_then(|()| stamp::write_good(model.dir(), &before));
+            (synced, Verdict::Good)
+        } else if report.weights_are_good() {
+            (stamp::remove(model.dir()), Verdict::Unknown)
+        } else {
+            let damage = report.to_string();
+            (stamp::write_bad(model.dir(), &before, &damage), Verdict::Bad(damage))
         };
-        if is_first {
-            if durable {
-                atomic::sync_dir(&self.layout().models())?;
-                atomic::sync_dir(&self.layout().partials())?;
-            }
-            remove_file(&path.join(layout::JOURNAL))?;
+        self.known().insert(*model.digest(), (before, verdict));
+        if let Err(error) = stamped {
+            tracing::warn!(%error, "what was found cannot be written down: another process will hash the model again");
         }
-        let model = self.load_existing(lock.digest(), &manifest)?;
-        if !is_first {
-            fs::remove_dir_all(dir).map_err(|source| CacheError::io("remove", dir, source))?;
-        }
-        Ok(model)
+        Ok(report)
     }
 
-    /// Adds to a finished model the parity shards and the piece index of `dir` that it does not have.
-    pub(crate) fn complete(&self, model: Model, dir: &Path) -> Result<Model, CacheError> {
-        let mut moves = Vec::new();
-        for shard in stamp::parity_kept(dir)? {
-            moves.push((dir.join(PARITY).join(shard.to_string()), model.parity_path(shard)));
-        }
-        moves.push((dir.join(PIECES), model.index_path()));
-        moves.retain(|(from, to)| from.exists() && !to.exists());
-        if moves.is_empty() {
-            return Ok(model);
-        }
-        atomic::create_dir(&model.dir().join(PARITY))?;
-        for (from, to) in moves {
-            make_read_only(&from)?;
-            fs::rename(&from, &to).map_err(|source| CacheError::io("move into place", &from, source))?;
-        }
-        // The stamp does not fit any more, so that loading verifies and syncs the whole before it stamps it again.
-        self.load_existing(model.digest(), model.manifest())
+    fn known(&self) -> MutexGuard<'_, HashMap<Digest, (String, Verdict)>> {
+        self.0.known.lock().unwrap_or_else(PoisonError::into_inner)
     }
+}
 
-    fn load_existing(&self, digest: &Digest, manifest: &Arc<Manifest>) -> Result<Model, CacheError> {
-        let gone = || CacheError::Corrupt {
-            digest: *digest,
-            path: self.layout().model(digest),
-            damage: "it has no weights".to_owned(),
-        };
-        self.load(digest, manifest)?.ok_or_else(gone)
-    }
+/// What is known of a finished model.
+pub(crate) enum Trust {
+    /// It is right.
+    Good(Model),
+    /// It has to be hashed.
+    Unknown,
+    /// There is none.
+    Nothing,
+}
+
+fn corrupt(model: &Model, damage: String) -> CacheError {
+    CacheError::Corrupt { digest: *model.digest(), path: model.dir().to_owned(), damage }
 }
 
 fn parse(digest: &Digest, bytes: &[u8]) -> Result<Arc<Manifest>, CacheError> {
@@ -336,22 +352,6 @@ fn check_version(path: &Path) -> Result<(), CacheError> {
     Err(CacheError::UnknownVersion { path: path.to_owned(), found, expected: LAYOUT_VERSION })
 }
 
-/// Hashes a model, and stamps it as it was before that, or takes its stamp away. A good one is on the disk after that.
-fn check(
-    model: &Model,
-    threads: usize,
-    progress: &(dyn Fn(u64, u64) + Sync),
-) -> Result<RecheckReport, CacheError> {
-    let before = stamp::of(model.dir(), Holds::Always)?;
-    let report = recheck(model, threads, progress)?;
-    if !report.is_good() {
-        stamp::remove(model.dir())?;
-    } else if let Err(error) = sync(model.dir()).and_then(|()| stamp::write(model.dir(), &before, true)) {
-        tracing::warn!(%error, "the model is good, but will be hashed again at the next start");
-    }
-    Ok(report)
-}
-
 fn drop_damaged(model: &Model, report: &RecheckReport) -> Result<(), CacheError> {
     for bad in &report.bad {
         remove_file(&model.parity_path(bad.shard))?;
@@ -367,33 +367,6 @@ fn remove_file(path: &Path) -> Result<(), CacheError> {
         Err(error) if error.kind() != io::ErrorKind::NotFound => Err(CacheError::io("remove", path, error)),
         _ => Ok(()),
     }
-}
-
-fn make_read_only(path: &Path) -> Result<(), CacheError> {
-    let changed = fs::set_permissions(path, Permissions::from_mode(0o444));
-    changed.map_err(|source| CacheError::io("protect", path, source))
-}
-
-/// Waits until all files of a model are on the disk, and their names.
-fn sync(model_dir: &Path) -> Result<(), CacheError> {
-    for path in data_files(model_dir)? {
-        let synced = File::open(&path).and_then(|file| file.sync_all());
-        synced.map_err(|source| CacheError::io("sync", &path, source))?;
-    }
-    let parity = model_dir.join(PARITY);
-    if parity.exists() {
-        atomic::sync_dir(&parity)?;
-    }
-    atomic::sync_dir(model_dir)
-}
-
-/// The files of a model that hold something of it: all but stamp and journal.
-fn data_files(model_dir: &Path) -> Result<Vec<PathBuf>, CacheError> {
-    let parity = model_dir.join(PARITY);
-    let mut files = vec![model_dir.join(WEIGHTS), model_dir.join(PIECES)];
-    files.extend(stamp::parity_kept(model_dir)?.into_iter().map(|shard| parity.join(shard.to_string())));
-    files.retain(|file| file.exists());
-    Ok(files)
 }
 
 #[cfg(test)]

@@ -120,6 +120,11 @@ impl Offer {
         }
     }
 
+    /// Offers a piece no more: it is not right.
+    pub(super) fn withdraw_piece(&self, shard: u32, piece: u32) {
+        self.available().remove(PieceId { shard: self.geometry.canonical(shard), piece });
+    }
+
     /// Offers no piece of a shard any more.
     pub(super) fn withdraw(&self, shard: u32) {
         self.available().forget(self.geometry.canonical(shard));

@@ -16,16 +16,6 @@ use super::progress::{self, Claim, Progress};
 use super::{Cache, CacheError, FillLock, Held, Model, Offer, Writeback, atomic, model, stamp};
 use crate::mmap::Map;
 
-/// What an earlier run left of a model.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Resumed {
-    /// The pieces that were recorded, as (shard, piece); of shards with the same digest, the first stands for all.
-    pub pieces: Vec<(u32, u32)>,
-    /// Whether they were all verified in this boot of the machine. If not, each is hashed again and then recorded
-    /// again before it is used: a power cut may have lost it.
-    pub trusted: bool,
-}
-
 /// A model that is being filled: its weights file, its parity files, and the journal of what is verified in them.
 ///
 /// Data shards are written straight to their place in the weights. Shards with the same digest are written together
@@ -57,9 +47,9 @@ impl Partial {
         let dir = cache.layout().partial(lock.digest());
         atomic::create_dir(&dir.join(PARITY))?;
         let geometry = Geometry::new(manifest);
-        let mut progress = Progress::new(&geometry, cache.boot());
-        let journal = dir.join(JOURNAL);
-        let mut journal = Journal::open(&journal, lock.digest(), |record| progress.apply(&geometry, record))?;
+        let mut progress = Progress::new(&geometry);
+        let claim = |record| progress.apply(&geometry, record, Claim::Claimed);
+        let mut journal = Journal::open(&dir.join(JOURNAL), lock.digest(), claim)?;
         let total_bytes = geometry.manifest().total_size_bytes();
         let (weights, weights_were_there) = open_sized(&dir.join(WEIGHTS), total_bytes)?;
         let mut notes = Vec::new();
@@ -73,13 +63,9 @@ impl Partial {
                 notes.push(Record::Forget(shard));
             }
         }
-        if !progress.is_this_boot() {
-            notes.push(Record::Boot(cache.boot()));
-        }
         journal.append(notes.iter().copied())?;
-        notes.into_iter().for_each(|record| progress.apply(&geometry, record));
+        notes.into_iter().for_each(|record| progress.apply(&geometry, record, Claim::Claimed));
         let offer = Offer::new(&cache, *lock.digest(), geometry.clone(), dir.clone(), &weights)?;
-        offer.add(progress.pieces(&geometry, Claim::Verified));
         let (offer, journal) = (Arc::new(offer), Mutex::new((journal, progress)));
         let path = dir.join(WEIGHTS);
         let writeback = durable
@@ -94,17 +80,52 @@ impl Partial {
         self.geometry.manifest()
     }
 
-    /// What of it can be served: the pieces recorded in this boot, those to come too.
+    /// What of it can be served: the pieces that this process has verified, those to come too.
     pub fn offer(&self) -> &Arc<Offer> {
         &self.offer
     }
 
-    /// What earlier runs, and this one, have recorded.
-    pub fn resumed(&self) -> Resumed {
+    /// The pieces that an earlier process has recorded and this one has not hashed yet, as (shard, piece); of shards with
+    /// the same digest, the first stands for all. Each is to be hashed, and then [`confirmed`](Self::confirm) or
+    /// [`voided`](Self::void).
+    pub fn claims(&self) -> Vec<(u32, u32)> {
         let (_, progress) = &*self.journal();
-        let pieces: Vec<_> = progress.pieces(&self.geometry, Claim::Claimed).collect();
-        let trusted = progress.pieces(&self.geometry, Claim::Verified).count() == pieces.len();
-        Resumed { pieces, trusted }
+        let is_claim =
+            |(shard, piece): &(u32, u32)| progress.claim(&self.geometry, *shard, *piece) == Claim::Claimed;
+        progress.pieces(&self.geometry, Claim::Claimed).filter(is_claim).collect()
+    }
+
+    /// Counts pieces that were hashed and are right: what is claimed of them is true. Returns those that were claims.
+    pub fn confirm(&self, pieces: &[(u32, u32)]) -> Vec<(u32, u32)> {
+        let (_, progress) = &mut *self.journal();
+        let is_claim = |(shard, piece): &(u32, u32)| {
+            progress::exists(&self.geometry, *shard, *piece)
+                && progress.claim(&self.geometry, *shard, *piece) == Claim::Claimed
+        };
+        let claims: Vec<_> = pieces.iter().copied().filter(is_claim).collect();
+        for (shard, piece) in &claims {
+            progress.apply(&self.geometry, Record::Piece(*shard, *piece), Claim::Verified);
+        }
+        self.offer.add(claims.iter().copied());
+        claims
+    }
+
+    /// Voids what was recorded of pieces that were hashed and are wrong.
+    ///
+    /// # Errors
+    /// [`CacheError::DiskFull`], [`CacheError::Io`].
+    pub fn void(&self, pieces: &[(u32, u32)]) -> Result<(), CacheError> {
+        let (journal, progress) = &mut *self.journal();
+        let is_recorded = |(shard, piece): &&(u32, u32)| {
+            progress::exists(&self.geometry, *shard, *piece)
+                && progress.claim(&self.geometry, *shard, *piece) > Claim::Missing
+        };
+        let recorded: Vec<_> = pieces.iter().filter(is_recorded).copied().collect();
+        recorded.iter().for_each(|(shard, piece)| self.offer.withdraw_piece(*shard, *piece));
+        let records = recorded.iter().map(|(shard, piece)| Record::Void(*shard, *piece));
+        journal.append(records.clone())?;
+        records.for_each(|record| progress.apply(&self.geometry, record, Claim::Missing));
+        Ok(())
     }
 
     /// Keeps the piece index blob, after checking that it is the one the manifest names.
@@ -235,7 +256,7 @@ impl Partial {
         let fresh: Vec<_> = pieces.iter().filter(fresh).copied().collect();
         let records = fresh.iter().map(|(shard, piece)| Record::Piece(*shard, *piece));
         journal.append(records.clone())?;
-        records.for_each(|record| progress.apply(&self.geometry, record));
+        records.for_each(|record| progress.apply(&self.geometry, record, Claim::Verified));
         self.offer.add(fresh);
         Ok(())
     }
@@ -248,11 +269,11 @@ impl Partial {
         let (journal, progress) = &mut *self.journal();
         self.offer.withdraw(shard);
         journal.append([Record::Forget(shard)])?;
-        progress.apply(&self.geometry, Record::Forget(shard));
+        progress.apply(&self.geometry, Record::Forget(shard), Claim::Missing);
         Ok(())
     }
 
-    /// Whether a piece was recorded, in this boot or an earlier one.
+    /// Whether a piece was recorded, by this process or an earlier one.
     pub(crate) fn is_recorded(&self, shard: u32, piece: u32) -> bool {
         self.journal().1.claim(&self.geometry, shard, piece) > Claim::Missing
     }
@@ -260,14 +281,14 @@ impl Partial {
     /// Makes a finished model of it: read-only, stamped, and under its final name, all or nothing. Parity shards that
     /// are not wanted, or not complete, are dropped.
     ///
-    /// If it was begun as durable, waits until all of it is on the disk. Otherwise it is trusted until the machine
-    /// boots again, and then hashed before it is used.
+    /// If it was begun as durable, waits until all of it is on the disk. Otherwise it is trusted by this process, and
+    /// hashed before another one uses it.
     ///
     /// When another process was first, what that one left is checked, and is the result.
     ///
     /// # Errors
-    /// [`CacheError::Incomplete`] unless every piece of every data shard was recorded in this boot, but for rows that
-    /// are padding only; [`CacheError::DiskFull`], [`CacheError::Io`]; [`CacheError::Corrupt`] when what another
+    /// [`CacheError::Incomplete`] unless every piece of every data shard was recorded or confirmed by this process, but for
+    /// rows that are padding only; [`CacheError::DiskFull`], [`CacheError::Io`]; [`CacheError::Corrupt`] when what another
     /// process left is bad.
     pub fn finish(mut self, keep_parity: bool) -> Result<Model, CacheError> {
         self.check_complete()?;

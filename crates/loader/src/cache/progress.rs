@@ -2,7 +2,6 @@
 
 use manifest::{Geometry, PieceId};
 
-use super::boot::BootId;
 use super::journal::Record;
 
 /// How sure it is that a piece is on disk and right.
@@ -10,9 +9,9 @@ use super::journal::Record;
 pub(super) enum Claim {
     /// It is not there.
     Missing,
-    /// It was verified in an earlier boot; a power cut may have lost it.
+    /// An earlier process says that it verified it.
     Claimed,
-    /// It was verified in this boot.
+    /// This process has verified it.
     Verified,
 }
 
@@ -21,32 +20,28 @@ pub(super) enum Claim {
 #[derive(Debug)]
 pub(super) struct Progress {
     claims: Vec<Claim>,
-    boot: BootId,
-    /// Whether the records that come now were written in this boot.
-    this_boot: bool,
 }
 
 impl Progress {
-    pub(super) fn new(geometry: &Geometry, boot: BootId) -> Self {
-        Self { claims: vec![Claim::Missing; geometry.piece_total() as usize], boot, this_boot: false }
+    pub(super) fn new(geometry: &Geometry) -> Self {
+        Self { claims: vec![Claim::Missing; geometry.piece_total() as usize] }
     }
 
-    /// Whether the journal's last boot record is this boot's.
-    pub(super) fn is_this_boot(&self) -> bool {
-        self.this_boot
-    }
-
-    /// Follows the journal. Records of pieces that the manifest does not have are not believed.
-    pub(super) fn apply(&mut self, geometry: &Geometry, record: Record) {
+    /// Follows a record; the pieces that it names are as sure as `claim`. Those that the manifest does not have are not
+    /// believed.
+    pub(super) fn apply(&mut self, geometry: &Geometry, record: Record, claim: Claim) {
         match record {
-            Record::Boot(boot) => self.this_boot = boot == self.boot,
             Record::Piece(shard, piece) => {
-                let claim = if self.this_boot { Claim::Verified } else { Claim::Claimed };
                 if let Some(found) = self.claim_mut(geometry, shard, piece) {
                     *found = (*found).max(claim);
                 }
             }
             Record::Forget(shard) => self.forget(geometry, shard),
+            Record::Void(shard, piece) => {
+                if let Some(found) = self.claim_mut(geometry, shard, piece) {
+                    *found = Claim::Missing;
+                }
+            }
         }
     }
 

@@ -1,9 +1,9 @@
-//! What the files of a finished model looked like when they were verified.
+//! What the files of a finished model looked like when they were hashed, and what came of it.
 //!
-//! A stamp is text, one line per file: name, inode, size in bytes, and time of last change. Equal text means that
-//! nobody wrote to the files since; anything else, a missing or torn stamp included, means that they are verified
-//! again. Files that were not synced are stamped with a line `boot` and its id: a power cut may lose what they hold,
-//! but not their size or time.
+//! A stamp is text: a first line, a line `bad` with what is wrong if something is, and one line per file: name, inode,
+//! size in bytes, time of last modification, time of last change. Equal lines mean that nobody wrote to the files since;
+//! anything else, a missing or torn stamp included, means that they are hashed again. A model is stamped as good once
+//! all of it is on the disk: a power cut may lose what files hold that were not synced, but not their size or times.
 
 use std::fmt::Write as _;
 use std::fs;
@@ -11,29 +11,30 @@ use std::io;
 use std::os::unix::fs::MetadataExt as _;
 use std::path::Path;
 
-use super::boot::BootId;
 use super::layout::{PARITY, PIECES, STAMP, WEIGHTS, index_named};
 use super::{CacheError, atomic};
 
 /// One line per parity shard at most.
 const LIMIT_BYTES: u64 = 64 << 10;
+const FIRST_LINE: &str = "loader stamp 2\n";
+const BAD: &str = "bad ";
+/// Of what is wrong, so much is remembered.
+const MAX_DAMAGE_CHARS: usize = 1000;
 
-/// How long files that do not change are believed.
-#[derive(Debug, Clone, Copy)]
-pub(super) enum Holds {
-    /// They are on the disk.
-    Always,
-    /// They are in the page cache of this boot; how much of them is on the disk is not known.
-    InBoot(BootId),
+/// What is known of files that did not change since.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) enum Verdict {
+    /// They are right, and on the disk.
+    Good,
+    /// They are not; and what is wrong.
+    Bad(String),
+    /// Nothing.
+    Unknown,
 }
 
-/// The stamp that fits the model's files as they are now.
-pub(super) fn of(model_dir: &Path, holds: Holds) -> Result<String, CacheError> {
-    let mut text = "loader stamp 1\n".to_owned();
-    if let Holds::InBoot(boot) = holds {
-        // Writing to a string does not fail.
-        let _ = writeln!(text, "boot {boot}");
-    }
+/// The model's files as they are now.
+pub(super) fn of(model_dir: &Path) -> Result<String, CacheError> {
+    let mut text = String::new();
     line(&mut text, model_dir, WEIGHTS)?;
     line(&mut text, model_dir, PIECES)?;
     for index in parity_kept(model_dir)? {
@@ -42,16 +43,31 @@ pub(super) fn of(model_dir: &Path, holds: Holds) -> Result<String, CacheError> {
     Ok(text)
 }
 
-/// Whether the files still are what was stamped, in this boot.
-pub(super) fn matches(model_dir: &Path, boot: BootId) -> Result<bool, CacheError> {
-    let Some(stamped) = atomic::read(&model_dir.join(STAMP), LIMIT_BYTES)? else { return Ok(false) };
-    let fits = |holds| of(model_dir, holds).is_ok_and(|current| current.as_bytes() == stamped);
-    Ok(fits(Holds::Always) || fits(Holds::InBoot(boot)))
+/// What the stamp says of the files, if they still are what was stamped.
+pub(super) fn verdict(model_dir: &Path) -> Result<Verdict, CacheError> {
+    let Some(stamped) = atomic::read(&model_dir.join(STAMP), LIMIT_BYTES)? else {
+        return Ok(Verdict::Unknown);
+    };
+    let Ok(stamped) = String::from_utf8(stamped) else { return Ok(Verdict::Unknown) };
+    let Some(mut files) = stamped.strip_prefix(FIRST_LINE) else { return Ok(Verdict::Unknown) };
+    let mut verdict = Verdict::Good;
+    if let Some((damage, rest)) = files.strip_prefix(BAD).and_then(|rest| rest.split_once('\n')) {
+        (verdict, files) = (Verdict::Bad(damage.to_owned()), rest);
+    }
+    let is_same = of(model_dir).is_ok_and(|current| current == files);
+    Ok(if is_same { verdict } else { Verdict::Unknown })
 }
 
-/// Says that the files were verified when they looked like `stamp`.
-pub(super) fn write(model_dir: &Path, stamp: &str, durable: bool) -> Result<(), CacheError> {
-    atomic::write_with(&model_dir.join(STAMP), stamp.as_bytes(), 0o644, durable)
+/// Says that the files were right, and on the disk, when they looked like `files`.
+pub(super) fn write_good(model_dir: &Path, files: &str) -> Result<(), CacheError> {
+    atomic::write(&model_dir.join(STAMP), format!("{FIRST_LINE}{files}").as_bytes(), 0o644)
+}
+
+/// Says that the files were wrong when they looked like `files`.
+pub(super) fn write_bad(model_dir: &Path, files: &str, damage: &str) -> Result<(), CacheError> {
+    let damage: String = damage.chars().filter(|c| !c.is_control()).take(MAX_DAMAGE_CHARS).collect();
+    let text = format!("{FIRST_LINE}{BAD}{damage}\n{files}");
+    atomic::write(&model_dir.join(STAMP), text.as_bytes(), 0o644)
 }
 
 /// Says that the files are not to be trusted.
@@ -83,11 +99,16 @@ pub(super) fn parity_kept(model_dir: &Path) -> Result<Vec<u32>, CacheError> {
 
 fn line(text: &mut String, model_dir: &Path, name: &str) -> Result<(), CacheError> {
     let path = model_dir.join(name);
-    match fs::metadata(&path) {
+    match fs::symlink_metadata(&path) {
         Ok(file) => {
             let (inode, size_bytes) = (file.ino(), file.size());
-            let (seconds, nanoseconds) = (file.mtime(), file.mtime_nsec());
-            let _ = writeln!(text, "{name} {inode} {size_bytes} {seconds}.{nanoseconds:09}");
+            let (modified, changed) = ((file.mtime(), file.mtime_nsec()), (file.ctime(), file.ctime_nsec()));
+            // Writing to a string does not fail.
+            let _ = writeln!(
+                text,
+                "{name} {inode} {size_bytes} {}.{:09} {}.{:09}",
+                modified.0, modified.1, changed.0, changed.1
+            );
             Ok(())
         }
         Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
@@ -97,6 +118,8 @@ fn line(text: &mut String, model_dir: &Path, name: &str) -> Result<(), CacheErro
 
 #[cfg(test)]
 mod tests {
+    use std::os::unix::fs::FileExt as _;
+
     use super::*;
 
     fn model() -> tempfile::TempDir {
@@ -105,44 +128,56 @@ mod tests {
         for name in [WEIGHTS, PIECES, "parity/10", "parity/9"] {
             atomic::write(&dir.path().join(name), b"bytes", 0o644).unwrap();
         }
-        write(dir.path(), &of(dir.path(), Holds::Always).unwrap(), true).unwrap();
+        write_good(dir.path(), &of(dir.path()).unwrap()).unwrap();
         dir
     }
 
     #[test]
     fn an_untouched_model_matches_and_any_change_does_not() {
         let dir = model();
-        assert!(matches(dir.path(), BootId::current()).unwrap());
+        assert_eq!(verdict(dir.path()).unwrap(), Verdict::Good);
         assert_eq!(parity_kept(dir.path()).unwrap(), [9, 10]);
         for name in [WEIGHTS, PIECES, "parity/9"] {
             let dir = model();
             atomic::write(&dir.path().join(name), b"bytes", 0o644).unwrap();
-            assert!(!matches(dir.path(), BootId::current()).unwrap(), "{name} is another file now");
+            assert_eq!(verdict(dir.path()).unwrap(), Verdict::Unknown, "{name} is another file now");
             let dir = model();
             fs::remove_file(dir.path().join(name)).unwrap();
-            assert!(!matches(dir.path(), BootId::current()).unwrap(), "{name} is gone");
+            assert_eq!(verdict(dir.path()).unwrap(), Verdict::Unknown, "{name} is gone");
         }
     }
 
+    /// As `rsync --times`, or an intruder, does.
     #[test]
-    fn a_stamp_of_one_boot_matches_in_no_other() {
+    fn bytes_that_were_changed_are_noticed_though_their_time_was_put_back() {
         let dir = model();
-        assert!(matches(dir.path(), BootId::other()).unwrap(), "this one holds in all");
-        let stamp = of(dir.path(), Holds::InBoot(BootId::current())).unwrap();
-        write(dir.path(), &stamp, false).unwrap();
-        assert!(!matches(dir.path(), BootId::other()).unwrap());
-        #[cfg(target_os = "linux")]
-        assert!(matches(dir.path(), BootId::current()).unwrap());
+        let path = dir.path().join(WEIGHTS);
+        let modified = fs::metadata(&path).unwrap().modified().unwrap();
+        let file = fs::File::options().write(true).open(&path).unwrap();
+        file.write_all_at(b"B", 0).unwrap();
+        file.set_modified(modified).unwrap();
+        assert_eq!(verdict(dir.path()).unwrap(), Verdict::Unknown);
     }
 
     #[test]
-    fn a_missing_or_torn_stamp_matches_nothing() {
+    fn what_was_found_bad_is_remembered_until_a_file_changes() {
         let dir = model();
-        let whole = fs::read(dir.path().join(STAMP)).unwrap();
-        atomic::write(&dir.path().join(STAMP), &whole[..whole.len() - 3], 0o644).unwrap();
-        assert!(!matches(dir.path(), BootId::current()).unwrap());
+        write_bad(dir.path(), &of(dir.path()).unwrap(), "shard 1 is\nwrong").unwrap();
+        assert_eq!(verdict(dir.path()).unwrap(), Verdict::Bad("shard 1 iswrong".to_owned()));
+        atomic::write(&dir.path().join(WEIGHTS), b"bytes", 0o644).unwrap();
+        assert_eq!(verdict(dir.path()).unwrap(), Verdict::Unknown);
+    }
+
+    #[test]
+    fn a_missing_or_torn_stamp_and_one_of_an_earlier_version_match_nothing() {
+        let dir = model();
+        let whole = fs::read_to_string(dir.path().join(STAMP)).unwrap();
+        for text in [&whole[..whole.len() - 3], &whole.replace("stamp 2", "stamp 1"), "", "\u{1}"] {
+            atomic::write(&dir.path().join(STAMP), text.as_bytes(), 0o644).unwrap();
+            assert_eq!(verdict(dir.path()).unwrap(), Verdict::Unknown, "{text}");
+        }
         remove(dir.path()).unwrap();
         remove(dir.path()).unwrap();
-        assert!(!matches(dir.path(), BootId::current()).unwrap());
+        assert_eq!(verdict(dir.path()).unwrap(), Verdict::Unknown);
     }
 }

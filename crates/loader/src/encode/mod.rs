@@ -115,9 +115,12 @@ pub fn publish(
     let manifest = plan.store(&staging, shards)?;
     let (digest, manifest) = cache.store_manifest(&manifest.to_json())?;
     let lock = cache.lock_fill(&digest)?;
-    let model = match cache.model(&digest)? {
-        Some(model) => cache.complete(model, staging.path())?,
-        None => cache.install(staging.path(), &lock, Arc::clone(&manifest), true)?,
+    let model = match cache.model(&digest) {
+        Ok(Some(model)) => cache.complete(model, staging.path())?,
+        Ok(None) | Err(CacheError::Corrupt { .. }) => {
+            cache.install(staging.path(), &lock, Arc::clone(&manifest), true)?
+        }
+        Err(error) => return Err(error.into()),
     };
     cache.discard_partial(&lock)?;
     Ok(Published { digest, warnings: plan.warnings(), manifest, model })

@@ -102,6 +102,7 @@ impl Driver<'_> {
                 self.workers.rebuild(RebuildJob::new(&self.planner, pieces));
             }
             PlanAction::DropParity { piece } => self.workers.drop_parity(piece),
+            PlanAction::Recheck { piece } => self.workers.recheck(piece),
             PlanAction::CheckShard { shard } => self.workers.check_shard(shard),
         }
     }
@@ -194,6 +195,14 @@ impl Driver<'_> {
             Done::Checked { piece, source, outcome } => {
                 self.count(piece, source, outcome);
                 self.tell(PlanEvent::Checked { piece, source, outcome });
+            }
+            Done::Rechecked { piece, good, resumed } => {
+                if resumed {
+                    let bytes = self.planner.geometry().piece_bytes(piece);
+                    self.report.resumed_bytes += bytes;
+                    self.observer.on_event(&Event::Resumed { bytes });
+                }
+                self.tell(PlanEvent::Rechecked { piece, good });
             }
             Done::ShardChecked { shard, good } => {
                 if !good {

@@ -4,7 +4,6 @@ mod buffers;
 mod driver;
 pub(crate) mod held;
 mod requests;
-mod resume;
 mod reuse;
 pub(crate) mod single;
 mod small;
@@ -12,7 +11,6 @@ mod sources;
 mod watch;
 mod workers;
 
-use std::collections::HashMap;
 use std::hash::{BuildHasher as _, Hasher as _, RandomState};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -108,20 +106,32 @@ pub async fn load(
     Ok((model, report))
 }
 
-/// The model of a digest, if it is finished: what [`load`] maps without asking anybody. Blocks.
+/// The model of a digest, if it is finished: what [`load`] maps without asking anybody. `None` also for one that is
+/// corrupt: [`load`] heals it. Blocks.
 ///
 /// # Errors
 /// Those of [`Cache::model`].
 pub fn cached(cache: &Cache, digest: &Digest, options: &FetchOptions) -> Result<Option<Model>, CacheError> {
-    match cache.model(digest)? {
-        None if options.single_blob_max_bytes.is_some() => single::cached(cache, digest),
+    match healthy(cache.model(digest))? {
+        None if options.single_blob_max_bytes.is_some() => healthy(single::cached(cache, digest)),
         found => Ok(found),
+    }
+}
+
+/// A model that turns out bad is one that is to be loaded.
+fn healthy(found: Result<Option<Model>, CacheError>) -> Result<Option<Model>, CacheError> {
+    match found {
+        Err(error @ CacheError::Corrupt { .. }) => {
+            tracing::warn!("{error}");
+            Ok(None)
+        }
+        found => found,
     }
 }
 
 async fn find_cached(cache: &Cache, digest: Digest) -> Result<Option<Model>, LoadError> {
     let cache = cache.clone();
-    Ok(blocking(move || cache.model(&digest)).await??)
+    Ok(blocking(move || healthy(cache.model(&digest))).await??)
 }
 
 /// Runs what blocks on a thread for that.
@@ -262,7 +272,11 @@ impl Fetch<'_> {
         let store = {
             let (cache, manifest) = (self.cache.clone(), Arc::clone(&manifest));
             let durable = self.options.durable;
-            blocking(move || cache.partial(lock, manifest, durable)).await??
+            let open = move || {
+                cache.heal(&lock, &Geometry::new(Arc::clone(&manifest)))?;
+                cache.partial(lock, manifest, durable)
+            };
+            blocking(open).await??
         };
         self.observer.on_event(&Event::Filling { offer: store.offer() });
         let store = Arc::new(store);
@@ -366,14 +380,9 @@ impl Fetch<'_> {
             seed: RandomState::new().build_hasher().finish(),
             ..PlanConfig::default()
         };
-        let resumed = {
-            let (store, geometry) = (Arc::clone(&store), geometry.clone());
-            blocking(move || resume::verified(&store, &geometry)).await??
-        };
-        report.resumed_bytes = resumed.iter().map(|piece: &PieceId| geometry.piece_bytes(*piece)).sum();
-        if report.resumed_bytes > 0 {
-            self.observer.on_event(&Event::Resumed { bytes: report.resumed_bytes });
-        }
+        // They are hashed beside the fetching of the rest.
+        let claims: Vec<_> =
+            store.claims().into_iter().map(|(shard, piece)| PieceId { shard, piece }).collect();
         let index = store.index()?;
         let reuse = reuse::Reuse {
             cache: self.cache.clone(),
@@ -383,10 +392,11 @@ impl Fetch<'_> {
             geometry: geometry.clone(),
             threads: self.options.threads.max(1),
         };
-        let reused = reuse.run(&resumed, self.observer).await?;
+        let reused = reuse.run(&claims, self.observer).await?;
         report.reused_bytes = reused.iter().map(|piece: &PieceId| geometry.piece_bytes(*piece)).sum();
         let mut planner = Planner::new(geometry.clone(), index.is_some(), config, Instant::now());
-        planner.resume(resumed.into_iter().chain(reused));
+        planner.resume(reused);
+        planner.claim(claims.iter().copied());
 
         let (moved_sender, moved) = mpsc::channel(QUEUE);
         let (done_sender, done) = mpsc::channel(QUEUE);
@@ -394,6 +404,7 @@ impl Fetch<'_> {
         let workers = Workers::start(
             self.options.threads.max(1),
             buffer_count / 4,
+            claims,
             store,
             index,
             geometry.clone(),
@@ -444,9 +455,4 @@ impl Fetch<'_> {
             Err(error) => tracing::warn!(%error, "could not clean up after an invalid model"),
         }
     }
-}
-
-/// No padding that is known to be dirty: for shards that are checked before anything was fetched.
-fn no_padding() -> HashMap<u32, Vec<u8>> {
-    HashMap::new()
 }

@@ -1,7 +1,7 @@
 //! The threads that hash, write and rebuild, so that the tasks that move bytes never do.
 
 use std::collections::{HashMap, VecDeque};
-use std::sync::{Arc, Condvar, Mutex, PoisonError};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
@@ -39,6 +39,12 @@ pub(crate) enum Done {
         shard: u32,
         good: bool,
     },
+    /// A piece that was here was hashed. `resumed`: nobody knew whether it was right before that.
+    Rechecked {
+        piece: PieceId,
+        good: bool,
+        resumed: bool,
+    },
     /// The weights' padding is not zero: the manifest's publisher is at fault.
     DirtyPadding {
         shard: u32,
@@ -57,6 +63,11 @@ struct Queue {
     batch: usize,
     /// Each with the time it came.
     jobs: VecDeque<(Instant, Job)>,
+    /// Pieces that are here, to be hashed once there is nothing else to do; those of a shard stand together.
+    claims: VecDeque<PieceId>,
+    /// How many threads hash such.
+    rechecking: usize,
+    max_rechecking: usize,
     closed: bool,
 }
 
@@ -73,6 +84,19 @@ impl Queue {
             }
             _ => Duration::ZERO,
         }
+    }
+
+    /// Claims to be hashed together: some of a shard, or all of it when it can be checked as a whole only.
+    fn pop_claims(&mut self, indexed: bool) -> Option<Vec<PieceId>> {
+        if self.rechecking >= self.max_rechecking {
+            return None;
+        }
+        let shard = self.claims.front()?.shard;
+        let max = if indexed { self.batch } else { usize::MAX };
+        let of_shard = std::iter::from_fn(|| self.claims.pop_front_if(|piece| piece.shard == shard));
+        let pieces = of_shard.take(max).collect();
+        self.rechecking += 1;
+        Some(pieces)
     }
 
     fn pop_check(&mut self) -> Option<CheckJob> {
@@ -103,10 +127,12 @@ pub(crate) struct Workers {
 
 impl Workers {
     /// Starts `threads` of them; what they finish goes to `done`. Up to `quarter` pieces, a quarter of the buffers, are
-    /// hashed at once, and as many parity pieces are kept in memory.
+    /// hashed at once, and as many parity pieces are kept in memory. `claims` are on the disk already: they are hashed
+    /// beside the rest, and one thread more sees to it that a slow disk holds up nothing else.
     pub(crate) fn start(
         threads: usize,
         quarter: usize,
+        claims: Vec<PieceId>,
         store: Arc<Partial>,
         index: Option<Arc<PieceIndex<Map>>>,
         geometry: Geometry,
@@ -115,7 +141,14 @@ impl Workers {
         // While they wait to be hashed together, there is room for more to arrive.
         let batch = sha256_lanes::lanes_at_once().min(quarter.max(MAX_LANES));
         let shared = Arc::new(Shared {
-            queue: Mutex::new(Queue { batch, jobs: VecDeque::new(), closed: false }),
+            queue: Mutex::new(Queue {
+                batch,
+                jobs: VecDeque::new(),
+                claims: claims.into(),
+                rechecking: 0,
+                max_rechecking: threads,
+                closed: false,
+            }),
             ready: Condvar::new(),
             store,
             index,
@@ -125,7 +158,7 @@ impl Workers {
             done,
         });
         let mut workers = Self { shared, threads: Vec::new() };
-        for number in 0..threads {
+        for number in 0..=threads {
             let shared = Arc::clone(&workers.shared);
             let name = format!("verify-{number}");
             workers.threads.push(std::thread::Builder::new().name(name).spawn(move || shared.work())?);
@@ -150,19 +183,28 @@ impl Workers {
         self.push(Job::CheckShard(shard));
     }
 
-    fn push(&self, job: Job) {
-        let mut queue = self.shared.queue.lock().unwrap_or_else(PoisonError::into_inner);
-        queue.jobs.push_back((Instant::now(), job));
-        drop(queue);
+    /// Hashes a piece that is here once more.
+    pub(crate) fn recheck(&self, piece: PieceId) {
+        self.queue().claims.push_back(piece);
         self.shared.ready.notify_one();
+    }
+
+    fn push(&self, job: Job) {
+        self.queue().jobs.push_back((Instant::now(), job));
+        self.shared.ready.notify_one();
+    }
+
+    fn queue(&self) -> MutexGuard<'_, Queue> {
+        self.shared.queue.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
 impl Drop for Workers {
     fn drop(&mut self) {
-        let mut queue = self.shared.queue.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut queue = self.queue();
         queue.closed = true;
         queue.jobs.clear();
+        queue.claims.clear();
         drop(queue);
         self.shared.ready.notify_all();
         for thread in self.threads.drain(..) {
@@ -179,6 +221,8 @@ enum Batch {
     Checks(Vec<CheckJob>),
     Rebuild(RebuildJob),
     CheckShard(u32),
+    /// Pieces of one shard that are here already.
+    Recheck(Vec<PieceId>),
 }
 
 impl Shared {
@@ -189,6 +233,11 @@ impl Shared {
                 Batch::Checks(jobs) => self.check(jobs),
                 Batch::Rebuild(job) => self.rebuild(&mut rebuilder, &job),
                 Batch::CheckShard(shard) => self.check_shard(shard).map(|done| vec![done]),
+                Batch::Recheck(pieces) => {
+                    let done = self.recheck(&pieces);
+                    self.queue.lock().unwrap_or_else(PoisonError::into_inner).rechecking -= 1;
+                    done
+                }
             };
             // The driver may be gone: then nobody needs the results.
             for done in result.unwrap_or_else(|error| vec![Done::Failed(error)]) {
@@ -204,6 +253,11 @@ impl Shared {
                 return None;
             }
             let wait = queue.wait();
+            if queue.jobs.is_empty()
+                && let Some(pieces) = queue.pop_claims(self.index.is_some())
+            {
+                return Some(Batch::Recheck(pieces));
+            }
             if queue.jobs.is_empty() {
                 queue = self.ready.wait(queue).unwrap_or_else(PoisonError::into_inner);
             } else if wait > Duration::ZERO {
@@ -323,6 +377,69 @@ impl Shared {
             done.push(self.write(id, bytes, false)?.into_done(id, None));
         }
         Ok(done)
+    }
+
+    /// Hashes pieces of one shard that are here. What cannot be read is wrong: it is fetched again, and written anew.
+    fn recheck(&self, pieces: &[PieceId]) -> Result<Vec<Done>, CacheError> {
+        let good = match &self.index {
+            Some(index) => self.recheck_by_piece(pieces, index),
+            None => vec![self.is_shard_right(pieces); pieces.len()],
+        };
+        let pairs = |wanted: bool| {
+            let wanted = pieces.iter().zip(&good).filter(move |(_, good)| **good == wanted);
+            wanted.map(|(piece, _)| (piece.shard, piece.piece)).collect::<Vec<_>>()
+        };
+        let resumed = self.store.confirm(&pairs(true));
+        self.store.void(&pairs(false))?;
+        let done = pieces.iter().zip(&good).map(|(piece, good)| {
+            if !good {
+                self.held.drop(*piece);
+                tracing::warn!(
+                    shard = piece.shard,
+                    piece = piece.piece,
+                    "bytes on the disk are not what was verified"
+                );
+            }
+            Done::Rechecked {
+                piece: *piece,
+                good: *good,
+                resumed: resumed.contains(&(piece.shard, piece.piece)),
+            }
+        });
+        Ok(done.collect())
+    }
+
+    fn recheck_by_piece(&self, pieces: &[PieceId], index: &PieceIndex<Map>) -> Vec<bool> {
+        let manifest = self.geometry.manifest();
+        let read = |id: &PieceId| -> Option<Vec<u8>> {
+            if let Some(held) = self.held.get(*id) {
+                return Some(held.bytes.clone());
+            }
+            let range = manifest.piece_range(id.shard, id.piece);
+            let mut bytes = vec![0; usize::try_from(range.len()).ok()?];
+            self.store.read(id.shard, range, &mut bytes).ok().map(|()| bytes)
+        };
+        let bytes: Vec<Option<Vec<u8>>> = pieces.iter().map(read).collect();
+        let mut checks: Vec<PieceCheck<'_>> = pieces
+            .iter()
+            .zip(&bytes)
+            .filter_map(|(id, bytes)| Some((id, bytes.as_deref()?)))
+            .map(|(id, bytes)| PieceCheck { shard: id.shard, piece: id.piece, bytes, good: false })
+            .collect();
+        index.verify(manifest, &mut checks);
+        let is_good = |id: &PieceId| {
+            checks.iter().any(|check| (check.shard, check.piece) == (id.shard, id.piece) && check.good)
+        };
+        pieces.iter().map(is_good).collect()
+    }
+
+    /// Whether a shard all of whose pieces are claimed has its digest.
+    fn is_shard_right(&self, claimed: &[PieceId]) -> bool {
+        let Some(PieceId { shard, .. }) = claimed.first() else { return false };
+        let entry = &self.geometry.manifest().shards()[*shard as usize];
+        claimed.len() == self.geometry.manifest().piece_count(*shard) as usize
+            && hash_shard(&self.geometry, &self.store, *shard, &HashMap::new())
+                .is_ok_and(|digest| digest == entry.digest)
     }
 
     /// Hashes a whole shard from the disk.

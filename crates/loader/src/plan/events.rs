@@ -32,6 +32,7 @@ impl Planner {
             PlanEvent::Down { source } => self.on_down(source),
             PlanEvent::Progress { source } => self.on_progress(source, now),
             PlanEvent::Checked { piece, source, outcome } => self.on_checked(piece, source, outcome),
+            PlanEvent::Rechecked { piece, good } => self.on_rechecked(piece, good),
             PlanEvent::ShardChecked { shard, good } => self.on_shard_checked(shard, good),
             PlanEvent::Ended { request, failure } => self.on_ended(request, failure, now),
             PlanEvent::Connecting { pending } => {
@@ -137,6 +138,7 @@ impl Planner {
         }
         let is_indexed = self.pieces.is_indexed(piece.shard);
         match outcome {
+            Checked::Bad { .. } if source.is_none() => self.on_bad_rebuild(piece),
             Checked::Bad { fingerprint } => self.on_bad(piece, source.filter(|_| is_indexed), fingerprint),
             Checked::Good if is_indexed => {
                 for liar in self.pieces.proven(piece, source) {
@@ -151,6 +153,22 @@ impl Planner {
                 self.on_written(piece, source);
             }
         }
+    }
+
+    /// What was rebuilt is wrong: something that it was made of is, on the disk or as it was published.
+    fn on_bad_rebuild(&mut self, piece: PieceId) {
+        for input in self.pieces.bad_rebuild(piece) {
+            self.actions.push_back(PlanAction::Recheck { piece: input });
+        }
+        self.changed = true;
+        self.reopen(piece);
+    }
+
+    /// A piece that was here is right, or is fetched like any other that is missing. Nobody is to blame.
+    fn on_rechecked(&mut self, piece: PieceId, good: bool) {
+        self.pieces.rechecked(piece, good);
+        self.changed |= !good;
+        self.reopen(piece);
     }
 
     /// A piece is in place: its source is worth asking for more, and nobody else needs to send it.

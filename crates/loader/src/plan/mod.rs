@@ -114,7 +114,15 @@ impl Planner {
         &self.pieces.geometry
     }
 
-    /// Takes pieces that an earlier run left verified. Only before the first event.
+    /// Takes pieces that an earlier run calls verified: nobody is asked for them, and they count once
+    /// [`PlanEvent::Rechecked`] says that they are right. Only before the first event.
+    pub fn claim(&mut self, pieces: impl IntoIterator<Item = PieceId>) {
+        for piece in pieces {
+            self.pieces.claim(piece);
+        }
+    }
+
+    /// Takes pieces that are verified already. Only before the first event.
     pub fn resume(&mut self, pieces: impl IntoIterator<Item = PieceId>) {
         for piece in pieces {
             self.pieces.set_good(piece);

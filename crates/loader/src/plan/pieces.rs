@@ -17,6 +17,8 @@ pub(super) enum PieceState {
     Missing,
     /// Here, in memory: being checked, written or rebuilt.
     Checking,
+    /// On the disk, as an earlier run says, or suspected to be wrong: being hashed before it counts.
+    Claimed,
     /// Written, in a shard that is checked as a whole and is not complete yet.
     Stored,
     /// Written and right.
@@ -53,12 +55,16 @@ pub(super) struct Pieces {
     missing_total: usize,
     /// Pieces in memory.
     checking: usize,
+    /// Pieces on the disk that are being hashed.
+    claimed: usize,
     /// Pieces that may have become possible to rebuild.
     candidates: BTreeSet<PieceId>,
     /// Parity whose columns may have become complete.
     spent: BTreeSet<PieceId>,
     /// Rebuilding gave wrong bytes for these: it is not tried again.
     no_rebuild: HashSet<PieceId>,
+    /// Pieces that were hashed again since something rebuilt from them was wrong: once is enough.
+    rehashed: HashSet<PieceId>,
     /// Who sent which wrong bytes for a piece.
     wrong: BTreeMap<PieceId, Vec<(SourceKey, u64)>>,
     /// Shards whose index is suspect: their pieces are not checked one by one.
@@ -99,9 +105,11 @@ impl Pieces {
             missing_total: needed.iter().map(|shard| absent[*shard as usize] as usize).sum(),
             absent,
             checking: 0,
+            claimed: 0,
             candidates: BTreeSet::new(),
             spent: BTreeSet::new(),
             no_rebuild: HashSet::new(),
+            rehashed: HashSet::new(),
             wrong: BTreeMap::new(),
             suspect_index: HashSet::new(),
             rebuilding: HashMap::new(),
@@ -140,7 +148,7 @@ impl Pieces {
 
     /// Whether nothing is being checked or rebuilt.
     pub(super) fn is_quiet(&self) -> bool {
-        self.checking == 0 && self.whole.is_quiet()
+        self.checking == 0 && self.claimed == 0 && self.whole.is_quiet()
     }
 
     /// Pieces that have arrived and are not checked and written yet.
@@ -234,6 +242,47 @@ impl Pieces {
         }
     }
 
+    /// A piece is here, as an earlier run says.
+    pub(super) fn claim(&mut self, piece: PieceId) {
+        if self.is_missing(piece) {
+            self.set(piece, PieceState::Claimed);
+        }
+    }
+
+    /// A piece that was claimed, or suspected, was hashed.
+    pub(super) fn rechecked(&mut self, piece: PieceId, good: bool) {
+        match self.state(piece) {
+            PieceState::Claimed if good => self.set_good(piece),
+            PieceState::Claimed => {
+                self.set(piece, PieceState::Missing);
+                self.recheck_candidate(piece);
+            }
+            PieceState::Missing | PieceState::Checking | PieceState::Stored | PieceState::Good => {}
+        }
+    }
+
+    /// A piece that was rebuilt is wrong, and missing again. Returns what it may have been made of and was not hashed since:
+    /// that does not count before it is. When there is nothing, it is not rebuilt again.
+    pub(super) fn bad_rebuild(&mut self, piece: PieceId) -> Vec<PieceId> {
+        self.set(piece, PieceState::Missing);
+        let mut inputs = BTreeSet::new();
+        for (stripe, _) in self.geometry.stripes_of(piece) {
+            inputs.extend(self.geometry.cells(stripe).filter_map(|cell| match cell {
+                Cell::Piece { piece, .. } => Some(piece),
+                Cell::Padding => None,
+            }));
+        }
+        inputs.retain(|input| self.is_good(*input) && self.is_indexed(input.shard));
+        inputs.retain(|input| self.rehashed.insert(*input));
+        if inputs.is_empty() {
+            self.no_rebuild.insert(piece);
+        } else {
+            self.recheck_candidate(piece);
+        }
+        inputs.iter().for_each(|input| self.take_back(*input, PieceState::Claimed));
+        inputs.into_iter().collect()
+    }
+
     /// A piece is wrong, and missing again. Returns whether that makes the index suspect: two sources sent the same
     /// bytes. Then the whole shard is missing again.
     pub(super) fn bad(&mut self, piece: PieceId, source: Option<SourceKey>, fingerprint: u64) -> bool {
@@ -286,19 +335,22 @@ impl Pieces {
             let piece = PieceId { shard, piece };
             self.recheck_candidate(piece);
             match self.state(piece) {
-                PieceState::Good => {
-                    for (stripe, _) in self.geometry.stripes_of(piece) {
-                        self.known_cells[stripe] -= 1;
-                    }
-                    if self.is_needed(shard) {
-                        self.missing_total += 1;
-                    }
-                    self.set(piece, PieceState::Missing);
-                }
+                PieceState::Good => self.take_back(piece, PieceState::Missing),
                 PieceState::Stored => self.set(piece, PieceState::Missing),
-                PieceState::Missing | PieceState::Checking => {}
+                PieceState::Missing | PieceState::Checking | PieceState::Claimed => {}
             }
         }
+    }
+
+    /// A good piece is not good any more.
+    fn take_back(&mut self, piece: PieceId, state: PieceState) {
+        for (stripe, _) in self.geometry.stripes_of(piece) {
+            self.known_cells[stripe] -= 1;
+        }
+        if self.is_needed(piece.shard) {
+            self.missing_total += 1;
+        }
+        self.set(piece, state);
     }
 
     pub(super) fn known_cells(&self, stripe: usize) -> u32 {
@@ -381,10 +433,7 @@ impl Pieces {
             if !self.is_good(piece) || !stripes.iter().all(|(stripe, _)| self.has_all_data(*stripe)) {
                 continue;
             }
-            for (stripe, _) in stripes {
-                self.known_cells[stripe] -= 1;
-            }
-            self.set(piece, PieceState::Missing);
+            self.take_back(piece, PieceState::Missing);
             return Some(piece);
         }
         None
@@ -401,7 +450,8 @@ impl Pieces {
     fn set(&mut self, piece: PieceId, state: PieceState) {
         let flat = self.geometry.flat(piece);
         let old = std::mem::replace(&mut self.states[flat], state);
-        let is_absent = |state| matches!(state, PieceState::Missing | PieceState::Checking);
+        let is_absent =
+            |state| matches!(state, PieceState::Missing | PieceState::Checking | PieceState::Claimed);
         match (is_absent(old), is_absent(state)) {
             (true, false) => self.absent[piece.shard as usize] -= 1,
             (false, true) => self.absent[piece.shard as usize] += 1,
@@ -415,5 +465,7 @@ impl Pieces {
         }
         self.checking += usize::from(state == PieceState::Checking);
         self.checking -= usize::from(old == PieceState::Checking);
+        self.claimed += usize::from(state == PieceState::Claimed);
+        self.claimed -= usize::from(old == PieceState::Claimed);
     }
 }

@@ -128,6 +128,14 @@ pub enum PlanEvent {
         /// What it turned out to be.
         outcome: Checked,
     },
+    /// A piece that was here already was hashed: see [`Planner::claim`](super::Planner::claim) and
+    /// [`PlanAction::Recheck`].
+    Rechecked {
+        /// The piece.
+        piece: PieceId,
+        /// Whether it is right.
+        good: bool,
+    },
     /// The check of a whole shard that [`PlanAction::CheckShard`] asked for has ended.
     ShardChecked {
         /// The shard.
@@ -194,6 +202,11 @@ pub enum PlanAction {
     Rebuild {
         /// Pieces of data shards.
         pieces: Vec<PieceId>,
+    },
+    /// Hash a good piece once more: what was rebuilt from it is wrong. It counts as good again when that is reported.
+    Recheck {
+        /// The piece.
+        piece: PieceId,
     },
     /// Forget a parity piece: nothing is rebuilt from it any more, and it counts as missing.
     DropParity {

@@ -1,5 +1,6 @@
 //! Loading from sources in memory.
 
+mod left;
 mod load;
 mod reuse;
 mod single;

@@ -341,7 +341,8 @@ impl World {
                     self.agenda.add(self.now + CHECK, event);
                 }
             }
-            PlanAction::DropParity { .. } => {}
+            // What is rebuilt is right here.
+            PlanAction::DropParity { .. } | PlanAction::Recheck { .. } => {}
             PlanAction::CheckShard { shard } => {
                 self.agenda.add(self.now + CHECK, Event::ShardChecked { node, shard });
             }

@@ -1,8 +1,10 @@
 //! Filling a model, being killed while at it, and finishing it.
 
+use std::os::unix::fs::MetadataExt as _;
 use std::sync::atomic::{AtomicU32, Ordering};
 
 use super::*;
+use crate::plan::Holding;
 
 #[test]
 fn a_model_is_filled_piece_by_piece_and_mapped() {
@@ -34,46 +36,46 @@ fn a_model_is_filled_piece_by_piece_and_mapped() {
 }
 
 #[test]
-fn recorded_pieces_survive_the_process_and_are_claims_after_a_reboot() {
-    let ((_a, from), (dir, cache)) = (cache(), cache());
+fn recorded_pieces_survive_the_process_as_claims_until_they_are_hashed() {
+    let ((_a, from), (_b, cache)) = (cache(), cache());
     let published = publish(&from);
     let pieces = all_pieces(&published.manifest, [0, 3]);
     let partial = begin(&cache, &published);
-    assert_eq!(partial.resumed(), Resumed { pieces: Vec::new(), trusted: true });
+    assert_eq!(partial.claims(), []);
     copy(&partial, &published.model, &pieces);
+    assert_eq!(partial.claims(), [], "this process knows");
     drop(partial);
 
+    let journal = cache.layout().partial(&published.digest).join(layout::JOURNAL);
+    let length = || fs::metadata(&journal).unwrap().len();
+    let before = length();
     let partial = begin(&cache, &published);
-    assert_eq!(partial.resumed(), Resumed { pieces: pieces.clone(), trusted: true });
+    assert_eq!(partial.claims(), pieces);
+    assert!(partial.offer().holdings(0).shards.iter().all(|shard| *shard == Holding::None));
+    assert_eq!(partial.confirm(&pieces[..2]), pieces[..2]);
+    assert_eq!(partial.confirm(&pieces[..2]), [], "nobody doubts it");
+    assert_eq!(partial.claims(), pieces[2..]);
+    partial.void(&pieces[2..3]).unwrap();
+    assert_eq!(partial.claims(), pieces[3..]);
+    assert!(partial.is_recorded(0, 1) && !partial.is_recorded(0, 2));
     drop(partial);
-
-    let rebooted = Cache::open_in_boot(dir.path(), BootId::other()).unwrap();
-    let partial = begin(&rebooted, &published);
-    assert_eq!(partial.resumed(), Resumed { pieces: pieces.clone(), trusted: false });
-    partial.record(&pieces[..2]).unwrap();
-    drop(partial);
-    let partial = begin(&rebooted, &published);
-    assert_eq!(
-        partial.resumed(),
-        Resumed { pieces: pieces.clone(), trusted: false },
-        "some are claims still"
-    );
-    partial.record(&pieces).unwrap();
-    drop(partial);
-    assert_eq!(begin(&rebooted, &published).resumed(), Resumed { pieces, trusted: true });
+    assert_eq!(begin(&cache, &published).claims(), [&pieces[..2], &pieces[3..]].concat());
+    for _ in 0..5 {
+        begin(&cache, &published).confirm(&pieces);
+    }
+    assert_eq!(length(), before + 28, "what is said once is not said at every start");
 }
 
 #[test]
-fn claims_of_an_earlier_boot_do_not_finish_a_model() {
-    let ((_a, from), (dir, cache)) = (cache(), cache());
+fn claims_do_not_finish_a_model() {
+    let ((_a, from), (_b, cache)) = (cache(), cache());
     let published = publish(&from);
     let pieces = all_pieces(&published.manifest, 0..3);
     copy(&begin(&cache, &published), &published.model, &pieces);
-    let rebooted = Cache::open_in_boot(dir.path(), BootId::other()).unwrap();
-    let error = begin(&rebooted, &published).finish(false).unwrap_err();
+    let error = begin(&cache, &published).finish(false).unwrap_err();
     assert!(matches!(error, CacheError::Incomplete { shard: 0, piece: 0, .. }), "{error}");
-    let partial = begin(&rebooted, &published);
-    partial.record(&pieces).unwrap();
+    let partial = begin(&cache, &published);
+    partial.confirm(&pieces);
     partial.finish(false).unwrap();
 }
 
@@ -87,7 +89,8 @@ fn a_torn_journal_loses_the_torn_record_only() {
     let journal = File::options().write(true).open(&path).unwrap();
     journal.set_len(journal.metadata().unwrap().len() - 5).unwrap();
     let partial = begin(&cache, &published);
-    assert_eq!(partial.resumed().pieces, pieces[..pieces.len() - 1]);
+    assert_eq!(partial.claims(), pieces[..pieces.len() - 1]);
+    partial.confirm(&pieces);
     copy(&partial, &published.model, &pieces[pieces.len() - 1..]);
     assert_eq!(partial.finish(false).unwrap().weights().as_ref(), sample(SIZE, 1));
 }
@@ -99,10 +102,10 @@ fn what_the_journal_says_of_lost_files_is_not_believed() {
     let dir = cache.layout().partial(&published.digest);
     copy(&begin(&cache, &published), &published.model, &all_pieces(&published.manifest, 0..5));
     fs::remove_file(dir.join("parity/3")).unwrap();
-    assert_eq!(begin(&cache, &published).resumed().pieces, all_pieces(&published.manifest, [0, 1, 2, 4]));
+    assert_eq!(begin(&cache, &published).claims(), all_pieces(&published.manifest, [0, 1, 2, 4]));
     File::options().write(true).open(dir.join(WEIGHTS)).unwrap().set_len(10).unwrap();
-    assert_eq!(begin(&cache, &published).resumed().pieces, all_pieces(&published.manifest, [4]));
-    assert_eq!(begin(&cache, &published).resumed().pieces, all_pieces(&published.manifest, [4]));
+    assert_eq!(begin(&cache, &published).claims(), all_pieces(&published.manifest, [4]));
+    assert_eq!(begin(&cache, &published).claims(), all_pieces(&published.manifest, [4]));
 }
 
 #[test]
@@ -112,10 +115,10 @@ fn a_forgotten_shard_is_missing_again() {
     let partial = begin(&cache, &published);
     copy(&partial, &published.model, &all_pieces(&published.manifest, 0..3));
     partial.forget(1).unwrap();
-    assert_eq!(partial.resumed().pieces, all_pieces(&published.manifest, [0, 2]));
     drop(partial);
     let partial = begin(&cache, &published);
-    assert_eq!(partial.resumed().pieces, all_pieces(&published.manifest, [0, 2]));
+    assert_eq!(partial.claims(), all_pieces(&published.manifest, [0, 2]));
+    partial.confirm(&all_pieces(&published.manifest, [0, 2]));
     let error = partial.finish(false).unwrap_err();
     assert!(matches!(error, CacheError::Incomplete { shard: 1, piece: 0, .. }), "{error}");
     assert_eq!(error.blame(), Blame::Caller);
@@ -139,7 +142,10 @@ fn shards_with_one_digest_are_written_together_and_count_as_one() {
         partial.read(shard, ByteRange::new(0, 40_000), &mut read).unwrap();
         assert_eq!(read, row, "shard {shard}");
     }
-    assert_eq!(partial.resumed().pieces, all_pieces(&published.manifest, [0]));
+    drop(partial);
+    let partial = begin(&cache, &published);
+    assert_eq!(partial.claims(), all_pieces(&published.manifest, [0]));
+    partial.confirm(&all_pieces(&published.manifest, [2]));
     copy(&partial, &published.model, &all_pieces(&published.manifest, [1]));
     let model = partial.finish(true).unwrap();
     assert_eq!(model.weights().as_ref(), weights);
@@ -223,7 +229,7 @@ fn incomplete_parity_is_dropped_even_by_those_who_keep_it() {
 }
 
 #[test]
-fn whoever_finishes_second_gets_the_first_ones_model() {
+fn whoever_finishes_second_gets_the_first_ones_model_if_it_is_right() {
     let ((_a, from), (_b, cache)) = (cache(), cache());
     let published = publish(&from);
     let place = |damaged: bool| {
@@ -239,15 +245,16 @@ fn whoever_finishes_second_gets_the_first_ones_model() {
         copy(&partial, &published.model, &all_pieces(&published.manifest, 0..3));
         partial
     };
-    let partial = filled();
-    place(true);
-    let error = partial.finish(false).unwrap_err();
-    assert!(matches!(error, CacheError::Corrupt { .. }), "{error}");
-    assert!(!begin(&cache, &published).resumed().pieces.is_empty(), "ours is kept");
-    let partial = filled();
-    place(false);
-    assert_eq!(partial.finish(false).unwrap().weights().as_ref(), sample(SIZE, 1));
-    assert!(!cache.layout().partial(&published.digest).exists());
+    for damaged in [false, true] {
+        let partial = filled();
+        place(damaged);
+        let inode = || fs::metadata(cache.layout().model(&published.digest).join(WEIGHTS)).unwrap().ino();
+        let first = inode();
+        assert_eq!(partial.finish(false).unwrap().weights().as_ref(), sample(SIZE, 1));
+        assert_eq!(inode() == first, !damaged, "a bad one gives way");
+        assert!(!cache.layout().partial(&published.digest).exists());
+        cache.remove(&published.digest).unwrap();
+    }
 }
 
 #[test]

@@ -1,18 +1,22 @@
 //! The cache as a whole.
 
 mod filling;
+mod healing;
 mod offering;
 mod trust;
 
-use std::os::unix::fs::FileExt as _;
+use std::fs::{File, Permissions};
+use std::os::unix::fs::{FileExt as _, PermissionsExt as _};
 use std::time::SystemTime;
 
 use manifest::{Blame, ByteRange, Codec};
 use tempfile::TempDir;
 
+use super::layout::{PIECES, WEIGHTS};
 use super::*;
 use crate::encode::Published;
 use crate::encode::tests::{options, publish_bytes, sample};
+use crate::recheck::recheck;
 
 const SIZE: usize = 300_001;
 
@@ -59,7 +63,12 @@ fn copy(partial: &Partial, from: &Model, pieces: &[(u32, u32)]) {
     partial.record(pieces).unwrap();
 }
 
-/// Changes one byte of a read-only file, keeping its time of change when told to.
+/// The cache as another process sees it.
+fn reopened(cache: &Cache) -> Cache {
+    Cache::open(cache.dir()).unwrap()
+}
+
+/// Changes one byte of a read-only file, keeping its time of modification when told to.
 fn damage(path: &Path, at: u64, keep_time: bool) {
     let before = fs::metadata(path).unwrap();
     fs::set_permissions(path, Permissions::from_mode(0o644)).unwrap();

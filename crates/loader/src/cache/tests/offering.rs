@@ -102,8 +102,8 @@ fn a_model_that_is_finished_takes_the_place_of_its_offer() {
 }
 
 #[test]
-fn what_was_not_finished_is_offered_no_more_and_what_earlier_runs_left_is_offered_at_once() {
-    let ((_a, from), (dir, cache)) = (cache(), cache());
+fn what_was_not_finished_is_offered_no_more_and_what_earlier_runs_left_once_it_was_hashed() {
+    let ((_a, from), (_b, cache)) = (cache(), cache());
     let published = publish(&from);
     let digest = published.digest;
     let blobs = Blobs::open(cache.clone(), Vec::new()).unwrap();
@@ -122,15 +122,14 @@ fn what_was_not_finished_is_offered_no_more_and_what_earlier_runs_left_is_offere
     blobs.withdraw(&first);
     let again = told(&blobs, &digest, version);
     assert!(again.is_full && again.version > version, "versions of an earlier run are not known");
-    assert_eq!(again.shards[..2], [Holding::Some(vec![1]), Holding::Some(vec![2])]);
-    drop(partial);
-
-    // After a reboot claims are offered once they were checked.
-    let rebooted = Cache::open_in_boot(dir.path(), BootId::other()).unwrap();
-    let partial = begin(&rebooted, &published);
-    assert!(partial.offer().holdings(0).shards.iter().all(|shard| *shard == Holding::None));
-    partial.record(&[(1, 1)]).unwrap();
-    assert_eq!(partial.offer().holdings(0).shards[1], Holding::Some(vec![2]));
+    assert!(again.shards.iter().all(|shard| *shard == Holding::None));
+    partial.confirm(&[(0, 0), (1, 1)]);
+    let more = told(&blobs, &digest, again.version);
+    assert_eq!(more.shards[..2], [Holding::Some(vec![1]), Holding::Some(vec![2])]);
+    // What turns out wrong after all is withdrawn.
+    partial.void(&[(0, 0)]).unwrap();
+    let less = told(&blobs, &digest, more.version);
+    assert!(less.is_full && less.shards[..2] == [Holding::None, Holding::Some(vec![2])]);
 }
 
 #[test]

@@ -10,9 +10,9 @@ fn files_that_were_touched_are_hashed_and_stamped_again() {
     let Published { digest, model, .. } = publish(&cache);
     let dir = model.dir().to_owned();
     File::open(dir.join(WEIGHTS)).unwrap().set_modified(SystemTime::UNIX_EPOCH).unwrap();
-    assert!(!stamp::matches(&dir, cache.boot()).unwrap());
+    assert_eq!(stamp::verdict(&dir).unwrap(), Verdict::Unknown);
     assert!(cache.model(&digest).unwrap().is_some());
-    assert!(stamp::matches(&dir, cache.boot()).unwrap());
+    assert_eq!(stamp::verdict(&dir).unwrap(), Verdict::Good);
 }
 
 #[test]
@@ -48,6 +48,8 @@ fn damage_behind_the_stamp_is_found_by_verifying() {
         assert_eq!((report.checked_shards, report.checked_bytes), (5, 5 * 100_001));
         damage(model.weights().path(), 150_000, true);
         damage(&model.parity_path(4), 7, true);
+        // As after a flipped bit, which changes no time.
+        stamp::write_good(model.dir(), &stamp::of(model.dir()).unwrap()).unwrap();
         assert!(cache.model(&digest).unwrap().is_some(), "the stamp fits");
         let report = cache.verify(&digest, 2, &|_, _| ()).unwrap().unwrap();
         let found: Vec<_> =
@@ -56,6 +58,8 @@ fn damage_behind_the_stamp_is_found_by_verifying() {
         assert_eq!(found, [(1, false, pieces(3)), (4, true, pieces(0))]);
         assert_eq!(report.index, if index { IndexState::Good } else { IndexState::Absent });
         assert!(matches!(cache.model(&digest), Err(CacheError::Corrupt { .. })), "now it is known");
+        let known = stamp::verdict(model.dir()).unwrap();
+        assert!(matches!(known, Verdict::Bad(damage) if damage.contains("shard 1")), "and not hashed again");
     }
     let (_dir, cache) = cache();
     assert!(cache.verify(&Digest::of(b"nothing"), 1, &|_, _| ()).unwrap().is_none());
@@ -72,7 +76,7 @@ fn bad_parity_and_a_bad_index_are_dropped_and_the_weights_used() {
     let healed = cache.model(&digest).unwrap().unwrap();
     assert_eq!(healed.parity_kept(), [4]);
     assert!(healed.index().unwrap().is_none());
-    assert!(stamp::matches(healed.dir(), cache.boot()).unwrap());
+    assert_eq!(stamp::verdict(healed.dir()).unwrap(), Verdict::Good);
 }
 
 #[test]
@@ -96,32 +100,72 @@ fn an_index_that_calls_right_pieces_wrong_is_told_from_damage() {
     assert_eq!(report.index, IndexState::Wrong);
 }
 
-/// A model that was fetched without waiting for the disk, and the same cache after the machine has booted again.
-fn not_durable() -> ((TempDir, Cache), Cache, Model) {
+/// A model that was fetched without waiting for the disk, and the cache as this process and as another one sees it.
+fn not_durable() -> (TempDir, Cache, Cache, Model) {
     let ((_a, from), (dir, cache)) = (cache(), cache());
     let published = publish(&from);
     let partial = begin_with(&cache, &published, false);
     copy(&partial, &published.model, &all_pieces(&published.manifest, 0..3));
     let model = partial.finish(false).unwrap();
-    let rebooted = Cache::open_in_boot(dir.path(), BootId::other()).unwrap();
-    ((dir, cache), rebooted, model)
+    let other = reopened(&cache);
+    (dir, cache, other, model)
 }
 
 #[test]
-fn what_was_not_synced_is_trusted_until_the_next_boot_only() {
-    let ((_dir, cache), rebooted, model) = not_durable();
-    // What a power cut leaves: the right size and time, and other bytes.
+fn what_was_not_synced_is_trusted_by_its_own_process_only() {
+    let (_dir, cache, other, model) = not_durable();
+    assert_eq!(stamp::verdict(model.dir()).unwrap(), Verdict::Unknown);
+    assert!(matches!(cache.trusted(model.digest()).unwrap(), Trust::Good(_)));
+    assert!(matches!(other.trusted(model.digest()).unwrap(), Trust::Unknown));
+    // What a snapshot of the disk holds that is mounted in the same boot: the right size, and other bytes.
     damage(model.weights().path(), 150_000, true);
-    assert!(cache.model(model.digest()).unwrap().is_some(), "the stamp fits");
-    assert!(matches!(rebooted.model(model.digest()), Err(CacheError::Corrupt { .. })));
+    assert!(matches!(other.model(model.digest()), Err(CacheError::Corrupt { .. })));
 }
 
 #[test]
 fn what_was_not_synced_is_hashed_once_and_then_durable() {
-    let ((_dir, cache), rebooted, model) = not_durable();
-    assert!(stamp::matches(model.dir(), cache.boot()).unwrap());
-    assert!(!stamp::matches(model.dir(), rebooted.boot()).unwrap());
-    assert_eq!(rebooted.model(model.digest()).unwrap().unwrap().weights().as_ref(), sample(SIZE, 1));
-    assert!(stamp::matches(model.dir(), cache.boot()).unwrap());
-    assert!(stamp::matches(model.dir(), rebooted.boot()).unwrap());
+    let (_dir, cache, other, model) = not_durable();
+    assert_eq!(other.model(model.digest()).unwrap().unwrap().weights().as_ref(), sample(SIZE, 1));
+    assert_eq!(stamp::verdict(model.dir()).unwrap(), Verdict::Good);
+    assert!(matches!(reopened(&cache).trusted(model.digest()).unwrap(), Trust::Good(_)));
+}
+
+/// Whoever finds a model in its place without a stamp knows that something was not synced.
+#[test]
+fn a_sync_that_failed_is_made_up_for_by_the_next_run() {
+    let (_dir, cache) = cache();
+    let Published { digest, model, .. } = publish(&cache);
+    stamp::remove(model.dir()).unwrap();
+    assert!(matches!(reopened(&cache).trusted(&digest).unwrap(), Trust::Unknown));
+    assert!(reopened(&cache).model(&digest).unwrap().is_some());
+    assert_eq!(stamp::verdict(model.dir()).unwrap(), Verdict::Good);
+}
+
+#[test]
+fn what_is_found_bad_is_served_no_more_and_hashed_once() {
+    let (_dir, cache) = cache();
+    let Published { digest, model, manifest, .. } = publish(&cache);
+    let blobs = Blobs::open(reopened(&cache), Vec::new()).unwrap();
+    assert_eq!(blobs.models(), [digest]);
+    damage(model.weights().path(), 150_000, true);
+    // Another process finds out.
+    assert!(!cache.verify(&digest, 1, &|_, _| ()).unwrap().unwrap().is_good());
+    let stop = AtomicBool::new(false);
+    blobs.look_again();
+    blobs.tend(&stop).unwrap();
+    assert!(blobs.models().is_empty() && blobs.lookup(&manifest.shards()[0].digest).unwrap().is_none());
+
+    // A model of which nobody knows anything waits for its turn.
+    let other = publish_bytes(&cache, &sample(1000, 2), &options(3, 2, Codec::Rs));
+    stamp::remove(other.model.dir()).unwrap();
+    blobs.look_again();
+    blobs.lookup(&Digest::of(b"nothing")).unwrap();
+    assert!(blobs.models().is_empty());
+    stop.store(true, std::sync::atomic::Ordering::Relaxed);
+    blobs.tend(&stop).unwrap();
+    assert!(blobs.models().is_empty(), "it was told to stop");
+    stop.store(false, std::sync::atomic::Ordering::Relaxed);
+    blobs.look_again();
+    blobs.tend(&stop).unwrap();
+    assert_eq!(blobs.models(), [other.digest]);
 }

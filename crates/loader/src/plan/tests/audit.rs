@@ -12,14 +12,16 @@ pub(super) fn audit(planner: &Planner) {
     let pieces = &planner.pieces;
     let geometry = planner.geometry();
     let manifest = geometry.manifest();
-    let mut checking = 0;
+    let (mut checking, mut claimed) = (0, 0);
     for shard in 0..manifest.shards().len() as u32 {
         let mut absent = 0;
         for piece in 0..manifest.piece_count(shard) {
             let id = PieceId { shard, piece };
             let state = pieces.state(id);
-            absent += u32::from(matches!(state, PieceState::Missing | PieceState::Checking));
+            absent +=
+                u32::from(matches!(state, PieceState::Missing | PieceState::Checking | PieceState::Claimed));
             checking += usize::from(state == PieceState::Checking);
+            claimed += usize::from(state == PieceState::Claimed);
             let asked = planner.requests.asked(id);
             let Some(place) = pieces.order.place(id) else { continue };
             assert_eq!(pieces.missing_places().contains(place), state == PieceState::Missing);
@@ -42,7 +44,7 @@ pub(super) fn audit(planner: &Planner) {
         assert_eq!(absent, pieces.absent(shard));
     }
     assert!(pieces.arrived_count() <= checking);
-    assert_eq!(checking == 0 && pieces.whole.is_quiet(), pieces.is_quiet());
+    assert_eq!(checking + claimed == 0 && pieces.whole.is_quiet(), pieces.is_quiet());
     for stripe in 0..geometry.stripe_count() {
         let is_known = |cell: &Cell| match cell {
             Cell::Padding => true,
@@ -114,7 +116,8 @@ pub(super) fn duplicates(net: &Net) {
     let reasons = [Why::Late, Why::EndGame, Why::Stalled, Why::SecondOpinion];
     let asked: usize = reasons.iter().map(|why| net.tally.asked.get(why).copied().unwrap_or(0)).sum();
     let twice: u32 = net.tally.arrived.values().map(|count| count - 1).sum();
-    let reasons = asked + net.tally.wrong as usize;
+    // What has rotted is fetched again.
+    let reasons = asked + net.tally.wrong as usize + net.tally.rechecked.len();
     // A shard that is checked as a whole is fetched again when it is wrong.
     assert!(
         net.tally.checked_shards > 0 || twice as usize <= reasons,

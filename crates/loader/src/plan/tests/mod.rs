@@ -15,7 +15,7 @@ use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet, VecDeque};
 use std::ops::Range;
 use std::time::{Duration, Instant};
 
-use manifest::{Geometry, PieceId};
+use manifest::{Cell, Geometry, PieceId};
 use model::{Model, PIECE};
 use peer::{BUSY, NEVER, Peer, ms, peer};
 
@@ -47,6 +47,7 @@ struct Asked {
 enum Later {
     Checked(PieceId, Option<usize>, u64),
     ShardChecked(u32),
+    Rechecked(PieceId, bool),
     PeerChanges,
     /// A source gets the next of its pieces.
     Gains(usize),
@@ -71,6 +72,8 @@ struct Tally {
     polls: usize,
     checked_shards: usize,
     rebuilt: BTreeSet<PieceId>,
+    /// Pieces that were to be hashed again.
+    rechecked: BTreeSet<PieceId>,
     /// Parity pieces that were good and not dropped, at most at one time.
     held_parity: usize,
     dropped_parity: usize,
@@ -100,6 +103,8 @@ struct Net {
     wrong_index: HashSet<u32>,
     /// Whether parity is not what it should be.
     wrong_parity: bool,
+    /// Pieces that are not on the disk any more what they were when they were verified.
+    rotten: HashSet<PieceId>,
     audits: bool,
     /// A run ends here, done or not.
     stop_at: Option<Duration>,
@@ -134,6 +139,7 @@ impl Net {
             stored: HashMap::new(),
             wrong_index: HashSet::new(),
             wrong_parity: false,
+            rotten: HashSet::new(),
             audits: true,
             stop_at: None,
             tally: Tally { sent: vec![0; count], bad: vec![0; count], ..Tally::default() },
@@ -174,6 +180,26 @@ impl Net {
     fn tell(&mut self, event: PlanEvent) {
         self.planner.on_event(event, self.start + self.now);
         self.check();
+    }
+
+    /// An earlier run has left these, some of them wrong.
+    fn claim(&mut self, pieces: impl Iterator<Item = PieceId>, is_wrong: impl Fn(PieceId) -> bool) {
+        let pieces: Vec<PieceId> = pieces.collect();
+        self.planner.claim(pieces.iter().copied());
+        for (piece, number) in pieces.into_iter().zip(1..) {
+            self.later(WORK * 1000 * number, Later::Rechecked(piece, !is_wrong(piece)));
+        }
+    }
+
+    /// What is rebuilt with the help of this piece is wrong until it is hashed again.
+    fn rot(&mut self, piece: PieceId) {
+        self.rotten.insert(piece);
+    }
+
+    fn is_made_of_rot(&self, piece: PieceId) -> bool {
+        let is_rotten = |cell| matches!(cell, Cell::Piece { piece, .. } if self.rotten.contains(&piece) && self.planner.is_good(piece));
+        let mut stripes = self.geometry.stripes_of(piece).into_iter();
+        stripes.any(|(stripe, _)| self.geometry.cells(stripe).any(is_rotten))
     }
 
     fn check(&self) {
@@ -372,6 +398,7 @@ impl Net {
                 let good = pieces.map(|piece| PieceId { shard, piece }).all(|piece| self.stored[&piece] == 0);
                 self.tell(PlanEvent::ShardChecked { shard, good });
             }
+            Later::Rechecked(piece, good) => self.tell(PlanEvent::Rechecked { piece, good }),
             Later::Gains(source) => {
                 let Some(piece) = self.to_get[source].pop() else { return };
                 self.has_got[source].insert(piece);
@@ -436,13 +463,19 @@ impl Net {
                 for piece in pieces {
                     audit::rebuild(self, piece);
                     self.tally.rebuilt.insert(piece);
-                    let content = u64::from(self.wrong_parity) * u64::MAX;
+                    let is_wrong = self.wrong_parity || self.is_made_of_rot(piece);
+                    let content = u64::from(is_wrong) * u64::MAX;
                     self.later(self.now + WORK, Later::Checked(piece, None, content));
                 }
             }
             PlanAction::DropParity { piece } => {
                 audit::drop_parity(self, piece);
                 self.tally.dropped_parity += 1;
+            }
+            PlanAction::Recheck { piece } => {
+                self.tally.rechecked.insert(piece);
+                let good = !self.rotten.remove(&piece);
+                self.later(self.now + WORK, Later::Rechecked(piece, good));
             }
             PlanAction::CheckShard { shard } => self.later(self.now + WORK, Later::ShardChecked(shard)),
         }

@@ -353,6 +353,56 @@ fn what_was_there_is_not_fetched_again() {
 }
 
 #[test]
+fn what_an_earlier_run_claims_is_not_asked_for_and_counts_once_it_was_hashed() {
+    let model = Model::columns(6);
+    let mut net = Net::new(&model, true, vec![peer(&model, 50)]);
+    // All of shard 0 and a piece of parity; two pieces turn out wrong, long after the rest has come.
+    net.claim(
+        (0..6).map(|piece| PieceId { shard: 0, piece }).chain([PieceId { shard: 10, piece: 1 }]),
+        |piece| piece.piece < 2,
+    );
+    assert!(!net.planner.is_good(PieceId { shard: 0, piece: 5 }));
+    let net = net.finish();
+    assert_eq!(net.sent_bytes(), 56 * PIECE, "nobody is blamed, and nothing else is fetched");
+    assert!(!net.is_banned(0));
+}
+
+#[test]
+fn claims_that_nobody_else_has_end_it_when_they_are_right_and_stick_when_they_are_not() {
+    let model = Model { parity: 0, ..Model::columns(3) };
+    let claimed = || (0..3).map(|piece| PieceId { shard: 4, piece });
+    let lacking = || vec![peer(&model, 50).holding((0..10).filter(|shard| *shard != 4))];
+    let mut net = Net::new(&model, true, lacking());
+    net.claim(claimed(), |_| false);
+    net.finish();
+    let mut net = Net::new(&model, true, lacking());
+    net.claim(claimed(), |piece| piece.piece == 1);
+    let (_, missing) = net.stick();
+    assert_eq!(missing, [4]);
+}
+
+#[test]
+fn a_rebuild_that_fails_has_its_inputs_hashed_again_and_is_tried_once_more() {
+    let model = Model::columns(4);
+    // Nobody has shard 0; a piece on the disk has rotted since it was verified.
+    let mut net = Net::new(&model, true, vec![peer(&model, 50).holding(1..14)]);
+    let rotten = PieceId { shard: 3, piece: 2 };
+    net.rot(rotten);
+    let net = net.finish();
+    assert!(net.tally.rebuilt.iter().filter(|piece| piece.shard == 0).count() >= 4);
+    assert!(net.tally.rechecked.contains(&rotten) && !net.is_banned(0));
+    // One column, and no more than the cells it can have been made of.
+    assert!(net.tally.rechecked.len() <= 14 && net.tally.rechecked.iter().all(|piece| piece.piece == 2));
+
+    // Parity that was published wrong: each input is hashed again once, and then it is given up.
+    let mut net = Net::new(&model, true, vec![peer(&model, 50).holding(1..14)]);
+    net.wrong_parity = true;
+    let (net, missing) = net.stick();
+    assert_eq!(missing, [0]);
+    assert!(net.tally.rechecked.len() <= 4 * 14, "{}", net.tally.rechecked.len());
+}
+
+#[test]
 fn two_wakeups_never_coincide_with_nothing_to_do() {
     let model = Model::columns(20);
     let net = run(&model, vec![peer(&model, 100), peer(&model, 3).silent(500, 9_000)]);

@@ -1,0 +1,113 @@
+//! A finished model that turned out bad becomes a partial one again, of which all is claimed and nothing believed.
+//!
+//! Never in place: what somebody has mapped does not change under them. Where nobody has it, its directory is renamed; else
+//! its files are cloned where the file system can, or copied where there is room.
+
+use std::fs::{self, File, Permissions};
+use std::io;
+use std::os::unix::fs::PermissionsExt as _;
+use std::path::Path;
+use std::time::{Duration, Instant};
+
+use manifest::Geometry;
+
+use super::journal::{Journal, Record};
+use super::layout::{JOURNAL, PARITY, WEIGHTS};
+use super::lock::{Guard, LockFile};
+use super::partial::is_data;
+use super::progress;
+use super::{Cache, CacheError, FillLock, atomic, install, stamp};
+
+/// Nodes that serve a model give it back within a second or two of its being known to be bad.
+const HOLDERS_WAIT: Duration = Duration::from_secs(3);
+const HOLDERS_PAUSE: Duration = Duration::from_millis(50);
+
+impl Cache {
+    /// Makes what is under the final name of a model that cannot be loaded into a partial one, if there is anything and no
+    /// partial one. Each of its pieces is a claim: see [`Partial::claims`](super::Partial::claims). Waits a little for those
+    /// who serve the model.
+    ///
+    /// # Errors
+    /// [`CacheError::NoRoomToHeal`] when somebody else uses the model and there is no room for another one;
+    /// [`CacheError::Io`], [`CacheError::DiskFull`].
+    pub(crate) fn heal(&self, lock: &FillLock, geometry: &Geometry) -> Result<(), CacheError> {
+        let (bad, partial) = (self.layout().model(lock.digest()), self.layout().partial(lock.digest()));
+        if !bad.exists() || partial.exists() {
+            return Ok(());
+        }
+        tracing::warn!(digest = %lock.digest(), "taking what is right of a model that is corrupt");
+        if let Some(_alone) = self.alone(lock)? {
+            for file in install::data_files(&bad)? {
+                let writable = fs::set_permissions(&file, Permissions::from_mode(0o644));
+                writable.map_err(|source| CacheError::io("open up", &file, source))?;
+            }
+            stamp::remove(&bad)?;
+            claim(&bad, lock, geometry)?;
+            fs::rename(&bad, &partial).map_err(|source| CacheError::io("move", &bad, source))?;
+            atomic::sync_dir(&self.layout().partials())?;
+            return atomic::sync_dir(&self.layout().models());
+        }
+        let staging = self.staging()?;
+        for file in install::data_files(&bad)? {
+            let name = file.strip_prefix(&bad).unwrap_or(&file);
+            self.copy(lock, &file, &staging.path().join(name))?;
+        }
+        claim(staging.path(), lock, geometry)?;
+        // The directory is gone from where it would be removed.
+        fs::rename(staging.path(), &partial).map_err(|source| CacheError::io("move", &partial, source))
+    }
+
+    /// The right to change a model, if nobody uses it.
+    fn alone(&self, lock: &FillLock) -> Result<Option<Guard>, CacheError> {
+        let (usage, started) = (LockFile::usage(&self.layout().locks(), lock.digest()), Instant::now());
+        loop {
+            let alone = usage.try_exclusive()?;
+            if alone.is_some() || started.elapsed() > HOLDERS_WAIT {
+                return Ok(alone);
+            }
+            std::thread::sleep(HOLDERS_PAUSE);
+        }
+    }
+
+    fn copy(&self, lock: &FillLock, from: &Path, to: &Path) -> Result<(), CacheError> {
+        let fail = |source| CacheError::io("copy", from, source);
+        let source = File::open(from).map_err(fail)?;
+        let target = File::create_new(to).map_err(fail)?;
+        if rustix::fs::ioctl_ficlone(&target, &source).is_ok() {
+            return Ok(());
+        }
+        let (needed_bytes, free_bytes) =
+            (source.metadata().map_err(fail)?.len(), atomic::free_bytes(to).map_err(fail)?);
+        if needed_bytes > free_bytes {
+            let holders = LockFile::usage(&self.layout().locks(), lock.digest()).holders();
+            let digest = *lock.digest();
+            return Err(CacheError::NoRoomToHeal { digest, holders, needed_bytes, free_bytes });
+        }
+        io::copy(&mut &source, &mut &target).map(drop).map_err(fail)
+    }
+}
+
+/// Writes a journal that claims all that can be there.
+fn claim(dir: &Path, lock: &FillLock, geometry: &Geometry) -> Result<(), CacheError> {
+    atomic::create_dir(&dir.join(PARITY))?;
+    let weights = dir.join(WEIGHTS);
+    let size_bytes = match fs::metadata(&weights) {
+        Ok(metadata) => metadata.len(),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => 0,
+        Err(error) => return Err(CacheError::io("inspect", &weights, error)),
+    };
+    let total_bytes = geometry.manifest().total_size_bytes();
+    if size_bytes != 0 && size_bytes != total_bytes {
+        // What was cut off, or comes after the end, fails its check; the rest may be right.
+        let resized = File::options().write(true).open(&weights).and_then(|file| file.set_len(total_bytes));
+        resized.map_err(|source| CacheError::io("resize", &weights, source))?;
+    }
+    let kept = stamp::parity_kept(dir)?;
+    let is_there =
+        |shard: &u32| if is_data(geometry, *shard) { size_bytes > 0 } else { kept.contains(shard) };
+    let shards = progress::first_shards(geometry).filter(is_there);
+    let pieces = shards.flat_map(|shard| {
+        (0..geometry.manifest().piece_count(shard)).map(move |piece| Record::Piece(shard, piece))
+    });
+    Journal::open(&dir.join(JOURNAL), lock.digest(), |_| ())?.append(pieces)
+}

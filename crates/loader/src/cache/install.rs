@@ -1,0 +1,139 @@
+//! Giving a model its final name.
+
+use std::fs::{self, File, Permissions};
+use std::os::unix::fs::PermissionsExt as _;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use manifest::Manifest;
+use rustix::io::Errno;
+
+use super::layout::{JOURNAL, PARITY, PIECES, WEIGHTS};
+use super::stamp::Verdict;
+use super::{Cache, CacheError, FillLock, Model, atomic, remove_file, stamp, writeback};
+
+impl Cache {
+    /// Makes the model in `dir`, whose bytes have all been verified, read-only, moves it to its final name, and stamps it
+    /// there; if it is to be `durable`, once all of it is on the disk. If not, it is trusted by this process only. When
+    /// there is a good one already, that one is the result; a bad one gives way, and lives on for those who have it
+    /// mapped.
+    pub(crate) fn install(
+        &self,
+        dir: &Path,
+        lock: &FillLock,
+        manifest: Arc<Manifest>,
+        durable: bool,
+    ) -> Result<Model, CacheError> {
+        for file in data_files(dir)? {
+            make_read_only(&file)?;
+        }
+        if durable {
+            sync_files(dir).inspect_err(|error| writeback::void(&dir.join(JOURNAL), error))?;
+        }
+        let path = self.layout().model(lock.digest());
+        while !rename(dir, &path)? {
+            match self.load(lock.digest(), &manifest) {
+                Ok(Some(model)) => {
+                    fs::remove_dir_all(dir).map_err(|source| CacheError::io("remove", dir, source))?;
+                    return Ok(model);
+                }
+                Ok(None) => {}
+                Err(CacheError::Corrupt { damage, .. }) => {
+                    tracing::warn!(path = %path.display(), damage, "a bad model gives way to a good one");
+                }
+                Err(error) => return Err(error),
+            }
+            self.put_aside(&path)?;
+        }
+        remove_file(&path.join(JOURNAL))?;
+        let files = stamp::of(&path)?;
+        if durable {
+            // The stamp comes last: what fails before is done again by whoever uses the model next.
+            sync(&path)?;
+            atomic::sync_dir(&self.layout().partials())?;
+            stamp::write_good(&path, &files)?;
+        } else {
+            self.known().insert(*lock.digest(), (files, Verdict::Good));
+        }
+        self.installed(lock, &manifest)
+    }
+
+    /// Adds to a finished model the parity shards and the piece index of `dir` that it does not have.
+    pub(crate) fn complete(&self, model: Model, dir: &Path) -> Result<Model, CacheError> {
+        let mut moves = Vec::new();
+        for shard in stamp::parity_kept(dir)? {
+            moves.push((dir.join(PARITY).join(shard.to_string()), model.parity_path(shard)));
+        }
+        moves.push((dir.join(PIECES), model.index_path()));
+        moves.retain(|(from, to)| from.exists() && !to.exists());
+        if moves.is_empty() {
+            return Ok(model);
+        }
+        atomic::create_dir(&model.dir().join(PARITY))?;
+        for (from, to) in moves {
+            make_read_only(&from)?;
+            fs::rename(&from, &to).map_err(|source| CacheError::io("move into place", &from, source))?;
+        }
+        // The stamp does not fit any more, so that loading verifies and syncs the whole before it stamps it again.
+        let loaded = self.load(model.digest(), model.manifest())?;
+        loaded.ok_or_else(|| gone(model.digest(), model.dir()))
+    }
+
+    fn installed(&self, lock: &FillLock, manifest: &Arc<Manifest>) -> Result<Model, CacheError> {
+        let model = self.open_model(lock.digest(), manifest)?;
+        model.ok_or_else(|| gone(lock.digest(), &self.layout().model(lock.digest())))
+    }
+
+    /// Takes what is under a final name away.
+    fn put_aside(&self, path: &Path) -> Result<(), CacheError> {
+        let staging = self.staging()?;
+        fs::rename(path, staging.path().join("replaced"))
+            .map_err(|source| CacheError::io("replace", path, source))?;
+        staging.remove()
+    }
+}
+
+fn gone(digest: &manifest::Digest, path: &Path) -> CacheError {
+    CacheError::Corrupt { digest: *digest, path: path.to_owned(), damage: "it has no weights".to_owned() }
+}
+
+/// False when there is something under the new name.
+fn rename(from: &Path, to: &Path) -> Result<bool, CacheError> {
+    match rustix::fs::rename(from, to) {
+        Ok(()) => Ok(true),
+        Err(Errno::NOTEMPTY | Errno::EXIST) => Ok(false),
+        Err(error) => Err(CacheError::io("move into place", from, error.into())),
+    }
+}
+
+fn make_read_only(path: &Path) -> Result<(), CacheError> {
+    let changed = fs::set_permissions(path, Permissions::from_mode(0o444));
+    changed.map_err(|source| CacheError::io("protect", path, source))
+}
+
+/// Waits until all files of a model are on the disk, and their names, and its own.
+pub(super) fn sync(model_dir: &Path) -> Result<(), CacheError> {
+    sync_files(model_dir)?;
+    model_dir.parent().map_or(Ok(()), atomic::sync_dir)
+}
+
+fn sync_files(model_dir: &Path) -> Result<(), CacheError> {
+    for path in data_files(model_dir)? {
+        let synced = File::open(&path).and_then(|file| file.sync_all());
+        synced.map_err(|source| CacheError::io("sync", &path, source))?;
+    }
+    let parity = model_dir.join(PARITY);
+    if parity.exists() {
+        atomic::sync_dir(&parity)?;
+    }
+    atomic::sync_dir(model_dir)
+}
+
+/// The files of a model that hold something of it: all but stamp and journal.
+pub(super) fn data_files(model_dir: &Path) -> Result<Vec<PathBuf>, CacheError> {
+    let parity = model_dir.join(PARITY);
+    let mut files = vec![model_dir.join(WEIGHTS), model_dir.join(PIECES)];
+    files.extend(stamp::parity_kept(model_dir)?.into_iter().map(|shard| parity.join(shard.to_string())));
+    files.retain(|file| file.exists());
+    Ok(files)
+}

@@ -1,0 +1,47 @@
+//! The thread that looks after the cache: new models are found, bad ones withdrawn, and those hashed of which nobody knows
+//! whether they are right.
+
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::mpsc::{RecvTimeoutError, SyncSender, sync_channel};
+use std::sync::{Arc, Weak};
+use std::time::Duration;
+
+use loader::cache::Blobs;
+
+/// How often it looks.
+const INTERVAL: Duration = Duration::from_secs(1);
+
+/// Dropping it ends the thread, soon, and without waiting for it.
+pub(crate) struct Tending {
+    stop: Arc<AtomicBool>,
+    _awake: SyncSender<()>,
+}
+
+impl Tending {
+    pub(crate) fn start(blobs: &Arc<Blobs>) -> std::io::Result<Self> {
+        let stop = Arc::<AtomicBool>::default();
+        // Nothing is ever sent: it is closed when nobody needs the thread any more.
+        let (awake, asleep) = sync_channel(0);
+        let (blobs, is_stopped) = (Arc::downgrade(blobs), Arc::clone(&stop));
+        let work = move || {
+            while asleep.recv_timeout(INTERVAL) == Err(RecvTimeoutError::Timeout) && tend(&blobs, &is_stopped) {}
+        };
+        std::thread::Builder::new().name("cache".to_owned()).spawn(work)?;
+        Ok(Self { stop, _awake: awake })
+    }
+}
+
+/// False when there is nothing left to look after.
+fn tend(blobs: &Weak<Blobs>, stop: &AtomicBool) -> bool {
+    let Some(blobs) = blobs.upgrade() else { return false };
+    if let Err(error) = blobs.tend(stop) {
+        tracing::warn!(%error, "cannot look through the cache");
+    }
+    true
+}
+
+impl Drop for Tending {
+    fn drop(&mut self) {
+        self.stop.store(true, Ordering::Relaxed);
+    }
+}
