@@ -31,7 +31,7 @@ pub use home::Home;
 pub use model::{Model, PIECE_BYTES, Recipe, made_up};
 pub use parrot::Parrot;
 pub use peer::{Conduct, Peer};
-pub use process::{Outcome, Process};
+pub use process::{Outcome, Process, Usage};
 pub use rpc::{ANYTHING, Keys, Mood, Rpc};
 pub use seeder::Seeder;
 pub use tools::{anvil, python_peer};

@@ -1,6 +1,8 @@
 //! Child processes: what they say is captured, and they end with the test.
 
 use std::ffi::OsStr;
+use std::fs;
+use std::path::PathBuf;
 use std::process::Stdio;
 
 use serde_json::Value;
@@ -29,6 +31,17 @@ pub struct Outcome {
     pub stdout: String,
     /// All of stderr.
     pub stderr: String,
+}
+
+/// What a process uses.
+#[derive(Debug, Clone, Copy)]
+pub struct Usage {
+    /// Memory of its own, without pages of mapped files.
+    pub anonymous_bytes: u64,
+    /// Its threads.
+    pub threads: u64,
+    /// Its open files and sockets.
+    pub descriptors: u64,
 }
 
 impl Process {
@@ -64,12 +77,46 @@ impl Process {
         text.lines().nth(before).unwrap_or_default().to_owned()
     }
 
+    /// Waits until the last whole line of stdout is an object like this.
+    ///
+    /// # Panics
+    /// When the process ends without it.
+    pub async fn last_answer(&mut self, is_it: impl Fn(&Value) -> bool) {
+        let is_last = |text: &str| {
+            let whole = &text[..text.rfind('\n').unwrap_or(0)];
+            whole
+                .lines()
+                .last()
+                .and_then(|line| serde_json::from_str(line).ok())
+                .is_some_and(|last| is_it(&last))
+        };
+        wait(&self.line, &mut self.stdout, &self.stderr, is_last).await;
+    }
+
     /// Waits until stderr says this.
     ///
     /// # Panics
     /// When the process ends without that.
     pub async fn says(&mut self, part: &str) {
         wait(&self.line, &mut self.stderr, &self.stdout, |text| text.contains(part)).await;
+    }
+
+    /// What it uses now.
+    ///
+    /// # Panics
+    /// When it has ended.
+    pub fn usage(&self) -> Usage {
+        let dir = PathBuf::from(format!("/proc/{}", self.child.id().unwrap()));
+        let status = fs::read_to_string(dir.join("status")).unwrap();
+        let field = |name: &str| {
+            let value = status.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(':'));
+            value.and_then(|value| value.split_whitespace().next()?.parse::<u64>().ok()).unwrap()
+        };
+        Usage {
+            anonymous_bytes: field("RssAnon") << 10,
+            threads: field("Threads"),
+            descriptors: fs::read_dir(dir.join("fd")).unwrap().count() as u64,
+        }
     }
 
     /// Sends SIGTERM.

@@ -8,6 +8,7 @@ mod layers;
 mod recipes;
 mod setup;
 mod sim;
+mod soak;
 mod tool;
 
 use std::env;
@@ -39,6 +40,10 @@ Recipes of the project. Each does its own set-up, and may be run at any time.
   cargo xtask sim [--nodes 10,100,1000,5000] [--seed 1] [--dir DIR]
                             Simulate flash crowds with the real planner in virtual time; docs/simulation.md says how.
                             Writes a table and plots to DIR (docs/simulation). The largest takes some minutes.
+  cargo xtask soak [--seconds 300] [--seed N]
+                            Two `loader watch` for so long on a chain that changes and is reorganised, through endpoints
+                            that fail and lie by turns. Fails when one ends on another model than the last, loads a lie,
+                            grows, or shows a key; prints what they used, and the seed. Needs Linux.
   cargo xtask layers        Check that no crate depends on one it must not know.
   cargo xtask setup         Only the set-up: the EVM node into tests/evm/node_modules, the Python peers' packages into
                             tests/python/.venv. Does nothing when both are up to date.
@@ -74,7 +79,7 @@ fn run() -> Result<()> {
         return Ok(());
     }
     let root = root()?;
-    if !rest.is_empty() && !matches!(&*recipe, "demo" | "bench" | "sim") {
+    if !rest.is_empty() && !matches!(&*recipe, "demo" | "bench" | "sim" | "soak") {
         bail!("`{recipe}` takes no arguments; see `cargo xtask help`");
     }
     match &*recipe {
@@ -83,6 +88,7 @@ fn run() -> Result<()> {
         "ci" => recipes::ci(&root),
         "bench" => bench::run(&root, &rest),
         "sim" => sim::run(&root, &rest),
+        "soak" => soak::run(&root, &rest),
         "layers" => layers::check(&root),
         "setup" => setup::everything(&root).map(drop),
         "help" | "--help" | "-h" => {

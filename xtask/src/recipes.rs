@@ -15,9 +15,7 @@ use crate::{layers, setup};
 pub(crate) fn test(root: &Path) -> Result<()> {
     let tools = setup::everything(root)?;
     layers::check(root)?;
-    // The same packages and kinds of targets as below: another choice would compile the dependencies again.
-    tool::run(tool::cargo(root, &["build"]).args(["--workspace", "--tests", "--bins"]))?;
-    let loader = profile_dir()?.join("loader");
+    let loader = build_for_tests(root)?;
     let with_tools = |command: &mut Command| {
         command
             .env(setup::ANVIL, &tools.anvil)
@@ -29,6 +27,13 @@ pub(crate) fn test(root: &Path) -> Result<()> {
     let runner: &[&str] = if has_nextest { &["nextest", "run"] } else { &["test"] };
     with_tools(tool::cargo(root, runner).args(["--workspace", "--tests"]))?;
     with_tools(tool::cargo(root, &["test"]).args(["--workspace", "--doc"]))
+}
+
+/// Builds what tests run; gives our own program.
+pub(crate) fn build_for_tests(root: &Path) -> Result<PathBuf> {
+    // The packages and kinds of targets that are tested: another choice would compile the dependencies again.
+    tool::run(tool::cargo(root, &["build"]).args(["--workspace", "--tests", "--bins"]))?;
+    Ok(profile_dir()?.join("loader"))
 }
 
 /// Becomes `loader demo`, so that signals reach it as they would without us.

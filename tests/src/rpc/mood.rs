@@ -7,8 +7,8 @@ use serde_json::{Value, json};
 /// The `truth` of a [`Mood::Lying`] that lies whatever the contract names.
 pub const ANYTHING: &str = "";
 
-/// How an endpoint behaves. In every text, `{request}` stands for what came with the request: its target and its
-/// headers, keys included, as they came and decoded.
+/// How an endpoint behaves. In every text, `{target}` stands for the target that was asked, `{headers}` for the headers that
+/// came, and `{decoded}` for what both say without percents and base64: keys included. `{request}` is all of that.
 #[derive(Debug, Clone, Default)]
 pub enum Mood {
     /// Passes everything on.

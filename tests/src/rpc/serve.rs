@@ -41,7 +41,7 @@ impl Shared {
             }
         }
         let mut node = Node { address: &self.node, connection: node };
-        let answer = pass_on(&parts, &mut node, json, method).await?;
+        let answer = pass_on(&parts, &mut node, request, json, method).await?;
         if parts.iter().any(|part| matches!(part, Mood::Losing)) && self.loses(method) {
             return None;
         }
@@ -50,7 +50,13 @@ impl Shared {
 }
 
 /// Asks the node for what these moods leave of the request, and has them change its answer.
-async fn pass_on(parts: &[&Mood], node: &mut Node<'_>, mut request: Value, method: &str) -> Option<Value> {
+async fn pass_on(
+    parts: &[&Mood],
+    node: &mut Node<'_>,
+    came: &Message,
+    mut request: Value,
+    method: &str,
+) -> Option<Value> {
     let id = request["id"].clone();
     let mut views = Vec::new();
     for part in parts {
@@ -66,7 +72,9 @@ async fn pass_on(parts: &[&Mood], node: &mut Node<'_>, mut request: Value, metho
     views.iter().rev().for_each(|view| view.see(method, result));
     for part in parts {
         match part {
-            Mood::Lying { truth, lie } if method == "eth_call" => name_another(result, truth, lie),
+            Mood::Lying { truth, lie } if method == "eth_call" => {
+                name_another(result, truth, &filled(lie, came));
+            }
             Mood::Boasting(height) => boast(method, &request["params"], result, *height),
             _ => {}
         }
@@ -115,16 +123,19 @@ fn boast(method: &str, params: &Value, result: &mut Value, height: u64) {
     }
 }
 
-/// The text with what came with the request in the place of `{request}`.
+/// The text with what came with the request in the places for it.
 fn filled(text: &str, request: &Message) -> String {
-    if !text.contains("{request}") {
+    if !text.contains('{') {
         return text.to_owned();
     }
     let target = request.head.split(' ').nth(1).unwrap_or_default();
-    let pair = header(&request.head, "authorization").and_then(|value| value.strip_prefix("Basic "));
-    let pair = pair.map(base64_decoded).unwrap_or_default();
-    let repeated = format!("{} {} {pair}", request.head, percent_decoded(target));
-    text.replace("{request}", &repeated)
+    let headers = request.head.split_once("\r\n").map_or("", |(_, headers)| headers);
+    let pair = header(headers, "authorization").and_then(|value| value.strip_prefix("Basic "));
+    let decoded = format!("{} {}", pair.map(base64_decoded).unwrap_or_default(), percent_decoded(target));
+    text.replace("{request}", "{decoded} {target} {headers}")
+        .replace("{target}", target)
+        .replace("{headers}", headers)
+        .replace("{decoded}", &decoded)
 }
 
 /// The same in all texts of a JSON value.

@@ -108,6 +108,8 @@ async fn a_lie_is_as_long_as_it_likes_and_a_boast_as_high() {
     assert_eq!(named(&chain, &rpc, &json!("latest")).await, "@ashort");
     rpc.set(Mood::naming(&"cd".repeat(100)));
     assert!(named(&chain, &rpc, &json!("latest")).await.ends_with(&"cd".repeat(100)));
+    rpc.set(Mood::naming("to{target}"));
+    assert!(named(&chain, &rpc, &json!("latest")).await.ends_with("to/"));
     rpc.set(Mood::Lying { truth: "something else".to_owned(), lie: "lie".to_owned() });
     assert!(named(&chain, &rpc, &json!("latest")).await.ends_with(&"ab".repeat(32)));
     rpc.set(Mood::Boasting(1_000_000_000));

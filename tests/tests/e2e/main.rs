@@ -16,4 +16,5 @@ mod resume;
 mod secrets;
 mod sharing;
 mod single_blob;
+mod soak;
 mod update;
