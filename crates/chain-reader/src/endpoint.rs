@@ -1,5 +1,7 @@
 //! One RPC endpoint: typed requests, typed errors.
 
+use std::sync::{Mutex, MutexGuard, PoisonError};
+
 use alloy::eips::BlockId;
 use alloy::primitives::{B256, Bytes, U64};
 use alloy::rpc::client::RpcClient;
@@ -8,7 +10,6 @@ use alloy::transports::{IntoBoxTransport, TransportError, TransportErrorKind};
 use serde::Deserialize;
 use serde_json::Value;
 use serde_json::value::RawValue;
-use tokio::sync::OnceCell;
 
 use crate::config::{Address, BlockTag, Policy, RpcUrl};
 use crate::error::{EndpointError, with_causes};
@@ -51,12 +52,19 @@ struct Hash {
     hash: B256,
 }
 
+/// What an endpoint has said of its chain, so far.
+#[derive(Debug, Default)]
+struct Constants {
+    chain_id: Option<u64>,
+    /// `Some(None)` when it does not have that block.
+    genesis: Option<Option<B256>>,
+}
+
 /// A connection to one RPC endpoint, and what never changes behind it: that is asked once.
 pub(crate) struct Endpoint {
     client: RpcClient,
     url: RpcUrl,
-    chain_id: OnceCell<u64>,
-    genesis: OnceCell<Option<B256>>,
+    constants: Mutex<Constants>,
     /// How it takes the blocks that reads are pinned to, as far as is known.
     pin: Pin,
 }
@@ -69,8 +77,7 @@ impl Endpoint {
     /// The same over another transport, which has its own time limit and retries.
     pub(crate) fn over(url: &RpcUrl, transport: impl IntoBoxTransport) -> Self {
         let client = RpcClient::new(transport, url.is_loopback());
-        let (chain_id, genesis) = (OnceCell::new(), OnceCell::new());
-        Self { client, url: url.clone(), chain_id, genesis, pin: Pin::default() }
+        Self { client, url: url.clone(), constants: Mutex::default(), pin: Pin::default() }
     }
 
     /// Its host and port.
@@ -113,19 +120,38 @@ impl Endpoint {
     }
 
     pub(crate) async fn chain_id(&self) -> Result<u64, EndpointError> {
-        let ask = async || Ok(self.request::<_, U64>("eth_chainId", ()).await?.to());
-        self.chain_id.get_or_try_init(ask).await.copied()
+        if let Some(known) = self.constants().chain_id {
+            return Ok(known);
+        }
+        let chain_id = self.request::<_, U64>("eth_chainId", ()).await?.to();
+        self.constants().chain_id = Some(chain_id);
+        Ok(chain_id)
     }
 
     /// The hash of its first block. `None` when it does not say: nodes that prune may have dropped that block.
     pub(crate) async fn genesis(&self) -> Option<B256> {
-        let ask = async || match self.block_hash(0).await {
-            Ok(hash) => Ok(hash),
+        let known = self.constants().genesis;
+        if let Some(known) = known {
+            return known;
+        }
+        let genesis = match self.block_hash(0).await {
+            Ok(hash) => hash,
             // It has answered, and it will again: what it lacks is not asked for at every read.
-            Err(EndpointError::Rpc { .. }) => Ok(None),
-            Err(error) => Err(error),
+            Err(EndpointError::Rpc { .. }) => None,
+            Err(error) if matches!(error, EndpointError::Status { .. }) && !error.is_retryable() => None,
+            Err(_) => return None,
         };
-        self.genesis.get_or_try_init(ask).await.copied().unwrap_or_default()
+        self.constants().genesis = Some(genesis);
+        genesis
+    }
+
+    /// Asks for its chain anew when that is next needed: what it said is not what the others say.
+    pub(crate) fn forget_chain(&self) {
+        *self.constants() = Constants::default();
+    }
+
+    fn constants(&self) -> MutexGuard<'_, Constants> {
+        self.constants.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// `None` when the endpoint has no block under this tag yet.

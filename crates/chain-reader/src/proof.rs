@@ -7,9 +7,14 @@
 mod check;
 mod layout;
 
+use std::time::Duration;
+
 use alloy::consensus::Header;
 use alloy::primitives::U256;
 use alloy::rpc::types::EIP1186AccountProofResponse;
+use futures::StreamExt as _;
+use futures::stream::FuturesUnordered;
+use tokio::time::sleep;
 
 use crate::ballot::Winner;
 use crate::config::Address;
@@ -40,8 +45,8 @@ pub(crate) enum Proof {
     Unprovable { reasons: Vec<String> },
 }
 
-/// Looks for the string of the winner in the contract's storage, with the help of whoever voted for it, one after the
-/// other.
+/// Looks for the string of the winner in the contract's storage, with the help of whoever voted for it and shows it first,
+/// within `patience`.
 ///
 /// # Errors
 /// - [`ProofError::Contradicted`]: something else stands there.
@@ -52,27 +57,35 @@ pub(crate) async fn prove(
     contract: Address,
     text: &[u8],
     slot: StringSlot,
+    patience: Duration,
 ) -> Result<Proof, ProofError> {
-    let block = winner.vote.block;
+    let (block, block_number) = (winner.vote.block, winner.vote.block.number());
     let mut reasons = Vec::new();
-    for endpoint in winner.voters.iter().map(|voter| &endpoints[*voter]) {
-        let shown = show(endpoint, block, contract, text, slot).await;
-        let (slot, evidence) = match shown {
-            Ok(shown) => shown,
+    let ask =
+        |voter: usize| async move { (voter, show(&endpoints[voter], block, contract, text, slot).await) };
+    let mut asked: FuturesUnordered<_> = winner.voters.iter().copied().map(ask).collect();
+    let mut silent = winner.voters.clone();
+    let patience = sleep(patience);
+    tokio::pin!(patience);
+    loop {
+        let shown = tokio::select! {
+            shown = asked.next() => shown,
+            () = &mut patience => None,
+        };
+        let Some((voter, shown)) = shown else { break };
+        silent.retain(|other| *other != voter);
+        let endpoint = endpoints[voter].name();
+        match shown {
+            Ok((slot, Evidence::Same)) => return Ok(Proof::Proven { slot, endpoint }),
+            Ok((slot, Evidence::Other { key, found, expected })) => {
+                return Err(ProofError::Contradicted { contract, block_number, slot, key, found, expected });
+            }
             Err(NoProof::Final(error)) => return Err(error),
-            Err(NoProof::Here(why)) => {
-                reasons.push(format!("{}: {why}", endpoint.name()));
-                continue;
-            }
-        };
-        let block_number = block.number();
-        return match evidence {
-            Evidence::Same => Ok(Proof::Proven { slot, endpoint: endpoint.name() }),
-            Evidence::Other { key, found, expected } => {
-                Err(ProofError::Contradicted { contract, block_number, slot, key, found, expected })
-            }
-        };
+            Err(NoProof::Here(why)) => reasons.push(format!("{endpoint}: {why}")),
+        }
     }
+    reasons
+        .extend(silent.iter().map(|voter| format!("{}: has not answered in time", endpoints[*voter].name())));
     Ok(Proof::Unprovable { reasons })
 }
 

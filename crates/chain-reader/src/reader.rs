@@ -13,9 +13,29 @@ use crate::endpoint::Endpoint;
 use crate::error::{ChainError, NotFinal, excerpt};
 use crate::proof::prove;
 use crate::round::{Question, denials};
-use crate::state::{BlockRef, Replaced, Seen, Store, unix_now};
+use crate::state::{BlockRef, CLOCK_SKEW_S, Replaced, Seen, Store, unix_now};
 use crate::status::{ChainStatus, EndpointStatus, Ledger, liars_tolerated};
 use crate::testimony::Prospect;
+
+/// What became of the newest final block that was read before.
+#[derive(Debug, Clone, Copy)]
+enum Floor {
+    /// Too few deny it to matter, or nobody.
+    Stands,
+    /// Some deny it, and it is not clear who is right.
+    Disputed,
+    /// A quorum denies it.
+    Replaced(Replaced),
+}
+
+impl Floor {
+    fn replaced(self) -> Option<Replaced> {
+        match self {
+            Self::Replaced(replaced) => Some(replaced),
+            Self::Stands | Self::Disputed => None,
+        }
+    }
+}
 
 /// The longest pause before endpoints are asked again that did not agree.
 const MAX_PAUSE: Duration = Duration::from_secs(1);
@@ -228,12 +248,12 @@ impl ChainReader {
         loop {
             let winner = self.agree(self.0.config.block_tag, Some(&self.0.store)).await?;
             self.ledger().block = Some(winner.vote.block);
-            let replaced = self.replaced(&winner).await?;
+            let floor = self.last_floor(&winner).await?;
             let model = self.check_age(&winner).and_then(|()| self.model(&winner));
             if let Ok(model) = &model {
                 self.second_opinion(&winner, model).await?;
             }
-            if self.settle(&winner, model.as_ref().ok(), replaced).await? {
+            if self.settle(&winner, model.as_ref().ok(), floor).await? {
                 return match model {
                     Ok(model) => {
                         tracing::debug!(manifest = %model.manifest, block = model.block_number, "read the contract");
@@ -264,11 +284,13 @@ impl ChainReader {
             if let Some(winner) = winner {
                 return Ok(winner);
             }
+            // Whoever stalls may hold each round up for longer than that: then there is no other one.
+            let is_late = started_at.elapsed() >= config.policy.request_timeout * 2;
             let is_over = match ballot.prospect() {
                 Prospect::None => true,
-                Prospect::Split => attempt >= config.policy.attempts,
+                Prospect::Split => is_late || attempt >= config.policy.attempts,
                 // Of several nodes behind one URL the next one may have what this one lacks.
-                Prospect::Lag => started_at.elapsed() >= config.policy.request_timeout * 2,
+                Prospect::Lag => is_late,
             };
             if is_over {
                 return Err(ballot.into_error(self.endpoint_names(), config.contract, tag, said));
@@ -282,27 +304,39 @@ impl ChainReader {
     /// Whether the newest final block that was read before is still part of the chain that the winner's block ends. A
     /// quorum must deny it: one endpoint alone could lock every reader out. Endpoints that do not have it any more deny
     /// nothing.
-    async fn replaced(&self, winner: &Winner) -> Result<Option<Replaced>, ChainError> {
+    async fn last_floor(&self, winner: &Winner) -> Result<Floor, ChainError> {
         let Inner { config, endpoints, rules, store, .. } = &*self.0;
         if config.block_tag != BlockTag::Finalized {
-            return Ok(None);
+            return Ok(Floor::Stands);
         }
         let (_, memory) = store.load(winner.chain).await?;
         let Some(floor) = memory.floor.filter(|floor| floor.number < winner.vote.block.number()) else {
-            return Ok(None);
+            return Ok(Floor::Stands);
         };
-        let denials = denials(endpoints, *rules, &winner.voters, floor).await;
+        let denials = denials(endpoints, *rules, &winner.voters, floor, config.policy.request_timeout).await;
         let is_enough = rules.is_quorum(&denials.iter().map(|(who, _)| *who).collect::<Vec<_>>());
         for (who, now) in &denials {
             let (endpoint, number, before) = (endpoints[*who].name(), floor.number, floor.hash);
             tracing::warn!(endpoint, number, %before, %now, "another block stands where a final one was read");
         }
-        Ok(denials.first().filter(|_| is_enough).map(|(_, now)| Replaced { before: floor, now: *now }))
+        Ok(match denials.first() {
+            None => Floor::Stands,
+            Some((_, now)) if is_enough => Floor::Replaced(Replaced { before: floor, now: *now }),
+            Some(_) => Floor::Disputed,
+        })
     }
 
     /// Refuses a block that is too old to say what the contract names now.
     fn check_age(&self, winner: &Winner) -> Result<(), ChainError> {
         let block = winner.vote.block;
+        if unix_now().saturating_add(CLOCK_SKEW_S) < block.timestamp() && !self.ledger().note_clock_told() {
+            let (number, timestamp) = (block.number(), block.timestamp());
+            tracing::warn!(
+                number,
+                timestamp,
+                "this machine's clock is behind the chain's: nobody can tell whether the chain stands still"
+            );
+        }
         let Some(limit) = self.0.config.max_block_age(winner.chain.chain_id) else { return Ok(()) };
         let age = Duration::from_secs(unix_now().saturating_sub(block.timestamp()));
         if age <= limit {
@@ -318,13 +352,13 @@ impl ChainReader {
         })
     }
 
-    /// Remembers what was read, and the model in it, if there is one; or that a final block was `replaced`. `false` when
+    /// Remembers what was read, and the model in it, if there is one; or that a final block was replaced. `false` when
     /// another process has read a newer block by now.
     async fn settle(
         &self,
         winner: &Winner,
         model: Option<&MatureModel>,
-        replaced: Option<Replaced>,
+        last_floor: Floor,
     ) -> Result<bool, ChainError> {
         let block = BlockRef { number: winner.vote.block.number(), hash: winner.vote.block.hash };
         let seen = model.map(Seen::now);
@@ -335,10 +369,12 @@ impl ChainReader {
             let other = floor.filter(|floor| floor.number == block.number && floor.hash != block.hash);
             let other = other.map(|before| Replaced { before, now: block.hash });
             if must_stay {
-                memory.alarm = memory.alarm.or(other).or(replaced);
+                memory.alarm = memory.alarm.or(other).or(last_floor.replaced());
             }
             if !is_lower && memory.alarm.is_none() {
                 memory.note(block, seen);
+                // It is looked at again, until it is clear what stands there.
+                memory.floor = floor.filter(|_| matches!(last_floor, Floor::Disputed)).or(memory.floor);
             }
             (other, is_lower, *memory)
         });
@@ -407,7 +443,15 @@ impl ChainReader {
             return Ok(());
         }
         let (contract, text) = (self.0.config.contract, model.manifest.to_string());
-        let proof = prove(&self.0.endpoints, winner, contract, text.as_bytes(), slot).await;
+        let proof = prove(
+            &self.0.endpoints,
+            winner,
+            contract,
+            text.as_bytes(),
+            slot,
+            self.0.config.policy.request_timeout,
+        )
+        .await;
         self.ledger().record_proof(winner.vote.block, model.manifest, &proof);
         proof.map(drop).map_err(|error| ChainError::Proof(Box::new(error)))
     }

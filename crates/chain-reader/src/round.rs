@@ -52,8 +52,14 @@ impl Question<'_> {
         let patience = Instant::now() + PATIENCE;
         loop {
             match ballot.next() {
-                Next::Won(winner) => return Ok((ballot, Some(winner))),
-                Next::Lost => return Ok((ballot, None)),
+                Next::Won(winner) => {
+                    self.forget_others(&ballot, winner.chain);
+                    return Ok((ballot, Some(winner)));
+                }
+                Next::Lost => {
+                    self.endpoints.iter().for_each(Endpoint::forget_chain);
+                    return Ok((ballot, None));
+                }
                 Next::Floor(asked) => {
                     let (chain, memory) = match self.floor {
                         Some(store) => store.load(asked).await?,
@@ -85,19 +91,33 @@ impl Question<'_> {
     }
 }
 
+impl Question<'_> {
+    /// Whoever was on another chain is asked anew the next time: it may have been a mistake.
+    fn forget_others(&self, ballot: &Ballot, chain: ChainKey) {
+        for (head, endpoint) in ballot.heads.iter().zip(self.endpoints) {
+            if head.known().is_some_and(|head| !chain.is_compatible(&head.chain)) {
+                endpoint.forget_chain();
+            }
+        }
+    }
+}
+
 /// Who says that another block than `floor` stands at its height, and which. The `first` are asked first, and all others
-/// only when one of those denies it; nobody is waited for longer than a quorum of denials may still come, nor than a second.
+/// only when one of those denies it; nobody is waited for longer than a quorum of denials may still come, nor than a
+/// second, or than `alarmed` once somebody denies it.
 pub(crate) async fn denials(
     endpoints: &[Endpoint],
     rules: Rules,
     first: &[usize],
     floor: BlockRef,
+    alarmed: Duration,
 ) -> Vec<(usize, B256)> {
     let ask = |i: usize| async move { (i, endpoints[i].block_hash(floor.number).await) };
     let mut asked: FuturesUnordered<_> = first.iter().copied().map(ask).collect();
     let mut others: Vec<_> = (0..endpoints.len()).filter(|i| !first.contains(i)).collect();
     let mut denials = Vec::new();
-    let patience = sleep_until(Instant::now() + PATIENCE);
+    let started_at = Instant::now();
+    let patience = sleep_until(started_at + PATIENCE);
     tokio::pin!(patience);
     loop {
         let answer = tokio::select! {
@@ -108,6 +128,7 @@ pub(crate) async fn denials(
         let Ok(Some(hash)) = answer else { continue };
         if hash != floor.hash {
             denials.push((who, hash));
+            patience.as_mut().reset(started_at + alarmed);
             asked.extend(others.drain(..).map(ask));
         }
         if denials.len() + asked.len() + others.len() < rules.quorum {

@@ -20,7 +20,7 @@ use crate::reader::MatureModel;
 /// A file is not written again for the time alone when that is younger than this.
 const FRESH_S: u64 = 60;
 /// How far clocks, those of chains and of machines, may be apart.
-const CLOCK_SKEW_S: u64 = 600;
+pub(crate) const CLOCK_SKEW_S: u64 = 600;
 
 /// A block.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]

@@ -116,6 +116,8 @@ pub(crate) struct Ledger {
     recent: VecDeque<Disagreement>,
     /// Who disagreed in the last round, if anybody.
     standing: Option<Vec<Stance>>,
+    /// Whether it was told that this machine's clock is behind.
+    clock_is_told: bool,
 }
 
 impl Ledger {
@@ -132,7 +134,13 @@ impl Ledger {
             disagreements: 0,
             recent: VecDeque::new(),
             standing: None,
+            clock_is_told: false,
         }
+    }
+
+    /// Whether it was told before that this machine's clock is behind; from now on it was.
+    pub(crate) fn note_clock_told(&mut self) -> bool {
+        std::mem::replace(&mut self.clock_is_told, true)
     }
 
     /// Counts a round, and returns what each endpoint said, beginning with its name.

@@ -24,7 +24,9 @@ impl Tending {
         let (awake, asleep) = sync_channel(0);
         let (blobs, is_stopped) = (Arc::downgrade(blobs), Arc::clone(&stop));
         let work = move || {
-            while asleep.recv_timeout(INTERVAL) == Err(RecvTimeoutError::Timeout) && tend(&blobs, &is_stopped) {}
+            while asleep.recv_timeout(INTERVAL) == Err(RecvTimeoutError::Timeout) && tend(&blobs, &is_stopped)
+            {
+            }
         };
         std::thread::Builder::new().name("cache".to_owned()).spawn(work)?;
         Ok(Self { stop, _awake: awake })

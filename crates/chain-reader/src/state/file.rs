@@ -119,12 +119,12 @@ impl Place {
         let (_, before) = self.load()?;
         let mut memory = before;
         let changed = change(&mut memory);
-        let renamed = self.found.filter(|found| *found != self.path);
-        if memory != before || renamed.is_some() {
-            write(&self.dir, &self.path, memory)?;
+        // First, and in one step: whoever reads meanwhile finds just one file.
+        if let Some(old) = self.found.filter(|found| *found != self.path) {
+            fs::rename(&old, &self.path).map_err(|source| failed("rename", &old, source))?;
         }
-        if let Some(old) = renamed {
-            fs::remove_file(&old).map_err(|source| failed("remove", &old, source))?;
+        if memory != before {
+            write(&self.dir, &self.path, memory)?;
         }
         Ok(changed)
     }

@@ -3,9 +3,10 @@
 use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
 
 use chain_reader::{
-    Availability, BlockTag, ChainError, ChainReader, Config, Devnet, MatureModel, U256, stored_chains,
+    Availability, BlockTag, ChainError, ChainReader, Config, Devnet, MatureModel, Policy, U256, stored_chains,
 };
 use manifest::Digest;
 use serde_json::{Value, json};
@@ -119,4 +120,32 @@ async fn one_liar_cannot_lock_a_reader_and_a_pruned_block_is_no_denial() {
         assert_eq!(again.is_err(), is_locked, "{again:?}");
         assert!(again.is_err() || again.unwrap().block_number == at + 1);
     }
+}
+
+/// Only two of three are asked in time, and one of those lies: what it hides is not forgotten.
+#[tokio::test]
+async fn a_denial_that_too_few_confirm_is_looked_into_again() {
+    let (devnet, floor, dir) = (chain().await, Arc::new(AtomicU64::new(5)), tempfile::tempdir().unwrap());
+    let honest_ones = [honest(&devnet).await, honest(&devnet).await];
+    let before = read(&config(&devnet, &[&honest_ones[0], &honest_ones[1]], dir.path())).await.unwrap();
+    assert_eq!(before.block_number, 5);
+    take_back(&devnet).await;
+    let (node, hash) = (port(&devnet), before.block_hash);
+    let hiding = at(&devnet, &floor, move |method, params| {
+        pass(node, method, params, move |block| block["hash"] = json!(hash))
+    });
+    let (hiding, silent) = (hiding.await, at(&devnet, &floor, |_, _| Answer::Silence).await);
+    let undecided = config(&devnet, &[&honest_ones[0], &hiding, &silent], dir.path());
+    let hasty = Policy { request_timeout: Duration::from_millis(500), attempts: 1, ..undecided.policy };
+    // One against one: the new chain is read, and the floor stays where it is in doubt.
+    read(&Config { policy: hasty, ..undecided }).await.unwrap();
+    let memory = stored_chains(dir.path()).unwrap().remove(0).memory.unwrap();
+    assert_eq!((memory.floor.unwrap().number, memory.alarm), (5, None));
+    let slow = at(&devnet, &floor, move |method, params| {
+        Answer::Late(Duration::from_millis(1_500), Box::new(pass(node, method, params, |_| ())))
+    });
+    let slow = slow.await;
+    let decided = config(&devnet, &[&honest_ones[0], &hiding, &slow], dir.path());
+    let error = read(&decided).await.unwrap_err();
+    assert!(matches!(error, ChainError::FinalizedChanged { block_number: 5, .. }), "{error:?}");
 }

@@ -114,3 +114,18 @@ async fn a_liar_about_the_first_block_opens_no_second_memory() {
     read(&config(&devnet, &[&gone[0], &lying, &gone[1]], dir.path())).await.unwrap();
     assert_eq!(stored_chains(dir.path()).unwrap().len(), 1);
 }
+
+/// A mistake of a moment does not keep an endpoint out for ever.
+#[tokio::test]
+async fn an_endpoint_that_once_named_another_chain_is_asked_again() {
+    let devnet = chain().await;
+    let mut is_first = true;
+    let mistaken = twisted(&devnet, move |method, _| {
+        (method == "eth_chainId" && std::mem::take(&mut is_first)).then(|| Answer::Result(json!("0x1")))
+    });
+    let mistaken = mistaken.await;
+    let config = config_of(&devnet, BlockTag::Finalized, &[&mistaken]);
+    let reader = ChainReader::new(Config { chain_id: Some(31337), ..config }).unwrap();
+    assert!(matches!(reader.mature_model().await, Err(ChainError::WrongChain { found: 1, .. })));
+    assert_eq!(reader.mature_model().await.unwrap().manifest, digest());
+}

@@ -1,7 +1,9 @@
 //! Storage proofs of a real chain's state.
 
+use std::time::Duration;
+
 use chain_reader::{
-    Availability, B256, BlockTag, ChainError, ChainReader, Config, Devnet, MatureModel, ProofError,
+    Availability, B256, BlockTag, ChainError, ChainReader, Config, Devnet, MatureModel, Policy, ProofError,
     ProofStatus, StringSlot, U256,
 };
 use serde_json::json;
@@ -145,4 +147,26 @@ async fn what_proves_nothing_makes_it_unprovable_and_another_endpoint_may_prove_
         let (model, proof) = read(&devnet, &[&endpoint, &a], StringSlot::At(U256::ZERO)).await;
         assert!(model.is_ok() && proof.unwrap().is_proven, "{reason}");
     }
+}
+
+/// The silent one comes first; the test's own deadline is that of the test runner.
+#[tokio::test]
+async fn whoever_is_silent_about_the_proof_holds_up_nobody_who_shows_it() {
+    let devnet = chain().await;
+    let silent = answers(&devnet, "eth_getBlockByHash", || Answer::Silence).await;
+    let a = honest(&devnet).await;
+    let (model, proof) = read(&devnet, &[&silent, &a], StringSlot::At(U256::ZERO)).await;
+    assert_eq!(model.unwrap().manifest, digest());
+    assert!(proof.unwrap().is_proven);
+    assert!(
+        silent.asked().iter().filter(|method| *method == "eth_getBlockByHash").count() <= 1,
+        "once is enough"
+    );
+    let config = config_of(&devnet, BlockTag::Finalized, &[&silent]);
+    let hasty = Policy { request_timeout: Duration::from_millis(500), ..config.policy };
+    let reader =
+        ChainReader::new(Config { proof: Some(StringSlot::At(U256::ZERO)), policy: hasty, ..config });
+    let reader = reader.unwrap();
+    assert_eq!(reader.mature_model().await.unwrap().manifest, digest());
+    assert!(reader.status().proof.unwrap().text.contains("has not answered in time"));
 }
