@@ -165,6 +165,8 @@ pub(crate) struct Verified {
     pub(crate) checked_shards: usize,
     pub(crate) bad: Vec<BadShard>,
     pub(crate) index: &'static str,
+    /// Why it could not be hashed.
+    pub(crate) error: Option<String>,
     #[serde(skip)]
     pub(crate) summary: String,
 }

@@ -141,8 +141,8 @@ pub(crate) struct Fetch {
     /// How long to look for peers while none can be asked, such as 30s, 5m or 1h [default: 30s].
     #[arg(long, value_name = "DURATION", value_parser = parse_duration, env = "LOADER_WAIT", hide_env_values = true)]
     pub(crate) wait: Option<Duration>,
-    /// Do not wait until the weights are on the disk: for a cache on a disk that does not outlive the machine. After a
-    /// reboot the model is hashed again before it is used; what a power cut took from it makes it corrupt.
+    /// Do not wait until the weights are on the disk: for a cache on a disk that does not outlive the machine. The next
+    /// process hashes the model before it uses it; what a power cut took from it is fetched again.
     #[arg(long)]
     pub(crate) no_fsync: bool,
     #[command(flatten)]
@@ -259,12 +259,21 @@ pub(crate) struct Publish {
 
 /// Hash models in the cache again and name what is bad.
 ///
-/// Every shard, the parity kept and the piece index are read in full. Status 3 when anything is bad.
+/// Every shard, the parity kept and the piece index are read in full. Status 3 when anything is bad. With --repair, what is
+/// wrong of a bad model is fetched from peers, as `fetch` does by itself when it meets one.
 #[derive(Debug, Args)]
 pub(crate) struct Verify {
     /// Which models, by manifest digest [default: all that are finished].
     #[arg(value_name = "DIGEST")]
     pub(crate) manifests: Vec<Digest>,
+    /// Fetch what is wrong of bad models: with the flags under Network.
+    #[arg(long)]
+    pub(crate) repair: bool,
+    /// How long to look for peers while none can be asked, such as 30s, 5m or 1h [default: 30s].
+    #[arg(long, value_name = "DURATION", value_parser = parse_duration, requires = "repair")]
+    pub(crate) wait: Option<Duration>,
+    #[command(flatten)]
+    pub(crate) network: Network,
 }
 
 /// Commands about manifests.

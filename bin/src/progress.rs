@@ -150,11 +150,11 @@ impl Observer for FetchProgress {
         match event {
             Event::Manifest { manifest, .. } => self.begin(manifest),
             Event::Waiting => self.output.note("another process fetches this model: waiting for it"),
-            Event::Resumed { bytes } => {
-                self.output.note(&format!("{} are here already, from an earlier run", show_size(*bytes)));
-                lock(&self.state).on_resumed(*bytes);
-            }
-            Event::Reused { bytes } => lock(&self.state).on_resumed(*bytes),
+            Event::Claimed { bytes } => self.output.note(&format!(
+                "{} are here from an earlier run: they are checked beside the fetching of the rest",
+                show_size(*bytes)
+            )),
+            Event::Resumed { bytes } | Event::Reused { bytes } => lock(&self.state).on_resumed(*bytes),
             Event::SourceUp { source } => {
                 lock(&self.state).sources.insert(source.to_string());
             }

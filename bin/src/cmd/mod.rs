@@ -36,7 +36,7 @@ pub(crate) fn run(line: CommandLine, output: &Output) -> Result<()> {
         Command::Serve(flags) => block_on(serve::run(flags, &settings, output)),
         Command::Watch(flags) => block_on(watch::run(flags, &settings, output)),
         Command::Publish(flags) => publish::run(flags, &settings, &open()?, output),
-        Command::Verify(flags) => verify::run(flags, &open()?, output),
+        Command::Verify(flags) => verify::run(flags, &settings, &open()?, output),
         Command::Key(command) => key::run(command, output),
         Command::Manifest(command) => manifest::run(command, &settings, output),
         Command::Cache(command) => cache::run(command, &open()?, output),

@@ -3,18 +3,20 @@
 use std::thread::available_parallelism;
 
 use anyhow::Result;
-use loader::cache::{Cache, EntryState};
+use loader::cache::{Cache, CacheError, EntryState};
 use loader::{IndexState, RecheckReport};
 use manifest::Digest;
+use node::Node;
 
 use crate::answer::{Answer, BadShard, Text, Verified};
 use crate::args;
-use crate::cmd::not_cached;
+use crate::cmd::{block_on, fetch, node_config, not_cached};
+use crate::config::Settings;
 use crate::exit::Damaged;
 use crate::output::Output;
-use crate::progress::ByteProgress;
+use crate::progress::{ByteProgress, FetchProgress};
 
-pub(crate) fn run(flags: &args::Verify, cache: &Cache, output: &Output) -> Result<()> {
+pub(crate) fn run(flags: &args::Verify, settings: &Settings, cache: &Cache, output: &Output) -> Result<()> {
     let digests = match flags.manifests.as_slice() {
         [] => all_finished(cache)?,
         named => named.to_vec(),
@@ -22,25 +24,74 @@ pub(crate) fn run(flags: &args::Verify, cache: &Cache, output: &Output) -> Resul
     if digests.is_empty() {
         output.note("the cache has no finished model");
     }
-    let threads = available_parallelism().map_or(1, usize::from);
-    let mut bad = 0;
+    // Each is looked at, whatever becomes of the others.
+    let (mut bad, mut failed) = (Vec::new(), None);
     for digest in &digests {
-        let progress = ByteProgress::new(output, "verifying");
-        let report = cache
-            .verify(digest, threads, &|done_bytes, total_bytes| progress.update(done_bytes, total_bytes))?;
-        drop(progress);
-        let report = report.ok_or_else(|| not_cached(cache, digest))?;
-        bad += usize::from(!report.is_good());
-        output.answer(&Answer::Verified(answer(digest, &report)))?;
+        match verify(cache, digest, output) {
+            Ok(report) => {
+                if !report.is_good() {
+                    bad.push(*digest);
+                }
+                output.answer(&Answer::Verified(answer(digest, &report)))?;
+            }
+            Err(error @ CacheError::Corrupt { .. }) => {
+                bad.push(*digest);
+                output.answer(&Answer::Verified(unreadable(digest, &error)))?;
+            }
+            Err(error) => {
+                output.answer(&Answer::Verified(unreadable(digest, &error)))?;
+                failed = failed.or(Some(error));
+            }
+        }
     }
-    match bad {
-        0 => Ok(()),
-        _ => Err(Damaged(format!(
-            "{bad} of {} models are not what their manifests say: remove (`loader cache rm DIGEST`) and fetch them again",
+    if flags.repair && !bad.is_empty() {
+        block_on(repair(flags, settings, &mut bad, output))?;
+    }
+    match (bad.len(), failed) {
+        (0, None) => Ok(()),
+        (0, Some(error)) => Err(error.into()),
+        (count, _) => Err(Damaged(format!(
+            "{count} of {} models are not what their manifests say: `loader fetch` and `loader verify --repair` fetch what is \
+             wrong of them",
             digests.len()
         ))
         .into()),
     }
+}
+
+fn verify(cache: &Cache, digest: &Digest, output: &Output) -> Result<RecheckReport, CacheError> {
+    let threads = available_parallelism().map_or(1, usize::from);
+    let progress = ByteProgress::new(output, "verifying");
+    let update = |done_bytes, total_bytes| progress.update(done_bytes, total_bytes);
+    cache.verify(digest, threads, &update)?.ok_or_else(|| not_cached(cache, digest))
+}
+
+/// Fetches what is wrong of each, and leaves in `bad` those that still are.
+async fn repair(
+    flags: &args::Verify,
+    settings: &Settings,
+    bad: &mut Vec<Digest>,
+    output: &Output,
+) -> Result<()> {
+    let mut config = node_config(settings, settings.fetcher(&flags.network)?);
+    config.fetch.wait = settings.wait(flags.wait);
+    let node = Node::start(config).await?;
+    let mut failed = None;
+    for digest in std::mem::take(bad) {
+        let progress = FetchProgress::new(output);
+        let loaded = fetch::load(&node, digest, &progress).await;
+        progress.finish();
+        match loaded {
+            Ok(loaded) => output.answer(&Answer::Fetched(fetch::answer(&loaded, None)))?,
+            Err(error) => {
+                output.note(&format!("model {digest} is not repaired: {error:#}"));
+                failed = failed.or(Some(error));
+                bad.push(digest);
+            }
+        }
+    }
+    node.shutdown().await;
+    failed.map_or(Ok(()), Err)
 }
 
 fn all_finished(cache: &Cache) -> Result<Vec<Digest>> {
@@ -64,6 +115,22 @@ fn answer(digest: &Digest, report: &RecheckReport) -> Verified {
             IndexState::Corrupt => "corrupt",
             IndexState::Wrong => "wrong",
         },
+        error: None,
         summary: report.to_string(),
+    }
+}
+
+/// A model that cannot even be opened.
+fn unreadable(digest: &Digest, error: &CacheError) -> Verified {
+    let causes = anyhow::Chain::new(error).map(ToString::to_string).collect::<Vec<_>>().join(": ");
+    Verified {
+        manifest: Text::of(digest),
+        good: false,
+        checked_bytes: 0,
+        checked_shards: 0,
+        bad: Vec::new(),
+        index: "absent",
+        error: Some(causes.clone()),
+        summary: causes,
     }
 }

@@ -57,7 +57,9 @@ impl Question<'_> {
                     return Ok((ballot, Some(winner)));
                 }
                 Next::Lost => {
-                    self.endpoints.iter().for_each(Endpoint::forget_chain);
+                    if ballot.named_chain().is_none() {
+                        self.endpoints.iter().for_each(Endpoint::forget_chain);
+                    }
                     return Ok((ballot, None));
                 }
                 Next::Floor(asked) => {

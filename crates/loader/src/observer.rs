@@ -25,7 +25,12 @@ pub enum Event<'a> {
     },
     /// Another process fills the same model; waiting for it.
     Waiting,
-    /// Bytes that are here already, from an earlier run.
+    /// An earlier run says that so many bytes are here already: they are hashed beside the fetching of the rest.
+    Claimed {
+        /// How many, data and parity.
+        bytes: u64,
+    },
+    /// Bytes that an earlier run has left were hashed, and are right.
     Resumed {
         /// How many, data and parity.
         bytes: u64,

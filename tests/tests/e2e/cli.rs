@@ -92,7 +92,7 @@ async fn verify_finds_a_flipped_bit_and_names_its_piece() {
         assert_eq!((&verified["good"], &verified["bad"]), (&false.into(), &bad));
 
         // It is not given to anybody, and can be removed and fetched again.
-        home.start_fetch(&model, &[]).outcome().await.failure(3);
+        home.start_fetch(&model, &[]).outcome().await.failure(4);
         home.run(["cache", "rm", &model.id]).await.expect(0);
         home.assert_has_nothing_of(&model.id);
         let seeder = Seeder::start(&model, &model.shards_but(&[])).await;

@@ -7,6 +7,7 @@ mod discovery;
 mod faults;
 mod fetch;
 mod follow;
+mod heal;
 mod integrity;
 mod money;
 mod publish;

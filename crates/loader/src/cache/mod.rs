@@ -177,9 +177,17 @@ impl Cache {
         threads: usize,
         progress: &(dyn Fn(u64, u64) + Sync),
     ) -> Result<Option<RecheckReport>, CacheError> {
-        let Some(manifest) = self.manifest(digest)? else { return Ok(None) };
+        let is_there = self.layout().model(digest).exists();
+        let corrupt = |damage: &str| {
+            let (path, damage) = (self.layout().model(digest), damage.to_owned());
+            Err(CacheError::Corrupt { digest: *digest, path, damage })
+        };
+        let Some(manifest) = self.manifest(digest)? else {
+            return if is_there { corrupt("its manifest is gone") } else { Ok(None) };
+        };
         match self.open_model(digest, &manifest)? {
             Some(model) => self.check(&model, threads, progress, &AtomicBool::new(false)).map(Some),
+            None if is_there => corrupt("its weights are gone"),
             None => Ok(None),
         }
     }

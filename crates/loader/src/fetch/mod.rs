@@ -48,7 +48,7 @@ pub struct FetchOptions {
     /// Threads that hash, write and rebuild.
     pub threads: usize,
     /// Whether loading waits until the model is on the disk. If not, a model that was fetched is hashed again when it
-    /// is first used after the next boot of the machine.
+    /// is first used by another process.
     pub durable: bool,
     /// Whether a digest may be that of the weights themselves, of so many bytes at most, as before there were manifests.
     /// They are loaded as a model of one shard.
@@ -383,6 +383,10 @@ impl Fetch<'_> {
         // They are hashed beside the fetching of the rest.
         let claims: Vec<_> =
             store.claims().into_iter().map(|(shard, piece)| PieceId { shard, piece }).collect();
+        if !claims.is_empty() {
+            let bytes = claims.iter().map(|piece: &PieceId| geometry.piece_bytes(*piece)).sum();
+            self.observer.on_event(&Event::Claimed { bytes });
+        }
         let index = store.index()?;
         let reuse = reuse::Reuse {
             cache: self.cache.clone(),
