@@ -90,6 +90,15 @@ impl<B: AsRef<[u8]>> PieceIndex<B> {
         }
     }
 
+    /// Whether it holds just these values for a shard: `v(1) … v(n-1)`, as [`ShardHasher::finish`] gives them. In shards
+    /// with the same digest the values of the first of them count.
+    pub fn agrees(&self, manifest: &Manifest, shard: u32, values: &[[u8; VALUE_BYTES]]) -> bool {
+        let Some(base) = self.value_bases.get(shard as usize) else { return false };
+        let start = HEADER_BYTES + VALUE_BYTES * base;
+        let held = values.len() + 1 == manifest.piece_count(shard) as usize;
+        held && self.blob.as_ref()[start..].starts_with(values.as_flattened())
+    }
+
     /// `v(piece)` of a shard.
     fn value(&self, shard: u32, piece: u32) -> State {
         let Some(before) = (piece as usize).checked_sub(1) else { return INITIAL };

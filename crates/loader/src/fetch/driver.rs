@@ -1,5 +1,6 @@
 //! Drives the planner: turns its actions into requests and jobs, and what comes of them into events.
 
+use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime};
 
@@ -33,6 +34,8 @@ pub(super) struct Driver<'a> {
     pub(super) watch: Watch,
     pub(super) observer: &'a dyn Observer,
     pub(super) report: &'a mut Report,
+    /// Bytes of shards on trial, by shard and source: nobody knows yet whether they are right.
+    pub(super) on_trial: HashMap<(u32, SourceKey), u64>,
     /// How long to go on when nothing can be asked of anybody.
     pub(super) wait: Duration,
 }
@@ -204,13 +207,17 @@ impl Driver<'_> {
                 }
                 self.tell(PlanEvent::Rechecked { piece, good });
             }
-            Done::ShardChecked { shard, good } => {
+            Done::ShardChecked { shard, good, index_agrees } => {
                 if !good {
                     self.observer.on_event(&Event::ShardWrong { shard });
+                }
+                if self.planner.is_on_trial(shard) {
+                    self.credit_trial(shard, good);
+                } else if !good {
                     self.report.wasted_bytes +=
                         self.planner.geometry().manifest().shards()[shard as usize].size_bytes;
                 }
-                self.tell(PlanEvent::ShardChecked { shard, good });
+                self.tell(PlanEvent::ShardChecked { shard, good, index_agrees });
             }
             Done::DirtyPadding { shard } => {
                 return Err(LoadError::DirtyPadding { digest: self.digest, shard });
@@ -232,6 +239,10 @@ impl Driver<'_> {
             }
             return;
         };
+        if !bad && self.planner.is_on_trial(piece.shard) {
+            *self.on_trial.entry((piece.shard, key)).or_default() += bytes;
+            return;
+        }
         let Some(report) = self.sources.report_mut(key) else { return };
         if bad {
             self.report.wasted_bytes += bytes;
@@ -244,6 +255,26 @@ impl Driver<'_> {
             report.good_bytes += bytes;
             let shard = piece.shard;
             self.observer.on_event(&Event::PieceFetched { shard, bytes, source: &report.source });
+        }
+    }
+
+    /// What came of a shard on trial is credited to its source when that is known to be right, or blamed on it.
+    fn credit_trial(&mut self, shard: u32, good: bool) {
+        let of_shard: Vec<_> = self.on_trial.extract_if(|(of, _), _| *of == shard).collect();
+        for ((_, source), bytes) in of_shard {
+            if good {
+                self.report.fetched_bytes += bytes;
+            } else {
+                self.report.wasted_bytes += bytes;
+            }
+            let Some(report) = self.sources.report_mut(source) else { continue };
+            if good {
+                report.good_bytes += bytes;
+                self.observer.on_event(&Event::PieceFetched { shard, bytes, source: &report.source });
+            } else {
+                report.bad_bytes += bytes;
+                report.last_error = Some(format!("sent a wrong shard {shard}"));
+            }
         }
     }
 

@@ -11,6 +11,7 @@ mod sources;
 mod watch;
 mod workers;
 
+use std::collections::HashMap;
 use std::hash::{BuildHasher as _, Hasher as _, RandomState};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -430,6 +431,7 @@ impl Fetch<'_> {
             watch: Watch::default(),
             observer: self.observer,
             report,
+            on_trial: HashMap::new(),
             wait: self.wait,
         };
         let result = driver.run(events).await;

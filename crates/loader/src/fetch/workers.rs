@@ -38,6 +38,8 @@ pub(crate) enum Done {
     ShardChecked {
         shard: u32,
         good: bool,
+        /// Whether the index says of each of its pieces what was found.
+        index_agrees: bool,
     },
     /// A piece that was here was hashed. `resumed`: nobody knew whether it was right before that.
     Rechecked {
@@ -439,7 +441,7 @@ impl Shared {
         let entry = &self.geometry.manifest().shards()[*shard as usize];
         claimed.len() == self.geometry.manifest().piece_count(*shard) as usize
             && hash_shard(&self.geometry, &self.store, *shard, &HashMap::new())
-                .is_ok_and(|digest| digest == entry.digest)
+                .is_ok_and(|(digest, _)| digest == entry.digest)
     }
 
     /// Hashes a whole shard from the disk.
@@ -452,8 +454,9 @@ impl Shared {
             }
             piece.shard != shard
         });
-        let digest = hash_shard(&self.geometry, &self.store, shard, &dirty)?;
+        let (digest, values) = hash_shard(&self.geometry, &self.store, shard, &dirty)?;
         let good = digest == manifest.shards()[shard as usize].digest;
+        let index_agrees = self.index.as_ref().is_none_or(|index| index.agrees(manifest, shard, &values));
         if good && !dirty.is_empty() {
             return Ok(Done::DirtyPadding { shard });
         }
@@ -461,7 +464,7 @@ impl Shared {
             let pieces = (0..manifest.piece_count(shard)).map(|piece| (shard, piece));
             self.store.record(&pieces.collect::<Vec<_>>())?;
         }
-        Ok(Done::ShardChecked { shard, good })
+        Ok(Done::ShardChecked { shard, good, index_agrees })
     }
 }
 
@@ -492,13 +495,14 @@ fn fingerprint(bytes: &[u8]) -> u64 {
     digest.as_bytes().iter().take(8).fold(0, |print, byte| print << 8 | u64::from(*byte))
 }
 
-/// The digest of a shard as it stands on the disk, with `padding` at the end of some of its pieces.
+/// The digest of a shard as it stands on the disk, with `padding` at the end of some of its pieces; and what a right index
+/// holds for it.
 pub(super) fn hash_shard(
     geometry: &Geometry,
     store: &Partial,
     shard: u32,
     padding: &HashMap<u32, Vec<u8>>,
-) -> Result<Digest, CacheError> {
+) -> Result<(Digest, Vec<[u8; 32]>), CacheError> {
     let manifest = geometry.manifest();
     let mut hashers =
         [ShardHasher::new(manifest.shards()[shard as usize].size_bytes, manifest.piece_size_bytes())];
@@ -515,5 +519,5 @@ pub(super) fn hash_shard(
         ShardHasher::update_all(&mut hashers, &[&buf]);
     }
     let [hasher] = hashers;
-    Ok(hasher.finish().0)
+    Ok(hasher.finish())
 }

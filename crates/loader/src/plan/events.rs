@@ -33,7 +33,9 @@ impl Planner {
             PlanEvent::Progress { source } => self.on_progress(source, now),
             PlanEvent::Checked { piece, source, outcome } => self.on_checked(piece, source, outcome),
             PlanEvent::Rechecked { piece, good } => self.on_rechecked(piece, good),
-            PlanEvent::ShardChecked { shard, good } => self.on_shard_checked(shard, good),
+            PlanEvent::ShardChecked { shard, good, index_agrees } => {
+                self.on_shard_checked(shard, good, index_agrees);
+            }
             PlanEvent::Ended { request, failure } => self.on_ended(request, failure, now),
             PlanEvent::Connecting { pending } => {
                 self.connecting = pending;
@@ -137,17 +139,26 @@ impl Planner {
             None => self.pieces.rebuilt(piece),
         }
         let is_indexed = self.pieces.is_indexed(piece.shard);
-        match outcome {
-            Checked::Bad { .. } if source.is_none() => self.on_bad_rebuild(piece),
-            Checked::Bad { fingerprint } => self.on_bad(piece, source.filter(|_| is_indexed), fingerprint),
-            Checked::Good if is_indexed => {
+        match (outcome, source) {
+            (Checked::Bad { .. }, None) => self.on_bad_rebuild(piece),
+            (Checked::Bad { fingerprint }, Some(source)) if is_indexed => {
+                self.on_bad(piece, source, fingerprint)
+            }
+            // It was checked against an index that is in doubt since.
+            (Checked::Bad { .. }, Some(_)) => {
+                self.pieces.drop_bad(piece);
+                self.reopen(piece);
+            }
+            (Checked::Good, _) if is_indexed => {
                 for liar in self.pieces.proven(piece, source) {
                     self.ban(liar, Source::convict);
                 }
+                let bytes = self.pieces.geometry.piece_bytes(piece);
+                source.map(|key| self.sources.update(key, |source| source.verified(bytes)));
                 self.on_written(piece, source);
             }
             // Also what was checked against an index that has become suspect since: only the whole shard will tell.
-            Checked::Good | Checked::Stored => {
+            (Checked::Good | Checked::Stored, _) => {
                 self.pieces.stored(piece, source);
                 self.changed |= self.pieces.is_solo(piece.shard);
                 self.on_written(piece, source);
@@ -173,7 +184,7 @@ impl Planner {
 
     /// A piece is in place: its source is worth asking for more, and nobody else needs to send it.
     fn on_written(&mut self, piece: PieceId, source: Option<SourceKey>) {
-        if let Some(key) = source {
+        if let Some(key) = source.filter(|_| !self.pieces.trials.is_on(piece.shard)) {
             self.sources.update(key, Source::prove);
         }
         self.cancel_singles(piece);
@@ -182,18 +193,27 @@ impl Planner {
         }
     }
 
-    fn on_bad(&mut self, piece: PieceId, source: Option<SourceKey>, fingerprint: u64) {
-        let index_is_suspect = self.pieces.bad(piece, source, fingerprint);
+    fn on_bad(&mut self, piece: PieceId, source: SourceKey, fingerprint: u64) {
+        let is_disputed = self.pieces.bad(piece, source, fingerprint);
         self.reopen(piece);
-        if index_is_suspect {
-            self.lift_suspensions(piece.shard);
-            self.cancel_where(|request| request.shard == piece.shard);
-        } else if let Some(source) = source {
-            self.suspend(source, piece.shard);
+        if self.pieces.trials.is_of(source) {
+            // It is seen soon who is right.
+            return;
+        }
+        self.suspend(source, piece.shard);
+        self.sources.update(source, Source::sent_wrong);
+        // What else it owes is most likely no better.
+        self.cancel_where(|request| request.source == source);
+        if is_disputed && !self.may_be_settled(piece) {
+            self.try_shard(piece.shard);
         }
     }
 
-    fn on_shard_checked(&mut self, shard: u32, good: bool) {
+    fn on_shard_checked(&mut self, shard: u32, good: bool, index_agrees: bool) {
+        if let Some(trial) = self.pieces.trials.current().filter(|trial| trial.shard == shard) {
+            self.on_tried(trial, good, index_agrees);
+            return;
+        }
         let verdict = self.pieces.shard_checked(shard, good);
         self.changed |= !good;
         match verdict {
@@ -218,7 +238,7 @@ impl Planner {
         }
     }
 
-    fn ban(&mut self, key: SourceKey, how: impl FnOnce(&mut Source)) {
+    pub(super) fn ban(&mut self, key: SourceKey, how: impl FnOnce(&mut Source)) {
         self.changed = true;
         self.sources.update(key, how);
         self.cancel_where(|request| request.source == key);

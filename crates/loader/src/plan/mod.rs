@@ -24,6 +24,7 @@ mod roster;
 mod sources;
 #[cfg(test)]
 mod tests;
+mod trial;
 mod types;
 mod whole;
 
@@ -154,6 +155,11 @@ impl Planner {
         self.pieces.missing_shards()
     }
 
+    /// Whether a shard comes from one source alone, and nothing of it is known to be right before all of it is.
+    pub fn is_on_trial(&self, shard: u32) -> bool {
+        self.pieces.trials.is_on(shard)
+    }
+
     /// Whether a piece is written and right.
     pub fn is_good(&self, piece: PieceId) -> bool {
         self.pieces.is_good(piece)
@@ -180,7 +186,13 @@ impl Planner {
         }
         self.refresh();
         let full = self.pieces.whole.next_full().map(|shard| PlanAction::CheckShard { shard });
-        full.or_else(|| self.next_spent()).or_else(|| self.next_rebuild()).or_else(|| self.next_request(now))
+        let next = full.or_else(|| self.next_spent()).or_else(|| self.next_rebuild());
+        let next = next.or_else(|| self.next_request(now));
+        if next.is_none() && self.try_the_last_resort(now) {
+            self.refresh();
+            return self.actions.pop_front().or_else(|| self.next_request(now));
+        }
+        next
     }
 
     /// When to poll again though nothing happened: a stall, a pause or a wait may end then.
@@ -206,6 +218,7 @@ impl Planner {
             return;
         }
         self.free_solos();
+        self.end_trial_without_source();
         self.changed = false;
         self.holders_are_counted = false;
         self.sources.look_at_all();

@@ -6,7 +6,12 @@ use std::time::Instant;
 use manifest::PieceId;
 
 use super::requests::Request;
+use super::sources::Source;
+use super::trial::Trial;
 use super::{PlanAction, Planner, SourceKey, Why};
+
+/// Sources that are asked at once although nothing good is to be expected of them.
+const MAX_RISKS: usize = 4;
 
 impl Planner {
     /// The next request, to a source that has room for one, or `None`.
@@ -27,6 +32,9 @@ impl Planner {
                 continue;
             }
             if let Some((piece, why)) = self.pick(key, now) {
+                if !self.is_worth_the_risk(key, piece) {
+                    continue;
+                }
                 self.turn = key.0 + 1;
                 return Some(self.ask(key, piece, why, now));
             }
@@ -46,6 +54,30 @@ impl Planner {
         let ask = self.ask(key, piece, why, now);
         self.actions.push_back(ask);
         self.actions.pop_front()
+    }
+
+    /// Rule 5: whoever has sent nothing but wrong bytes is asked for what nobody else can be asked for only; and so is, once
+    /// much was wasted, whoever has never sent anything right. They are asked a few at a time.
+    fn is_worth_the_risk(&self, key: SourceKey, piece: PieceId) -> bool {
+        let is_frugal = 2 * self.pieces.wasted_bytes() > self.geometry().manifest().total_size_bytes();
+        let risk = |source: &Source| match source.verified_bytes() {
+            _ if source.is_unworthy() => 2,
+            0 if is_frugal => 1,
+            _ => 0,
+        };
+        let own = risk(&self.sources[&key]);
+        if own == 0 || self.pieces.trials.is_on(piece.shard) {
+            return true;
+        }
+        let (mut asked, mut is_needed) = (0, true);
+        for (_, source) in self.sources.iter() {
+            if risk(source) < own {
+                is_needed &= !source.is_live_holder(piece.shard) || !source.holds(piece);
+            } else {
+                asked += usize::from(source.owed_bytes() > 0 && !source.is_stalled());
+            }
+        }
+        is_needed && asked < MAX_RISKS
     }
 
     /// Asks for a piece: where only whole shards are served, for all pieces of its shard.
@@ -115,7 +147,8 @@ impl Planner {
     /// The data shards that `key` is not asked for now, whatever it holds of them.
     fn barred(&mut self, key: SourceKey) -> Vec<u32> {
         let source = &self.sources[&key];
-        if source.ranges && !source.is_barred() && !self.pieces.whole.is_solo() {
+        let is_free = !self.pieces.whole.is_solo() && self.pieces.trials.current().is_none();
+        if source.ranges && !source.is_barred() && is_free {
             return Vec::new();
         }
         self.count_holders();
@@ -136,6 +169,11 @@ impl Planner {
 
     /// Whether no other source keeps this one from a shard that is to come from one source alone.
     pub(super) fn may_join(&self, key: SourceKey, shard: u32) -> bool {
+        if let Some(trial) = self.pieces.trials.current()
+            && (trial.shard == shard || trial.source == key)
+        {
+            return trial == Trial { shard, source: key };
+        }
         !self.pieces.is_solo(shard)
             || self.pieces.whole.may_own(shard, key)
                 && self.requests.sources_of(shard).all(|other| other == key)
@@ -145,7 +183,8 @@ impl Planner {
     pub(super) fn is_worth(&self, key: SourceKey, shard: u32) -> bool {
         let count = self.geometry().manifest().piece_count(shard);
         // Of a shard that is to come from one source alone, others bring nothing.
-        let may_others = !self.pieces.is_solo(shard) && self.holders[shard as usize].ranges_now;
+        let is_alone = self.pieces.is_solo(shard) || self.pieces.trials.is_on(shard);
+        let may_others = !is_alone && self.holders[shard as usize].ranges_now;
         self.sources[&key].ranges
             || (2 * self.pieces.absent(shard) >= count || !may_others)
                 && !(0..count).any(|piece| self.is_taken(PieceId { shard, piece }))

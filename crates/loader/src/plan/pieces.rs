@@ -8,6 +8,7 @@ use manifest::{Cell, Codec, Geometry, PieceId};
 use super::SourceKey;
 use super::bits::Bits;
 use super::order::Order;
+use super::trial::{Trial, Trials};
 use super::whole::{Verdict, Whole};
 
 /// Where a piece stands. Whether it was asked of somebody is known to the planner's requests.
@@ -67,8 +68,10 @@ pub(super) struct Pieces {
     rehashed: HashSet<PieceId>,
     /// Who sent which wrong bytes for a piece.
     wrong: BTreeMap<PieceId, Vec<(SourceKey, u64)>>,
-    /// Shards whose index is suspect: their pieces are not checked one by one.
-    suspect_index: HashSet<u32>,
+    /// A shard that is in dispute.
+    pub(super) trials: Trials,
+    /// Bytes that were fetched and were wrong.
+    wasted_bytes: u64,
     /// Pieces of the rebuilds under way, each with the number of its rebuild.
     rebuilding: HashMap<PieceId, u64>,
     /// For each rebuild under way, how many of its pieces are not checked.
@@ -111,7 +114,8 @@ impl Pieces {
             no_rebuild: HashSet::new(),
             rehashed: HashSet::new(),
             wrong: BTreeMap::new(),
-            suspect_index: HashSet::new(),
+            trials: Trials::default(),
+            wasted_bytes: 0,
             rebuilding: HashMap::new(),
             rebuilds: HashMap::new(),
             next_rebuild: 0,
@@ -134,7 +138,7 @@ impl Pieces {
     }
 
     pub(super) fn is_indexed(&self, shard: u32) -> bool {
-        self.indexed && !self.suspect_index.contains(&shard)
+        self.indexed && !self.trials.is_on(shard)
     }
 
     /// Whether a shard is to come from one source alone.
@@ -283,24 +287,67 @@ impl Pieces {
         inputs.into_iter().collect()
     }
 
-    /// A piece is wrong, and missing again. Returns whether that makes the index suspect: two sources sent the same
-    /// bytes. Then the whole shard is missing again.
-    pub(super) fn bad(&mut self, piece: PieceId, source: Option<SourceKey>, fingerprint: u64) -> bool {
+    /// A piece is wrong, and missing again. Returns whether two sources sent the same bytes.
+    pub(super) fn bad(&mut self, piece: PieceId, source: SourceKey, fingerprint: u64) -> bool {
         self.set(piece, PieceState::Missing);
-        let Some(source) = source else {
-            self.no_rebuild.insert(piece);
-            return false;
-        };
+        self.wasted_bytes += self.geometry.piece_bytes(piece);
         self.recheck_candidate(piece);
         let wrong = self.wrong.entry(piece).or_default();
-        let suspect = wrong.iter().any(|(other, print)| *other != source && *print == fingerprint);
+        let is_disputed = wrong.iter().any(|(other, print)| *other != source && *print == fingerprint);
         wrong.push((source, fingerprint));
-        if suspect {
-            self.wrong.retain(|other, _| other.shard != piece.shard);
-            self.suspect_index.insert(piece.shard);
-            self.empty_shard(piece.shard);
+        is_disputed
+    }
+
+    /// A piece of a shard whose pieces are not checked one by one any more is wrong, and missing again.
+    pub(super) fn drop_bad(&mut self, piece: PieceId) {
+        self.set(piece, PieceState::Missing);
+        self.wasted_bytes += self.geometry.piece_bytes(piece);
+    }
+
+    /// Bytes that were fetched and were wrong.
+    pub(super) fn wasted_bytes(&self) -> u64 {
+        self.wasted_bytes
+    }
+
+    /// The pieces of a shard that are missing.
+    pub(super) fn missing_of(&self, shard: u32) -> impl Iterator<Item = PieceId> {
+        let pieces =
+            (0..self.geometry.manifest().piece_count(shard)).map(move |piece| PieceId { shard, piece });
+        pieces.filter(|piece| self.is_missing(*piece))
+    }
+
+    /// Missing pieces of which somebody sent wrong bytes.
+    pub(super) fn disputed(&self) -> impl Iterator<Item = PieceId> {
+        self.wrong.keys().filter(|piece| self.is_missing(**piece)).copied()
+    }
+
+    /// A shard on trial was checked: it is good, or what came of it is missing again. Says who had sent other bytes for it.
+    pub(super) fn tried(&mut self, trial: Trial, good: bool) -> Vec<SourceKey> {
+        let shard = trial.shard;
+        if self.absent(shard) == 0 {
+            // As far as the books of whole shards go, that is all.
+            self.whole.checked(shard, true, true);
         }
-        suspect
+        self.whole.forget(shard);
+        let mut liars = BTreeSet::new();
+        for piece in 0..self.geometry.manifest().piece_count(shard) {
+            let piece = PieceId { shard, piece };
+            if good {
+                self.set_good(piece);
+                liars.extend(self.wrong.remove(&piece).unwrap_or_default().into_iter().map(|(liar, _)| liar));
+            } else if self.state(piece) == PieceState::Stored {
+                self.drop_bad(piece);
+                self.recheck_candidate(piece);
+            }
+        }
+        liars.remove(&trial.source);
+        liars.into_iter().collect()
+    }
+
+    /// The index calls right bytes wrong: shards are checked as a whole from now on.
+    pub(super) fn suspect_index(&mut self) {
+        self.indexed = false;
+        self.wrong.clear();
     }
 
     /// The missing pieces of which other sources than this one sent wrong bytes.
@@ -363,7 +410,7 @@ impl Pieces {
 
     /// Whether a piece would be rebuilt, if enough were there.
     pub(super) fn may_rebuild(&self, piece: PieceId) -> bool {
-        self.is_missing(piece) && !self.no_rebuild.contains(&piece)
+        self.is_missing(piece) && !self.no_rebuild.contains(&piece) && !self.trials.is_on(piece.shard)
     }
 
     pub(super) fn start_rebuild(&mut self, pieces: &[PieceId]) {

@@ -53,6 +53,12 @@ pub(super) struct Source {
     doubted: HashSet<u32>,
     /// Shards of which it sent wrong bytes.
     suspended: HashSet<u32>,
+    /// A shard that came from it alone was wrong.
+    failed_trial: bool,
+    /// It sent wrong bytes before anything right.
+    is_unworthy: bool,
+    /// How much of it was verified, piece by piece or with its whole shard.
+    verified_bytes: u64,
     /// Requests under way, oldest first, each with its bytes still owed.
     requests: VecDeque<(RequestId, u64)>,
     /// The sum of these.
@@ -66,6 +72,8 @@ pub(super) struct Source {
     pub(super) stripes_done: usize,
 }
 
+/// Whoever has sent wrong bytes of so many shards, and nothing right, is not asked for more.
+const MAX_WRONG_AT_FIRST: usize = 3;
 /// Requests under way at one source: the most that protocol 2.0.0 lets a stream have unanswered.
 const MAX_REQUESTS: u64 = 16;
 /// Answers that it sends at once.
@@ -100,6 +108,9 @@ impl Source {
             refusal_ends: VecDeque::new(),
             doubted: HashSet::new(),
             suspended: HashSet::new(),
+            failed_trial: false,
+            is_unworthy: false,
+            verified_bytes: 0,
             requests: VecDeque::new(),
             owed_bytes: 0,
             meter: Meter::new(now),
@@ -169,6 +180,50 @@ impl Source {
         self.suspended.remove(&shard);
     }
 
+    /// It may be asked for everything again.
+    pub(super) fn lift_suspensions(&mut self) {
+        self.suspended.clear();
+        self.is_unworthy = false;
+    }
+
+    /// A piece of it was wrong.
+    pub(super) fn sent_wrong(&mut self) {
+        self.is_unworthy |= self.verified_bytes == 0;
+    }
+
+    /// Whether it may be asked for a whole shard, so that it is seen who is right.
+    pub(super) fn may_be_tried(&self, shard: u32) -> bool {
+        self.is_live() && !self.failed_trial && !self.refused.contains(&shard) && !self.holdings.denies(shard)
+    }
+
+    /// A shard that came from it alone was wrong: it is not asked for anything any more.
+    pub(super) fn fail_trial(&mut self) {
+        self.failed_trial = true;
+        self.proven = false;
+        self.bad_pieces += 1;
+    }
+
+    /// So many bytes of it were verified.
+    pub(super) fn verified(&mut self, bytes: u64) {
+        self.verified_bytes += bytes;
+        self.is_unworthy = false;
+    }
+
+    pub(super) fn verified_bytes(&self) -> u64 {
+        self.verified_bytes
+    }
+
+    /// Whether it has sent wrong bytes and nothing else so far.
+    pub(super) fn is_unworthy(&self) -> bool {
+        self.is_unworthy
+    }
+
+    /// Whether it sent wrong bytes of this shard, or failed its trial.
+    fn is_kept_from(&self, shard: u32) -> bool {
+        let is_hopeless = self.is_unworthy && self.suspended.len() >= MAX_WRONG_AT_FIRST;
+        self.failed_trial || is_hopeless || self.suspended.contains(&shard)
+    }
+
     /// Bytes of it turned out to be right, as far as can be told.
     pub(super) fn prove(&mut self) {
         self.proven = true;
@@ -191,7 +246,7 @@ impl Source {
 
     /// Whether it may be asked for this shard, as far as shards go.
     pub(super) fn may_hold(&self, shard: u32) -> bool {
-        self.may_answer(shard) && !self.suspended.contains(&shard)
+        self.may_answer(shard) && !self.is_kept_from(shard)
     }
 
     /// The same, and there is hope that something comes of that soon.
@@ -201,12 +256,12 @@ impl Source {
 
     /// The same as `may_hold`, whether or not it sent wrong bytes for this shard before.
     pub(super) fn may_answer(&self, shard: u32) -> bool {
-        self.is_live() && !self.refused.contains(&shard) && !self.holdings.denies(shard)
+        self.is_live() && !self.failed_trial && !self.refused.contains(&shard) && !self.holdings.denies(shard)
     }
 
     /// Whether it may be asked for this shard now or some time.
     pub(super) fn is_holder(&self, shard: u32) -> bool {
-        self.up && !self.banned && !self.suspended.contains(&shard) && !self.holdings.denies(shard)
+        self.up && !self.banned && !self.is_kept_from(shard) && !self.holdings.denies(shard)
     }
 
     pub(super) fn holds(&self, piece: PieceId) -> bool {
@@ -215,7 +270,7 @@ impl Source {
 
     /// Whether some shards are kept from it, for a while or for good.
     pub(super) fn is_barred(&self) -> bool {
-        !self.refused.is_empty() || !self.suspended.is_empty()
+        !self.refused.is_empty() || !self.suspended.is_empty() || self.failed_trial
     }
 
     /// Whether its last answers leave little hope for a request for this shard.

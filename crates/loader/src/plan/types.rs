@@ -142,6 +142,8 @@ pub enum PlanEvent {
         shard: u32,
         /// Whether its digest is right.
         good: bool,
+        /// Whether the index says of each of its pieces what was found.
+        index_agrees: bool,
     },
     /// A request ended: all its pieces arrived, or it failed.
     Ended {

@@ -56,6 +56,7 @@ impl World {
                 under_way: HashMap::new(),
                 wakes_at: None,
                 log: Vec::new(),
+                stored: HashMap::new(),
                 server: Server::default(),
                 receives_from: 0,
                 sent_bytes: 0,

@@ -20,6 +20,8 @@ pub(crate) struct TransferId(u32);
 
 /// To check a piece and write it.
 const CHECK: Time = 3 * MS;
+/// All who lie send the same wrong bytes, the worst that they can do.
+const THE_LIE: u64 = 1;
 /// The first seeder.
 const SEEDER: u32 = 0;
 /// A swarm that takes so many times the lower bound does not end.
@@ -107,6 +109,8 @@ struct Node {
     wakes_at: Option<Time>,
     /// Pieces in the order in which they became good.
     log: Vec<(Time, PieceId)>,
+    /// Pieces of a shard that is checked as a whole, and whether each is right.
+    stored: HashMap<PieceId, bool>,
     server: Server,
     /// When its line in is free again.
     receives_from: Time,
@@ -211,9 +215,7 @@ impl World {
                 self.send(server);
             }
             Event::Checked { node, piece, source, is_right } => self.checked(node, piece, source, is_right),
-            Event::ShardChecked { node, shard } => {
-                self.tell(node, PlanEvent::ShardChecked { shard, good: true });
-            }
+            Event::ShardChecked { node, shard } => self.shard_checked(node, shard),
         }
     }
 
@@ -351,15 +353,29 @@ impl World {
 
     fn checked(&mut self, node: u32, piece: PieceId, source: Option<SourceKey>, is_right: bool) {
         let this = &mut self.nodes[node as usize];
-        let fingerprint = source.map_or(0, |source| u64::from(this.neighbours[source.0 as usize].node));
         let outcome = match () {
-            () if !this.planner.is_indexed(piece.shard) => Checked::Stored,
-            () if is_right => Checked::Good,
-            () => Checked::Bad { fingerprint },
+            () if !this.planner.is_indexed(piece.shard) => {
+                this.stored.insert(piece, is_right);
+                Checked::Stored
+            }
+            () if is_right => {
+                this.log.push((self.now, piece));
+                Checked::Good
+            }
+            () => Checked::Bad { fingerprint: THE_LIE },
         };
-        if is_right {
-            this.log.push((self.now, piece));
-        }
         self.tell(node, PlanEvent::Checked { piece, source, outcome });
+    }
+
+    fn shard_checked(&mut self, node: u32, shard: u32) {
+        let this = &mut self.nodes[node as usize];
+        let mut stored: Vec<(PieceId, bool)> =
+            this.stored.extract_if(|piece, _| piece.shard == shard).collect();
+        stored.sort_unstable();
+        let good = stored.iter().all(|(_, is_right)| *is_right);
+        if good {
+            this.log.extend(stored.into_iter().map(|(piece, _)| (self.now, piece)));
+        }
+        self.tell(node, PlanEvent::ShardChecked { shard, good, index_agrees: true });
     }
 }

@@ -35,6 +35,7 @@ pub(super) fn audit(planner: &Planner) {
             for (key, source) in planner.sources.iter().filter(|(key, _)| !planner.sources.is_ready(*key)) {
                 let is_forgotten = is_open
                     && source.may_hold(shard)
+                    && planner.may_join(key, shard)
                     && source.holds(id)
                     && source.owed_bytes() == 0
                     && planner.sources.has_room(key, room);
@@ -102,7 +103,10 @@ pub(super) fn request(net: &Net, asked: &Asked, why: Why) {
             }
             Why::Late | Why::EndGame => assert_eq!(live, 1, "{id:?}"),
             Why::Parity => assert_eq!(live, 0, "{id:?}"),
-            Why::SecondOpinion => assert!(live == 0 && net.tally.lied.contains(&id), "{id:?}"),
+            Why::SecondOpinion => {
+                let is_disputed = net.tally.lied.contains(&id) || net.wrong_index.contains(&id.shard);
+                assert!(live == 0 && is_disputed, "{id:?}");
+            }
         }
     }
 }

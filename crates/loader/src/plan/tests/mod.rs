@@ -395,8 +395,11 @@ impl Net {
             Later::ShardChecked(shard) => {
                 self.tally.checked_shards += 1;
                 let pieces = 0..self.geometry.manifest().piece_count(shard);
-                let good = pieces.map(|piece| PieceId { shard, piece }).all(|piece| self.stored[&piece] == 0);
-                self.tell(PlanEvent::ShardChecked { shard, good });
+                // What was verified before its shard came in doubt is right.
+                let content = |piece| self.stored.get(&PieceId { shard, piece }).copied().unwrap_or(0);
+                let good = { pieces }.all(|piece| content(piece) == 0);
+                let index_agrees = !self.wrong_index.contains(&shard);
+                self.tell(PlanEvent::ShardChecked { shard, good, index_agrees });
             }
             Later::Rechecked(piece, good) => self.tell(PlanEvent::Rechecked { piece, good }),
             Later::Gains(source) => {

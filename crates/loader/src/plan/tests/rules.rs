@@ -147,7 +147,7 @@ fn a_lone_liar_is_suspended_and_proves_nothing() {
 }
 
 #[test]
-fn two_liars_with_equal_bytes_make_the_index_suspect() {
+fn equal_lies_start_a_trial_that_convicts_those_who_told_them() {
     let model = Model::columns(6);
     // Without parity, which would stand in for the shard.
     let liar = peer(&model, 100).lying([3], 7).holding(ALL_DATA);
@@ -155,18 +155,68 @@ fn two_liars_with_equal_bytes_make_the_index_suspect() {
     let net = run(&model, vec![liar.clone(), liar, honest]);
     assert!(net.tally.asked[&Why::SecondOpinion] > 0);
     assert!(!net.is_banned(2));
-    assert!(net.tally.checked_shards >= 1);
+    assert!(net.planner.is_indexed(0), "the index is not believed less for that");
     assert!(net.tally.bad.iter().sum::<u64>() <= 4 * 6 * PIECE, "{:?}", net.tally.bad);
 }
 
 #[test]
-fn a_wrong_index_bans_nobody() {
+fn many_liars_with_equal_bytes_cost_two_models_at_most_and_hardly_any_time() {
     let model = Model::columns(6);
-    let mut net = Net::new(&model, true, vec![peer(&model, 50); 3]);
-    net.wrong_index.insert(4);
+    let alone = run(&model, vec![peer(&model, 50)]).tally.elapsed;
+    for count in [2, 8, 49, 100] {
+        for shards in [0..14, 3..4] {
+            // They come up first; the honest one is one among many.
+            let liar = peer(&model, 50).lying(shards.clone(), 7);
+            let mut peers = vec![liar; count];
+            peers.insert(count / 2, peer(&model, 50));
+            let net = run(&model, peers);
+            let bad: u64 = net.tally.bad.iter().sum();
+            assert!(bad <= 2 * model.total_bytes, "{count} {shards:?}: {bad}");
+            assert!(!net.is_banned(count as u32 / 2));
+            assert!(net.planner.is_indexed(0), "{count} {shards:?}");
+            let elapsed = net.tally.elapsed.as_secs_f64();
+            assert!(
+                elapsed <= 1.3 * alone.as_secs_f64() + 0.5,
+                "{count} {shards:?}: {elapsed} s, {alone:?} alone"
+            );
+        }
+    }
+}
+
+#[test]
+fn a_wrong_index_bans_nobody_and_is_found_out_by_one_trial() {
+    let model = Model::columns(6);
+    for count in [1, 3] {
+        for wrong in [vec![4], (0..14).collect()] {
+            let mut net = Net::new(&model, true, vec![peer(&model, 50); count]);
+            net.wrong_index.extend(wrong);
+            let net = net.finish();
+            assert!((0..count as u32).all(|source| !net.is_banned(source)));
+            assert!(!net.planner.is_indexed(0) && net.tally.checked_shards >= 1);
+        }
+    }
+}
+
+#[test]
+fn a_wrong_index_is_found_out_among_liars() {
+    let model = Model::columns(6);
+    // As many as trials may come to nothing, and one less: nobody has sent anything that the index calls right.
+    let mut peers = vec![peer(&model, 50).lying(0..14, 7); 2];
+    peers.extend([peer(&model, 50), peer(&model, 50)]);
+    let mut net = Net::new(&model, true, peers);
+    net.wrong_index.extend(0..14);
     let net = net.finish();
-    assert!((0..3).all(|source| !net.is_banned(source)));
-    assert_eq!(net.tally.checked_shards, 1);
+    assert!((2..4).all(|source| !net.is_banned(source)));
+}
+
+#[test]
+fn trials_that_come_to_nothing_end() {
+    let model = Model { parity: 0, ..Model::columns(6) };
+    let (net, missing) = Net::new(&model, true, vec![peer(&model, 50).lying(0..10, 7); 6]).stick();
+    assert_eq!(missing.len(), 10);
+    assert!(net.tally.checked_shards <= 3, "{}", net.tally.checked_shards);
+    let bad: u64 = net.tally.bad.iter().sum();
+    assert!(bad <= model.total_bytes, "{bad}");
 }
 
 #[test]

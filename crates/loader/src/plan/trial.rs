@@ -1,0 +1,140 @@
+//! Rule 5: whether the index is wrong, or those who say so by sending equal bytes that it calls wrong.
+//!
+//! Identities are free, so that equal lies cost a liar nothing. When two were equal and nobody is left for that piece who
+//! has sent right bytes, or one was wrong and nobody at all is left, a *trial* begins: what is missing of the shard comes
+//! from the source with the most verified bytes alone, is written as it comes, and the shard is checked as a whole. If it
+//! has its digest although the index calls some of it wrong, the index is: from then on all shards are checked as a whole.
+//! If it has its digest and the index agrees, whoever sent other bytes has lied; if it has not, the source on trial is not
+//! asked for anything any more. One trial at a time, and three that come to nothing at most, so that they cost three shards.
+
+use std::time::Instant;
+
+use manifest::PieceId;
+
+use super::sources::Source;
+use super::{Planner, SourceKey};
+
+/// Trials that come to nothing, for each model.
+const MAX_FAILED: u32 = 3;
+
+/// A shard that comes from one source alone, to be checked as a whole.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Trial {
+    pub(super) shard: u32,
+    pub(super) source: SourceKey,
+}
+
+/// What trials came to.
+#[derive(Debug, Default)]
+pub(super) struct Trials {
+    current: Option<Trial>,
+    failed: u32,
+}
+
+impl Trials {
+    pub(super) fn current(&self) -> Option<Trial> {
+        self.current
+    }
+
+    /// Whether this shard is on trial.
+    pub(super) fn is_on(&self, shard: u32) -> bool {
+        self.current.is_some_and(|trial| trial.shard == shard)
+    }
+
+    /// Whether this source is on trial.
+    pub(super) fn is_of(&self, source: SourceKey) -> bool {
+        self.current.is_some_and(|trial| trial.source == source)
+    }
+}
+
+impl Planner {
+    /// Whether somebody who has sent right bytes can be asked for a piece that others sent wrong: that costs a piece, and a
+    /// trial a shard.
+    pub(super) fn may_be_settled(&self, piece: PieceId) -> bool {
+        self.sources.iter().any(|(_, source)| source.verified_bytes() > 0 && may_still_send(source, piece))
+    }
+
+    /// Starts a trial of a shard that is in dispute, if there is somebody to try and none is under way.
+    pub(super) fn try_shard(&mut self, shard: u32) {
+        let trials = &self.pieces.trials;
+        if trials.current.is_some() || trials.failed >= MAX_FAILED || !self.pieces.is_indexed(shard) {
+            return;
+        }
+        let missing: Vec<PieceId> = self.pieces.missing_of(shard).collect();
+        let can_be_tried =
+            |source: &Source| source.may_be_tried(shard) && missing.iter().all(|piece| source.holds(*piece));
+        let candidates = self.sources.iter().filter(|(_, source)| can_be_tried(source));
+        // Of equals the first: the order of keys is no choice of theirs.
+        let best = candidates.max_by_key(|(key, source)| (source.verified_bytes(), std::cmp::Reverse(*key)));
+        let Some((source, _)) = best else { return };
+        self.sources.update(source, Source::lift_suspensions);
+        self.pieces.trials.current = Some(Trial { shard, source });
+        self.cancel_where(|request| request.shard == shard || request.source == source);
+        self.changed = true;
+    }
+
+    /// Tries a shard of which somebody sent wrong bytes, when nothing else is left to be done.
+    pub(super) fn try_the_last_resort(&mut self, now: Instant) -> bool {
+        let is_idle = self.pieces.is_quiet()
+            && !self.waits_for_sources(now)
+            && self.requests.iter().all(|(_, request)| request.stalled || request.retry);
+        if !is_idle || self.pieces.trials.current.is_some() {
+            return false;
+        }
+        let disputed: Vec<PieceId> = self.pieces.disputed().collect();
+        for piece in disputed {
+            if !self.sources.iter().any(|(_, source)| may_still_send(source, piece)) {
+                self.try_shard(piece.shard);
+            }
+        }
+        self.pieces.trials.current.is_some()
+    }
+
+    /// The shard on trial was checked.
+    pub(super) fn on_tried(&mut self, trial: Trial, good: bool, index_agrees: bool) {
+        let liars = self.pieces.tried(trial, good);
+        self.pieces.trials.current = None;
+        self.changed = true;
+        if !good {
+            self.fail(trial);
+            self.sources.update(trial.source, Source::fail_trial);
+            self.cancel_where(|request| request.source == trial.source);
+            return;
+        }
+        let bytes = self.geometry().manifest().shards()[trial.shard as usize].size_bytes;
+        self.sources.update(trial.source, |source| source.verified(bytes));
+        if index_agrees {
+            liars.into_iter().for_each(|liar| self.ban(liar, Source::convict));
+            return;
+        }
+        self.pieces.suspect_index();
+        let keys: Vec<SourceKey> = self.sources.keys().collect();
+        for key in keys {
+            self.sources.update(key, Source::lift_suspensions);
+        }
+    }
+
+    /// Gives a trial up whose source cannot go on.
+    pub(super) fn end_trial_without_source(&mut self) {
+        let Some(trial) = self.pieces.trials.current else { return };
+        let source = self.sources.get(trial.source);
+        let can_go_on = source.is_some_and(|source| source.is_holder(trial.shard) && !source.is_stalled());
+        if can_go_on || self.pieces.absent(trial.shard) == 0 {
+            return;
+        }
+        self.pieces.tried(trial, false);
+        self.pieces.trials.current = None;
+        self.fail(trial);
+    }
+
+    fn fail(&mut self, trial: Trial) {
+        self.pieces.trials.failed += 1;
+        self.changed = true;
+        self.cancel_where(|request| request.shard == trial.shard);
+    }
+}
+
+/// Whether a source may be asked for a piece now or some time, and has not sent it wrong yet.
+fn may_still_send(source: &Source, piece: PieceId) -> bool {
+    !source.is_stalled() && source.is_holder(piece.shard) && source.holds(piece)
+}
