@@ -48,7 +48,8 @@ Recipes of the project. Each does its own set-up, and may be run at any time.
   cargo xtask setup         Only the set-up: the EVM node into tests/evm/node_modules, the Python peers' packages into
                             tests/python/.venv. Does nothing when both are up to date.
 
-Needed: Rust, a C compiler, Node.js with npm, Python 3 with venv. `cargo nextest` is used when it is installed.
+Needed: Rust, a C compiler, Node.js with npm, Python 3 with venv; for the tests on disks of their own Linux, root, and
+e2fsprogs. `cargo nextest` is used when it is installed.
 To use programs of your own instead of the ones set up, name them:
 
   LOADER_ANVIL    the EVM node (https://getfoundry.sh)
