@@ -108,6 +108,11 @@ impl LoadError {
         matches!(self, Self::NotAManifest { .. } | Self::ManifestTooLarge { .. })
     }
 
+    /// Whether there is no room on the disk: more of it, or a smaller model, would help.
+    pub fn is_disk_full(&self) -> bool {
+        matches!(self, Self::Cache(error) if error.is_disk_full())
+    }
+
     /// Whether something has the right digest but is not valid: trying again cannot help.
     pub fn is_integrity(&self) -> bool {
         matches!(self, Self::NotAManifest { .. } | Self::BadIndex { .. } | Self::DirtyPadding { .. })

@@ -5,9 +5,6 @@ use std::io::{self, Write as _};
 use std::os::unix::fs::PermissionsExt as _;
 use std::path::Path;
 
-use rustix::fs::FallocateFlags;
-use rustix::io::Errno;
-
 use super::CacheError;
 
 /// How the temporary files begin that a killed process can leave behind.
@@ -63,33 +60,8 @@ pub(super) fn read(path: &Path, limit_bytes: u64) -> Result<Option<Vec<u8>>, Cac
     }
 }
 
-/// Makes `file` exactly `size_bytes` long, keeping what it has, and reserves the disk space where the file system can:
-/// a full disk is then found before anything is fetched.
-pub(crate) fn allocate(file: &File, path: &Path, size_bytes: u64) -> Result<(), CacheError> {
-    let fail = |source| CacheError::io("reserve space for", path, source);
-    let reserved = loop {
-        match rustix::fs::fallocate(file, FallocateFlags::empty(), 0, size_bytes) {
-            Err(Errno::INTR) => {}
-            other => break other,
-        }
-    };
-    match reserved {
-        Ok(()) | Err(Errno::OPNOTSUPP | Errno::NOSYS | Errno::INVAL) => {}
-        Err(error) => return Err(fail(error.into())),
-    }
-    file.set_len(size_bytes).map_err(fail)
-}
-
-/// How much may be written to the file system of this path, by whoever runs this.
-pub(super) fn free_bytes(path: &Path) -> io::Result<u64> {
-    let found = rustix::fs::statvfs(path)?;
-    Ok(found.f_bavail.saturating_mul(found.f_frsize))
-}
-
 #[cfg(test)]
 mod tests {
-    use std::os::unix::fs::FileExt as _;
-
     use super::*;
 
     #[test]
@@ -110,18 +82,5 @@ mod tests {
         assert!(read(&path, 10).unwrap().is_none());
         write(&path, b"12345678901", 0o644).unwrap();
         assert!(read(&path, 10).is_err());
-    }
-
-    #[test]
-    fn allocating_keeps_content_and_sets_the_size_both_ways() {
-        let dir = tempfile::tempdir().unwrap();
-        let path = dir.path().join("file");
-        let file = File::create_new(&path).unwrap();
-        file.write_all_at(b"kept", 0).unwrap();
-        for size_bytes in [1 << 20, 4] {
-            allocate(&file, &path, size_bytes).unwrap();
-            assert_eq!(file.metadata().unwrap().len(), size_bytes);
-            assert_eq!(&fs::read(&path).unwrap()[..4], b"kept");
-        }
     }
 }

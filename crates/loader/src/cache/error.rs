@@ -5,6 +5,8 @@ use std::path::{Path, PathBuf};
 
 use manifest::{Blame, ByteRange, Digest, IndexError, ManifestError};
 
+use super::space::{self, Free};
+
 /// Why the cache could not do what it was asked.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
@@ -20,14 +22,62 @@ pub enum CacheError {
         source: io::Error,
     },
     /// The disk, or a quota, is full. What was verified so far is kept.
-    #[error("no space left to {action} {}: free some space and try again, verified pieces are kept", path.display())]
+    #[error(
+        "no space left to {action} {}{}: free some (`loader cache ls` lists what the cache holds) and try again",
+        path.display(),
+        describe_free(free.as_ref())
+    )]
     DiskFull {
         /// What was being done to it.
         action: &'static str,
         /// The file that did not fit.
         path: PathBuf,
+        /// What was free there, as far as the system told. A quota may have allowed less.
+        free: Option<Free>,
         /// What the operating system said.
         source: io::Error,
+    },
+    /// There is not enough free space. None was taken, and what was verified so far is kept.
+    #[error(
+        "no room for {}: {needed_bytes} bytes are needed and {free_bytes} are free; free some (`loader cache ls` lists \
+         what the cache holds) or use another cache directory, and try again",
+        path.display()
+    )]
+    NoRoom {
+        /// What does not fit.
+        path: PathBuf,
+        /// How much it still takes.
+        needed_bytes: u64,
+        /// How much is free for whoever runs this.
+        free_bytes: u64,
+    },
+    /// The file system has no room for the names of more files.
+    #[error(
+        "no room for {}: the file system can take {free} more files, and {needed} are needed; delete some files there, \
+         or use another cache directory, and try again",
+        path.display()
+    )]
+    NoFiles {
+        /// What does not fit.
+        path: PathBuf,
+        /// How many are needed.
+        needed: u64,
+        /// How many there can be.
+        free: u64,
+    },
+    /// The process may not write such large files.
+    #[error(
+        "{} has {size_bytes} bytes, and this process may write files of {limit_bytes} bytes at most: raise that limit \
+         (`ulimit -f`) and try again",
+        path.display()
+    )]
+    FileTooLarge {
+        /// The file.
+        path: PathBuf,
+        /// How long it would be.
+        size_bytes: u64,
+        /// How long it may be.
+        limit_bytes: u64,
     },
     /// The directory belongs to another version of this program.
     #[error(
@@ -142,7 +192,8 @@ impl CacheError {
         let path = path.to_owned();
         match source.kind() {
             io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded => {
-                Self::DiskFull { action, path, source }
+                let free = space::free(&path);
+                Self::DiskFull { action, path, free, source }
             }
             _ => Self::Io { action, path, source },
         }
@@ -153,6 +204,9 @@ impl CacheError {
         match self {
             Self::Io { .. }
             | Self::DiskFull { .. }
+            | Self::NoRoom { .. }
+            | Self::NoFiles { .. }
+            | Self::FileTooLarge { .. }
             | Self::UnknownVersion { .. }
             | Self::Manifest { .. }
             | Self::Corrupt { .. }
@@ -166,10 +220,15 @@ impl CacheError {
         }
     }
 
-    /// Whether freeing disk space would help.
+    /// Whether there is no room: more of it, or less to store, would help.
     pub fn is_disk_full(&self) -> bool {
-        matches!(self, Self::DiskFull { .. })
+        use CacheError::{DiskFull, FileTooLarge, NoFiles, NoRoom};
+        matches!(self, DiskFull { .. } | NoRoom { .. } | NoFiles { .. } | FileTooLarge { .. })
     }
+}
+
+fn describe_free(free: Option<&Free>) -> String {
+    free.map_or_else(String::new, |free| format!(", {free} are free there"))
 }
 
 fn describe_holders(holders: &[u32]) -> String {

@@ -16,7 +16,7 @@ use super::layout::{JOURNAL, PARITY, WEIGHTS};
 use super::lock::{Guard, LockFile};
 use super::partial::is_data;
 use super::progress;
-use super::{Cache, CacheError, FillLock, atomic, install, stamp};
+use super::{Cache, CacheError, FillLock, atomic, install, space, stamp};
 
 /// Nodes that serve a model give it back within a second or two of its being known to be bad.
 const HOLDERS_WAIT: Duration = Duration::from_secs(3);
@@ -76,14 +76,14 @@ impl Cache {
         if rustix::fs::ioctl_ficlone(&target, &source).is_ok() {
             return Ok(());
         }
-        let (needed_bytes, free_bytes) =
-            (source.metadata().map_err(fail)?.len(), atomic::free_bytes(to).map_err(fail)?);
-        if needed_bytes > free_bytes {
-            let holders = LockFile::usage(&self.layout().locks(), lock.digest()).holders();
-            let digest = *lock.digest();
-            return Err(CacheError::NoRoomToHeal { digest, holders, needed_bytes, free_bytes });
+        match space::require(to, source.metadata().map_err(fail)?.len()) {
+            Err(CacheError::NoRoom { needed_bytes, free_bytes, .. }) => {
+                let holders = LockFile::usage(&self.layout().locks(), lock.digest()).holders();
+                let digest = *lock.digest();
+                Err(CacheError::NoRoomToHeal { digest, holders, needed_bytes, free_bytes })
+            }
+            room => room.and_then(|()| io::copy(&mut &source, &mut &target).map(drop).map_err(fail)),
         }
-        io::copy(&mut &source, &mut &target).map(drop).map_err(fail)
     }
 }
 
@@ -109,5 +109,5 @@ fn claim(dir: &Path, lock: &FillLock, geometry: &Geometry) -> Result<(), CacheEr
     let pieces = shards.flat_map(|shard| {
         (0..geometry.manifest().piece_count(shard)).map(move |piece| Record::Piece(shard, piece))
     });
-    Journal::open(&dir.join(JOURNAL), lock.digest(), |_| ())?.append(pieces)
+    Journal::open(&dir.join(JOURNAL), lock.digest(), 0, |_| ())?.append(pieces)
 }

@@ -51,7 +51,13 @@ impl Cache {
             // The stamp comes last: what fails before is done again by whoever uses the model next.
             sync(&path)?;
             atomic::sync_dir(&self.layout().partials())?;
-            stamp::write_good(&path, &files)?;
+            match stamp::write_good(&path, &files) {
+                Err(error) if error.is_disk_full() => {
+                    tracing::warn!(%error, "the model is complete, and will be hashed again: that it is right cannot be noted");
+                    self.known().insert(*lock.digest(), (files, Verdict::Good));
+                }
+                stamped => stamped?,
+            }
         } else {
             self.known().insert(*lock.digest(), (files, Verdict::Good));
         }

@@ -15,7 +15,7 @@ use std::path::{Path, PathBuf};
 
 use manifest::Digest;
 
-use super::CacheError;
+use super::{CacheError, space};
 
 const MAGIC: [u8; 4] = *b"RPBJ";
 const VERSION: u32 = 1;
@@ -90,10 +90,12 @@ pub(super) struct Journal {
 
 impl Journal {
     /// Opens or creates the journal of the model `digest` and reads it, calling `on_record` for each record in order. It
-    /// is cut where the first bad one stands.
+    /// is cut where the first bad one stands. Space for the records of so many pieces is reserved where the file system
+    /// can: what was written is not to be fetched again because a disk that others filled has no room to say so.
     pub(super) fn open(
         path: &Path,
         digest: &Digest,
+        reserved_pieces: u32,
         on_record: impl FnMut(Record),
     ) -> Result<Self, CacheError> {
         let fail = |source| CacheError::io("open", path, source);
@@ -101,11 +103,20 @@ impl Journal {
         let file = file.map_err(fail)?;
         let mut end_bytes = scan(&file, digest, on_record).map_err(fail)?;
         file.set_len(end_bytes).map_err(fail)?;
+        space::reserve_beyond(&file, size_bytes(reserved_pieces))
+            .map_err(|source| CacheError::io("reserve space for", path, source))?;
         if end_bytes == 0 {
             file.write_all_at(&header(digest), 0).map_err(|source| CacheError::io("write", path, source))?;
             end_bytes = HEADER_BYTES as u64;
         }
         Ok(Self { file, path: path.to_owned(), seed: seed(digest), end_bytes })
+    }
+
+    /// Gives back what is reserved and not written.
+    pub(super) fn give_back(&self) {
+        if let Err(error) = self.file.set_len(self.end_bytes) {
+            tracing::warn!(%error, path = %self.path.display(), "cannot give back reserved space");
+        }
     }
 
     /// Appends records. When that fails, half a record may stand at the end; the next append goes over it.
@@ -116,6 +127,11 @@ impl Journal {
         self.end_bytes += bytes.len() as u64;
         Ok(())
     }
+}
+
+/// About how long the journal of a model with so many pieces gets.
+pub(super) fn size_bytes(pieces: u32) -> u64 {
+    HEADER_BYTES as u64 + u64::from(pieces) * RECORD_BYTES as u64
 }
 
 /// Reads the journal at `path` without changing it; fine when there is none.
@@ -198,7 +214,7 @@ mod tests {
 
     fn written(dir: &Path, digest: &Digest) -> PathBuf {
         let path = dir.join("journal");
-        let mut journal = Journal::open(&path, digest, |_| panic!("it is new")).unwrap();
+        let mut journal = Journal::open(&path, digest, 0, |_| panic!("it is new")).unwrap();
         journal.append(RECORDS).unwrap();
         path
     }
@@ -209,7 +225,7 @@ mod tests {
         let path = written(dir.path(), &digest);
         assert_eq!(records(&path, &digest), RECORDS);
         let mut seen = 0;
-        let mut journal = Journal::open(&path, &digest, |_| seen += 1).unwrap();
+        let mut journal = Journal::open(&path, &digest, 0, |_| seen += 1).unwrap();
         assert_eq!(seen, RECORDS.len());
         journal.append([Record::Piece(1, 1)]).unwrap();
         assert_eq!(records(&path, &digest).last(), Some(&Record::Piece(1, 1)));
@@ -224,7 +240,7 @@ mod tests {
         for length in 0..whole.len() {
             File::create(&path).unwrap().write_all_at(&whole[..length], 0).unwrap();
             let kept = length.saturating_sub(HEADER_BYTES) / RECORD_BYTES;
-            let mut journal = Journal::open(&path, &digest, |_| ()).unwrap();
+            let mut journal = Journal::open(&path, &digest, 0, |_| ()).unwrap();
             journal.append([Record::Piece(5, 5)]).unwrap();
             let mut expected = RECORDS[..kept].to_vec();
             expected.push(Record::Piece(5, 5));
@@ -237,7 +253,7 @@ mod tests {
         let (dir, digest) = (tempfile::tempdir().unwrap(), Digest::of(b"m"));
         let path = written(dir.path(), &digest);
         assert_eq!(records(&path, &Digest::of(b"other")), []);
-        drop(Journal::open(&path, &Digest::of(b"other"), |_| panic!("not ours")).unwrap());
+        drop(Journal::open(&path, &Digest::of(b"other"), 0, |_| panic!("not ours")).unwrap());
         assert_eq!(records(&path, &digest), []);
     }
 
@@ -248,7 +264,7 @@ mod tests {
         let file = File::options().write(true).open(&path).unwrap();
         // The second of four is lost to a power cut.
         file.write_all_at(&[0; RECORD_BYTES], (HEADER_BYTES + RECORD_BYTES) as u64).unwrap();
-        let mut journal = Journal::open(&path, &digest, |_| ()).unwrap();
+        let mut journal = Journal::open(&path, &digest, 0, |_| ()).unwrap();
         assert_eq!(file.metadata().unwrap().len(), (HEADER_BYTES + RECORD_BYTES) as u64);
         journal.append([Record::Piece(5, 5)]).unwrap();
         assert_eq!(records(&path, &digest), [RECORDS[0], Record::Piece(5, 5)]);
@@ -263,6 +279,22 @@ mod tests {
         let file = File::options().write(true).open(&path).unwrap();
         file.write_all_at(&seal(boot, seed(&digest)), HEADER_BYTES as u64).unwrap();
         assert_eq!(records(&path, &digest), RECORDS[1..]);
+    }
+
+    #[cfg(target_os = "linux")]
+    #[test]
+    fn what_is_reserved_is_not_read_and_given_back() {
+        use std::os::unix::fs::MetadataExt as _;
+
+        let (dir, digest) = (tempfile::tempdir().unwrap(), Digest::of(b"m"));
+        let path = written(dir.path(), &digest);
+        let size = || std::fs::metadata(&path).map(|found| (found.len(), found.blocks() * 512)).unwrap();
+        let (before, _) = size();
+        let journal = Journal::open(&path, &digest, 10_000, |_| ()).unwrap();
+        assert!(size().0 == before && size().1 >= 280_000, "{:?}", size());
+        assert_eq!(records(&path, &digest), RECORDS);
+        journal.give_back();
+        assert!(size().0 == before && size().1 < 10_000, "{:?}", size());
     }
 
     #[test]

@@ -41,6 +41,7 @@ mod offer;
 mod partial;
 mod progress;
 mod retention;
+mod space;
 mod staging;
 mod stamp;
 mod writeback;
@@ -55,7 +56,6 @@ use std::thread::available_parallelism;
 
 use manifest::{Digest, MAX_MANIFEST_BYTES, Manifest};
 
-pub(crate) use atomic::allocate;
 pub use blob_dir::BlobDir;
 pub use blobs::Blobs;
 pub use entries::{Entry, EntryState, Removed};
@@ -64,6 +64,8 @@ pub use lock::FillLock;
 pub use model::{Held, Model, Weights};
 pub use offer::{Offer, Offered};
 pub use partial::Partial;
+pub use space::Free;
+pub(crate) use space::{require, require_files, reserve};
 pub(crate) use staging::Staging;
 pub(crate) use writeback::Writeback;
 

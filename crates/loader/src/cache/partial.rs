@@ -13,8 +13,14 @@ use manifest::{ByteRange, Geometry, Manifest, PieceId};
 use super::journal::{Journal, Record};
 use super::layout::{JOURNAL, PARITY, PIECES, WEIGHTS};
 use super::progress::{self, Claim, Progress};
-use super::{Cache, CacheError, FillLock, Held, Model, Offer, Writeback, atomic, model, stamp};
+use super::{
+    Cache, CacheError, FillLock, Held, Model, Offer, Writeback, atomic, journal, model, space, stamp,
+};
+use crate::fetch::single;
 use crate::mmap::Map;
+
+/// Files and directories of a partial model, but for parity that memory has no room for; rather more than fewer.
+const NEW_FILES: u64 = 8;
 
 /// A model that is being filled: its weights file, its parity files, and the journal of what is verified in them.
 ///
@@ -45,13 +51,13 @@ impl Partial {
         durable: bool,
     ) -> Result<Self, CacheError> {
         let dir = cache.layout().partial(lock.digest());
-        atomic::create_dir(&dir.join(PARITY))?;
         let geometry = Geometry::new(manifest);
+        let (weights, weights_were_there) = make_room(&dir, &geometry)?;
         let mut progress = Progress::new(&geometry);
         let claim = |record| progress.apply(&geometry, record, Claim::Claimed);
-        let mut journal = Journal::open(&dir.join(JOURNAL), lock.digest(), claim)?;
-        let total_bytes = geometry.manifest().total_size_bytes();
-        let (weights, weights_were_there) = open_sized(&dir.join(WEIGHTS), total_bytes)?;
+        let reserved_pieces = if is_proven(&geometry) { geometry.piece_total() } else { 0 };
+        let journal = Journal::open(&dir.join(JOURNAL), lock.digest(), reserved_pieces, claim);
+        let mut journal = journal.inspect_err(|_| give_back(&weights))?;
         let mut notes = Vec::new();
         for shard in progress::first_shards(&geometry) {
             let there = if is_data(&geometry, shard) {
@@ -273,6 +279,18 @@ impl Partial {
         Ok(())
     }
 
+    /// Gives back the space that is reserved and was not written, now that the disk has turned out to be full; and tells
+    /// how much is missing.
+    pub(crate) fn give_back(&self, full: CacheError) -> CacheError {
+        let parity = self.parity.lock().unwrap_or_else(PoisonError::into_inner);
+        parity.values().map(|file| &**file).chain([&self.weights]).for_each(give_back);
+        self.journal().0.give_back();
+        let path = self.dir.join(WEIGHTS);
+        let missing_bytes = self.manifest().total_size_bytes().saturating_sub(space::held_bytes(&path));
+        // It may be a quota that is used up.
+        space::require(&path, missing_bytes).err().unwrap_or(full)
+    }
+
     /// Whether a piece was recorded, by this process or an earlier one.
     pub(crate) fn is_recorded(&self, shard: u32, piece: u32) -> bool {
         self.journal().1.claim(&self.geometry, shard, piece) > Claim::Missing
@@ -356,7 +374,7 @@ impl Partial {
         if !create && !path.exists() {
             return Err(CacheError::io("read", &path, io::ErrorKind::NotFound.into()));
         }
-        let (file, _) = open_sized(&path, self.manifest().row_size_bytes())?;
+        let (file, _) = open_sized(&path, self.manifest().row_size_bytes(), true)?;
         let file = Arc::new(file);
         files.insert(shard, Arc::clone(&file));
         Ok(file)
@@ -367,16 +385,59 @@ impl Partial {
     }
 }
 
-/// Opens a file for reading and writing and makes it `size_bytes` long. The second value says whether it was there
-/// with that size already.
-fn open_sized(path: &Path, size_bytes: u64) -> Result<(File, bool), CacheError> {
+/// Makes the directory of a partial model, and room in it: all or nothing. Gives the weights, and whether they were there.
+fn make_room(dir: &Path, geometry: &Geometry) -> Result<(File, bool), CacheError> {
+    let (manifest, path, is_new) = (geometry.manifest(), dir.join(WEIGHTS), !dir.exists());
+    let total_bytes = manifest.total_size_bytes();
+    let missing_bytes = total_bytes.saturating_sub(space::held_bytes(&path));
+    if missing_bytes > 0 {
+        let beside_bytes = manifest.index_size_bytes() + journal::size_bytes(geometry.piece_total());
+        space::require(&path, missing_bytes.saturating_add(beside_bytes))?;
+    }
+    if is_new {
+        space::require_files(&path, NEW_FILES)?;
+    }
+    let made = atomic::create_dir(&dir.join(PARITY));
+    let made = made.and_then(|()| open_sized(&path, total_bytes, is_proven(geometry)));
+    if made.is_err()
+        && is_new
+        && let Err(error) = fs::remove_dir_all(dir)
+    {
+        tracing::warn!(%error, dir = %dir.display(), "cannot remove what there was no room for");
+    }
+    made
+}
+
+/// Whether the manifest proves how large the model is: nothing is reserved for sizes that are only claimed.
+fn is_proven(geometry: &Geometry) -> bool {
+    single::blob_of(geometry.manifest()).is_none()
+}
+
+fn give_back(file: &File) {
+    if let Err(error) = space::give_back(file) {
+        tracing::warn!(%error, "cannot give back reserved space");
+    }
+}
+
+/// Opens a file for reading and writing and makes it `size_bytes` long, if need be by reserving space. A new one that does
+/// not fit is removed. The second value says whether it was there with that size already.
+fn open_sized(path: &Path, size_bytes: u64, reserve: bool) -> Result<(File, bool), CacheError> {
+    let is_new = !path.exists();
     let file = File::options().read(true).write(true).create(true).truncate(false).open(path);
     let file = file.map_err(|source| CacheError::io("open", path, source))?;
     let found = file.metadata().map_err(|source| CacheError::io("inspect", path, source))?.len();
-    if found != size_bytes {
-        atomic::allocate(&file, path, size_bytes)?;
+    let sized = if reserve && (found != size_bytes || space::held_bytes(path) < size_bytes) {
+        space::reserve(&file, path, size_bytes)
+    } else if found != size_bytes {
+        space::allow_size(path, size_bytes)
+            .and_then(|()| file.set_len(size_bytes).map_err(|source| CacheError::io("resize", path, source)))
+    } else {
+        Ok(())
+    };
+    if let (Err(_), true) = (&sized, is_new) {
+        super::remove_file(path)?;
     }
-    Ok((file, found == size_bytes))
+    sized.map(|()| (file, found == size_bytes))
 }
 
 /// Copies bytes between files within the system, which shares blocks where it can. False: not all of them were copied.

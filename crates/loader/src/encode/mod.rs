@@ -25,12 +25,15 @@ use manifest::{
 pub use error::PublishError;
 
 use crate::cache::layout::{PARITY, PIECES, WEIGHTS};
-use crate::cache::{Cache, CacheError, Model, Staging, allocate};
+use crate::cache::{Cache, CacheError, Model, Staging, require, require_files, reserve};
 use rows::Job;
 use source::Source;
 
 /// Smaller pieces cost more in requests, and in index, than they save.
 const MIN_PIECE_BYTES: u32 = 16 << 10;
+
+/// What a model has beside weights and parity: manifest, index, stamp; rather more than fewer.
+const FILES_BESIDE: u64 = 8;
 
 /// The chaining values of one shard.
 type Values = Vec<[u8; 32]>;
@@ -189,8 +192,11 @@ impl<'a> Plan<'a> {
         let path = staging.path().join(WEIGHTS);
         let file = create(&path)?;
         let weights = (&file, path.as_path());
+        let is_clone = self.clone_source(&file)?;
+        self.make_room(weights, is_clone)?;
         let parity_files = self.create_parity(staging)?;
         let mut shards = match self.sources.as_slice() {
+            _ if is_clone => self.encode_clone(weights, &parity_files, progress)?,
             [source] if !self.is_layers => self.encode_file(source, weights, &parity_files, progress)?,
             _ => self.encode_layers(weights, &parity_files, progress)?,
         };
@@ -203,6 +209,39 @@ impl<'a> Plan<'a> {
         Ok(shards)
     }
 
+    /// Makes the weights share the blocks of the one file that is published, where the file system can. False: it cannot.
+    fn clone_source(&self, weights: &File) -> Result<bool, PublishError> {
+        match self.sources.as_slice() {
+            [source] if !self.is_layers && rustix::fs::ioctl_ficlone(weights, &source.file).is_ok() => {
+                source.check_unchanged()?;
+                Ok(true)
+            }
+            _ => Ok(false),
+        }
+    }
+
+    /// Finds out that there is no room before anything is written.
+    fn make_room(&self, (file, path): (&File, &Path), is_clone: bool) -> Result<(), PublishError> {
+        let weights_bytes = if is_clone { 0 } else { self.total_bytes };
+        let parity = u64::from(self.encoded_parity());
+        require(path, weights_bytes.saturating_add(parity.saturating_mul(self.row_bytes)))?;
+        require_files(path, parity + FILES_BESIDE)?;
+        if !is_clone {
+            reserve(file, path, self.total_bytes)?;
+        }
+        Ok(())
+    }
+
+    fn encode_clone(
+        &self,
+        weights: (&File, &Path),
+        parity_files: &[(File, PathBuf)],
+        progress: &(dyn Fn(u64, u64) + Sync),
+    ) -> Result<Vec<(Digest, Values)>, PublishError> {
+        let read = |offset, buffer: &mut [u8]| read_copy(weights, offset, buffer);
+        self.job(&read, parity_files).run(&|done| progress(done, self.total_bytes))
+    }
+
     /// One pass: the rows are the shards.
     fn encode_file(
         &self,
@@ -211,15 +250,9 @@ impl<'a> Plan<'a> {
         parity_files: &[(File, PathBuf)],
         progress: &(dyn Fn(u64, u64) + Sync),
     ) -> Result<Vec<(Digest, Values)>, PublishError> {
-        let progress = |done| progress(done, self.total_bytes);
-        if rustix::fs::ioctl_ficlone(weights.0, &source.file).is_ok() {
-            source.check_unchanged()?;
-            let read = |offset, buffer: &mut [u8]| read_copy(weights, offset, buffer);
-            return self.job(&read, parity_files).run(&progress);
-        }
-        allocate(weights.0, weights.1, self.total_bytes)?;
         let read = |offset, buffer: &mut [u8]| source.read_at(offset, buffer);
-        Job { weights: Some(weights), ..self.job(&read, parity_files) }.run(&progress)
+        let job = Job { weights: Some(weights), ..self.job(&read, parity_files) };
+        job.run(&|done| progress(done, self.total_bytes))
     }
 
     /// Two passes, unless there is no parity: layers straddle rows.
@@ -231,7 +264,6 @@ impl<'a> Plan<'a> {
     ) -> Result<Vec<(Digest, Values)>, PublishError> {
         let passes = if parity_files.is_empty() { 1 } else { 2 };
         let total_bytes = passes * self.total_bytes;
-        allocate(weights.0, weights.1, self.total_bytes)?;
         let copied = |done| progress(done, total_bytes);
         let mut shards = layers::copy(&self.sources, weights, self.piece_size_bytes(), &copied)?;
         if !parity_files.is_empty() {
@@ -262,7 +294,7 @@ impl<'a> Plan<'a> {
         let created = indices.map(|index| {
             let path = staging.path().join(PARITY).join(index.to_string());
             let file = create(&path)?;
-            allocate(&file, &path, self.row_bytes)?;
+            reserve(&file, &path, self.row_bytes)?;
             Ok((file, path))
         });
         created.collect()

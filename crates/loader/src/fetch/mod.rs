@@ -135,6 +135,14 @@ async fn find_cached(cache: &Cache, digest: Digest) -> Result<Option<Model>, Loa
     Ok(blocking(move || healthy(cache.model(&digest))).await??)
 }
 
+/// A disk that turned out to be full is not kept full by what was reserved.
+fn give_back(store: &Arc<Partial>, error: LoadError) -> LoadError {
+    match error {
+        LoadError::Cache(full) if full.is_disk_full() => store.give_back(full).into(),
+        error => error,
+    }
+}
+
 /// Runs what blocks on a thread for that.
 async fn blocking<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static) -> Result<T, LoadError> {
     tokio::task::spawn_blocking(work).await.map_err(|error| LoadError::Worker(error.into()))
@@ -283,7 +291,7 @@ impl Fetch<'_> {
         let store = Arc::new(store);
         if let Err(error) = self.fill(&store, &manifest, events, report).await {
             // The lock on the partial files goes with them, once the disk is done with them.
-            blocking(move || drop(store)).await?;
+            let error = blocking(move || give_back(&store, error)).await?;
             if error.is_integrity() {
                 self.discard().await;
             }
