@@ -82,19 +82,13 @@ impl Cache {
         let manifest = self.layout().manifest(digest);
         let mut found = manifest.exists();
         let mut freed_bytes = 0;
-        let staging = self.staging()?;
-        for (from, name) in
-            [(self.layout().model(digest), "model"), (self.layout().partial(digest), "partial")]
-        {
-            let bytes = disk_bytes(&from)?;
-            match fs::rename(&from, staging.path().join(name)) {
-                Ok(()) => (found, freed_bytes) = (true, freed_bytes + bytes),
-                Err(error) if error.kind() == io::ErrorKind::NotFound => {}
-                Err(error) => return Err(CacheError::io("remove", &from, error)),
+        for dir in [self.layout().model(digest), self.layout().partial(digest)] {
+            let bytes = disk_bytes(&dir)?;
+            if self.remove_dir(&dir)? {
+                (found, freed_bytes) = (true, freed_bytes + bytes);
             }
         }
         remove_file(&manifest)?;
-        staging.remove()?;
         if found {
             return Ok(Removed { freed_bytes });
         }
@@ -129,6 +123,7 @@ impl Cache {
         Ok(Some(Entry { digest, model_kind, total_size_bytes, state, disk_bytes, path }))
     }
 
+    /// How many bytes of shards the journal of a partial model calls verified; 0 when there is none.
     fn claimed_bytes(&self, digest: &Digest) -> Result<u64, CacheError> {
         let Some(manifest) = self.manifest(digest)? else { return Ok(0) };
         let geometry = Geometry::new(manifest);

@@ -43,7 +43,7 @@ impl Cache {
             }
             stamp::remove(&bad)?;
             claim(&bad, lock, geometry)?;
-            fs::rename(&bad, &partial).map_err(|source| CacheError::io("move", &bad, source))?;
+            self.rename_dir(&bad, &partial)?;
             atomic::sync_dir(&self.layout().partials())?;
             return atomic::sync_dir(&self.layout().models());
         }

@@ -6,11 +6,10 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use manifest::Manifest;
-use rustix::io::Errno;
 
 use super::layout::{JOURNAL, PARITY, PIECES, WEIGHTS};
 use super::stamp::Verdict;
-use super::{Cache, CacheError, FillLock, Model, atomic, remove_file, stamp, writeback};
+use super::{Cache, CacheError, FillLock, Model, atomic, relocate, remove_file, stamp, writeback};
 
 impl Cache {
     /// Makes the model in `dir`, whose bytes have all been verified, read-only, moves it to its final name, and stamps it
@@ -31,7 +30,7 @@ impl Cache {
             sync_files(dir).inspect_err(|error| writeback::void(&dir.join(JOURNAL), error))?;
         }
         let path = self.layout().model(lock.digest());
-        while !rename(dir, &path)? {
+        while !self.rename_dir(dir, &path)? {
             match self.load(lock.digest(), &manifest) {
                 Ok(Some(model)) => {
                     fs::remove_dir_all(dir).map_err(|source| CacheError::io("remove", dir, source))?;
@@ -43,7 +42,7 @@ impl Cache {
                 }
                 Err(error) => return Err(error),
             }
-            self.put_aside(&path)?;
+            self.remove_dir(&path)?;
         }
         remove_file(&path.join(JOURNAL))?;
         let files = stamp::of(&path)?;
@@ -78,7 +77,7 @@ impl Cache {
         atomic::create_dir(&model.dir().join(PARITY))?;
         for (from, to) in moves {
             make_read_only(&from)?;
-            fs::rename(&from, &to).map_err(|source| CacheError::io("move into place", &from, source))?;
+            relocate::move_file(&from, &to)?;
         }
         // The stamp does not fit any more, so that loading verifies and syncs the whole before it stamps it again.
         let loaded = self.load(model.digest(), model.manifest())?;
@@ -89,27 +88,10 @@ impl Cache {
         let model = self.open_model(lock.digest(), manifest)?;
         model.ok_or_else(|| gone(lock.digest(), &self.layout().model(lock.digest())))
     }
-
-    /// Takes what is under a final name away.
-    fn put_aside(&self, path: &Path) -> Result<(), CacheError> {
-        let staging = self.staging()?;
-        fs::rename(path, staging.path().join("replaced"))
-            .map_err(|source| CacheError::io("replace", path, source))?;
-        staging.remove()
-    }
 }
 
 fn gone(digest: &manifest::Digest, path: &Path) -> CacheError {
     CacheError::Corrupt { digest: *digest, path: path.to_owned(), damage: "it has no weights".to_owned() }
-}
-
-/// False when there is something under the new name.
-fn rename(from: &Path, to: &Path) -> Result<bool, CacheError> {
-    match rustix::fs::rename(from, to) {
-        Ok(()) => Ok(true),
-        Err(Errno::NOTEMPTY | Errno::EXIST) => Ok(false),
-        Err(error) => Err(CacheError::io("move into place", from, error.into())),
-    }
 }
 
 fn make_read_only(path: &Path) -> Result<(), CacheError> {

@@ -12,7 +12,8 @@
 //!   models/<manifest digest>/pieces  the piece index blob
 //!   models/<manifest digest>/stamp   what the files looked like when they were hashed, and what came of it
 //!   partial/<manifest digest>/       the same files being filled, and a journal of verified pieces
-//!   partial/staging-*                being published, or being removed; a dead process's are swept at the next opening
+//!   partial/staging-*                being published, moved or removed; a dead process's are swept at the next opening;
+//!                                    in models/, too
 //!   locks/                           never deleted
 //!   series/<name>                    models that were loaded for a series, oldest first
 //!   run/                             sockets of running nodes, kept by them
@@ -40,6 +41,7 @@ mod model;
 mod offer;
 mod partial;
 mod progress;
+mod relocate;
 mod retention;
 mod space;
 mod staging;

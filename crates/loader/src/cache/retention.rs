@@ -63,8 +63,10 @@ impl Cache {
         let dir = self.layout().series();
         let fail = |source| CacheError::io("list", &dir, source);
         for entry in fs::read_dir(&dir).map_err(fail)? {
-            let path = entry.map_err(fail)?.path();
-            if path != series && read(&path)?.contains(digest) {
+            let entry = entry.map_err(fail)?;
+            let (path, is_list) = (entry.path(), entry.file_type().map_err(fail)?.is_file());
+            let is_ours = is_list && !entry.file_name().as_encoded_bytes().starts_with(b".");
+            if is_ours && path != series && read(&path)?.contains(digest) {
                 return Ok(true);
             }
         }
@@ -130,6 +132,20 @@ mod tests {
         cache.keep_last("two", &b, 1, &|_| ()).unwrap();
         assert_eq!(cache.keep_last("one", &c, 1, &|_| ()).unwrap(), [a]);
         assert_eq!(cached(&cache).len(), 2);
+    }
+
+    #[test]
+    fn what_is_no_list_keeps_no_model() {
+        let dir = tempfile::tempdir().unwrap();
+        let cache = Cache::open(dir.path()).unwrap();
+        let [a, b] = [1, 2].map(|seed| model(&cache, seed));
+        cache.keep_last("one", &a, 1, &|_| ()).unwrap();
+        let series = cache.layout().series();
+        for name in [".tmp-a1B2c3", ".one.swp"] {
+            fs::copy(series.join("one"), series.join(name)).unwrap();
+        }
+        fs::create_dir(series.join("folder")).unwrap();
+        assert_eq!(cache.keep_last("one", &b, 1, &|_| ()).unwrap(), [a]);
     }
 
     #[test]

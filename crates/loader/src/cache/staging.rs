@@ -1,12 +1,13 @@
 //! Directories of work that is not known by its final name yet, or any more.
 
 use std::fs;
-use std::path::Path;
+use std::io;
+use std::path::{Path, PathBuf};
 use std::time::{Duration, SystemTime};
 
 use tempfile::TempDir;
 
-use super::layout::{Layout, PARITY};
+use super::layout::{Layout, PARITY, digest_named};
 use super::lock::{Guard, LockFile};
 use super::{Cache, CacheError, atomic};
 
@@ -24,18 +25,30 @@ pub(crate) struct Staging {
 
 impl Cache {
     pub(crate) fn staging(&self) -> Result<Staging, CacheError> {
+        self.staging_in(&self.layout().partials())
+    }
+
+    /// The same in the directory of models, or in that of partial ones.
+    pub(super) fn staging_in(&self, parent: &Path) -> Result<Staging, CacheError> {
         let lock = LockFile::staging(&self.layout().locks()).shared()?;
-        let partials = self.layout().partials();
         let dir = tempfile::Builder::new()
             .prefix(PREFIX)
-            .tempdir_in(&partials)
-            .map_err(|source| CacheError::io("create a directory in", &partials, source))?;
+            .tempdir_in(parent)
+            .map_err(|source| CacheError::io("create a directory in", parent, source))?;
         // A temporary directory is private; what becomes of this one is as public as its files.
-        let mode = fs::metadata(&partials).map(|metadata| metadata.permissions());
+        let mode = fs::metadata(parent).map(|metadata| metadata.permissions());
         mode.and_then(|mode| fs::set_permissions(dir.path(), mode))
             .map_err(|source| CacheError::io("open up", dir.path(), source))?;
         atomic::create_dir(&dir.path().join(PARITY))?;
         Ok(Staging { dir, _lock: lock })
+    }
+
+    /// The name beside it under which a directory is removed, whose content a sweep removes when this process cannot; for as
+    /// long as the guard is there, nobody sweeps.
+    pub(super) fn doomed(&self, dir: &Path) -> Result<(PathBuf, Guard), CacheError> {
+        let lock = LockFile::staging(&self.layout().locks()).shared()?;
+        let name = dir.file_name().unwrap_or_default().to_string_lossy();
+        Ok((dir.with_file_name(format!("{PREFIX}removed-{name}")), lock))
     }
 }
 
@@ -47,40 +60,69 @@ impl Staging {
     pub(crate) fn write(&self, name: &str, bytes: &[u8]) -> Result<(), CacheError> {
         atomic::write(&self.path().join(name), bytes, 0o444)
     }
-
-    /// Removes it, and says when that fails.
-    pub(super) fn remove(self) -> Result<(), CacheError> {
-        let path = self.path().to_owned();
-        self.dir.close().map_err(|source| CacheError::io("remove", &path, source))
-    }
 }
 
 /// Removes what killed processes have left. Does nothing while anybody has a staging directory.
 pub(super) fn sweep(layout: &Layout) -> Result<(), CacheError> {
     let Some(_alone) = LockFile::staging(&layout.locks()).try_exclusive()? else { return Ok(()) };
-    for dir in [layout.partials(), layout.manifests()] {
-        let fail = |source| CacheError::io("list", &dir, source);
-        for entry in fs::read_dir(&dir).map_err(fail)? {
-            let entry = entry.map_err(fail)?;
-            let name = entry.file_name();
-            let name = name.to_string_lossy();
-            let path = entry.path();
-            let removed = if name.starts_with(PREFIX) {
-                fs::remove_dir_all(&path)
-            } else if name.starts_with(atomic::TEMPORARY_PREFIX) && is_stale(&path) {
-                fs::remove_file(&path)
-            } else {
-                Ok(())
-            };
-            removed.map_err(|source| CacheError::io("remove", &path, source))?;
+    for dir in [layout.models(), layout.partials()] {
+        for path in entries_of(&dir)? {
+            if name_of(&path).starts_with(PREFIX) {
+                report(&path, fs::remove_dir_all(&path));
+            } else if path.file_name().is_some_and(|name| digest_named(name).is_some()) {
+                sweep_files(&path)?;
+            }
+        }
+        sweep_files(&dir)?;
+    }
+    [layout.root(), &layout.manifests(), &layout.series()].into_iter().try_for_each(sweep_files)
+}
+
+/// Removes the temporary files in a directory that have lost their writers.
+fn sweep_files(dir: &Path) -> Result<(), CacheError> {
+    for path in entries_of(dir)? {
+        if is_temporary(&name_of(&path)) && is_stale(&path) {
+            report(&path, fs::remove_file(&path));
         }
     }
     Ok(())
 }
 
+/// What cannot be removed is in nobody's way.
+fn report(path: &Path, removed: io::Result<()>) {
+    if let Err(error) = removed {
+        tracing::warn!(%error, path = %path.display(), "cannot remove what an earlier run has left");
+    }
+}
+
+/// Nothing when it is not there, or is no directory.
+fn entries_of(dir: &Path) -> Result<Vec<PathBuf>, CacheError> {
+    let fail = |source| CacheError::io("list", dir, source);
+    match fs::read_dir(dir) {
+        Ok(entries) => {
+            entries.map(|entry| entry.map(|entry| entry.path())).collect::<Result<_, _>>().map_err(fail)
+        }
+        Err(error) if matches!(error.kind(), io::ErrorKind::NotFound | io::ErrorKind::NotADirectory) => {
+            Ok(Vec::new())
+        }
+        Err(error) => Err(fail(error)),
+    }
+}
+
+fn name_of(path: &Path) -> String {
+    path.file_name().unwrap_or_default().to_string_lossy().into_owned()
+}
+
+/// Whether a file was to get another name once it is whole: ours, or one of those that the network keeps in the cache.
+fn is_temporary(name: &str) -> bool {
+    let is_random = |rest: &str| rest.len() == 6 && rest.bytes().all(|byte| byte.is_ascii_alphanumeric());
+    name.starts_with(atomic::TEMPORARY_PREFIX) || name.strip_prefix(".tmp").is_some_and(is_random)
+}
+
 fn is_stale(path: &Path) -> bool {
-    let changed = fs::metadata(path).and_then(|metadata| metadata.modified());
-    changed.is_ok_and(|changed| SystemTime::now().duration_since(changed).is_ok_and(|age| age > STALE))
+    let Ok(metadata) = path.symlink_metadata() else { return false };
+    let changed = metadata.modified().ok().and_then(|changed| SystemTime::now().duration_since(changed).ok());
+    metadata.is_file() && changed.is_some_and(|age| age > STALE)
 }
 
 #[cfg(test)]
@@ -110,7 +152,47 @@ mod tests {
         let staging = cache.staging().unwrap();
         staging.write("pieces", b"x").unwrap();
         let path = staging.path().to_owned();
-        staging.remove().unwrap();
+        drop(staging);
         assert!(!path.exists());
+    }
+
+    /// Makes a file that is so old.
+    fn leave(path: &Path, age: Duration) {
+        let file = fs::File::create(path).unwrap();
+        file.set_modified(SystemTime::now() - age).unwrap();
+    }
+
+    #[test]
+    fn temporary_files_that_lost_their_writers_are_swept_wherever_they_are_written() {
+        let dir = tempfile::tempdir().unwrap();
+        let cache = Cache::open(dir.path()).unwrap();
+        let layout = cache.layout();
+        let digest = manifest::Digest::of(b"model");
+        let dirs = [
+            layout.root().to_owned(),
+            layout.manifests(),
+            layout.models(),
+            layout.partials(),
+            layout.series(),
+            layout.model(&digest),
+            layout.partial(&digest),
+        ];
+        for dir in &dirs {
+            atomic::create_dir(dir).unwrap();
+            for old in [".tmp-a1B2c3", ".tmpa1B2c3", "kept", ".tmp", ".tmp.a1B2"] {
+                leave(&dir.join(old), 2 * STALE);
+            }
+            leave(&dir.join(".tmp-new"), Duration::ZERO);
+            fs::create_dir(dir.join(".tmpFolder")).unwrap();
+        }
+        fs::create_dir(layout.models().join("staging-dead")).unwrap();
+        Cache::open(dir.path()).unwrap();
+        assert!(!layout.models().join("staging-dead").exists());
+        for dir in &dirs {
+            let left = |name: &str| dir.join(name).exists();
+            assert!(!left(".tmp-a1B2c3") && !left(".tmpa1B2c3"), "{}", dir.display());
+            let others = ["kept", ".tmp", ".tmp.a1B2", ".tmp-new", ".tmpFolder"];
+            assert!(others.into_iter().all(left), "{}", dir.display());
+        }
     }
 }

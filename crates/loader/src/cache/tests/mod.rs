@@ -3,6 +3,7 @@
 mod filling;
 mod healing;
 mod offering;
+mod room;
 mod trust;
 
 use std::fs::{File, Permissions};

@@ -1,0 +1,111 @@
+//! Giving directories of models other names, and taking them away, where the file system cannot rename directories or is
+//! full.
+//!
+//! A directory in a lower layer of an overlay cannot be renamed, nor can one go to another disk. Files in it can: they are
+//! moved to a new directory, which is then renamed.
+
+use std::fs::{self, File};
+use std::io;
+use std::path::{Path, PathBuf};
+
+use rustix::io::Errno;
+
+use super::layout::{JOURNAL, PARITY, STAMP, WEIGHTS};
+use super::{Cache, CacheError, atomic, remove_file, space};
+
+impl Cache {
+    /// Gives the directory of a model another name, all or nothing. False when there is something under that name.
+    pub(super) fn rename_dir(&self, from: &Path, to: &Path) -> Result<bool, CacheError> {
+        match rustix::fs::rename(from, to) {
+            Ok(()) => return Ok(true),
+            Err(Errno::NOTEMPTY | Errno::EXIST) => return Ok(false),
+            Err(Errno::XDEV) => {}
+            Err(error) => return Err(CacheError::io("move into place", from, error.into())),
+        }
+        if to.exists() {
+            return Ok(false);
+        }
+        tracing::debug!(from = %from.display(), "the file system cannot rename this directory: moving its files");
+        let staging = self.staging_in(to.parent().unwrap_or(to))?;
+        let moved = move_files(from, staging.path()).and_then(|()| {
+            fs::rename(staging.path(), to).map_err(|source| CacheError::io("move into place", from, source))
+        });
+        if let Err(error) = moved {
+            move_files(staging.path(), from)?;
+            return Err(error);
+        }
+        fs::remove_dir_all(from).map_err(|source| CacheError::io("remove", from, source))?;
+        Ok(true)
+    }
+
+    /// Removes the directory of a model: at once if it can be renamed, else file by file, so that what is left when that is
+    /// interrupted is believed by nobody. Takes no space. False when it is not there.
+    pub(super) fn remove_dir(&self, dir: &Path) -> Result<bool, CacheError> {
+        let fail = |source| CacheError::io("remove", dir, source);
+        let (doomed, _lock) = self.doomed(dir)?;
+        match fs::rename(dir, &doomed) {
+            Ok(()) => return fs::remove_dir_all(&doomed).map(|()| true).map_err(fail),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(false),
+            Err(error) => tracing::debug!(%error, dir = %dir.display(), "removing file by file"),
+        }
+        for vouching in [STAMP, JOURNAL, WEIGHTS] {
+            remove_file(&dir.join(vouching))?;
+        }
+        fs::remove_dir_all(dir).map(|()| true).map_err(fail)
+    }
+}
+
+/// Moves a file, to another disk too: there it appears whole or not at all.
+pub(super) fn move_file(from: &Path, to: &Path) -> Result<(), CacheError> {
+    match rustix::fs::rename(from, to) {
+        Ok(()) => Ok(()),
+        Err(Errno::XDEV) => {
+            copy(from, to)?;
+            remove_file(from)
+        }
+        Err(error) => Err(CacheError::io("move into place", from, error.into())),
+    }
+}
+
+fn copy(from: &Path, to: &Path) -> Result<(), CacheError> {
+    let fail = |source| CacheError::io("copy", from, source);
+    let mut source = File::open(from).map_err(fail)?;
+    let metadata = source.metadata().map_err(fail)?;
+    space::require(to, metadata.len())?;
+    let dir = to.parent().unwrap_or(to);
+    let mut target = tempfile::Builder::new()
+        .prefix(atomic::TEMPORARY_PREFIX)
+        .permissions(metadata.permissions())
+        .tempfile_in(dir)
+        .map_err(fail)?;
+    io::copy(&mut source, target.as_file_mut()).and_then(|_| target.as_file().sync_all()).map_err(fail)?;
+    target.persist(to).map(drop).map_err(|refused| fail(refused.error))
+}
+
+/// Moves the files of a model from one directory to another. Weights go last: until then, all that is verified counts.
+fn move_files(from: &Path, to: &Path) -> Result<(), CacheError> {
+    let mut files = files_in(from)?;
+    files.extend(files_in(&from.join(PARITY))?);
+    files.sort_by_key(|file| file.file_name().is_some_and(|name| name == WEIGHTS));
+    for file in files {
+        move_file(&file, &to.join(file.strip_prefix(from).unwrap_or(&file)))?;
+    }
+    Ok(())
+}
+
+fn files_in(dir: &Path) -> Result<Vec<PathBuf>, CacheError> {
+    let fail = |source| CacheError::io("list", dir, source);
+    let entries = match fs::read_dir(dir) {
+        Ok(entries) => entries,
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Vec::new()),
+        Err(error) => return Err(fail(error)),
+    };
+    let mut files = Vec::new();
+    for entry in entries {
+        let entry = entry.map_err(fail)?;
+        if entry.file_type().map_err(fail)?.is_file() {
+            files.push(entry.path());
+        }
+    }
+    Ok(files)
+}
