@@ -1,7 +1,7 @@
 //! Serves what the cache holds, and what of a model is there while it is fetched.
 
 use std::io;
-use std::sync::{Arc, OnceLock};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use loader::cache::{Blobs, Held, Offer, Offered};
 use loader::plan::Holding;
@@ -84,23 +84,30 @@ fn outcome(is_held: bool) -> ReadOutcome {
     if is_held { ReadOutcome::Held } else { ReadOutcome::NotHeld }
 }
 
-/// Offers a model to others while it is fetched, and passes on what happens. Dropping it ends that.
+/// Offers to others what is being fetched, and passes on what happens. Dropping it ends that.
 pub(crate) struct Offering<'a> {
     blobs: &'a Blobs,
     observer: &'a dyn Observer,
-    offer: OnceLock<Arc<Offer>>,
+    /// A blob may be tried in several sizes, one after the other.
+    offer: Mutex<Option<Arc<Offer>>>,
 }
 
 impl<'a> Offering<'a> {
     pub(crate) fn new(blobs: &'a Blobs, observer: &'a dyn Observer) -> Self {
-        Self { blobs, observer, offer: OnceLock::new() }
+        Self { blobs, observer, offer: Mutex::default() }
+    }
+
+    fn offer(&self) -> MutexGuard<'_, Option<Arc<Offer>>> {
+        self.offer.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
 impl Observer for Offering<'_> {
     fn on_event(&self, event: &Event<'_>) {
         if let Event::Filling { offer } = event {
-            self.blobs.offer(Arc::clone(self.offer.get_or_init(|| Arc::clone(offer))));
+            let before = self.offer().replace(Arc::clone(offer));
+            before.iter().for_each(|before| self.blobs.withdraw(before));
+            self.blobs.offer(Arc::clone(offer));
         }
         self.observer.on_event(event);
     }
@@ -108,8 +115,6 @@ impl Observer for Offering<'_> {
 
 impl Drop for Offering<'_> {
     fn drop(&mut self) {
-        if let Some(offer) = self.offer.get() {
-            self.blobs.withdraw(offer);
-        }
+        self.offer().take().iter().for_each(|offer| self.blobs.withdraw(offer));
     }
 }

@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 
 use manifest::{Digest, Geometry};
 
-use super::layout::{JOURNAL, digest_named};
+use super::layout::{JOURNAL, WEIGHTS, digest_named};
 use super::lock::LockFile;
 use super::progress::{Claim, Progress};
 use super::{Cache, CacheError, journal, lock, remove_file};
@@ -59,7 +59,7 @@ impl Cache {
             let path = self.layout().model(&digest);
             entries.extend(self.entry(digest, path, EntryState::Finished)?);
         }
-        for digest in digests_in(&self.layout().partials())? {
+        for digest in self.begun()? {
             let path = self.layout().partial(&digest);
             let state = EntryState::Partial { verified_bytes: self.claimed_bytes(&digest)? };
             entries.extend(self.entry(digest, path, state)?);
@@ -93,6 +93,29 @@ impl Cache {
             return Ok(Removed { freed_bytes });
         }
         Err(CacheError::NotCached { digest: *digest, path: self.dir().to_owned() })
+    }
+
+    /// Removes a partial model of which nothing is verified, and its manifest. Leaves what is being filled or finished.
+    pub(crate) fn remove_unverified(&self, digest: &Digest) -> Result<(), CacheError> {
+        let Some(_filling) = lock::try_fill(&self.layout().locks(), digest)? else { return Ok(()) };
+        if self.layout().model(digest).exists() || self.claimed_bytes(digest)? > 0 {
+            return Ok(());
+        }
+        let dir = self.layout().partial(digest);
+        // Whoever has it open, though there is nothing in it to read, would keep the space.
+        match fs::File::options().write(true).open(dir.join(WEIGHTS)).and_then(|file| file.set_len(0)) {
+            Err(error) if error.kind() != io::ErrorKind::NotFound => {
+                return Err(CacheError::io("empty", &dir, error));
+            }
+            _ => {}
+        }
+        self.remove_dir(&dir)?;
+        remove_file(&self.layout().manifest(digest))
+    }
+
+    /// Digests of the models that are being filled, or were left so, by their directories.
+    pub(crate) fn begun(&self) -> Result<Vec<Digest>, CacheError> {
+        digests_in(&self.layout().partials())
     }
 
     /// Digests of the models that are finished, by their directories.

@@ -186,7 +186,9 @@ impl Fetch<'_> {
         if let Some(manifest) = blocking(move || cache.manifest(&blob)).await?? {
             return self.model(manifest, events, report).await;
         }
-        let (mut tried, mut unavailable, mut failed) = (Vec::new(), Vec::new(), None);
+        let cache = self.cache.clone();
+        tidy(move || single::remove_left(&cache, &blob)).await;
+        let (mut tried, mut unavailable, mut failed) = (Vec::new(), Vec::new(), None::<LoadError>);
         while tried.len() < single::MAX_SIZES {
             let mut sizes =
                 single::sizes(blob, self.wait, &tried, &mut self.known, events, self.observer).await;
@@ -212,18 +214,26 @@ impl Fetch<'_> {
                 tried.push(size_bytes);
                 let wasted_bytes = report.wasted_bytes;
                 let error = match self.blob(blob, size_bytes, max_bytes, events, report).await {
+                    Err(error) if error.is_disk_full() => error,
                     Err(error) if error.blame() == Blame::Network || error.blame() == Blame::Caller => error,
                     done => return done,
                 };
-                match error {
-                    LoadError::Unavailable { .. } => {
+                match (error, failed.take()) {
+                    (LoadError::Unavailable { .. }, first) => {
                         unavailable.push((report.wasted_bytes - wasted_bytes, size_bytes));
+                        failed = first;
                     }
-                    error => failed = failed.or(Some(error)),
+                    (error, Some(first)) if first.is_disk_full() || !error.is_disk_full() => {
+                        failed = Some(first);
+                    }
+                    (error, _) => failed = Some(error),
                 }
             }
         }
-        if let Some((_, size_bytes)) = unavailable.into_iter().min_by_key(|(wasted_bytes, _)| *wasted_bytes) {
+        let had_no_room = failed.as_ref().is_some_and(LoadError::is_disk_full);
+        let likely = unavailable.into_iter().min_by_key(|(wasted_bytes, _)| *wasted_bytes);
+        // Sizes that were found wrong are not waited for when the right one may be one that does not fit.
+        if let Some((_, size_bytes)) = likely.filter(|(wasted_bytes, _)| *wasted_bytes == 0 || !had_no_room) {
             // It is the most likely one. More sources may come up.
             self.wait = self.options.wait;
             return self.blob(blob, size_bytes, max_bytes, events, report).await;
@@ -245,11 +255,10 @@ impl Fetch<'_> {
         let too_large = LoadError::BlobTooLarge { digest: blob, claimed_bytes: size_bytes, max_bytes };
         let (digest, manifest) = single::store(self.cache, &manifest.ok_or(too_large)?).await?;
         self.digest = digest;
-        let wasted_bytes = report.wasted_bytes;
         let done = self.model(manifest, events, report).await;
-        // What has come is kept unless it was wrong.
-        if done.is_err() && report.wasted_bytes > wasted_bytes {
-            self.discard().await;
+        if done.is_err() {
+            let cache = self.cache.clone();
+            tidy(move || cache.remove_unverified(&digest)).await;
         }
         done
     }
@@ -463,10 +472,15 @@ impl Fetch<'_> {
     /// Removes what is in the cache of a model that can never be loaded.
     async fn discard(&self) {
         let (cache, digest) = (self.cache.clone(), self.digest);
-        match blocking(move || cache.remove(&digest)).await {
-            Ok(Ok(_)) => {}
-            Ok(Err(error)) => tracing::warn!(%error, "could not clean up after an invalid model"),
-            Err(error) => tracing::warn!(%error, "could not clean up after an invalid model"),
-        }
+        tidy(move || cache.remove(&digest).map(drop)).await;
+    }
+}
+
+/// Removes what is of no use from the cache. That this fails is no reason for more to fail.
+async fn tidy(remove: impl FnOnce() -> Result<(), CacheError> + Send + 'static) {
+    match blocking(remove).await {
+        Ok(Ok(())) => {}
+        Ok(Err(error)) => tracing::warn!(%error, "could not clean up in the cache"),
+        Err(error) => tracing::warn!(%error, "could not clean up in the cache"),
     }
 }

@@ -61,6 +61,18 @@ pub(super) fn cached(cache: &Cache, blob: &Digest) -> Result<Option<Model>, Cach
     Ok(None)
 }
 
+/// Removes what earlier runs have left of this blob in sizes that nothing proves. Only the whole blob can be verified:
+/// nobody goes on with a part of it.
+pub(super) fn remove_left(cache: &Cache, blob: &Digest) -> Result<(), CacheError> {
+    for digest in cache.begun()? {
+        let manifest = cache.manifest(&digest)?;
+        if manifest.is_some_and(|manifest| blob_of(&manifest) == Some(*blob)) {
+            cache.remove_unverified(&digest)?;
+        }
+    }
+    Ok(())
+}
+
 /// Keeps the manifest of a blob; gives its digest, too.
 pub(super) async fn store(cache: &Cache, manifest: &Manifest) -> Result<(Digest, Arc<Manifest>), LoadError> {
     let (cache, bytes) = (cache.clone(), manifest.to_json());

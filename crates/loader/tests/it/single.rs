@@ -3,8 +3,9 @@
 use std::time::Duration;
 
 use crate::support::{Memory, Origin, load_after_lies, load_with, options, weights};
+use loader::cache::Cache;
 use loader::{FetchOptions, LoadError};
-use manifest::{Codec, Digest};
+use manifest::{Codec, Digest, Manifest, Shard};
 
 /// More than a manifest may have.
 const LARGE: usize = (16 << 20) + 12_345;
@@ -73,19 +74,45 @@ async fn who_lies_about_the_size_costs_time_only() {
     }
 }
 
+/// Nothing of a blob is verified before all of it is: nobody could go on with a part.
 #[tokio::test(flavor = "multi_thread")]
-async fn what_has_come_is_kept_unless_it_is_wrong() {
+async fn nothing_is_left_of_a_size_that_nothing_proves() {
     let bytes = weights(LARGE);
     let blob = Digest::of(&bytes);
     let liar = source("liar", blob, &weights(LARGE + 1));
     let stalled = Memory { stalls: [blob].into(), ..source("stalled", blob, &bytes) };
-    for (source, kept) in [(liar, 0), (stalled, 1)] {
+    for source in [liar, stalled] {
         let dir = tempfile::tempdir().unwrap();
         let error = load_with(dir.path(), blob, vec![source], &allowing(MAX_BYTES)).await.unwrap_err();
         assert!(matches!(error, LoadError::Unavailable { .. }), "{error}");
-        let entries = loader::cache::Cache::open(dir.path()).unwrap().list().unwrap();
-        assert_eq!(entries.len(), kept, "{error}");
+        assert_eq!(Cache::open(dir.path()).unwrap().list().unwrap(), [], "{error}");
+        assert_eq!(std::fs::read_dir(dir.path().join("manifests")).unwrap().count(), 0, "{error}");
     }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_killed_runs_have_left_of_other_sizes_goes_and_the_rest_stays() {
+    let bytes = weights(LARGE);
+    let blob = Digest::of(&bytes);
+    let dir = tempfile::tempdir().unwrap();
+    let cache = Cache::open(dir.path()).unwrap();
+    let leave = |blob: Digest, size_bytes: u64| {
+        let shard = Shard { digest: blob, size_bytes, is_parity: false };
+        let kind = "single-blob".to_owned();
+        let manifest = Manifest::new(kind, size_bytes, vec![shard], 1, 0, Codec::Rs, None).unwrap();
+        let (digest, manifest) = cache.store_manifest(&manifest.to_json()).unwrap();
+        drop(cache.partial(cache.lock_fill(&digest).unwrap(), manifest, true).unwrap());
+        digest
+    };
+    leave(blob, LARGE as u64 - 1);
+    leave(blob, 7);
+    let other = leave(Digest::of(b"another blob"), 7);
+    let sources = vec![source("honest", blob, &bytes)];
+    let (model, _) = load_with(dir.path(), blob, sources, &allowing(MAX_BYTES)).await.unwrap();
+    let mut expected = [other, *model.digest()];
+    expected.sort();
+    let left: Vec<_> = cache.list().unwrap().into_iter().map(|entry| entry.digest).collect();
+    assert_eq!(left, expected);
 }
 
 #[tokio::test(flavor = "multi_thread")]
