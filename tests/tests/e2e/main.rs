@@ -18,4 +18,5 @@ mod secrets;
 mod sharing;
 mod single_blob;
 mod soak;
+mod space;
 mod update;
