@@ -24,9 +24,8 @@ struct Seen {
 
 impl Observer for Seen {
     fn on_event(&self, event: &Event<'_>) {
-        match event {
-            Event::PieceFetched { bytes, .. } => self.fetched_bytes.send_modify(|sum| *sum += bytes),
-            _ => {}
+        if let Event::PieceFetched { bytes, .. } = event {
+            self.fetched_bytes.send_modify(|sum| *sum += bytes);
         }
     }
 }
