@@ -71,6 +71,8 @@ async fn a_bad_model_is_healed_by_fetching_and_on_purpose() {
     flip(&weights(&home, &model), 500_000);
     let outcome = home.run(["verify"]).await.expect(3);
     assert_eq!(outcome.answers()[0]["good"], false);
+    // Or it would be fetched from whom the address book knows.
+    std::fs::remove_file(home.cache("peers")).unwrap();
     let message = home.run(["verify", "--repair", "--wait", "1ms"]).await.failure(4);
     assert!(message.contains("missing shard 2"), "{message}");
     let repair = ["verify", "--repair", "--peer", seeder.address()];

@@ -123,7 +123,8 @@ pub fn cached(cache: &Cache, digest: &Digest, options: &FetchOptions) -> Result<
 fn healthy(found: Result<Option<Model>, CacheError>) -> Result<Option<Model>, CacheError> {
     match found {
         Err(error @ CacheError::Corrupt { .. }) => {
-            tracing::warn!("{error}");
+            // Healing it says so once.
+            tracing::debug!("{error}");
             Ok(None)
         }
         found => found,
