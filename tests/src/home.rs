@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use tempfile::TempDir;
 use tokio::process::Command;
 
-use crate::{Fetched, Model, Outcome, Process, tools};
+use crate::{Fetched, Killer, Model, Outcome, Process, tools};
 
 /// A home directory: the cache is at its usual place in it, and there are no settings.
 #[derive(Debug)]
@@ -42,7 +42,20 @@ impl Home {
     /// `loader` with these arguments, in this directory, knowing nothing of the caller's environment. It does not look
     /// for peers in the local network: those of other tests are there.
     pub fn command<A: AsRef<OsStr>>(&self, args: impl IntoIterator<Item = A>) -> Command {
-        let mut command = Command::new(tools::loader());
+        self.own(Command::new(tools::loader()), args)
+    }
+
+    /// The same run by the killer, which ends it in place of a call.
+    pub fn command_killed<A: AsRef<OsStr>>(
+        &self,
+        killer: &Killer,
+        at: u64,
+        args: impl IntoIterator<Item = A>,
+    ) -> Command {
+        self.own(killer.command(at, &tools::loader()), args)
+    }
+
+    fn own<A: AsRef<OsStr>>(&self, mut command: Command, args: impl IntoIterator<Item = A>) -> Command {
         command
             .env_clear()
             .env("HOME", self.dir.path())

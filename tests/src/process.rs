@@ -137,6 +137,21 @@ impl Process {
         self.child.kill().await.unwrap();
     }
 
+    /// Kills it when this moment has come. If it has ended before, tells how.
+    ///
+    /// # Panics
+    /// When it can be neither killed nor waited for.
+    pub async fn killed_at(mut self, moment: impl Future<Output = ()>) -> Option<Outcome> {
+        tokio::select! {
+            ended = self.child.wait() => ended.unwrap(),
+            () = moment => {
+                self.kill().await;
+                return None;
+            }
+        };
+        Some(self.outcome().await)
+    }
+
     /// Waits for the end.
     ///
     /// # Panics

@@ -9,6 +9,7 @@ mod fetch;
 mod follow;
 mod heal;
 mod integrity;
+mod kills;
 mod money;
 mod publish;
 mod python;
