@@ -4,6 +4,7 @@
 
 mod bench;
 mod chart;
+mod kills;
 mod layers;
 mod recipes;
 mod setup;
@@ -44,6 +45,10 @@ Recipes of the project. Each does its own set-up, and may be run at any time.
                             Two `loader watch` for so long on a chain that changes and is reorganised, through endpoints
                             that fail and lie by turns. Fails when one ends on another model than the last, loads a lie,
                             grows, or shows a key; prints what they used, and the seed. Needs Linux.
+  cargo xtask kills [--kills 200] [--seed N]
+                            Kill `loader fetch`, `publish` and `cache rm` in place of each call that changes a file, and
+                            fetches at so many random moments, with damage to what they leave. Fails when the next command
+                            does not make all of it good; prints the seed. Needs Linux.
   cargo xtask layers        Check that no crate depends on one it must not know.
   cargo xtask setup         Only the set-up: the EVM node into tests/evm/node_modules, the Python peers' packages into
                             tests/python/.venv. Does nothing when both are up to date.
@@ -80,7 +85,7 @@ fn run() -> Result<()> {
         return Ok(());
     }
     let root = root()?;
-    if !rest.is_empty() && !matches!(&*recipe, "demo" | "bench" | "sim" | "soak") {
+    if !rest.is_empty() && !matches!(&*recipe, "demo" | "bench" | "kills" | "sim" | "soak") {
         bail!("`{recipe}` takes no arguments; see `cargo xtask help`");
     }
     match &*recipe {
@@ -88,6 +93,7 @@ fn run() -> Result<()> {
         "test" => recipes::test(&root),
         "ci" => recipes::ci(&root),
         "bench" => bench::run(&root, &rest),
+        "kills" => kills::run(&root, &rest),
         "sim" => sim::run(&root, &rest),
         "soak" => soak::run(&root, &rest),
         "layers" => layers::check(&root),
