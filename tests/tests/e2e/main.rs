@@ -4,6 +4,7 @@
 mod chain;
 mod cli;
 mod discovery;
+mod disk;
 mod faults;
 mod fetch;
 mod follow;
