@@ -138,7 +138,8 @@ pub(crate) struct Fetch {
     /// Load this model, whatever the chain says; no chain is read.
     #[arg(long, value_name = "DIGEST")]
     pub(crate) manifest: Option<Digest>,
-    /// How long to look for peers while none can be asked, such as 30s, 5m or 1h [default: 30s].
+    /// How long to look for peers while none can be asked, and to wait for another process that fetches the same and gets
+    /// no further, such as 30s, 5m or 1h [default: 30s].
     #[arg(long, value_name = "DURATION", value_parser = parse_duration, env = "LOADER_WAIT", hide_env_values = true)]
     pub(crate) wait: Option<Duration>,
     /// Do not wait until the weights are on the disk: for a cache on a disk that does not outlive the machine. The next
@@ -188,8 +189,8 @@ pub(crate) struct Watch {
     /// time: while it runs, models go on being loaded, and it is then run for the newest. Its output goes to stderr.
     #[arg(long, value_name = "CMD")]
     pub(crate) exec: Option<String>,
-    /// How long to look for peers before saying that there are none, such as 30s, 5m or 1h [default: 30s]. It goes on
-    /// trying after that.
+    /// How long to look for peers before saying that there are none, and to wait for another process that fetches the same
+    /// and gets no further, such as 30s, 5m or 1h [default: 30s]. It goes on trying after that.
     #[arg(long, value_name = "DURATION", value_parser = parse_duration, env = "LOADER_WAIT", hide_env_values = true)]
     pub(crate) wait: Option<Duration>,
     #[command(flatten)]

@@ -98,6 +98,7 @@ fn of_node(error: &NodeError) -> Status {
 fn of_load(error: &LoadError) -> Status {
     match error {
         LoadError::Cache(error) => of_cache(error),
+        LoadError::Held { .. } => Status::Unavailable,
         error if error.is_integrity() => Status::Integrity,
         error => of_blame(error.blame()),
     }
@@ -108,6 +109,7 @@ fn of_cache(error: &CacheError) -> Status {
         CacheError::Corrupt { .. } | CacheError::Manifest { .. } | CacheError::Index { .. } => {
             Status::Integrity
         }
+        CacheError::Held { .. } => Status::Unavailable,
         _ => Status::Failed,
     }
 }
@@ -145,7 +147,10 @@ fn of_blame(blame: Blame) -> Status {
 
 #[cfg(test)]
 mod tests {
+    use std::time::Duration;
+
     use anyhow::{Context as _, anyhow};
+    use loader::cache::Holders;
     use manifest::Digest;
 
     use super::*;
@@ -155,6 +160,7 @@ mod tests {
         let digest = Digest::ZERO;
         let corrupt = || CacheError::Corrupt { digest, path: PathBuf::new(), damage: String::new() };
         let unavailable = LoadError::ManifestUnavailable { digest, asked: Vec::new() };
+        let held = LoadError::Held { digest, holders: Holders::default(), wait: Duration::ZERO };
         let cases = [
             (anyhow!("anything"), Status::Failed),
             (Usage::new("no").into(), Status::Usage),
@@ -164,6 +170,7 @@ mod tests {
             (LoadError::from(corrupt()).into(), Status::Integrity),
             (CacheError::NotCached { digest, path: PathBuf::new() }.into(), Status::Failed),
             (unavailable.into(), Status::Unavailable),
+            (held.into(), Status::Unavailable),
             (ChainError::NoEndpoint.into(), Status::Usage),
             (NodeError::from(LoadError::from(corrupt())).into(), Status::Integrity),
             (NodeError::NoContract.into(), Status::Usage),

@@ -68,6 +68,8 @@ struct State {
     lines: Lines,
     total: ProgressBar,
     shards: HashMap<u32, ProgressBar>,
+    /// For another process: there is nothing to tell of this one.
+    is_waiting: bool,
     /// Those that are up. One that was never reached goes down, too.
     sources: BTreeSet<String>,
     named: BTreeSet<String>,
@@ -80,6 +82,7 @@ impl FetchProgress {
             lines: Lines::new(Instant::now()),
             total: total(output),
             shards: HashMap::new(),
+            is_waiting: false,
             sources: BTreeSet::new(),
             named: BTreeSet::new(),
         };
@@ -100,7 +103,7 @@ impl FetchProgress {
         }
         let (line, sources) = {
             let mut state = lock(&self.state);
-            if state.total.is_finished() {
+            if state.total.is_finished() || state.is_waiting {
                 return;
             }
             let (done_bytes, total_bytes) = (state.tally.done_bytes(), state.tally.total_bytes());
@@ -119,6 +122,7 @@ impl FetchProgress {
     fn begin(&self, manifest: &Manifest) {
         let mut state = lock(&self.state);
         state.end();
+        state.is_waiting = false;
         state.total = total(&self.output);
         state.lines = Lines::new(Instant::now());
         state.tally = Tally::new(manifest);
@@ -149,7 +153,11 @@ impl Observer for FetchProgress {
     fn on_event(&self, event: &Event<'_>) {
         match event {
             Event::Manifest { manifest, .. } => self.begin(manifest),
-            Event::Waiting => self.output.note("another process fetches this model: waiting for it"),
+            Event::Waiting { holders } => {
+                lock(&self.state).is_waiting = true;
+                self.output.note(&format!("another process fetches this model: waiting for {holders}"));
+            }
+            Event::Filling { .. } => lock(&self.state).is_waiting = false,
             Event::Claimed { bytes } => self.output.note(&format!(
                 "{} are here from an earlier run: they are checked beside the fetching of the rest",
                 show_size(*bytes)

@@ -106,7 +106,7 @@ impl Process {
     /// # Panics
     /// When it has ended.
     pub fn usage(&self) -> Usage {
-        let dir = PathBuf::from(format!("/proc/{}", self.child.id().unwrap()));
+        let dir = PathBuf::from(format!("/proc/{}", self.id()));
         let status = fs::read_to_string(dir.join("status")).unwrap();
         let field = |name: &str| {
             let value = status.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(':'));
@@ -119,14 +119,30 @@ impl Process {
         }
     }
 
+    /// Its process id.
+    ///
+    /// # Panics
+    /// When it has ended.
+    pub fn id(&self) -> u32 {
+        self.child.id().unwrap()
+    }
+
     /// Sends SIGTERM.
     ///
     /// # Panics
     /// When that fails.
     pub async fn terminate(&self) {
-        let id = self.child.id().unwrap().to_string();
-        let status = Command::new("sh").args(["-c", "kill -TERM \"$0\"", &id]).status().await.unwrap();
-        assert!(status.success(), "`{}` could not be told to end", self.line);
+        self.signal("TERM").await;
+    }
+
+    /// Sends a signal, named without its SIG.
+    ///
+    /// # Panics
+    /// When that fails.
+    pub async fn signal(&self, name: &str) {
+        let line = format!("kill -{name} {}", self.id());
+        let status = Command::new("sh").args(["-c", &line]).status().await.unwrap();
+        assert!(status.success(), "`{}` could not be sent SIG{name}", self.line);
     }
 
     /// Sends SIGKILL, and waits for the end.

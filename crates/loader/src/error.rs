@@ -1,10 +1,11 @@
 //! Why a model could not be loaded.
 
 use std::fmt;
+use std::time::Duration;
 
 use manifest::{Blame, Digest, IndexError, ManifestError, SourceId};
 
-use crate::cache::CacheError;
+use crate::cache::{CacheError, Holders};
 use crate::observer::SourceReport;
 use crate::plan::ShardState;
 
@@ -80,6 +81,19 @@ pub enum LoadError {
         /// Who was asked, and what each said.
         asked: Vec<SourceReport>,
     },
+    /// Somebody else fills the model, and got no further for as long as was waited.
+    #[error(
+        "model {digest} is being fetched by {holders}, and got no further for {wait:?}: end that, or have it go on, and try \
+         again"
+    )]
+    Held {
+        /// The manifest.
+        digest: Digest,
+        /// Who.
+        holders: Holders,
+        /// How long it was waited.
+        wait: Duration,
+    },
     /// The cache failed.
     #[error(transparent)]
     Cache(#[from] CacheError),
@@ -98,7 +112,7 @@ impl LoadError {
             }
             Self::BlobTooLarge { .. } => Blame::Caller,
             Self::Cache(error) => error.blame(),
-            Self::Worker(_) => Blame::Us,
+            Self::Held { .. } | Self::Worker(_) => Blame::Us,
         }
     }
 

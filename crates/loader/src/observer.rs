@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use manifest::{Digest, Manifest, SourceId};
 
-use crate::cache::Offer;
+use crate::cache::{Holders, Offer};
 
 /// Something happened.
 #[derive(Debug)]
@@ -23,8 +23,12 @@ pub enum Event<'a> {
         /// What can be read of it.
         offer: &'a Arc<Offer>,
     },
-    /// Another process fills the same model; waiting for it.
-    Waiting,
+    /// Another process fills the same model, or another load of this one; waiting for it. Told at once, when something
+    /// of it changes, and again every few seconds.
+    Waiting {
+        /// Who has the right to fill it.
+        holders: &'a Holders,
+    },
     /// An earlier run says that so many bytes are here already: they are hashed beside the fetching of the rest.
     Claimed {
         /// How many, data and parity.

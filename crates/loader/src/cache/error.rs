@@ -2,9 +2,11 @@
 
 use std::io;
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use manifest::{Blame, ByteRange, Digest, IndexError, ManifestError};
 
+use super::holder::Holders;
 use super::space::{self, Free};
 
 /// Why the cache could not do what it was asked.
@@ -122,6 +124,16 @@ pub enum CacheError {
         /// Ids of the processes that hold it, as far as the system tells.
         holders: Vec<u32>,
     },
+    /// Somebody holds a lock for longer than its work takes, or fills a model and gets no further.
+    #[error("{} was held by {holders} for {waited:?}: end that, or have it go on, and try again", path.display())]
+    Held {
+        /// The lock's file.
+        path: PathBuf,
+        /// Who.
+        holders: Holders,
+        /// How long it was waited.
+        waited: Duration,
+    },
     /// The model to be removed is not in the cache.
     #[error("model {digest} is not in the cache {}", path.display())]
     NotCached {
@@ -208,6 +220,7 @@ impl CacheError {
             | Self::NoFiles { .. }
             | Self::FileTooLarge { .. }
             | Self::UnknownVersion { .. }
+            | Self::Held { .. }
             | Self::Manifest { .. }
             | Self::Corrupt { .. }
             | Self::Index { .. } => Blame::Us,

@@ -7,10 +7,17 @@ use std::fs::{self, File, TryLockError};
 use std::io;
 use std::os::unix::fs::MetadataExt as _;
 use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
 
 use manifest::Digest;
 
-use super::CacheError;
+use super::holder::Holders;
+use super::turn::{self, Look, Turn};
+use super::{Cache, CacheError};
+
+/// Whoever holds a lock that is waited for is done in a moment, unless it was stopped or its disk hangs.
+const PATIENCE: Duration = Duration::from_secs(30);
+const PAUSE: Duration = Duration::from_millis(20);
 
 /// The exclusive right to fill one model's partial directory. Dropping it gives the right back.
 #[derive(Debug)]
@@ -62,14 +69,14 @@ impl LockFile {
         Self { path: locks.join("bans") }
     }
 
-    /// Waits until nobody else holds it.
+    /// Waits until nobody else holds it, but not for ever.
     pub(super) fn exclusive(&self) -> Result<Guard, CacheError> {
-        self.wait(File::lock)
+        self.wait(File::try_lock, PATIENCE)
     }
 
-    /// Waits until nobody holds it exclusively.
+    /// Waits until nobody holds it exclusively, but not for ever.
     pub(super) fn shared(&self) -> Result<Guard, CacheError> {
-        self.wait(File::lock_shared)
+        self.wait(File::try_lock_shared, PATIENCE)
     }
 
     /// `None` when somebody else holds it.
@@ -89,15 +96,26 @@ impl LockFile {
         holders_in(&table, metadata.ino())
     }
 
-    fn wait(&self, take: impl Fn(&File) -> io::Result<()>) -> Result<Guard, CacheError> {
-        let file = self.open()?;
+    fn wait(
+        &self,
+        take: impl Fn(&File) -> Result<(), TryLockError>,
+        patience: Duration,
+    ) -> Result<Guard, CacheError> {
+        let (file, started) = (self.open()?, Instant::now());
         loop {
             match take(&file) {
                 Ok(()) => return Ok(Guard(file)),
-                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
-                Err(source) => return Err(CacheError::io("lock", &self.path, source)),
+                Err(TryLockError::WouldBlock) if started.elapsed() < patience => std::thread::sleep(PAUSE),
+                Err(TryLockError::WouldBlock) => return Err(self.held(patience)),
+                Err(TryLockError::Error(error)) if error.kind() == io::ErrorKind::Interrupted => {}
+                Err(TryLockError::Error(source)) => return Err(CacheError::io("lock", &self.path, source)),
             }
         }
+    }
+
+    /// It was waited for so long.
+    fn held(&self, waited: Duration) -> CacheError {
+        CacheError::Held { path: self.path.clone(), holders: Holders::of(&self.holders()), waited }
     }
 
     fn open(&self) -> Result<File, CacheError> {
@@ -111,9 +129,16 @@ impl LockFile {
     }
 }
 
-/// Waits for the right to fill a model.
-pub(super) fn fill(locks: &Path, digest: &Digest) -> Result<FillLock, CacheError> {
-    Ok(FillLock { digest: *digest, _held: LockFile::fill(locks, digest).exclusive()? })
+/// Waits for the right to fill a model, until its holder has not got on for a while.
+pub(super) fn fill(cache: &Cache, digest: &Digest) -> Result<FillLock, CacheError> {
+    let mut turn = Turn::new(cache, *digest, Instant::now());
+    loop {
+        match turn.look(Instant::now())? {
+            Look::Mine(lock) => return Ok(lock),
+            Look::Theirs { idle, .. } if idle < PATIENCE => std::thread::sleep(turn::PAUSE),
+            Look::Theirs { .. } => return Err(LockFile::fill(&cache.layout().locks(), digest).held(PATIENCE)),
+        }
+    }
 }
 
 /// The right to fill a model, unless somebody has it.
@@ -161,7 +186,7 @@ mod tests {
     fn the_fill_lock_is_one_per_model() {
         let dir = tempfile::tempdir().unwrap();
         let (a, b) = (Digest::of(b"a"), Digest::of(b"b"));
-        let held = fill(dir.path(), &a).unwrap();
+        let held = try_fill(dir.path(), &a).unwrap().unwrap();
         assert_eq!(held.digest(), &a);
         assert!(try_fill(dir.path(), &a).unwrap().is_none());
         assert!(try_fill(dir.path(), &b).unwrap().is_some());
@@ -170,13 +195,27 @@ mod tests {
     #[test]
     fn a_waiting_filler_gets_it_when_the_first_is_done() {
         let dir = tempfile::tempdir().unwrap();
+        let cache = Cache::open(dir.path()).unwrap();
         let digest = Digest::of(b"a");
-        let first = fill(dir.path(), &digest).unwrap();
+        let first = fill(&cache, &digest).unwrap();
         std::thread::scope(|scope| {
-            let waiting = scope.spawn(|| fill(dir.path(), &digest).map(|_| ()));
+            let waiting = scope.spawn(|| fill(&cache, &digest).map(|_| ()));
             drop(first);
             waiting.join().unwrap().unwrap();
         });
+    }
+
+    #[test]
+    fn a_holder_that_does_not_end_is_not_waited_for_for_ever() {
+        let dir = tempfile::tempdir().unwrap();
+        let lock = LockFile::usage(dir.path(), &Digest::of(b"model"));
+        let held = lock.exclusive().unwrap();
+        let error = lock.wait(File::try_lock_shared, Duration::from_millis(1)).unwrap_err().to_string();
+        if cfg!(target_os = "linux") {
+            assert!(error.contains(&format!("process {} (", std::process::id())), "{error}");
+        }
+        drop(held);
+        lock.wait(File::try_lock_shared, Duration::from_millis(1)).unwrap();
     }
 
     #[test]

@@ -33,6 +33,7 @@ mod donors;
 mod entries;
 mod error;
 mod heal;
+mod holder;
 mod install;
 mod journal;
 pub(crate) mod layout;
@@ -46,6 +47,7 @@ mod retention;
 mod space;
 mod staging;
 mod stamp;
+mod turn;
 mod writeback;
 
 use std::collections::HashMap;
@@ -62,6 +64,7 @@ pub use blob_dir::BlobDir;
 pub use blobs::Blobs;
 pub use entries::{Entry, EntryState, Removed};
 pub use error::CacheError;
+pub use holder::{Holder, Holders};
 pub use lock::FillLock;
 pub use model::{Held, Model, Weights};
 pub use offer::{Offer, Offered};
@@ -69,6 +72,7 @@ pub use partial::Partial;
 pub use space::Free;
 pub(crate) use space::{require, require_files, reserve};
 pub(crate) use staging::Staging;
+pub(crate) use turn::{Look, PAUSE, Turn};
 pub(crate) use writeback::Writeback;
 
 use crate::recheck::{RecheckReport, recheck_until};
@@ -196,13 +200,13 @@ impl Cache {
         }
     }
 
-    /// The exclusive right to fill this model; waits while another process, or another thread, has it. When it is
-    /// got, that one may have finished: look at [`Self::model`] again.
+    /// The exclusive right to fill this model; waits while another process, or another thread, has it and gets on. When
+    /// it is got, that one may have finished: look at [`Self::model`] again.
     ///
     /// # Errors
-    /// [`CacheError::Io`].
+    /// [`CacheError::Held`], [`CacheError::Io`].
     pub fn lock_fill(&self, digest: &Digest) -> Result<FillLock, CacheError> {
-        lock::fill(&self.layout().locks(), digest)
+        lock::fill(self, digest)
     }
 
     /// As [`Self::lock_fill`], but `None` instead of waiting.

@@ -8,6 +8,7 @@ mod reuse;
 pub(crate) mod single;
 mod small;
 mod sources;
+mod turn;
 mod watch;
 mod workers;
 
@@ -42,7 +43,8 @@ const QUEUE: usize = 256;
 /// How a model is fetched.
 #[derive(Debug, Clone)]
 pub struct FetchOptions {
-    /// How long to go on when no source can be asked for what is missing: others may come up.
+    /// How long to go on when no source can be asked for what is missing: others may come up. As long is waited for
+    /// another process that fills the same model and gets no further.
     pub wait: Duration,
     /// Memory for pieces that arrived and are not written yet.
     pub memory_bytes: u64,
@@ -73,7 +75,7 @@ impl Default for FetchOptions {
 /// cache first.
 ///
 /// **Resume.** What an earlier run verified is not fetched again. Another process that fills the same model is waited
-/// for. **Cancel safety.** Dropping the future leaves everything verified so far to the next run.
+/// for while it gets on. **Cancel safety.** Dropping the future leaves everything verified so far to the next run.
 ///
 /// # Errors
 /// [`LoadError`]; after an integrity error nothing of the model is left in the cache.
@@ -272,17 +274,7 @@ impl Fetch<'_> {
         report: &mut Report,
     ) -> Result<(Model, Vec<crate::SourceReport>), LoadError> {
         self.observer.on_event(&Event::Manifest { digest: self.digest, manifest: &manifest });
-        let lock = {
-            let (cache, digest) = (self.cache.clone(), self.digest);
-            match blocking(move || cache.try_lock_fill(&digest)).await?? {
-                Some(lock) => lock,
-                None => {
-                    self.observer.on_event(&Event::Waiting);
-                    let (cache, digest) = (self.cache.clone(), self.digest);
-                    blocking(move || cache.lock_fill(&digest)).await??
-                }
-            }
-        };
+        let lock = turn::fill(self.cache, self.digest, self.options.wait, self.observer).await?;
         // Whoever held the lock may have finished.
         if let Some(model) = find_cached(self.cache, self.digest).await? {
             report.resumed_bytes = manifest.total_size_bytes();

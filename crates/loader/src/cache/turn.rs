@@ -1,0 +1,138 @@
+//! Waiting for the right to fill a model while somebody else has it, and seeing whether that one gets on.
+
+use std::fs;
+use std::path::Path;
+use std::time::{Duration, Instant, SystemTime};
+
+use manifest::Digest;
+
+use super::holder::Holders;
+use super::layout::{JOURNAL, WEIGHTS};
+use super::lock::{self, LockFile};
+use super::{Cache, CacheError, FillLock};
+
+/// How often it is looked whether the right can be had.
+pub(crate) const PAUSE: Duration = Duration::from_millis(50);
+/// Over this time it is measured how busy a process is.
+const MEASURED: Duration = Duration::from_secs(1);
+/// A process that uses this part of a processor gets on, such as by hashing what is there. One that waits uses less.
+const BUSY_PERCENT: u128 = 20;
+
+/// One who waits. Nothing is left when it is dropped.
+#[derive(Debug)]
+pub(crate) struct Turn {
+    cache: Cache,
+    digest: Digest,
+    files: Vec<Option<(u64, SystemTime)>>,
+    measured: (Instant, u64),
+    /// When the holder was last seen to get on.
+    alive: Instant,
+}
+
+/// What one who waits finds.
+#[derive(Debug)]
+pub(crate) enum Look {
+    /// It has the right now.
+    Mine(FillLock),
+    /// These have it, and have not got on for so long.
+    Theirs { holders: Holders, idle: Duration },
+}
+
+impl Turn {
+    pub(crate) fn new(cache: &Cache, digest: Digest, now: Instant) -> Self {
+        Self { cache: cache.clone(), digest, files: Vec::new(), measured: (now, 0), alive: now }
+    }
+
+    /// Tries to get the right. Does not wait.
+    ///
+    /// # Errors
+    /// [`CacheError::Io`].
+    pub(crate) fn look(&mut self, now: Instant) -> Result<Look, CacheError> {
+        let locks = self.cache.layout().locks();
+        if let Some(lock) = lock::try_fill(&locks, &self.digest)? {
+            return Ok(Look::Mine(lock));
+        }
+        let holders = Holders::of(&LockFile::fill(&locks, &self.digest).holders());
+        let dir = self.cache.layout().partial(&self.digest);
+        let files = [&dir, &dir.join(JOURNAL), &dir.join(WEIGHTS)].map(|path| looks(path)).to_vec();
+        let has_written = files != self.files;
+        self.files = files;
+        if self.is_busy(&holders, now) || has_written {
+            self.alive = now;
+        }
+        Ok(Look::Theirs { holders, idle: now.saturating_duration_since(self.alive) })
+    }
+
+    fn is_busy(&mut self, holders: &Holders, now: Instant) -> bool {
+        let (since, before_ticks) = self.measured;
+        let elapsed = now.saturating_duration_since(since);
+        if elapsed < MEASURED {
+            return false;
+        }
+        let used_ticks = holders.0.iter().map(|holder| holder.used_ticks).fold(0, u64::saturating_add);
+        self.measured = (now, used_ticks);
+        let used_ms = u128::from(used_ticks.saturating_sub(before_ticks)) * 10;
+        before_ticks > 0 && used_ms * 100 > elapsed.as_millis() * BUSY_PERCENT
+    }
+}
+
+/// What changes when a file is written to.
+fn looks(path: &Path) -> Option<(u64, SystemTime)> {
+    let metadata = fs::metadata(path).ok()?;
+    Some((metadata.len(), metadata.modified().ok()?))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::cache::holder::Holder;
+
+    fn idle(look: Look) -> Duration {
+        match look {
+            Look::Theirs { idle, .. } => idle,
+            Look::Mine(_) => panic!("somebody has it"),
+        }
+    }
+
+    #[test]
+    fn who_writes_gets_on_and_who_does_not_is_idle() {
+        let dir = tempfile::tempdir().unwrap();
+        let cache = Cache::open(dir.path()).unwrap();
+        let digest = Digest::of(b"model");
+        let held = cache.try_lock_fill(&digest).unwrap().unwrap();
+        let start = Instant::now();
+        // Too soon after each other for anybody's use of the processor to be measured.
+        let at = |ms| start + Duration::from_millis(ms);
+        let mut turn = Turn::new(&cache, digest, start);
+        idle(turn.look(at(0)).unwrap());
+        assert_eq!(idle(turn.look(at(400)).unwrap()), Duration::from_millis(400));
+        let partial = cache.layout().partial(&digest);
+        fs::create_dir(&partial).unwrap();
+        assert_eq!(idle(turn.look(at(500)).unwrap()), Duration::ZERO);
+        fs::File::create(partial.join(JOURNAL)).unwrap();
+        assert_eq!(idle(turn.look(at(600)).unwrap()), Duration::ZERO);
+        assert_eq!(idle(turn.look(at(700)).unwrap()), Duration::from_millis(100));
+        let Look::Theirs { holders, .. } = turn.look(at(800)).unwrap() else { panic!("somebody has it") };
+        if cfg!(target_os = "linux") {
+            assert_eq!(holders.0[0].process, std::process::id());
+        }
+        drop(held);
+        assert!(matches!(turn.look(at(900)).unwrap(), Look::Mine(_)));
+    }
+
+    #[test]
+    fn who_is_busy_gets_on() {
+        let dir = tempfile::tempdir().unwrap();
+        let cache = Cache::open(dir.path()).unwrap();
+        let start = Instant::now();
+        let mut turn = Turn::new(&cache, Digest::of(b"model"), start);
+        let mut looks = |seconds, used_ticks| {
+            let holder = Holder { process: 1, name: None, is_stopped: false, used_ticks };
+            turn.is_busy(&Holders(vec![holder]), start + Duration::from_secs(seconds))
+        };
+        assert!(!looks(1, 5000), "what it did before is nothing new");
+        assert!(!looks(2, 5010), "waiting takes a little, too");
+        assert!(looks(3, 5060));
+        assert!(!looks(13, 5200), "over ten seconds that is waiting");
+    }
+}
