@@ -10,7 +10,7 @@ use tokio::io::{AsyncRead, AsyncReadExt as _};
 use tokio::process::{Child, Command};
 use tokio::sync::watch;
 
-use crate::soon;
+use crate::{DEADLINE, soon};
 
 /// A running process. Dropping it kills it.
 #[derive(Debug)]
@@ -252,9 +252,14 @@ async fn wait(
     other: &watch::Receiver<String>,
     is_there: impl Fn(&str) -> bool,
 ) -> String {
-    let found = soon(&format!("a word of `{line}`"), stream.wait_for(|text| is_there(text))).await;
-    let found = found.map(|text| text.clone());
-    found.unwrap_or_else(|_| panic!("`{line}` has ended\n{}\n{}", *stream.borrow(), *other.borrow()))
+    let found = tokio::time::timeout(DEADLINE, stream.wait_for(|text| is_there(text))).await;
+    let found = found.map(|found| found.map(|text| text.clone()).ok());
+    let said = || format!("{}\n{}", *stream.borrow(), *other.borrow());
+    match found {
+        Ok(Some(text)) => text,
+        Ok(None) => panic!("`{line}` has ended\n{}", said()),
+        Err(_) => panic!("`{line}` does not say it within {DEADLINE:?}\n{}", said()),
+    }
 }
 
 async fn all(mut stream: watch::Receiver<String>) -> String {
