@@ -186,7 +186,8 @@ pub(crate) struct Serve {
 pub(crate) struct Watch {
     /// Run this command of the shell when a model is ready, with LOADER_WEIGHTS, LOADER_MANIFEST, LOADER_MODEL_KIND,
     /// LOADER_PRICE and LOADER_BLOCK_NUMBER in its environment, and without variables of ours that may hold keys. One at a
-    /// time: while it runs, models go on being loaded, and it is then run for the newest. Its output goes to stderr.
+    /// time: while it runs, models go on being loaded, and it is then run for the newest. One that fails is run again, at
+    /// most five minutes apart. Its output goes to stderr.
     #[arg(long, value_name = "CMD")]
     pub(crate) exec: Option<String>,
     /// How long to look for peers before saying that there are none, and to wait for another process that fetches the same

@@ -19,8 +19,8 @@ pub(crate) struct Following {
     // Read in config/chain.rs: clap would repeat a bad one, key included.
     #[arg(long, value_name = "URL", env = super::WS_URL, hide_env_values = true, value_delimiter = ',')]
     pub(crate) ws_url: Vec<String>,
-    /// Keep the last N models that the contract named, and remove those before them, unless they are mapped
-    /// [default: keep all].
+    /// Keep the last N models that the contract named, and remove those before them, unless they are mapped, or the last
+    /// one whose --exec command succeeded [default: keep all].
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..))]
     pub(crate) keep: Option<u32>,
 }

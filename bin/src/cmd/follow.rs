@@ -4,26 +4,31 @@ use std::convert::Infallible;
 use std::sync::Arc;
 
 use anyhow::Result;
-use chain_reader::{Address, MatureModel};
+use chain_reader::Address;
 use loader::Observer;
-use node::{Loaded, Node, Update};
+use manifest::Digest;
+use node::{Node, NodeError, Update};
 use tokio::time::{MissedTickBehavior, interval};
 
 use crate::answer::Answer;
 use crate::cmd::fetch;
+use crate::cmd::hook::Hook;
 use crate::output::Output;
 use crate::progress::FetchProgress;
 use crate::units::show_duration;
 
-/// Loads each model that `contract` names, and keeps the last `keep` of them, if that is said. `on_ready` is told of
-/// each, after it was answered. Ends with an error only.
+/// Loads each model that `contract` names, has the hook run for it, and keeps the last `keep` of them, if that is said.
+/// Ends with an error only.
 pub(super) async fn follow(
     node: &Node,
     contract: Address,
     keep: Option<u32>,
+    hook: Option<&Hook>,
     output: &Output,
-    on_ready: impl Fn(&MatureModel, &Loaded),
 ) -> Result<Infallible> {
+    let room =
+        keep.map(|keep| Room { node, series: contract.to_string(), keep, has_hook: hook.is_some(), output });
+    let mut newest = None;
     let progress = Arc::new(FetchProgress::idle(output));
     let mut watch = node.watch(Arc::clone(&progress) as Arc<dyn Observer>)?;
     let mut ticks = interval(fetch::TICK);
@@ -31,6 +36,12 @@ pub(super) async fn follow(
     loop {
         let update = tokio::select! {
             update = watch.next() => update,
+            () = released(hook) => {
+                if let (Some(room), Some(newest)) = (&room, newest) {
+                    room.make(newest).await;
+                }
+                continue;
+            }
             _ = ticks.tick() => {
                 progress.tick();
                 continue;
@@ -42,9 +53,12 @@ pub(super) async fn follow(
                 output.note(&fetch::summary(&loaded.report, loaded.model.manifest().total_size_bytes()));
                 let on_chain = Some(fetch::on_chain(contract, &named));
                 output.answer(&Answer::Fetched(fetch::answer(&loaded, on_chain)))?;
-                on_ready(&named, &loaded);
-                if let Some(keep) = keep {
-                    make_room(node, contract, &loaded, keep, output).await;
+                newest = Some(*loaded.model.digest());
+                if let Some(hook) = hook {
+                    hook.ready(&named, &loaded);
+                }
+                if let Some(room) = &room {
+                    room.make(*loaded.model.digest()).await;
                 }
             }
             Update::NotLoaded { named, error, retry_after } => {
@@ -65,14 +79,45 @@ pub(super) async fn follow(
     }
 }
 
-/// Removes the models of the contract that are too many. That there is no room is no reason to end.
-async fn make_room(node: &Node, contract: Address, loaded: &Loaded, keep: u32, output: &Output) {
-    match node.keep_last(&contract.to_string(), *loaded.model.digest(), keep as usize).await {
-        Ok(removed) => {
-            for digest in removed {
-                output.note(&format!("model {digest} is removed from the cache: the last {keep} are kept"));
+async fn released(hook: Option<&Hook>) {
+    match hook {
+        Some(hook) => hook.released().await,
+        None => std::future::pending().await,
+    }
+}
+
+/// What makes room for new models.
+struct Room<'a> {
+    node: &'a Node,
+    /// The contract's models.
+    series: String,
+    keep: u32,
+    has_hook: bool,
+    output: &'a Output,
+}
+
+impl Room<'_> {
+    /// Removes the models of the contract that are too many. That there is no room is no reason to end.
+    async fn make(&self, newest: Digest) {
+        match self.removed(newest).await {
+            Ok(removed) => {
+                for digest in removed {
+                    self.output.note(&format!(
+                        "model {digest} is removed from the cache: the last {} are kept",
+                        self.keep
+                    ));
+                }
+            }
+            Err(error) => {
+                self.output.note(&format!("cannot remove old models: {:#}", anyhow::Error::from(error)));
             }
         }
-        Err(error) => output.note(&format!("cannot remove old models: {:#}", anyhow::Error::from(error))),
+    }
+
+    async fn removed(&self, newest: Digest) -> Result<Vec<Digest>, NodeError> {
+        // Before a command has succeeded, any of the old models may be the one in use.
+        let keeps_all = self.has_hook && self.node.live(&self.series).await?.is_none();
+        let keep = if keeps_all { usize::MAX } else { self.keep as usize };
+        self.node.keep_last(&self.series, newest, keep).await
     }
 }

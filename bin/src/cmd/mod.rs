@@ -6,6 +6,7 @@ mod completions;
 mod demo;
 mod fetch;
 mod follow;
+mod hook;
 mod id;
 mod key;
 mod manifest;

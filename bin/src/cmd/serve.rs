@@ -77,7 +77,7 @@ async fn seed_new_models(
     output: &Output,
 ) -> Result<Infallible> {
     match contract {
-        Some(contract) => follow(node, contract, keep, output, |_, _| ()).await,
+        Some(contract) => follow(node, contract, keep, None, output).await,
         None => std::future::pending().await,
     }
 }

@@ -246,8 +246,8 @@ impl Node {
     }
 
     /// Notes that the model was loaded for `series`, a word such as a contract's address, and removes from the cache
-    /// the models that were loaded for it before the last `keep`: unless they are mapped, or of another series. Returns
-    /// what was removed.
+    /// the models that were loaded for it before the last `keep`: unless they are mapped, live, or of another series.
+    /// Returns what was removed.
     ///
     /// # Errors
     /// [`NodeError::Cache`].
@@ -259,6 +259,25 @@ impl Node {
     ) -> Result<Vec<Digest>, NodeError> {
         let (cache, blobs, series) = (self.cache.clone(), Arc::clone(&self.blobs), series.to_owned());
         blocking(move || cache.keep_last(&series, &manifest, keep, &|old| blobs.remove(old))).await
+    }
+
+    /// The model of a series that was noted as live; `None` while none ever was.
+    ///
+    /// # Errors
+    /// [`NodeError::Cache`].
+    pub async fn live(&self, series: &str) -> Result<Option<Digest>, NodeError> {
+        let (cache, series) = (self.cache.clone(), series.to_owned());
+        blocking(move || cache.live(&series)).await
+    }
+
+    /// Notes that this model of a series is in use, and that the one before is no more: [`Node::keep_last`] never removes
+    /// it.
+    ///
+    /// # Errors
+    /// [`NodeError::Cache`].
+    pub async fn set_live(&self, series: &str, manifest: Digest) -> Result<(), NodeError> {
+        let (cache, series) = (self.cache.clone(), series.to_owned());
+        blocking(move || cache.set_live(&series, &manifest)).await
     }
 
     /// Stops: answers that are under way may end, then all connections close.

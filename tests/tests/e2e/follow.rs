@@ -1,6 +1,6 @@
 //! Following the contract: `loader watch` and `loader serve --contract`.
 
-use e2e::{Chain, Home, Model, Peer, Process, Recipe, TCP, made_up, soon};
+use e2e::{Chain, Home, Model, Peer, Process, Recipe, TCP, made_up, put, soon};
 use serde_json::Value;
 
 /// Models that share nothing.
@@ -74,6 +74,58 @@ async fn a_command_that_takes_long_holds_nothing_up_and_then_runs_for_the_newest
     watching.terminate().await;
     let told = watching.outcome().await.expect(0).stderr;
     assert!(!told.contains(&format!("ran for {}", all[1].id)), "{told}");
+}
+
+/// Succeeds for models of which there is a file in the home directory.
+const WORKS_IF_TOLD: &str = r#"test -e "$HOME/$LOADER_MANIFEST" && echo "works with $LOADER_MANIFEST""#;
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_model_whose_command_succeeded_last_stays_until_that_of_another_does() {
+    let ([a, b, c], chain, home) = (models().await, Chain::start().await, Home::new());
+    let seeders = futures([&a, &b, &c].map(|model| Peer::start(model.conduct()))).await;
+    let peers: Vec<_> = seeders.iter().map(Peer::address).collect();
+    let watch = ["watch", "--exec", WORKS_IF_TOLD, "--keep", "1"];
+    let is_there = |model: &Model| home.cache("models").join(&model.id).exists();
+    put(&home.path(&a.id), b"");
+    chain.set(&a.id).await;
+    let mut watching = start(&home, &chain, &watch, &peers);
+    watching.says(&format!("works with {}", a.id)).await;
+    chain.set(&b.id).await;
+    watching.says(&format!("the command for model {} failed: exit status: 1; trying again", b.id)).await;
+    watching.terminate().await;
+    watching.outcome().await.expect(0);
+
+    let mut watching = start(&home, &chain, &watch, &peers);
+    watching.says(&format!("the command for model {} failed", b.id)).await;
+    chain.set(&c.id).await;
+    watching.says(&format!("model {} is removed", b.id)).await;
+    watching.says(&format!("the command for model {} failed", c.id)).await;
+    assert!(is_there(&a) && is_there(&c));
+    // It is tried again by itself.
+    put(&home.path(&c.id), b"");
+    watching.says(&format!("the command for model {} succeeded", c.id)).await;
+    watching.says(&format!("model {} is removed", a.id)).await;
+    assert!(is_there(&c) && !is_there(&a));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn before_a_command_has_succeeded_no_model_is_removed() {
+    let ([a, b, c], chain, home) = (models().await, Chain::start().await, Home::new());
+    let seeders = futures([&a, &b, &c].map(|model| Peer::start(model.conduct()))).await;
+    let peers: Vec<_> = seeders.iter().map(Peer::address).collect();
+    let mut watching = start(&home, &chain, &["watch", "--exec", WORKS_IF_TOLD, "--keep", "1"], &peers);
+    for model in [&a, &b, &c] {
+        chain.set(&model.id).await;
+        watching.says(&format!("the command for model {} failed", model.id)).await;
+    }
+    put(&home.path(&c.id), b"");
+    for model in [&a, &b] {
+        watching.says(&format!("model {} is removed", model.id)).await;
+    }
+    watching.terminate().await;
+    let told = watching.outcome().await.expect(0).stderr;
+    let (succeeded, removed) = (told.find("succeeded, after").unwrap(), told.find("is removed").unwrap());
+    assert!(succeeded < removed, "{told}");
 }
 
 fn block(line: &str) -> Value {

@@ -16,6 +16,7 @@
 //!                                    in models/, too
 //!   locks/                           never deleted
 //!   series/<name>                    models that were loaded for a series, oldest first
+//!   series/<name>.live               the one of them that is known to be in use
 //!   run/                             sockets of running nodes, kept by them
 //! ```
 //!

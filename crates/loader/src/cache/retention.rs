@@ -1,10 +1,11 @@
 //! Keeping the last models of a series, such as those that one contract has named.
 //!
-//! `series/<name>` in the cache lists the models that were loaded for a series, a digest a line, oldest first.
+//! `series/<name>` in the cache lists the models that were loaded for a series, a digest a line, oldest first, and
+//! `series/<name>.live` has the one that is known to be in use, where that is known.
 
 use std::fs;
 use std::io;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use manifest::Digest;
 
@@ -18,8 +19,8 @@ const MAX_LIST_BYTES: u64 = 65 * MAX_REMEMBERED as u64;
 
 impl Cache {
     /// Notes that the model was loaded for `series`, a word fit for a file name, and removes the models that were
-    /// loaded for it before the last `keep`, this one included. What is in use, or in another series, stays; the next
-    /// call tries again. `release` is told of each model before: this process shall no longer use it. Returns what was
+    /// loaded for it before the last `keep`, this one included. The one that was noted as live stays. What is in use, or in
+    /// another series, stays, too; the next call tries again. `release` is told of each model before: this process shall no longer use it. Returns what was
     /// removed.
     ///
     /// # Errors
@@ -38,10 +39,15 @@ impl Cache {
         let mut listed = read(&path)?;
         listed.retain(|other| other != digest);
         listed.push(*digest);
+        let live = self.live(series)?;
         let excess = listed.len().saturating_sub(keep.max(1));
         let (mut removed, mut kept) = (Vec::new(), Vec::new());
         for candidate in listed.drain(..excess) {
-            if self.is_in_other_series(&path, &candidate)? {
+            if live == Some(candidate) {
+                kept.push(candidate);
+                continue;
+            }
+            if self.is_in_other_series(series, &candidate)? {
                 continue;
             }
             release(&candidate);
@@ -59,14 +65,36 @@ impl Cache {
         Ok(removed)
     }
 
-    fn is_in_other_series(&self, series: &Path, digest: &Digest) -> Result<bool, CacheError> {
+    /// The model of a series that is known to be in use; `None` while none ever was.
+    ///
+    /// # Errors
+    /// [`CacheError::Io`].
+    pub fn live(&self, series: &str) -> Result<Option<Digest>, CacheError> {
+        Ok(read(&self.live_path(series))?.pop())
+    }
+
+    /// Notes that this model is in use, and that the one before is no more.
+    ///
+    /// # Errors
+    /// [`CacheError::Io`], [`CacheError::DiskFull`].
+    pub fn set_live(&self, series: &str, digest: &Digest) -> Result<(), CacheError> {
+        atomic::create_dir(&self.layout().series())?;
+        atomic::write(&self.live_path(series), format!("{digest}\n").as_bytes(), 0o644)
+    }
+
+    fn live_path(&self, series: &str) -> PathBuf {
+        self.layout().series().join(format!("{series}.live"))
+    }
+
+    fn is_in_other_series(&self, series: &str, digest: &Digest) -> Result<bool, CacheError> {
         let dir = self.layout().series();
         let fail = |source| CacheError::io("list", &dir, source);
         for entry in fs::read_dir(&dir).map_err(fail)? {
             let entry = entry.map_err(fail)?;
             let (path, is_list) = (entry.path(), entry.file_type().map_err(fail)?.is_file());
             let is_ours = is_list && !entry.file_name().as_encoded_bytes().starts_with(b".");
-            if is_ours && path != series && read(&path)?.contains(digest) {
+            let is_other = path != dir.join(series) && path != self.live_path(series);
+            if is_ours && is_other && read(&path)?.contains(digest) {
                 return Ok(true);
             }
         }
@@ -146,6 +174,26 @@ mod tests {
         }
         fs::create_dir(series.join("folder")).unwrap();
         assert_eq!(cache.keep_last("one", &b, 1, &|_| ()).unwrap(), [a]);
+    }
+
+    #[test]
+    fn what_is_live_stays_however_few_are_kept() {
+        let dir = tempfile::tempdir().unwrap();
+        let cache = Cache::open(dir.path()).unwrap();
+        let [a, b, c, d] = [1, 2, 3, 4].map(|seed| model(&cache, seed));
+        assert_eq!(cache.live("one").unwrap(), None);
+        cache.keep_last("one", &a, 1, &|_| ()).unwrap();
+        cache.set_live("one", &a).unwrap();
+        assert!(cache.keep_last("one", &b, 1, &|_| ()).unwrap().is_empty());
+        // As after a restart.
+        let cache = Cache::open(dir.path()).unwrap();
+        assert_eq!(cache.live("one").unwrap(), Some(a));
+        assert_eq!(cache.keep_last("one", &c, 1, &|old| assert_eq!(*old, b)).unwrap(), [b]);
+        cache.set_live("one", &c).unwrap();
+        assert_eq!(cache.keep_last("one", &d, 1, &|_| ()).unwrap(), [a]);
+        let mut expected = vec![c, d];
+        expected.sort();
+        assert_eq!(cached(&cache), expected);
     }
 
     #[test]
