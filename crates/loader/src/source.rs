@@ -110,6 +110,12 @@ pub trait Source: Send + Sync + 'static {
 
     /// Bytes that have arrived from it so far, also of answers that are not complete: what shows progress.
     fn received_bytes(&self) -> u64;
+
+    /// Bytes of it were right, just now. Who has places for few sources may give those of others away.
+    fn note_useful(&self) {}
+
+    /// The fetch has nothing more to do with it, for what it sent: it can be disconnected.
+    fn dismiss(&self) {}
 }
 
 /// The bytes of a blob, front to back.

@@ -2,6 +2,7 @@
 
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Instant;
 
 use futures::FutureExt;
 use futures::future::BoxFuture;
@@ -12,6 +13,7 @@ use p2p_blob::{
     BlobBody, Client, Contact, FetchError, GetRequest, Have, Held, PeerId, RangeSession, Session, blob_size,
     read_blob,
 };
+use tokio_util::sync::CancellationToken;
 
 use crate::lane::{Lane, Turn};
 
@@ -29,6 +31,9 @@ pub(crate) struct Peer {
     asking: tokio::sync::Mutex<Option<RangeSession>>,
     /// Bytes that came in lanes that were given up.
     earlier_bytes: AtomicU64,
+    /// When something of it was right; none so far.
+    useful: Mutex<Option<Instant>>,
+    dismissed: CancellationToken,
 }
 
 impl Peer {
@@ -43,7 +48,19 @@ impl Peer {
             lanes: Mutex::new(vec![Arc::new(Lane::new(session))]),
             asking: tokio::sync::Mutex::default(),
             earlier_bytes: AtomicU64::new(0),
+            useful: Mutex::default(),
+            dismissed: CancellationToken::new(),
         }
+    }
+
+    /// When it last sent something that was right.
+    pub(crate) fn last_useful(&self) -> Option<Instant> {
+        *self.useful.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Waits until the fetch has nothing more to do with it.
+    pub(crate) async fn dismissed(&self) {
+        self.dismissed.cancelled().await;
     }
 
     /// Spreads requests over one more session.
@@ -229,6 +246,14 @@ impl Source for Peer {
             }
         }
         .boxed()
+    }
+
+    fn note_useful(&self) {
+        *self.useful.lock().unwrap_or_else(PoisonError::into_inner) = Some(Instant::now());
+    }
+
+    fn dismiss(&self) {
+        self.dismissed.cancel();
     }
 
     fn received_bytes(&self) -> u64 {

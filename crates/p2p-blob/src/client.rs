@@ -212,6 +212,12 @@ impl Client {
         self.dial(first, addrs.collect(), 1).await
     }
 
+    /// Closes all connections with a peer. It may connect again.
+    pub async fn disconnect(&self, peer: PeerId) {
+        // When the node has ended, so have they.
+        let _ = self.node.commands.send(Command::Disconnect(peer)).await;
+    }
+
     /// The connected peers that lately asked for shards of the manifest, or said that they hold some.
     pub fn holders(&self, manifest: &Digest) -> Vec<PeerId> {
         self.node.holders.of(manifest, Instant::now())

@@ -34,6 +34,8 @@ pub(crate) enum Command {
         peer: PeerId,
         order: OpenStream,
     },
+    /// Close all connections with a peer.
+    Disconnect(PeerId),
     /// Look for providers in the DHT.
     Search {
         manifest: Digest,
@@ -104,6 +106,10 @@ impl NetworkTask {
     fn on_command(&mut self, command: Command) {
         match command {
             Command::Open { peer, order } => self.swarm.behaviour_mut().blob.open(peer, order),
+            Command::Disconnect(peer) => {
+                // An error says that there is none.
+                let _ = self.swarm.disconnect_peer_id(peer);
+            }
             Command::Search { manifest, found } => {
                 self.dht.search(&mut self.swarm.behaviour_mut().kad, &manifest, found);
             }

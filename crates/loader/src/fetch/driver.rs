@@ -100,6 +100,7 @@ impl Driver<'_> {
                 Some(source) => self.requests.start(request, Arc::clone(source), shard, pieces),
                 None => self.tell(PlanEvent::Down { source }),
             },
+            PlanAction::Dismiss { source } => self.sources.dismiss(source),
             PlanAction::Cancel { request } => self.requests.cancel(request),
             PlanAction::Rebuild { pieces } => {
                 self.workers.rebuild(RebuildJob::new(&self.planner, pieces));
@@ -255,6 +256,7 @@ impl Driver<'_> {
             report.good_bytes += bytes;
             let shard = piece.shard;
             self.observer.on_event(&Event::PieceFetched { shard, bytes, source: &report.source });
+            self.sources.tell_useful(key);
         }
     }
 
@@ -271,6 +273,7 @@ impl Driver<'_> {
             if good {
                 report.good_bytes += bytes;
                 self.observer.on_event(&Event::PieceFetched { shard, bytes, source: &report.source });
+                self.sources.tell_useful(source);
             } else {
                 report.bad_bytes += bytes;
                 report.last_error = Some(format!("sent a wrong shard {shard}"));

@@ -17,6 +17,8 @@ struct Known {
     source: Option<Arc<dyn Source>>,
     report: SourceReport,
     received_bytes: u64,
+    /// Why it goes down is known then.
+    is_dismissed: bool,
 }
 
 /// See the module's documentation.
@@ -48,7 +50,9 @@ impl Sources {
                 let key = self.key(&source)?;
                 let known = &mut self.known[key.0 as usize];
                 known.source = None;
-                known.report.last_error = Some(reason);
+                if !known.is_dismissed {
+                    known.report.last_error = Some(reason);
+                }
                 Some(key)
             }
             SourceEvent::Unreachable { address, reason } => {
@@ -81,13 +85,25 @@ impl Sources {
             banned: false,
             last_error: None,
         };
-        self.known.push(Known { source: None, report, received_bytes: 0 });
+        self.known.push(Known { source: None, report, received_bytes: 0, is_dismissed: false });
         self.keys.insert(id.clone(), key);
         Some(key)
     }
 
     pub(super) fn get(&self, key: SourceKey) -> Option<&Arc<dyn Source>> {
         self.known.get(key.0 as usize)?.source.as_ref()
+    }
+
+    /// It is not asked for anything any more.
+    pub(super) fn dismiss(&mut self, key: SourceKey) {
+        let Some(known) = self.known.get_mut(key.0 as usize) else { return };
+        known.is_dismissed = true;
+        known.source.iter().for_each(|source| source.dismiss());
+    }
+
+    /// Something of it was right.
+    pub(super) fn tell_useful(&self, key: SourceKey) {
+        self.get(key).into_iter().for_each(|source| source.note_useful());
     }
 
     pub(super) fn find(&self, id: &SourceId) -> Option<SourceKey> {

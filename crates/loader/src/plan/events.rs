@@ -18,6 +18,7 @@ impl Planner {
                 self.sources.add(source, now);
                 self.sources.update(source, |source| source.come_up(ranges, now));
                 self.changed = true;
+                self.dismiss_if_useless(source);
             }
             PlanEvent::Holds { source, shards } => {
                 self.change_holdings(source, |holdings, books| holdings.replace(shards, books));
@@ -240,8 +241,19 @@ impl Planner {
 
     pub(super) fn ban(&mut self, key: SourceKey, how: impl FnOnce(&mut Source)) {
         self.changed = true;
+        let was_dismissed = self.sources[&key].is_dismissed();
         self.sources.update(key, how);
         self.cancel_where(|request| request.source == key);
+        if !was_dismissed {
+            self.dismiss_if_useless(key);
+        }
+    }
+
+    /// Whoever is never asked again needs no connection, and no place among the sources.
+    pub(super) fn dismiss_if_useless(&mut self, key: SourceKey) {
+        if self.sources[&key].is_up() && self.sources[&key].is_dismissed() {
+            self.actions.push_back(PlanAction::Dismiss { source: key });
+        }
     }
 
     /// Cancels the requests for this piece alone.

@@ -203,6 +203,15 @@ impl Source {
         self.bad_pieces += 1;
     }
 
+    /// Whether it is not asked for anything any more.
+    pub(super) fn is_dismissed(&self) -> bool {
+        self.banned || self.failed_trial
+    }
+
+    pub(super) fn is_up(&self) -> bool {
+        self.up
+    }
+
     /// So many bytes of it were verified.
     pub(super) fn verified(&mut self, bytes: u64) {
         self.verified_bytes += bytes;

@@ -99,6 +99,7 @@ impl Planner {
             self.fail(trial);
             self.sources.update(trial.source, Source::fail_trial);
             self.cancel_where(|request| request.source == trial.source);
+            self.dismiss_if_useless(trial.source);
             return;
         }
         let bytes = self.geometry().manifest().shards()[trial.shard as usize].size_bytes;

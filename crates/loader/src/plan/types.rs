@@ -195,6 +195,11 @@ pub enum PlanAction {
         /// Why it is asked.
         why: Why,
     },
+    /// Have nothing more to do with a source: it will not be asked for anything again. Others may take its place.
+    Dismiss {
+        /// Which.
+        source: SourceKey,
+    },
     /// Give a request up. What still comes of it is not wanted.
     Cancel {
         /// Name of the request.

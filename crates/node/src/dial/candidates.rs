@@ -24,9 +24,18 @@ struct Candidate {
     /// It sent something before.
     is_proven: bool,
     was_tried: bool,
+    /// It is not tried again.
+    is_dismissed: bool,
     /// Attempts in a row that came to nothing.
     failures: u32,
     not_before: Instant,
+}
+
+impl Candidate {
+    /// Whether it may be tried now.
+    fn is_ready(&self, now: Instant) -> bool {
+        !self.is_busy && !self.is_dismissed && self.not_before <= now
+    }
 }
 
 /// See the module's documentation.
@@ -56,6 +65,7 @@ impl Candidates {
             is_busy: false,
             is_proven: false,
             was_tried: false,
+            is_dismissed: false,
             failures: 0,
             not_before: now,
         });
@@ -66,20 +76,20 @@ impl Candidates {
         }
     }
 
-    /// Room for one more, if need be by forgetting the one that failed most.
+    /// Room for one more, if need be by forgetting one that was dismissed, or else the one that failed most.
     fn make_room(&mut self) -> bool {
         if self.known.len() < MAX_CANDIDATES {
             return true;
         }
         let idle = self.known.iter().filter(|(_, one)| !one.is_busy && one.failures > 0);
-        let worst = idle.max_by_key(|(_, one)| one.failures).map(|(peer, _)| *peer);
+        let worst = idle.max_by_key(|(_, one)| (one.is_dismissed, one.failures)).map(|(peer, _)| *peer);
         worst.is_some_and(|peer| self.known.remove(&peer).is_some())
     }
 
     /// Whom to connect to now: proven ones first, then those that never failed, each time a random one. It counts as
     /// busy until [`Candidates::on_down`] or [`Candidates::on_failed`].
     pub(super) fn next(&mut self, now: Instant) -> Option<Contact> {
-        let ready = self.known.iter().filter(|(_, one)| !one.is_busy && one.not_before <= now);
+        let ready = self.known.iter().filter(|(_, one)| one.is_ready(now));
         let rank = |one: &Candidate| (!one.is_proven, one.failures > 0);
         let best = ready.clone().map(|(_, one)| rank(one)).min()?;
         let best: Vec<_> = ready.filter(|(_, one)| rank(one) == best).map(|(peer, _)| *peer).collect();
@@ -97,12 +107,12 @@ impl Candidates {
 
     /// Whether somebody could be tried now.
     pub(super) fn has_ready(&self, now: Instant) -> bool {
-        self.known.values().any(|one| !one.is_busy && one.not_before <= now)
+        self.known.values().any(|one| one.is_ready(now))
     }
 
     /// When somebody can be tried next.
     pub(super) fn next_ready(&self) -> Option<Instant> {
-        self.known.values().filter(|one| !one.is_busy).map(|one| one.not_before).min()
+        self.known.values().filter(|one| !one.is_busy && !one.is_dismissed).map(|one| one.not_before).min()
     }
 
     /// A peer could not be reached, or has no place for us.
@@ -123,6 +133,15 @@ impl Candidates {
             candidate.failures = 0;
         }
         self.on_failed(peer, now);
+    }
+
+    /// A peer sent wrong bytes: it is not tried again, unless so many others are known that it is forgotten.
+    pub(super) fn on_dismissed(&mut self, peer: &PeerId) {
+        if let Some(candidate) = self.known.get_mut(peer) {
+            candidate.is_busy = false;
+            candidate.is_dismissed = true;
+            candidate.failures = candidate.failures.saturating_add(1);
+        }
     }
 
     /// A peer that was up gave nothing: its place is given to another.
@@ -192,6 +211,26 @@ mod tests {
         assert_eq!(order, [proven.peer, fresh.peer, failed.peer]);
         candidates.on_useless(&fresh.peer, later);
         assert_eq!(candidates.next_ready(), Some(later + USELESS_PAUSE));
+    }
+
+    #[test]
+    fn who_was_dismissed_is_tried_no_more_and_forgotten_first() {
+        let (mut candidates, now) = candidates();
+        let (liar, failed) = (contact(1), contact(2));
+        for one in [&liar, &failed] {
+            candidates.add(one.clone(), now);
+            candidates.next(now).unwrap();
+            candidates.on_failed(&one.peer, now);
+            candidates.on_failed(&one.peer, now);
+        }
+        candidates.on_dismissed(&liar.peer);
+        candidates.add(liar.clone(), now);
+        let later = now + LAST_PAUSE * 2;
+        assert_eq!(candidates.next(later), Some(failed.clone()));
+        candidates.on_failed(&failed.peer, later);
+        assert!(candidates.next_ready().is_some_and(|at| at > later) && !candidates.has_ready(later));
+        (0..MAX_CANDIDATES).for_each(|port| candidates.add(contact(port), now));
+        assert!(!candidates.known.contains_key(&liar.peer));
     }
 
     #[test]

@@ -13,7 +13,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::candidates::Candidates;
 use super::link::Link;
-use super::{MAX_SOURCES, Shared};
+use super::{DISMISSED, MAX_SOURCES, Shared};
 use crate::peer::Peer;
 
 /// Connections in the making at one time.
@@ -22,8 +22,10 @@ const MAX_DIALING: usize = 8;
 const MAX_ATTEMPTS: u32 = 32;
 /// How often it is looked who has connected by itself, and who is of no use.
 const TICK: Duration = Duration::from_secs(1);
-/// How long a source that gives nothing keeps a place that others wait for.
+/// How long a source that never gave anything right keeps a place that others wait for.
 const TRIAL: Duration = Duration::from_secs(30);
+/// How long one that did.
+const REST: Duration = Duration::from_secs(120);
 /// How long a fetch without named peers looks for the first ones before it says that there are none.
 const SEARCH_TIME: Duration = Duration::from_secs(5);
 
@@ -48,6 +50,8 @@ enum End {
         was_of_use: bool,
     },
     Replaced,
+    /// It sent wrong bytes.
+    Dismissed,
 }
 
 /// A found peer that is a source.
@@ -55,6 +59,17 @@ struct Up {
     peer: Arc<Peer>,
     since: Instant,
     replace: CancellationToken,
+}
+
+impl Up {
+    /// Whether it has given nothing right for so long that its place is better given to another. What it sent does not
+    /// count: anybody can send something.
+    fn is_useless(&self, now: Instant) -> bool {
+        match self.peer.last_useful() {
+            Some(last) => now >= last + REST,
+            None => now >= self.since + TRIAL,
+        }
+    }
 }
 
 /// See the module's documentation.
@@ -156,6 +171,7 @@ impl Crowd {
                 self.candidates.on_failed(peer, now);
             }
             End::Down { was_of_use } => self.candidates.on_down(peer, *was_of_use, now),
+            End::Dismissed => self.candidates.on_dismissed(peer),
             End::Taken | End::Replaced => self.candidates.on_useless(peer, now),
         }
     }
@@ -178,10 +194,7 @@ impl Crowd {
             return;
         }
         let is_useless = |(peer, up): &(&PeerId, &Up)| {
-            now >= up.since + TRIAL
-                && up.peer.received_bytes() == 0
-                && !up.replace.is_cancelled()
-                && !self.shared.claims.is_named(peer)
+            up.is_useless(now) && !up.replace.is_cancelled() && !self.shared.claims.is_named(peer)
         };
         if let Some((_, up)) = self.up.iter().find(is_useless) {
             up.replace.cancel();
@@ -249,7 +262,11 @@ impl Attempt {
         };
         let (reason, end) = tokio::select! {
             reason = link.run(gone, first_answer) => {
-                (reason, End::Down { was_of_use: peer.received_bytes() > 0 })
+                (reason, End::Down { was_of_use: peer.last_useful().is_some() })
+            }
+            () = peer.dismissed() => {
+                client.disconnect(id).await;
+                (DISMISSED.to_owned(), End::Dismissed)
             }
             () = replace.cancelled() => ("gave nothing, and others wait for its place".to_owned(), End::Replaced),
         };

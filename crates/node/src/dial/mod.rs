@@ -32,6 +32,9 @@ const FOUND_QUEUE: usize = 256;
 /// Sources of one fetch, named ones included.
 const MAX_SOURCES: usize = 50;
 
+/// Why a source is given up that the fetch has dismissed.
+const DISMISSED: &str = "sent wrong bytes";
+
 /// Whom a fetch begins with.
 #[derive(Debug, Clone)]
 pub(crate) struct Known {

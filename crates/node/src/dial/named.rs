@@ -8,12 +8,18 @@ use p2p_blob::{Multiaddr, PeerId};
 use tokio::sync::mpsc;
 
 use super::link::{Link, disconnected};
-use super::{PendingOne, Shared, with_causes};
+use super::{DISMISSED, PendingOne, Shared, with_causes};
 use crate::peer::Peer;
 
 /// Pauses between attempts to reach it: from the first to the last, doubling.
 const FIRST_PAUSE: Duration = Duration::from_millis(250);
 const LAST_PAUSE: Duration = Duration::from_secs(10);
+
+/// Whether it is tried again.
+enum Next {
+    Again,
+    Never,
+}
 
 /// See the module's documentation.
 pub(super) struct Named {
@@ -30,13 +36,13 @@ impl Named {
         Self { shared, addr, holds_unsaid, tried: Some(tried) }
     }
 
-    /// Until the fetch ends.
+    /// Until the fetch ends, or wants nothing more of it.
     pub(super) async fn run(mut self) {
         let mut pause = FIRST_PAUSE;
         loop {
             let outcome = self.once(&mut pause).await;
             self.tried = None;
-            if outcome.is_err() {
+            if !matches!(outcome, Ok(Next::Again)) {
                 return;
             }
             tokio::time::sleep(pause).await;
@@ -45,14 +51,15 @@ impl Named {
     }
 
     /// Connects, and is up until that ends. An error says that the fetch has ended.
-    async fn once(&mut self, pause: &mut Duration) -> Result<(), mpsc::error::SendError<SourceEvent>> {
+    async fn once(&mut self, pause: &mut Duration) -> Result<Next, mpsc::error::SendError<SourceEvent>> {
         let client = &self.shared.client;
         let mut gone = client.peer_events();
         let (peer, id) = match self.connect().await {
             Ok(connected) => connected,
             Err(reason) => {
                 let address = self.addr.to_string();
-                return self.shared.events.send(SourceEvent::Unreachable { address, reason }).await;
+                self.shared.events.send(SourceEvent::Unreachable { address, reason }).await?;
+                return Ok(Next::Again);
             }
         };
         *pause = FIRST_PAUSE;
@@ -60,7 +67,7 @@ impl Named {
             // It is up at another of its addresses.
             self.tried = None;
             disconnected(&mut gone, id).await;
-            return Ok(());
+            return Ok(Next::Again);
         };
         let first_answer = self.shared.searching.one();
         let peer = Arc::new(peer);
@@ -68,8 +75,16 @@ impl Named {
         self.tried = None;
         let (shared, addr) = (self.shared.clone(), Some(self.addr.clone()));
         let source = peer.id().clone();
-        let reason = Link { shared, peer, id, addr }.run(gone, first_answer).await;
-        self.shared.events.send(SourceEvent::Down { source, reason }).await
+        let link = Link { shared, peer: Arc::clone(&peer), id, addr };
+        let (reason, next) = tokio::select! {
+            reason = link.run(gone, first_answer) => (reason, Next::Again),
+            () = peer.dismissed() => {
+                client.disconnect(id).await;
+                (DISMISSED.to_owned(), Next::Never)
+            }
+        };
+        self.shared.events.send(SourceEvent::Down { source, reason }).await?;
+        Ok(next)
     }
 
     async fn connect(&self) -> Result<(Peer, PeerId), String> {

@@ -344,7 +344,7 @@ impl World {
                 }
             }
             // What is rebuilt is right here.
-            PlanAction::DropParity { .. } | PlanAction::Recheck { .. } => {}
+            PlanAction::DropParity { .. } | PlanAction::Recheck { .. } | PlanAction::Dismiss { .. } => {}
             PlanAction::CheckShard { shard } => {
                 self.agenda.add(self.now + CHECK, Event::ShardChecked { node, shard });
             }

@@ -71,6 +71,7 @@ struct Tally {
     lied: BTreeSet<PieceId>,
     polls: usize,
     checked_shards: usize,
+    dismissed: BTreeSet<SourceKey>,
     rebuilt: BTreeSet<PieceId>,
     /// Pieces that were to be hashed again.
     rechecked: BTreeSet<PieceId>,
@@ -452,7 +453,11 @@ impl Net {
 
     fn act(&mut self, action: PlanAction) {
         match action {
+            PlanAction::Dismiss { source } => {
+                self.tally.dismissed.insert(source);
+            }
             PlanAction::Request { request, source, shard, pieces, why } => {
+                assert!(!self.tally.dismissed.contains(&source), "{source:?} is asked again");
                 let asked = Asked { source: source.0 as usize, shard, pieces, issued: self.now };
                 audit::request(self, &asked, why);
                 *self.tally.asked.entry(why).or_default() += 1;

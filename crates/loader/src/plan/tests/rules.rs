@@ -155,6 +155,7 @@ fn equal_lies_start_a_trial_that_convicts_those_who_told_them() {
     let net = run(&model, vec![liar.clone(), liar, honest]);
     assert!(net.tally.asked[&Why::SecondOpinion] > 0);
     assert!(!net.is_banned(2));
+    assert_eq!(net.tally.dismissed, [SourceKey(0), SourceKey(1)].into());
     assert!(net.planner.is_indexed(0), "the index is not believed less for that");
     assert!(net.tally.bad.iter().sum::<u64>() <= 4 * 6 * PIECE, "{:?}", net.tally.bad);
 }
