@@ -73,6 +73,7 @@ impl Cache {
     /// # Errors
     /// [`CacheError::InUse`] while somebody maps, serves or fills it; [`CacheError::NotCached`]; [`CacheError::Io`].
     pub fn remove(&self, digest: &Digest) -> Result<Removed, CacheError> {
+        self.check_writable()?;
         let locks = self.layout().locks();
         let usage = LockFile::usage(&locks, digest);
         let in_use = |lock: &LockFile| CacheError::InUse { digest: *digest, holders: lock.holders() };
@@ -142,7 +143,11 @@ impl Cache {
 fn digests_in(dir: &Path) -> Result<Vec<Digest>, CacheError> {
     let fail = |source| CacheError::io("list", dir, source);
     let mut digests = Vec::new();
-    for entry in fs::read_dir(dir).map_err(fail)? {
+    let entries = match fs::read_dir(dir) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(digests),
+        entries => entries.map_err(fail)?,
+    };
+    for entry in entries {
         digests.extend(digest_named(&entry.map_err(fail)?.file_name()));
     }
     Ok(digests)

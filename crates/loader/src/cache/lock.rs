@@ -28,7 +28,7 @@ impl FillLock {
 
 /// A lock that is held until it is dropped.
 #[derive(Debug)]
-pub(super) struct Guard(#[expect(dead_code, reason = "dropping the file gives the lock back")] File);
+pub(super) struct Guard(#[expect(dead_code, reason = "dropping the file gives the lock back")] Option<File>);
 
 /// A lock file.
 #[derive(Debug)]
@@ -67,16 +67,22 @@ impl LockFile {
         self.wait(File::lock)
     }
 
-    /// Waits until nobody holds it exclusively.
+    /// Waits until nobody holds it exclusively. Whoever may not create the file, nor read it, goes without: a model that is
+    /// removed then is only unlinked, which harms no map.
     pub(super) fn shared(&self) -> Result<Guard, CacheError> {
-        self.wait(File::lock_shared)
+        match self.wait(File::lock_shared) {
+            Err(error) if error.is_denied() => Ok(Guard(None)),
+            // Where the directory of locks cannot be created either.
+            Err(CacheError::Io { source, .. }) if source.kind() == io::ErrorKind::NotFound => Ok(Guard(None)),
+            held => held,
+        }
     }
 
     /// `None` when somebody else holds it.
     pub(super) fn try_exclusive(&self) -> Result<Option<Guard>, CacheError> {
         let file = self.open()?;
         match file.try_lock() {
-            Ok(()) => Ok(Some(Guard(file))),
+            Ok(()) => Ok(Some(Guard(Some(file)))),
             Err(TryLockError::WouldBlock) => Ok(None),
             Err(TryLockError::Error(source)) => Err(CacheError::io("lock", &self.path, source)),
         }
@@ -93,7 +99,7 @@ impl LockFile {
         let file = self.open()?;
         loop {
             match take(&file) {
-                Ok(()) => return Ok(Guard(file)),
+                Ok(()) => return Ok(Guard(Some(file))),
                 Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
                 Err(source) => return Err(CacheError::io("lock", &self.path, source)),
             }
@@ -101,12 +107,7 @@ impl LockFile {
     }
 
     fn open(&self) -> Result<File, CacheError> {
-        File::options()
-            .read(true)
-            .write(true)
-            .create(true)
-            .truncate(false)
-            .open(&self.path)
+        files::open_to_lock(files::Place::of(&self.path))
             .map_err(|source| CacheError::io("open", &self.path, source))
     }
 }

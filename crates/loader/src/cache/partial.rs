@@ -370,8 +370,8 @@ impl Partial {
 /// Opens a file for reading and writing and makes it `size_bytes` long. The second value says whether it was there
 /// with that size already.
 fn open_sized(path: &Path, size_bytes: u64) -> Result<(File, bool), CacheError> {
-    let file = File::options().read(true).write(true).create(true).truncate(false).open(path);
-    let file = file.map_err(|source| CacheError::io("open", path, source))?;
+    let file =
+        files::open_or_create(atomic::place(path)).map_err(|source| CacheError::io("open", path, source))?;
     let found = file.metadata().map_err(|source| CacheError::io("inspect", path, source))?.len();
     if found != size_bytes {
         atomic::allocate(&file, path, size_bytes)?;

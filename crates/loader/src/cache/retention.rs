@@ -3,7 +3,6 @@
 //! `series/<name>` in the cache lists the models that were loaded for a series, a digest a line, oldest first.
 
 use std::fs;
-use std::io;
 use std::path::Path;
 
 use manifest::Digest;
@@ -31,6 +30,7 @@ impl Cache {
         keep: usize,
         release: &dyn Fn(&Digest),
     ) -> Result<Vec<Digest>, CacheError> {
+        self.check_writable()?;
         let dir = self.layout().series();
         atomic::create_dir(&dir)?;
         let _lock = LockFile::series(&self.layout().locks()).exclusive()?;
@@ -74,14 +74,8 @@ impl Cache {
 
 /// The digests of a list; lines that are none are passed over.
 fn read(path: &Path) -> Result<Vec<Digest>, CacheError> {
-    match atomic::read(path, MAX_LIST_BYTES) {
-        Ok(bytes) => {
-            let text = String::from_utf8_lossy(&bytes.unwrap_or_default()).into_owned();
-            Ok(text.lines().filter_map(|line| line.parse().ok()).collect())
-        }
-        Err(CacheError::Io { source, .. }) if source.kind() == io::ErrorKind::FileTooLarge => Ok(Vec::new()),
-        Err(error) => Err(error),
-    }
+    let bytes = atomic::read(path, MAX_LIST_BYTES)?.unwrap_or_default();
+    Ok(String::from_utf8_lossy(&bytes).lines().filter_map(|line| line.parse().ok()).collect())
 }
 
 #[cfg(test)]

@@ -10,7 +10,7 @@ use super::layout::{Layout, PARITY};
 use super::lock::{Guard, LockFile};
 use super::{Cache, CacheError, atomic};
 
-const PREFIX: &str = "staging-";
+pub(super) const PREFIX: &str = "staging-";
 /// A temporary file is written in one go; one this old has lost its writer.
 const STALE: Duration = Duration::from_secs(3600);
 
@@ -24,12 +24,15 @@ pub(crate) struct Staging {
 
 impl Cache {
     pub(crate) fn staging(&self) -> Result<Staging, CacheError> {
+        self.check_writable()?;
         let lock = LockFile::staging(&self.layout().locks()).shared()?;
         let partials = self.layout().partials();
         let dir = tempfile::Builder::new()
             .prefix(PREFIX)
             .tempdir_in(&partials)
             .map_err(|source| CacheError::io("create a directory in", &partials, source))?;
+        files::give_to_owner(files::Place::of(dir.path()))
+            .map_err(|source| CacheError::io("create", dir.path(), source))?;
         // A temporary directory is private; what becomes of this one is as public as its files.
         let mode = fs::metadata(&partials).map(|metadata| metadata.permissions());
         mode.and_then(|mode| fs::set_permissions(dir.path(), mode))

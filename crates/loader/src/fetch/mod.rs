@@ -156,6 +156,7 @@ impl Fetch<'_> {
         events: &mut mpsc::Receiver<SourceEvent>,
         report: &mut Report,
     ) -> Result<(Model, Vec<crate::SourceReport>), LoadError> {
+        self.cache.check_writable()?;
         self.known.connecting = true;
         match self.options.single_blob_max_bytes {
             None => {
@@ -418,7 +419,7 @@ impl Fetch<'_> {
         .map_err(LoadError::Worker)?;
         self.known.bans = {
             let cache = self.cache.clone();
-            blocking(move || cache.bans()).await??
+            blocking(move || cache.bans(driver::unix_time_s())).await?
         };
         let driver = Driver {
             digest: self.digest,
