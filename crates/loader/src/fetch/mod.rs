@@ -137,7 +137,8 @@ async fn find_cached(cache: &Cache, digest: Digest) -> Result<Option<Model>, Loa
 
 /// Runs what blocks on a thread for that.
 async fn blocking<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static) -> Result<T, LoadError> {
-    tokio::task::spawn_blocking(work).await.map_err(|error| LoadError::Worker(error.into()))
+    let ended = |_| LoadError::Worker(std::io::Error::other("it ended unexpectedly"));
+    tokio::task::spawn_blocking(work).await.map_err(ended)
 }
 
 struct Fetch<'a> {
