@@ -324,8 +324,8 @@ impl IdentityError {
     /// Who is at fault.
     pub fn blame(&self) -> Blame {
         match self {
-            Self::Io { .. } => Blame::Us,
-            Self::Missing { .. } | Self::TooOpen { .. } | Self::Invalid { .. } => Blame::Caller,
+            Self::Io { .. } | Self::Missing { .. } | Self::Invalid { .. } => Blame::Us,
+            Self::TooOpen { .. } => Blame::Caller,
         }
     }
 }

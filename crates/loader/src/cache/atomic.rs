@@ -18,7 +18,7 @@ pub(super) use files::TEMPORARY_PREFIX;
 /// Where a file of the cache is: below the directory of a model nothing is a link. Models, partial ones and staging
 /// directories may be elsewhere as a whole.
 pub(super) fn place(path: &Path) -> Place<'_> {
-    let is_model = |dir: &&Path| dir.file_name().is_some_and(|name| is_model_dir(name));
+    let is_model = |dir: &&Path| dir.file_name().is_some_and(is_model_dir);
     match path.ancestors().skip(1).find(is_model).and_then(Path::parent) {
         Some(base) => Place::within(base, path),
         None => Place::of(path),
