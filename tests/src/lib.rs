@@ -8,6 +8,7 @@
 
 mod answer;
 mod chain;
+mod confined;
 mod gate;
 mod home;
 mod model;
@@ -26,6 +27,7 @@ use std::time::Duration;
 
 pub use answer::{Fetched, Source};
 pub use chain::Chain;
+pub use confined::{as_user, limited, read_only, with_umask};
 pub use gate::Gate;
 pub use home::Home;
 pub use model::{Model, PIECE_BYTES, Recipe, made_up};
