@@ -111,7 +111,7 @@ async fn hold_disk_threads() {
     let barrier = Arc::new(Barrier::new(DISK_THREADS));
     let meet = |_| {
         let barrier = Arc::clone(&barrier);
-        tokio::task::spawn_blocking(move || drop(barrier.wait()))
+        tokio::task::spawn_blocking(move || barrier.wait())
     };
     let met: Vec<_> = (0..DISK_THREADS).map(meet).collect();
     for thread in met {
@@ -133,7 +133,7 @@ mod tests {
     fn work_that_blocks_goes_on_beside_what_waits_without_end() {
         let (sender, receiver) = std::sync::mpsc::sync_channel::<()>(0);
         block_on(async {
-            let _waiting = tokio::task::spawn_blocking(move || drop(receiver.recv()));
+            let _waiting = tokio::task::spawn_blocking(move || receiver.recv());
             tokio::task::spawn_blocking(|| ()).await?;
             drop(sender);
             Ok(())

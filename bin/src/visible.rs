@@ -6,7 +6,7 @@ use std::fmt::Write as _;
 /// The text with control characters, and those that change the direction of writing, spelled out. Lines that are indented are
 /// ours; any other new line is spelled out, too.
 pub(crate) fn visible(text: &str) -> Cow<'_, str> {
-    spelled_out(text, |rest| !rest.starts_with("\n  "))
+    spelled_out(text, |rest| !rest.starts_with("\n "))
 }
 
 /// The same for text of ours in lines.
