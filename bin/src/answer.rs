@@ -276,6 +276,15 @@ pub(crate) struct Failure {
     pub(crate) causes: Vec<String>,
 }
 
+/// What is written without `--json`.
+#[derive(Debug)]
+pub(crate) enum Plain {
+    /// For people, in lines.
+    Text(String),
+    /// A path, to the byte.
+    Path(PathBuf),
+}
+
 /// Something in its text form.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Text(String);
@@ -301,9 +310,11 @@ impl Display for Text {
 impl Answer {
     /// What is written without `--json`: one line, but for a manifest and a call; nothing for an error, nor for
     /// the end of the demo, whose story is told already.
-    pub(crate) fn plain(&self) -> Option<String> {
-        Some(match self {
-            Self::Fetched(fetched) => fetched.weights.display().to_string(),
+    pub(crate) fn plain(&self) -> Option<Plain> {
+        Some(Plain::Text(match self {
+            Self::Fetched(Fetched { weights: path, .. }) | Self::Path(PathAnswer { path }) => {
+                return Some(Plain::Path(path.clone()));
+            }
             Self::Listening(listening) => listening.address.to_string(),
             Self::Published(published) => published.plain(),
             Self::Verified(verified) => format!("{}  {}", verified.manifest, verified.summary),
@@ -311,7 +322,6 @@ impl Answer {
             Self::CacheEntry(entry) => entry.plain(),
             Self::Key(key) => key.address.to_string(),
             Self::Id(answer) => answer.peer_id.to_string(),
-            Self::Path(answer) => answer.path.display().to_string(),
             Self::Removed(removed) => {
                 format!("{}  removed, {} freed", removed.manifest, show_size(removed.freed_bytes))
             }
@@ -321,7 +331,7 @@ impl Answer {
                 format!("{contract}  chain {chain_id}  {block_tag}  forgotten")
             }
             Self::Demo(_) | Self::Error(_) => return None,
-        })
+        }))
     }
 }
 

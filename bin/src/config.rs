@@ -11,6 +11,7 @@ use p2p_blob::{DhtMode, Limits, Multiaddr, NetworkKey, PeerId};
 
 use crate::args::{Common, Legacy, Network};
 use crate::exit::Usage;
+use crate::system;
 
 mod chain;
 mod file;
@@ -22,6 +23,10 @@ use file::{File, Text};
 const DEFAULT_WAIT: Duration = Duration::from_secs(30);
 /// The most that a single blob may have.
 const DEFAULT_MAX_BLOB_BYTES: u64 = 64 << 30;
+/// Descriptors that are not for connections.
+const DESCRIPTORS_KEPT: usize = 40;
+/// A node with fewer is of no use.
+const MIN_CONNECTIONS: u32 = 4;
 /// Where a seeder listens: one fixed port, so that it can be named in advance and opened in a firewall.
 const SEEDER_LISTEN: [&str; 2] = ["/ip4/0.0.0.0/tcp/4201", "/ip4/0.0.0.0/udp/4201/quic-v1"];
 /// Where a fetch listens: others are told of the ports, and a seeder on the same machine keeps its own.
@@ -130,7 +135,7 @@ impl Settings {
         let limits = Limits {
             upload_bytes_per_s: flags.upload_limit.or(self.file.upload_limit.map(|rate| rate.0)),
             download_bytes_per_s: flags.download_limit.or(self.file.download_limit.map(|rate| rate.0)),
-            ..Limits::default()
+            ..limits_of(system::descriptors())
         };
         Ok(NetworkSettings {
             peers,
@@ -171,6 +176,19 @@ impl Settings {
 /// What RUST_LOG says is to be logged.
 pub(crate) fn log_filter() -> Option<String> {
     env::var("RUST_LOG").ok().filter(|filter| !filter.is_empty())
+}
+
+/// What a node takes on that may have so many files and sockets open.
+fn limits_of(descriptors: u64) -> Limits {
+    let all = Limits::default();
+    // Files of the cache, libraries, listeners, the chain.
+    let free = usize::try_from(descriptors).unwrap_or(usize::MAX).saturating_sub(DESCRIPTORS_KEPT);
+    let connections = u32::try_from(free / 2).unwrap_or(u32::MAX);
+    Limits {
+        connections: all.connections.min(connections.max(MIN_CONNECTIONS)),
+        uploads: all.uploads.min((free / 4).max(1)),
+        ..all
+    }
 }
 
 fn is_quic(addr: &Multiaddr) -> bool {
@@ -255,6 +273,17 @@ pub(crate) mod tests {
         let (settings, flags) = settings("", "--listen /ip4/127.0.0.1/tcp/0").unwrap();
         assert_eq!(settings.fetcher(&flags.network).unwrap().listen.len(), 1);
         assert!(settings.chain(&flags.chain).unwrap().is_none());
+    }
+
+    #[test]
+    fn connections_are_as_many_as_there_are_descriptors_for() {
+        let count = |descriptors| {
+            let Limits { connections, uploads, .. } = limits_of(descriptors);
+            (connections, uploads)
+        };
+        assert_eq!(count(1 << 16), (512, 128));
+        assert_eq!(count(256), (108, 54));
+        assert_eq!(count(0), (MIN_CONNECTIONS, 1));
     }
 
     #[test]

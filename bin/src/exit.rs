@@ -10,6 +10,7 @@ use loader::cache::CacheError;
 use loader::encode::PublishError;
 use manifest::{Blame, ManifestError, ParseDigestError};
 use node::NodeError;
+use p2p_blob::IdentityError;
 
 /// How the command ended, as its caller sees it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -81,6 +82,7 @@ fn status_of(error: &(dyn Error + 'static)) -> Option<Status> {
         .or_else(|| error.downcast_ref().map(of_load))
         .or_else(|| error.downcast_ref().map(of_cache))
         .or_else(|| error.downcast_ref().map(of_chain))
+        .or_else(|| error.downcast_ref().map(|error: &IdentityError| of_blame(error.blame())))
         .or_else(|| error.downcast_ref().map(|error: &SubmitError| of_availability(error.availability())))
         .or_else(|| error.downcast_ref().map(|error: &SignerError| of_blame(error.blame())))
         .or_else(|| error.downcast_ref().map(of_publish))

@@ -9,9 +9,11 @@ mod exit;
 mod interrupt;
 mod output;
 mod progress;
+mod system;
 mod tally;
 mod telemetry;
 mod units;
+mod visible;
 
 use std::process::ExitCode;
 
@@ -22,9 +24,16 @@ use crate::exit::Status;
 use crate::output::Output;
 
 fn main() -> ExitCode {
-    let line = CommandLine::try_parse().unwrap_or_else(|error| args::without_keys(error).exit());
+    let line = match CommandLine::try_parse() {
+        Ok(line) => line,
+        Err(error) => return output::refuse(&args::without_keys(error)).into(),
+    };
     let output = Output::new(line.common.json);
-    let done = telemetry::start(line.common.verbose, output.bars()).and_then(|()| cmd::run(line, &output));
+    let done = system::guarded(&output, || {
+        system::prepare()?;
+        telemetry::start(line.common.verbose, output.bars())?;
+        cmd::run(line, &output)
+    });
     match done {
         Ok(()) => Status::Done.into(),
         Err(error) => output.fail(&error).into(),

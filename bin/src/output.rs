@@ -1,12 +1,14 @@
 //! The only place that prints: answers on stdout, everything else on stderr.
 
 use std::io::{self, ErrorKind, IsTerminal as _, Write as _};
+use std::os::unix::ffi::OsStrExt as _;
 
 use anyhow::{Context as _, Result};
 use indicatif::{MultiProgress, ProgressDrawTarget};
 
-use crate::answer::{Answer, Failure};
+use crate::answer::{Answer, Failure, Plain};
 use crate::exit::Status;
+use crate::visible::{visible, visible_json, visible_lines};
 
 /// The two streams, as the flags want them.
 #[derive(Debug, Clone)]
@@ -33,15 +35,31 @@ impl Output {
 
     /// Writes an answer to stdout at once.
     pub(crate) fn answer(&self, answer: &Answer) -> Result<()> {
-        let text = if self.json { Some(serde_json::to_string(answer)?) } else { answer.plain() };
-        text.map_or(Ok(()), |text| self.print(&text))
+        if self.json {
+            let json = serde_json::to_string(answer).context("the answer cannot be told as JSON")?;
+            return self.print(visible_json(&json).as_bytes());
+        }
+        match answer.plain() {
+            Some(Plain::Text(text)) => self.print(visible_lines(&text).as_bytes()),
+            // Whoever reads it wants it as it is; a terminal does not.
+            Some(Plain::Path(path)) if io::stdout().is_terminal() => {
+                self.print(visible(&path.to_string_lossy()).as_bytes())
+            }
+            Some(Plain::Path(path)) => self.print(path.as_os_str().as_bytes()),
+            None => Ok(()),
+        }
+    }
+
+    /// Whether answers are objects.
+    pub(crate) fn is_json(&self) -> bool {
+        self.json
     }
 
     /// That nobody reads it any more is no error: the work is done all the same.
-    fn print(&self, text: &str) -> Result<()> {
+    fn print(&self, text: &[u8]) -> Result<()> {
         let written = self.bars.suspend(|| {
             let mut stdout = io::stdout().lock();
-            writeln!(stdout, "{text}").and_then(|()| stdout.flush())
+            stdout.write_all(&[text, b"\n"].concat()).and_then(|()| stdout.flush())
         });
         match written {
             Err(error) if error.kind() == ErrorKind::BrokenPipe => Ok(()),
@@ -51,16 +69,17 @@ impl Output {
 
     /// Tells a part of a story: to stdout, but to stderr when that is for objects.
     pub(crate) fn tell(&self, text: &str) -> Result<()> {
+        let text = visible_lines(text);
         if self.json {
-            self.note(text);
+            self.bars.suspend(|| show(&text));
             return Ok(());
         }
-        self.print(text)
+        self.print(text.as_bytes())
     }
 
     /// Tells the person at the terminal something, above the bars.
     pub(crate) fn note(&self, text: &str) {
-        self.bars.suspend(|| show(text));
+        self.bars.suspend(|| show(&visible(text)));
     }
 
     /// Tells of a failure, with its causes, and which status it has.
@@ -78,6 +97,17 @@ impl Output {
         }
         status
     }
+}
+
+/// Tells what is wrong with a command line, or what it asks to be told.
+pub(crate) fn refuse(error: &clap::Error) -> Status {
+    if !error.use_stderr() {
+        // That nobody reads it is no error.
+        let _ = error.print();
+        return Status::Done;
+    }
+    show(visible_lines(error.render().to_string().trim_end()).as_ref());
+    Status::Usage
 }
 
 /// `eprintln!` panics when stderr is closed; nobody is left to tell, then.

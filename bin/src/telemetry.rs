@@ -1,6 +1,6 @@
 //! Logging, to stderr.
 
-use std::io::{self, IsTerminal as _, Write};
+use std::io::{self, Write};
 
 use anyhow::Result;
 use indicatif::MultiProgress;
@@ -9,6 +9,7 @@ use tracing_subscriber::fmt::MakeWriter;
 
 use crate::config;
 use crate::exit::Usage;
+use crate::visible::visible;
 
 /// Our own packages; others log warnings only, up to -vv.
 const OURS: [&str; 5] = ["loader", "node", "p2p_blob", "chain_reader", "loader_cli"];
@@ -20,7 +21,8 @@ pub(crate) fn start(verbose: u8, bars: &MultiProgress) -> Result<()> {
         .map_err(|error| Usage::new(format!("RUST_LOG is not a log filter ({error}): {filter}")))?;
     tracing_subscriber::fmt()
         .with_env_filter(filter)
-        .with_ansi(io::stderr().is_terminal())
+        // Colours are control characters, too.
+        .with_ansi(false)
         .with_writer(AboveBars(bars.clone()))
         .init();
     Ok(())
@@ -49,7 +51,11 @@ impl<'a> MakeWriter<'a> for AboveBars {
 
 impl Write for &AboveBars {
     fn write(&mut self, buf: &[u8]) -> io::Result<usize> {
-        self.0.suspend(|| io::stderr().write(buf))
+        // One event is written at a time.
+        let text = String::from_utf8_lossy(buf);
+        let line = visible(text.trim_end_matches('\n'));
+        self.0.suspend(|| writeln!(io::stderr(), "{line}"))?;
+        Ok(buf.len())
     }
 
     fn flush(&mut self) -> io::Result<()> {

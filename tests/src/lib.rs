@@ -8,6 +8,7 @@
 
 mod answer;
 mod chain;
+mod confined;
 mod disk;
 mod gate;
 mod home;
@@ -28,6 +29,7 @@ use std::time::Duration;
 
 pub use answer::{Fetched, Source};
 pub use chain::Chain;
+pub use confined::{as_user, limited, read_only, with_umask};
 pub use disk::{Disk, FileSystem, Overlay};
 pub use gate::Gate;
 pub use home::Home;

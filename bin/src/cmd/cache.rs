@@ -5,29 +5,29 @@ use loader::cache::{Cache, EntryState};
 
 use crate::answer::{Answer, CacheEntry, PathAnswer, Removed, Text};
 use crate::args;
-use crate::cmd::finished;
+use crate::cmd::{finished, not_there};
+use crate::config::Settings;
 use crate::output::Output;
 
-pub(crate) fn run(command: &args::Cache, cache: &Cache, output: &Output) -> Result<()> {
-    match command {
-        args::Cache::Ls => {
-            for entry in cache.list()? {
-                let verified_bytes = match entry.state {
-                    EntryState::Finished => None,
-                    EntryState::Partial { verified_bytes } => Some(verified_bytes),
-                };
-                output.answer(&Answer::CacheEntry(CacheEntry {
-                    manifest: Text::of(entry.digest),
-                    model_kind: entry.model_kind,
-                    total_size_bytes: entry.total_size_bytes,
-                    finished: verified_bytes.is_none(),
-                    verified_bytes,
-                    disk_bytes: entry.disk_bytes,
-                    path: entry.path,
-                }))?;
+pub(crate) fn run(
+    command: &args::Cache,
+    cache: Option<&Cache>,
+    settings: &Settings,
+    output: &Output,
+) -> Result<()> {
+    let Some(cache) = cache else {
+        return match command {
+            args::Cache::Ls => not_there(&[], settings, output),
+            args::Cache::Path { manifest: None } => {
+                let path = std::path::absolute(&settings.cache_dir)?;
+                output.answer(&Answer::Path(PathAnswer { path }))
             }
-            Ok(())
-        }
+            args::Cache::Path { manifest: Some(digest) } => not_there(&[*digest], settings, output),
+            args::Cache::Rm { manifests } => not_there(manifests, settings, output),
+        };
+    };
+    match command {
+        args::Cache::Ls => list(cache, output),
         args::Cache::Path { manifest: None } => {
             output.answer(&Answer::Path(PathAnswer { path: cache.dir().to_owned() }))
         }
@@ -43,4 +43,23 @@ pub(crate) fn run(command: &args::Cache, cache: &Cache, output: &Output) -> Resu
             Ok(())
         }
     }
+}
+
+fn list(cache: &Cache, output: &Output) -> Result<()> {
+    for entry in cache.list()? {
+        let verified_bytes = match entry.state {
+            EntryState::Finished => None,
+            EntryState::Partial { verified_bytes } => Some(verified_bytes),
+        };
+        output.answer(&Answer::CacheEntry(CacheEntry {
+            manifest: Text::of(entry.digest),
+            model_kind: entry.model_kind,
+            total_size_bytes: entry.total_size_bytes,
+            finished: verified_bytes.is_none(),
+            verified_bytes,
+            disk_bytes: entry.disk_bytes,
+            path: entry.path,
+        }))?;
+    }
+    Ok(())
 }

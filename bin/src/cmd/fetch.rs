@@ -3,7 +3,8 @@
 use std::time::Duration;
 
 use anyhow::{Context as _, Result};
-use chain_reader::{Address, MatureModel};
+use chain_reader::{Address, ChainReader, MatureModel, Staleness};
+use loader::cache::Cache;
 use loader::{Report, SourceReport};
 use manifest::Digest;
 use node::{Loaded, Node, NodeError};
@@ -44,22 +45,31 @@ async fn fetch(flags: &args::Fetch, settings: &Settings, output: &Output) -> Res
         })?);
     }
     let contract = config.chain.as_ref().map(|chain| chain.contract);
-    let node = Node::start(config).await?;
-    let (digest, current) = match flags.manifest {
-        Some(digest) => (digest, None),
-        None => {
-            let current = node.mature_model().await?;
+    if config.chain.as_ref().is_none_or(|chain| chain.staleness != Staleness::Offline) {
+        // Before anything is remembered in it.
+        Cache::open(&config.cache_dir)?;
+    }
+    let reader = config.reader()?;
+    let (digest, current) = match (flags.manifest, &reader) {
+        (Some(digest), _) => (digest, None),
+        (None, Some(reader)) => {
+            let current = reader.mature_model().await?;
             (current.manifest, Some(current))
         }
+        (None, None) => return Err(NodeError::NoContract.into()),
     };
-    let progress = FetchProgress::new(output);
-    let loaded = load(&node, digest, &progress).await;
-    progress.finish();
-    if let (Ok(_), Some(current)) = (&loaded, &current) {
-        node.note_loaded(current).await;
-    }
-    node.shutdown().await;
-    let loaded = loaded?;
+    let loaded = match node::cached(&config, digest).await? {
+        // Nobody need be asked, so that no network is needed.
+        Some(loaded) => {
+            if let Some((reader, current)) = reader.as_ref().zip(current.as_ref())
+                && let Err(error) = reader.note_loaded(current).await
+            {
+                output.note(&format!("cannot remember which model was loaded: {error}"));
+            }
+            loaded
+        }
+        None => load_from_peers(config, reader, digest, current.as_ref(), output).await?,
+    };
     let Loaded { model, report } = &loaded;
     output.note(&summary(report, model.manifest().total_size_bytes()));
     for source in report.sources.iter().filter(|source| source.bad_bytes > 0) {
@@ -67,6 +77,25 @@ async fn fetch(flags: &args::Fetch, settings: &Settings, output: &Output) -> Res
     }
     let on_chain = contract.zip(current).map(|(contract, current)| on_chain(contract, &current));
     output.answer(&Answer::Fetched(answer(&loaded, on_chain)))
+}
+
+/// Starts a node, and loads the model.
+async fn load_from_peers(
+    config: node::Config,
+    reader: Option<ChainReader>,
+    digest: Digest,
+    current: Option<&MatureModel>,
+    output: &Output,
+) -> Result<Loaded> {
+    let node = Node::start_reading(config, reader).await?;
+    let progress = FetchProgress::new(output);
+    let loaded = load(&node, digest, &progress).await;
+    progress.finish();
+    if let (Ok(_), Some(current)) = (&loaded, current) {
+        node.note_loaded(current).await;
+    }
+    node.shutdown().await;
+    loaded
 }
 
 /// What is answered when a model is in the cache.

@@ -37,10 +37,11 @@ pub(crate) fn run(command: &args::Manifest, settings: &Settings, output: &Output
 }
 
 fn cached(settings: &Settings, digest: &Digest) -> Result<Manifest> {
-    let cache = Cache::open(&settings.cache_dir)?;
-    let manifest = cache.manifest(digest)?.ok_or_else(|| {
-        Usage::new(format!("manifest {digest} is not in the cache {}", cache.dir().display()))
-    })?;
+    let cache = Cache::open_existing(&settings.cache_dir)?;
+    let manifest = cache.map(|cache| cache.manifest(digest)).transpose()?.flatten();
+    let cache_dir = settings.cache_dir.display();
+    let manifest =
+        manifest.ok_or_else(|| Usage::new(format!("manifest {digest} is not in the cache {cache_dir}")))?;
     Ok(Manifest::clone(&manifest))
 }
 

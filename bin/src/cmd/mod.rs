@@ -16,47 +16,49 @@ pub(crate) mod status;
 mod verify;
 mod watch;
 
-use std::future::Future;
-
 use ::manifest::Digest;
-use anyhow::{Context as _, Result};
+use anyhow::Result;
 use loader::cache::{Cache, CacheError, Model};
 
 use crate::args::{Command, CommandLine};
 use crate::config::{NetworkSettings, Settings};
+use crate::exit::Usage;
 use crate::output::Output;
+use crate::system::block_on;
 
 pub(crate) use demo::liar::Liar;
 
 /// Runs what the command line asks for.
 pub(crate) fn run(line: CommandLine, output: &Output) -> Result<()> {
     let settings = Settings::load(&line.common)?;
+    if output.is_json() && settings.cache_dir.to_str().is_none() {
+        return Err(Usage::new(format!(
+            "the path of the cache, {}, is not UTF-8, as JSON has to be: leave --json away, or give another --cache-dir",
+            settings.cache_dir.display()
+        ))
+        .into());
+    }
     let open = || Cache::open(&settings.cache_dir);
+    let look = || Cache::open_existing(&settings.cache_dir);
     match &line.command {
         Command::Fetch(flags) => block_on(fetch::run(flags, &settings, output)),
         Command::Serve(flags) => block_on(serve::run(flags, &settings, output)),
         Command::Watch(flags) => block_on(watch::run(flags, &settings, output)),
         Command::Publish(flags) => publish::run(flags, &settings, &open()?, output),
-        Command::Verify(flags) => verify::run(flags, &settings, &open()?, output),
+        Command::Verify(flags) => match look()? {
+            Some(cache) => verify::run(flags, &settings, &cache, output),
+            None => not_there(&flags.manifests, &settings, output),
+        },
         Command::Key(command) => key::run(command, output),
         Command::Manifest(command) => manifest::run(command, &settings, output),
-        Command::Cache(command) => cache::run(command, &open()?, output),
-        Command::Id => id::run(&open()?, output),
+        Command::Cache(command) => cache::run(command, look()?.as_ref(), &settings, output),
+        Command::Id => id::run(&settings, output),
         Command::Completions { shell } => completions::run(*shell),
         Command::Status => status::run(&settings, output),
         Command::Chain(command) => chain::run(command, &settings, output),
         Command::Demo(flags) => block_on(demo::run(flags, output)),
         Command::DemoLiar(flags) => block_on(demo::liar::run(flags, output)),
     }
-}
-
-/// Runs the future on a runtime of its own, and leaves behind what still blocks on a thread: the process ends next.
-fn block_on<T>(work: impl Future<Output = Result<T>>) -> Result<T> {
-    let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build();
-    let runtime = runtime.context("cannot start the threads of the runtime")?;
-    let done = runtime.block_on(work);
-    runtime.shutdown_background();
-    done
 }
 
 /// The finished model in the cache.
@@ -66,6 +68,16 @@ fn finished(cache: &Cache, digest: &Digest) -> Result<Model> {
 
 fn not_cached(cache: &Cache, digest: &Digest) -> CacheError {
     CacheError::NotCached { digest: *digest, path: cache.dir().to_owned() }
+}
+
+/// Says that there is no cache, which is no error unless models of it are asked for.
+fn not_there(asked: &[Digest], settings: &Settings, output: &Output) -> Result<()> {
+    let path = settings.cache_dir.clone();
+    if let Some(digest) = asked.first() {
+        return Err(CacheError::NotCached { digest: *digest, path }.into());
+    }
+    output.note(&format!("there is no cache {} yet", path.display()));
+    Ok(())
 }
 
 /// A node on the user's cache and network.

@@ -14,11 +14,12 @@ use manifest::Digest;
 
 use crate::answer::{self, Answer, CallSummary, Overlap, ProposalSummary, SetOnChain, Text, Transaction};
 use crate::args::{self, CalldataForm};
-use crate::cmd::{block_on, finished, key, node_config, serve};
+use crate::cmd::{finished, key, node_config, serve};
 use crate::config::Settings;
 use crate::exit::{Interrupted, Usage};
 use crate::output::Output;
 use crate::progress::ByteProgress;
+use crate::system::block_on;
 use crate::units::show_size;
 
 pub(crate) fn run(flags: &args::Publish, settings: &Settings, cache: &Cache, output: &Output) -> Result<()> {

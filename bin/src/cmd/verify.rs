@@ -10,11 +10,12 @@ use node::Node;
 
 use crate::answer::{Answer, BadShard, Text, Verified};
 use crate::args;
-use crate::cmd::{block_on, fetch, node_config, not_cached};
+use crate::cmd::{fetch, node_config, not_cached};
 use crate::config::Settings;
 use crate::exit::Damaged;
 use crate::output::Output;
 use crate::progress::{ByteProgress, FetchProgress};
+use crate::system::block_on;
 
 pub(crate) fn run(flags: &args::Verify, settings: &Settings, cache: &Cache, output: &Output) -> Result<()> {
     let digests = match flags.manifests.as_slice() {

@@ -2,7 +2,7 @@
 
 mod file;
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
@@ -129,7 +129,7 @@ pub(crate) struct Store {
     dir: Option<PathBuf>,
     contract: Address,
     tag: BlockTag,
-    /// Without a directory: of the last chain only.
+    /// Without a directory, or with one that may only be read: of the last chain only.
     kept: Mutex<Option<(ChainKey, ChainMemory)>>,
 }
 
@@ -140,7 +140,10 @@ impl Store {
 
     /// What is remembered of this chain; and the chain, with its first block if that is remembered.
     pub(crate) async fn load(&self, chain: ChainKey) -> Result<(ChainKey, ChainMemory), StateError> {
-        let Some(dir) = self.dir.clone() else { return Ok(self.kept_of(chain)) };
+        let dir = match self.in_memory(chain) {
+            Ok(kept) => return Ok(kept),
+            Err(dir) => dir.to_owned(),
+        };
         let (contract, tag) = (self.contract, self.tag);
         blocking(move || file::Place::of(&dir, chain, contract, tag)?.load()).await
     }
@@ -151,18 +154,35 @@ impl Store {
         chain: ChainKey,
         change: impl FnOnce(&mut ChainMemory) -> T + Send + 'static,
     ) -> Result<T, StateError> {
-        let Some(dir) = self.dir.clone() else {
-            let (chain, mut memory) = self.kept_of(chain);
-            let changed = change(&mut memory);
-            *self.kept.lock().unwrap_or_else(PoisonError::into_inner) = Some((chain, memory));
-            return Ok(changed);
+        let dir = match self.in_memory(chain) {
+            Ok((chain, mut memory)) => {
+                let changed = change(&mut memory);
+                self.keep(chain, memory);
+                return Ok(changed);
+            }
+            Err(dir) => dir.to_owned(),
         };
         let (contract, tag) = (self.contract, self.tag);
-        blocking(move || {
-            let _lock = file::lock(&dir)?;
-            file::Place::of(&dir, chain, contract, tag)?.update(change)
+        let (changed, kept) = blocking(move || {
+            let lock = match file::lock(&dir) {
+                Err(error) if error.is_denied() => {
+                    tracing::warn!(%error, "what is seen of the chain is remembered until this process ends only");
+                    None
+                }
+                lock => Some(lock?),
+            };
+            let place = file::Place::of(&dir, chain, contract, tag)?;
+            if lock.is_some() {
+                return Ok((place.update(change)?, None));
+            }
+            let (chain, mut memory) = place.load()?;
+            Ok((change(&mut memory), Some((chain, memory))))
         })
-        .await
+        .await?;
+        if let Some((chain, memory)) = kept {
+            self.keep(chain, memory);
+        }
+        Ok(changed)
     }
 
     /// What was loaded from this contract at this tag, on whatever chain.
@@ -181,6 +201,19 @@ impl Store {
         Ok(loaded)
     }
 
+    /// What is remembered in memory; or the directory that remembers it.
+    fn in_memory(&self, chain: ChainKey) -> Result<(ChainKey, ChainMemory), &Path> {
+        let kept = *self.kept.lock().unwrap_or_else(PoisonError::into_inner);
+        match &self.dir {
+            Some(dir) if kept.is_none_or(|(of, _)| !of.is_compatible(&chain)) => Err(dir),
+            _ => Ok(self.kept_of(chain)),
+        }
+    }
+
+    fn keep(&self, chain: ChainKey, memory: ChainMemory) {
+        *self.kept.lock().unwrap_or_else(PoisonError::into_inner) = Some((chain, memory));
+    }
+
     fn kept_of(&self, chain: ChainKey) -> (ChainKey, ChainMemory) {
         let kept = *self.kept.lock().unwrap_or_else(PoisonError::into_inner);
         match kept.filter(|(of, _)| of.is_compatible(&chain)) {
@@ -193,7 +226,7 @@ impl Store {
 async fn blocking<T: Send + 'static>(
     work: impl FnOnce() -> Result<T, StateError> + Send + 'static,
 ) -> Result<T, StateError> {
-    tokio::task::spawn_blocking(work).await.map_err(StateError::Worker)?
+    tokio::task::spawn_blocking(work).await.map_err(|_| StateError::Worker)?
 }
 
 pub(crate) fn unix_now() -> u64 {

@@ -183,10 +183,12 @@ pub(crate) fn bytes<'a>(held: &'a Held, range: ByteRange, buffer: &'a mut Vec<u8
     Ok(buffer)
 }
 
-/// Does the same work on so many threads, this one included, until all have ended. The first error is the result.
+/// Does the same work on so many threads, this one included, until all have ended: on fewer where the system gives no more.
+/// The first error is the result.
 pub(crate) fn on_threads<E: Send>(threads: usize, work: impl Fn() -> Result<(), E> + Sync) -> Result<(), E> {
     thread::scope(|scope| {
-        let others: Vec<_> = (1..threads).map(|_| scope.spawn(&work)).collect();
+        let start = |_| thread::Builder::new().spawn_scoped(scope, &work).ok();
+        let others: Vec<_> = (1..threads).map_while(start).collect();
         let mut result = work();
         for other in others {
             result = result.and(other.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic)));

@@ -4,11 +4,13 @@
 //! full address. Lines that are not understood are passed over.
 
 use std::collections::HashMap;
-use std::io::{self, Read as _, Write as _};
+use std::fmt::Write as _;
+use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::SystemTime;
 
+use files::Place;
 use p2p_blob::{Contact, Multiaddr, PeerId};
 
 /// Peers remembered.
@@ -24,6 +26,8 @@ const NAME: &str = "peers";
 #[derive(Debug)]
 pub(crate) struct AddressBook {
     path: PathBuf,
+    /// Whether it is written.
+    is_kept: bool,
     peers: Mutex<Peers>,
 }
 
@@ -43,17 +47,18 @@ struct Entry {
 }
 
 impl AddressBook {
-    /// Reads the book of the cache at `cache_dir`. One that cannot be read is begun anew.
-    pub(crate) fn open(cache_dir: &Path) -> Self {
+    /// Reads the book of the cache at `cache_dir`. One that cannot be read is begun anew. It is written if it is to be kept.
+    pub(crate) fn open(cache_dir: &Path, is_kept: bool) -> Self {
         let path = cache_dir.join(NAME);
+        let now = unix_now();
         let known = match read(&path) {
-            Ok(text) => text.lines().filter_map(parse).take(MAX_PEERS).collect(),
+            Ok(text) => text.lines().filter_map(|line| parse(line, now)).take(MAX_PEERS).collect(),
             Err(error) => {
                 tracing::warn!(path = %path.display(), %error, "cannot read the peers of earlier runs");
                 HashMap::new()
             }
         };
-        Self { path, peers: Mutex::new(Peers { known, has_changed: false }) }
+        Self { path, is_kept, peers: Mutex::new(Peers { known, has_changed: false }) }
     }
 
     /// The peer was reached there, now.
@@ -95,12 +100,14 @@ impl AddressBook {
     pub(crate) fn save(&self) -> io::Result<()> {
         let mut known = {
             let mut peers = self.peers();
-            if !std::mem::take(&mut peers.has_changed) {
+            if !self.is_kept || !std::mem::take(&mut peers.has_changed) {
                 return Ok(());
             }
             peers.known.clone()
         };
-        for (peer, entry) in read(&self.path).unwrap_or_default().lines().filter_map(parse) {
+        let now = unix_now();
+        for (peer, entry) in read(&self.path).unwrap_or_default().lines().filter_map(|line| parse(line, now))
+        {
             known.entry(peer).or_insert(entry);
         }
         let written = write(&self.path, known);
@@ -116,30 +123,29 @@ impl AddressBook {
 }
 
 fn read(path: &Path) -> io::Result<String> {
-    let mut text = String::new();
-    match std::fs::File::open(path) {
-        Ok(file) => file.take(MAX_BOOK_BYTES).read_to_string(&mut text).map(|_| text),
-        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(text),
-        Err(error) => Err(error),
-    }
+    let bytes = files::read(Place::of(path), MAX_BOOK_BYTES)?.unwrap_or_default();
+    String::from_utf8(bytes).map_err(|error| io::Error::new(io::ErrorKind::InvalidData, error))
 }
 
 fn write(path: &Path, known: HashMap<PeerId, Entry>) -> io::Result<()> {
     let mut entries: Vec<_> = known.into_iter().collect();
     entries.sort_unstable_by_key(|(_, entry)| std::cmp::Reverse(entry.reached_at));
-    let dir = path.parent().unwrap_or(Path::new("."));
-    let mut file = tempfile::NamedTempFile::new_in(dir)?;
+    let mut text = String::new();
     for (peer, Entry { reached_at, addr, .. }) in entries.into_iter().take(MAX_PEERS) {
-        writeln!(file, "{reached_at} {addr}/p2p/{peer}")?;
+        // Writing to a string cannot fail.
+        let _ = writeln!(text, "{reached_at} {addr}/p2p/{peer}");
     }
-    file.persist(path).map(drop).map_err(|refused| refused.error)
+    files::replace(Place::of(path), text.as_bytes(), 0o600, false)
 }
 
-fn parse(line: &str) -> Option<(PeerId, Entry)> {
+/// A peer of a line. One that was reached in the future, by a clock that was wrong, is the first to be forgotten.
+fn parse(line: &str, now: u64) -> Option<(PeerId, Entry)> {
     let (reached_at, addr) = line.split_once(' ')?;
     let addr: Multiaddr = addr.parse().ok().filter(p2p_blob::is_dialable)?;
     let (addr, peer) = p2p_blob::split_peer(addr)?;
-    Some((peer, Entry { reached_at: reached_at.parse().ok()?, addr, failures: 0 }))
+    let reached_at: u64 = reached_at.parse().ok()?;
+    let reached_at = if reached_at > now { 0 } else { reached_at };
+    Some((peer, Entry { reached_at, addr, failures: 0 }))
 }
 
 fn unix_now() -> u64 {
@@ -148,6 +154,8 @@ fn unix_now() -> u64 {
 
 #[cfg(test)]
 mod tests {
+    use std::io::Write as _;
+
     use super::*;
 
     fn addr(port: usize) -> Multiaddr {
@@ -158,33 +166,45 @@ mod tests {
     fn peers_survive_and_lost_ones_do_not() {
         let dir = tempfile::tempdir().unwrap();
         let (one, two) = (PeerId::random(), PeerId::random());
-        let book = AddressBook::open(dir.path());
+        let book = AddressBook::open(dir.path(), true);
         book.reached(one, addr(1));
         book.reached(two, addr(2));
         book.reached(one, addr(3));
         (0..MAX_FAILURES).for_each(|_| book.failed(&two));
         (1..MAX_FAILURES).for_each(|_| book.failed(&one));
         book.save().unwrap();
-        let book = AddressBook::open(dir.path());
+        let book = AddressBook::open(dir.path(), true);
         assert_eq!(book.choose(10), [Contact { peer: one, addrs: vec![addr(3)] }]);
         assert!(book.choose(0).is_empty());
     }
 
     #[test]
+    fn one_that_was_reached_in_the_future_is_no_fresh_one() {
+        let dir = tempfile::tempdir().unwrap();
+        let future = PeerId::random();
+        let line = format!("{} /ip4/192.0.2.7/tcp/9/p2p/{future}\n", u64::MAX);
+        std::fs::File::create(dir.path().join(NAME)).unwrap().write_all(line.as_bytes()).unwrap();
+        let book = AddressBook::open(dir.path(), true);
+        (1..=MAX_PEERS).for_each(|port| book.reached(PeerId::random(), addr(port)));
+        assert!(book.choose(2 * MAX_PEERS).iter().all(|contact| contact.peer != future), "the oldest goes");
+        assert_eq!(book.choose(2 * MAX_PEERS).len(), MAX_PEERS);
+    }
+
+    #[test]
     fn two_processes_share_a_book() {
         let dir = tempfile::tempdir().unwrap();
-        let (one, two) = (AddressBook::open(dir.path()), AddressBook::open(dir.path()));
+        let (one, two) = (AddressBook::open(dir.path(), true), AddressBook::open(dir.path(), true));
         one.reached(PeerId::random(), addr(1));
         two.reached(PeerId::random(), addr(2));
         one.save().unwrap();
         two.save().unwrap();
-        assert_eq!(AddressBook::open(dir.path()).choose(10).len(), 2);
+        assert_eq!(AddressBook::open(dir.path(), true).choose(10).len(), 2);
     }
 
     #[test]
     fn a_book_is_bounded_and_garbage_is_passed_over() {
         let dir = tempfile::tempdir().unwrap();
-        let book = AddressBook::open(dir.path());
+        let book = AddressBook::open(dir.path(), true);
         for port in 1..=MAX_PEERS + 10 {
             book.reached(PeerId::random(), addr(port));
         }
@@ -195,10 +215,10 @@ mod tests {
         let mut file = std::fs::File::options().write(true).open(&path).unwrap();
         file.write_all(b"nonsense\n1 /ip4/192.0.2.7/tcp/1\nx ").unwrap();
         drop(file);
-        let read = AddressBook::open(dir.path()).choose(2 * MAX_PEERS).len();
+        let read = AddressBook::open(dir.path(), true).choose(2 * MAX_PEERS).len();
         assert!((MAX_PEERS - 3..MAX_PEERS).contains(&read), "{read}");
         let mut file = std::fs::File::options().write(true).open(&path).unwrap();
         file.write_all(&[0xff; 10]).unwrap();
-        assert!(AddressBook::open(dir.path()).choose(10).is_empty(), "it is not text");
+        assert!(AddressBook::open(dir.path(), true).choose(10).is_empty(), "it is not text");
     }
 }

@@ -3,8 +3,11 @@
 use std::collections::HashSet;
 use std::path::PathBuf;
 
+use chain_reader::ChainReader;
 use loader::{FetchOptions, Pages};
 use p2p_blob::{DhtMode, Limits, Multiaddr, NetworkKey, PeerId};
+
+use crate::{CHAIN_DIR, NodeError};
 
 /// How a node behaves. [`Config::new`] has the defaults.
 #[derive(Debug, Clone)]
@@ -40,6 +43,17 @@ pub struct Config {
 }
 
 impl Config {
+    /// What reads the contract; `None` when none is configured. What it sees is remembered in the cache, unless the
+    /// configuration says otherwise.
+    ///
+    /// # Errors
+    /// [`NodeError::Chain`] when the contract's configuration is no good.
+    pub fn reader(&self) -> Result<Option<ChainReader>, NodeError> {
+        let Some(mut chain) = self.chain.clone() else { return Ok(None) };
+        chain.state_dir.get_or_insert_with(|| self.cache_dir.join(CHAIN_DIR));
+        Ok(Some(ChainReader::new(chain)?))
+    }
+
     /// The defaults, with this cache.
     pub fn new(cache_dir: impl Into<PathBuf>) -> Self {
         Self {

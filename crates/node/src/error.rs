@@ -33,7 +33,7 @@ pub enum NodeError {
     Thread(#[source] std::io::Error),
     /// A thread of the node ended unexpectedly.
     #[error("a worker of the node failed")]
-    Worker(#[source] tokio::task::JoinError),
+    Worker,
 }
 
 impl NodeError {
@@ -46,7 +46,7 @@ impl NodeError {
             Self::Chain(error) => error.blame(),
             Self::Load(error) => error.blame(),
             Self::NoContract => Blame::Caller,
-            Self::Worker(_) | Self::Thread(_) => Blame::Us,
+            Self::Worker | Self::Thread(_) => Blame::Us,
         }
     }
 }

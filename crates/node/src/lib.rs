@@ -87,23 +87,39 @@ impl Node {
     /// # Errors
     /// When the cache, the identity in it, a listen address or the contract's configuration is no good.
     pub async fn start(config: Config) -> Result<Self, NodeError> {
-        let chain = config.chain.map(|mut chain| {
-            chain.state_dir.get_or_insert_with(|| config.cache_dir.join(CHAIN_DIR));
-            ChainReader::new(chain)
-        });
-        let chain = chain.transpose()?;
+        let chain = config.reader()?;
+        Self::start_reading(config, chain).await
+    }
+
+    /// The same with what reads the contract already: [`Config::reader`].
+    ///
+    /// # Errors
+    /// Those of [`Node::start`].
+    pub async fn start_reading(config: Config, chain: Option<ChainReader>) -> Result<Self, NodeError> {
         let (cache_dir, blob_dirs) = (config.cache_dir, config.blob_dirs);
         let (fetch, pages) = (config.fetch, config.pages);
         let open = move || -> Result<_, NodeError> {
             let cache = Cache::open(&cache_dir)?;
-            let identity = Identity::load_or_create(&cache.identity_path())?;
+            let is_kept = !cache.is_read_only();
+            let identity = match is_kept {
+                true => Identity::load_or_create(&cache.identity_path())?,
+                // Others that have the same file system mounted must not be the same node.
+                false => {
+                    tracing::warn!(
+                        cache = %cache.dir().display(),
+                        "the cache is read-only: this node has a name for its lifetime only, `loader status` does not see \
+                         it, and it remembers no peers"
+                    );
+                    Identity::ephemeral()
+                }
+            };
             let dirs = blob_dirs.iter().map(|dir| BlobDir::open(dir)).collect::<Result<_, _>>()?;
             let blobs = Blobs::open(cache.clone(), dirs)?;
-            let book = AddressBook::open(cache.dir());
+            let book = AddressBook::open(cache.dir(), is_kept);
             Ok((cache, identity, Arc::new(blobs), book))
         };
         let (cache, identity, blobs, book) =
-            tokio::task::spawn_blocking(open).await.map_err(NodeError::Worker)??;
+            tokio::task::spawn_blocking(open).await.map_err(|_| NodeError::Worker)??;
         let mut network = p2p_blob::Config::new(identity);
         network.listen = config.listen;
         network.external_addrs = config.external_addrs;
@@ -115,11 +131,12 @@ impl Node {
         let store = Arc::new(store::CacheStore(Arc::clone(&blobs)));
         let (client, _task) = p2p_blob::start(network, store)?;
         let board = Arc::new(Board::new(&client, Arc::clone(&blobs), chain.clone()));
-        let socket = Socket::open(cache.dir(), Arc::clone(&board));
-        // A node works without it, on a read-only file system for instance.
+        let open = || Socket::open(cache.dir(), Arc::clone(&board));
+        let socket = (!cache.is_read_only()).then(open).transpose();
+        // A node works without it.
         let socket =
             socket.inspect_err(|error| tracing::warn!(%error, "`loader status` will not see this node"));
-        let _socket = socket.ok().map(Arc::new);
+        let _socket = socket.ok().flatten().map(Arc::new);
         let book = Arc::new(book);
         let known = dial::Known { peers: config.peers, bootstrap: config.bootstrap, book, mdns: config.mdns };
         let membership = Arc::new(Membership::new(client.clone(), Arc::clone(&blobs)));
@@ -286,9 +303,25 @@ impl Node {
     }
 }
 
+/// The model, if it is in the cache of this configuration: nobody is asked, no node is started, and where there is no
+/// cache none is made. `None` also for one that is corrupt: a node heals it.
+///
+/// # Errors
+/// [`NodeError::Cache`].
+pub async fn cached(config: &Config, manifest: Digest) -> Result<Option<Loaded>, NodeError> {
+    let (cache_dir, fetch, pages) = (config.cache_dir.clone(), config.fetch.clone(), config.pages);
+    blocking(move || {
+        let Some(cache) = Cache::open_existing(&cache_dir)? else { return Ok(None) };
+        let Some(model) = loader::cached(&cache, &manifest, &fetch)? else { return Ok(None) };
+        model.weights().advise(pages)?;
+        Ok(Some(Loaded { model, report: Report { from_cache: true, ..Report::default() } }))
+    })
+    .await
+}
+
 /// Runs what waits for the disk on a thread for that.
 async fn blocking<T: Send + 'static>(
     work: impl FnOnce() -> Result<T, CacheError> + Send + 'static,
 ) -> Result<T, NodeError> {
-    Ok(tokio::task::spawn_blocking(work).await.map_err(NodeError::Worker)??)
+    Ok(tokio::task::spawn_blocking(work).await.map_err(|_| NodeError::Worker)??)
 }

@@ -291,6 +291,12 @@ pub enum IdentityError {
         #[source]
         source: io::Error,
     },
+    /// There is no key file.
+    #[error("there is no identity {}: a node that runs with this cache makes one", path.display())]
+    Missing {
+        /// The key file.
+        path: PathBuf,
+    },
     /// Others than its owner may read the key file.
     #[error("identity {} has mode {mode:04o}, expected 0600: others may have read the key", path.display())]
     TooOpen {
@@ -300,7 +306,11 @@ pub enum IdentityError {
         mode: u32,
     },
     /// The file holds no Ed25519 key.
-    #[error("identity {} is not an Ed25519 key in libp2p's protobuf form", path.display())]
+    #[error(
+        "identity {} is not an Ed25519 key in libp2p's protobuf form: put the right file there, or remove it, and the node \
+         gets another name",
+        path.display()
+    )]
     Invalid {
         /// The key file.
         path: PathBuf,
@@ -314,8 +324,8 @@ impl IdentityError {
     /// Who is at fault.
     pub fn blame(&self) -> Blame {
         match self {
-            Self::Io { .. } => Blame::Us,
-            Self::TooOpen { .. } | Self::Invalid { .. } => Blame::Caller,
+            Self::Io { .. } | Self::Missing { .. } | Self::Invalid { .. } => Blame::Us,
+            Self::TooOpen { .. } => Blame::Caller,
         }
     }
 }

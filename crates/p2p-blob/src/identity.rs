@@ -2,10 +2,11 @@
 
 use std::fmt;
 use std::fs::{File, TryLockError};
-use std::io::{self, Read as _, Write as _};
+use std::io::{self, Read as _};
 use std::os::unix::fs::PermissionsExt as _;
 use std::path::Path;
 
+use files::Place;
 use libp2p::PeerId;
 use libp2p::identity::Keypair;
 
@@ -36,7 +37,18 @@ impl Identity {
     /// - [`IdentityError::TooOpen`]: others than its owner can access it.
     /// - [`IdentityError::Invalid`]: it holds something else.
     pub fn load_or_create(path: &Path) -> Result<Self, IdentityError> {
-        let file = open(path)?;
+        let file = match open(path) {
+            Err(IdentityError::Missing { .. }) => {
+                let created = create(path);
+                created.map_err(|source| IdentityError::Io {
+                    action: "create",
+                    path: path.to_owned(),
+                    source,
+                })?;
+                open(path)?
+            }
+            opened => opened?,
+        };
         match file.try_lock() {
             Ok(()) => {}
             Err(TryLockError::WouldBlock) => {
@@ -50,11 +62,10 @@ impl Identity {
         Ok(Self { keypair: read(path, &file)?, lock: Some(file) })
     }
 
-    /// The name of the node that uses the file at `path`, which is created when it is missing. Whether one does now makes
-    /// no difference.
+    /// The name of the node that uses the file at `path`. Whether one does now makes no difference.
     ///
     /// # Errors
-    /// Those of [`Identity::load_or_create`].
+    /// [`IdentityError::Missing`]; those of [`Identity::load_or_create`].
     pub fn peer_id_of(path: &Path) -> Result<PeerId, IdentityError> {
         Ok(read(path, &open(path)?)?.public().to_peer_id())
     }
@@ -83,17 +94,13 @@ impl fmt::Debug for Identity {
     }
 }
 
-/// The key file, which is created when it is missing.
+/// The key file.
 fn open(path: &Path) -> Result<File, IdentityError> {
     let fail = |action| move |source| IdentityError::Io { action, path: path.to_owned(), source };
-    let file = match File::open(path) {
-        Err(error) if error.kind() == io::ErrorKind::NotFound => {
-            create(path).map_err(fail("create"))?;
-            File::open(path)
-        }
-        opened => opened,
-    }
-    .map_err(fail("open"))?;
+    let file = files::open(Place::of(path)).map_err(|source| match source.kind() {
+        io::ErrorKind::NotFound => IdentityError::Missing { path: path.to_owned() },
+        _ => fail("open")(source),
+    })?;
     let mode = file.metadata().map_err(fail("inspect"))?.permissions().mode() & 0o7777;
     if mode & 0o077 != 0 {
         return Err(IdentityError::TooOpen { path: path.to_owned(), mode });
@@ -114,25 +121,17 @@ fn read(path: &Path, file: &File) -> Result<Keypair, IdentityError> {
 
 /// Creates the key file whole or not at all. A file that somebody else created meanwhile stays.
 fn create(path: &Path) -> io::Result<()> {
-    let dir = match path.parent() {
-        Some(dir) if !dir.as_os_str().is_empty() => dir,
-        _ => Path::new("."),
-    };
     let encoded = Keypair::generate_ed25519().to_protobuf_encoding().map_err(io::Error::other)?;
-    // A temporary file has mode 0600 from the start.
-    let mut file = tempfile::NamedTempFile::new_in(dir)?;
-    file.write_all(&encoded)?;
-    file.as_file().sync_all()?;
-    match file.persist_noclobber(path) {
-        Ok(_) => File::open(dir)?.sync_all(),
-        Err(error) if error.error.kind() == io::ErrorKind::AlreadyExists => Ok(()),
-        Err(error) => Err(error.error),
+    match files::create_whole(Place::of(path), &encoded, 0o600) {
+        Err(error) if error.kind() == io::ErrorKind::AlreadyExists => Ok(()),
+        created => created,
     }
 }
 
 #[cfg(test)]
 mod tests {
     use std::fs;
+    use std::io::Write as _;
 
     use super::*;
 
@@ -173,6 +172,15 @@ mod tests {
         File::create(&path).unwrap().write_all(b"not a key").unwrap();
         let error = Identity::load_or_create(&path).unwrap_err();
         assert!(matches!(error, IdentityError::Invalid { .. }), "{error}");
+        assert_eq!(fs::read(&path).unwrap(), b"not a key", "it may be all that is left of one");
+    }
+
+    #[test]
+    fn asking_for_a_name_creates_none() {
+        let dir = tempfile::tempdir().unwrap();
+        let error = Identity::peer_id_of(&dir.path().join("identity")).unwrap_err();
+        assert!(matches!(error, IdentityError::Missing { .. }), "{error}");
+        assert_eq!(fs::read_dir(dir.path()).unwrap().count(), 0);
     }
 
     #[test]

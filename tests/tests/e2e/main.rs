@@ -1,6 +1,7 @@
 //! The real binary, against a real EVM node, over real sockets.
 #![expect(clippy::unwrap_used, reason = "a test fails by panicking, its helpers too")]
 
+mod access;
 mod chain;
 mod cli;
 mod discovery;
@@ -11,6 +12,7 @@ mod follow;
 mod heal;
 mod integrity;
 mod kills;
+mod limits;
 mod money;
 mod publish;
 mod python;

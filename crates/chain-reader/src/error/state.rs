@@ -46,14 +46,20 @@ pub enum StateError {
     },
     /// The thread that does it ended unexpectedly.
     #[error("the thread that reads and writes the state of the chain failed")]
-    Worker(#[source] tokio::task::JoinError),
+    Worker,
 }
 
 impl StateError {
+    /// Whether the system forbids it to this user, or the file system is read-only.
+    pub(crate) fn is_denied(&self) -> bool {
+        use std::io::ErrorKind::{PermissionDenied, ReadOnlyFilesystem};
+        matches!(self, Self::Io { source, .. } if matches!(source.kind(), PermissionDenied | ReadOnlyFilesystem))
+    }
+
     /// Who is at fault.
     pub fn blame(&self) -> Blame {
         match self {
-            Self::Io { .. } | Self::Corrupt { .. } | Self::Worker(_) => Blame::Us,
+            Self::Io { .. } | Self::Corrupt { .. } | Self::Worker => Blame::Us,
             Self::Ambiguous { .. } => Blame::Caller,
         }
     }
@@ -61,7 +67,7 @@ impl StateError {
     /// What may be done about it.
     pub fn availability(&self) -> Availability {
         match self {
-            Self::Io { .. } | Self::Worker(_) | Self::Ambiguous { .. } => Availability::Never,
+            Self::Io { .. } | Self::Worker | Self::Ambiguous { .. } => Availability::Never,
             Self::Corrupt { .. } => Availability::Alarm,
         }
     }

@@ -7,7 +7,7 @@
 
 use std::ffi::OsStr;
 use std::fs::{self, File};
-use std::io::{self, Read as _, Write as _};
+use std::io;
 use std::path::{Path, PathBuf};
 
 use alloy::primitives::B256;
@@ -80,7 +80,6 @@ impl StoredChain {
 
 /// Where one chain is remembered.
 pub(super) struct Place {
-    dir: PathBuf,
     /// The chain, with its first block if that is known to the endpoints or remembered.
     chain: ChainKey,
     /// The file that is there.
@@ -106,7 +105,7 @@ impl Place {
                 return Err(StateError::Ambiguous { chain_id: chain.chain_id, paths });
             }
         };
-        Ok(Self { dir: dir.to_owned(), chain, found, path: dir.join(name(chain, contract, tag)) })
+        Ok(Self { chain, found, path: dir.join(name(chain, contract, tag)) })
     }
 
     pub(super) fn load(&self) -> Result<(ChainKey, ChainMemory), StateError> {
@@ -124,7 +123,7 @@ impl Place {
             fs::rename(&old, &self.path).map_err(|source| failed("rename", &old, source))?;
         }
         if memory != before {
-            write(&self.dir, &self.path, memory)?;
+            write(&self.path, memory)?;
         }
         Ok(changed)
     }
@@ -166,19 +165,17 @@ fn parse_name(name: &OsStr) -> Option<Name> {
 
 /// Held until the file is dropped. The file stays.
 pub(super) fn lock(dir: &Path) -> Result<File, StateError> {
-    fs::create_dir_all(dir).map_err(|source| failed("create", dir, source))?;
+    files::create_dir_all(dir).map_err(|source| failed("create", dir, source))?;
+    // A lock can be had where nothing can be written.
+    files::check_writable(dir).map_err(|source| failed("write to", dir, source))?;
     let path = dir.join("lock");
-    let opened = File::options().create(true).append(true).open(&path);
+    let opened = files::open_to_lock(files::Place::of(&path));
     opened.and_then(|file| file.lock().map(|()| file)).map_err(|source| failed("lock", &path, source))
 }
 
 fn read(path: &Path) -> Result<Option<ChainMemory>, StateError> {
-    let file = match File::open(path) {
-        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
-        file => file.map_err(|source| failed("open", path, source))?,
-    };
-    let mut text = Vec::new();
-    file.take(MAX_FILE_BYTES).read_to_end(&mut text).map_err(|source| failed("read", path, source))?;
+    let text = files::read(files::Place::of(path), MAX_FILE_BYTES);
+    let Some(text) = text.map_err(|source| failed("read", path, source))? else { return Ok(None) };
     let corrupt = |reason: String| StateError::Corrupt { path: path.to_owned(), reason };
     let contents: Contents = serde_json::from_slice(&text).map_err(|error| corrupt(error.to_string()))?;
     if contents.version != VERSION {
@@ -187,18 +184,12 @@ fn read(path: &Path) -> Result<Option<ChainMemory>, StateError> {
     Ok(Some(contents.memory))
 }
 
-/// Replaces the file whole. The temporary one has a fixed name, as writing is done under the lock: what a killed process
-/// leaves is written over.
-fn write(dir: &Path, path: &Path, memory: ChainMemory) -> Result<(), StateError> {
+/// Replaces the file whole.
+fn write(path: &Path, memory: ChainMemory) -> Result<(), StateError> {
     let contents = Contents { version: VERSION, memory };
-    let temporary = path.with_extension("tmp");
     let written = serde_json::to_vec(&contents).map_err(io::Error::from).and_then(|mut text| {
         text.push(b'\n');
-        let mut file = File::create(&temporary)?;
-        file.write_all(&text)?;
-        file.sync_all()?;
-        fs::rename(&temporary, path)?;
-        File::open(dir)?.sync_all()
+        files::replace(files::Place::of(path), &text, 0o644, true)
     });
     written.map_err(|source| failed("write", path, source))
 }

@@ -7,13 +7,18 @@ use super::{Cache, CacheError, atomic};
 use crate::plan::{Bans, MAX_BANS_BYTES};
 
 impl Cache {
-    /// Who is banned. A file that cannot be understood bans nobody.
-    ///
-    /// # Errors
-    /// [`CacheError::Io`].
-    pub fn bans(&self) -> Result<Bans, CacheError> {
-        let bytes = atomic::read(&self.layout().bans(), MAX_BANS_BYTES)?.unwrap_or_default();
-        Ok(Bans::from_text(&String::from_utf8_lossy(&bytes)))
+    /// Who is banned, at this time in Unix seconds. A file that cannot be read or understood bans nobody. What comes from the
+    /// future, since a clock was wrong, counts from now on.
+    pub fn bans(&self, now_s: u64) -> Bans {
+        let (bans, is_changed) = self.read_bans(now_s);
+        if is_changed && !self.is_read_only() {
+            // Else it would begin anew in each run.
+            let written = self.change_bans(now_s, |_| ());
+            if let Err(error) = written {
+                tracing::warn!(%error, "cannot correct the times of bans");
+            }
+        }
+        bans
     }
 
     /// Remembers that these sources were caught lying, at this time in Unix seconds.
@@ -21,9 +26,33 @@ impl Cache {
     /// # Errors
     /// [`CacheError::Io`].
     pub fn convict(&self, sources: &[SourceId], now_s: u64) -> Result<(), CacheError> {
+        self.check_writable()?;
+        self.change_bans(now_s, |bans| sources.iter().for_each(|source| bans.convict(source, now_s)))
+    }
+
+    fn change_bans(&self, now_s: u64, change: impl FnOnce(&mut Bans)) -> Result<(), CacheError> {
         let _lock = LockFile::bans(&self.layout().locks()).exclusive()?;
-        let mut bans = self.bans()?;
-        sources.iter().for_each(|source| bans.convict(source, now_s));
+        let (mut bans, _) = self.read_bans(now_s);
+        change(&mut bans);
         atomic::write_with(&self.layout().bans(), bans.to_text().as_bytes(), 0o644, false)
+    }
+
+    /// Also whether a time was corrected.
+    fn read_bans(&self, now_s: u64) -> (Bans, bool) {
+        let path = self.layout().bans();
+        let bytes = match atomic::read(&path, MAX_BANS_BYTES) {
+            Ok(bytes) => bytes.unwrap_or_default(),
+            Err(error) => {
+                tracing::warn!(%error, "cannot read who is banned: nobody is");
+                Vec::new()
+            }
+        };
+        if bytes.len() as u64 > MAX_BANS_BYTES {
+            tracing::warn!(path = %path.display(), "this is no list of bans, it is too long: nobody is banned");
+            return (Bans::default(), false);
+        }
+        let mut bans = Bans::from_text(&String::from_utf8_lossy(&bytes));
+        let is_changed = bans.end_future(now_s);
+        (bans, is_changed)
     }
 }

@@ -1,7 +1,6 @@
 //! What the cache can serve: blobs by digest.
 
 use std::collections::{BTreeSet, HashMap, HashSet};
-use std::fs::File;
 use std::io;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError, RwLock, RwLockWriteGuard};
@@ -10,7 +9,7 @@ use std::time::{Duration, Instant};
 use manifest::{Digest, Manifest};
 
 use super::availability::first_version;
-use super::{BlobDir, Cache, CacheError, Held, Model, Offer, Offered, Trust};
+use super::{BlobDir, Cache, CacheError, Held, Model, Offer, Offered, Trust, atomic};
 use crate::fetch::single;
 use crate::holdings::Holdings;
 use crate::plan::Holding;
@@ -211,8 +210,8 @@ impl Blobs {
             (place.clone(), model.clone())
         };
         match place {
-            Place::Manifest => Held::file(File::open(self.cache.layout().manifest(blob))?).map(Some),
-            Place::Index(_) => Held::file(File::open(model.index_path())?).map(Some),
+            Place::Manifest => Held::file(atomic::open(&self.cache.layout().manifest(blob))?).map(Some),
+            Place::Index(_) => Held::file(atomic::open(&model.index_path())?).map(Some),
             Place::Shard(_, shard) => model.shard(shard),
         }
     }
@@ -250,8 +249,14 @@ impl Blobs {
     pub fn tend(&self, stop: &AtomicBool) -> Result<(), CacheError> {
         self.refresh()?;
         let Some(digest) = self.change().pending.pop_first() else { return Ok(()) };
-        // Whoever fills it is about to say that it is right.
-        let Some(_filling) = self.cache.try_lock_fill(&digest)? else { return Ok(()) };
+        // Whoever fills it is about to say that it is right. Where nothing can be written, nobody does.
+        let _filling = match self.cache.is_read_only() {
+            true => None,
+            false => match self.cache.try_lock_fill(&digest)? {
+                None => return Ok(()),
+                filling => filling,
+            },
+        };
         match self.cache.hashed(&digest, stop) {
             Ok(Some(model)) => self.add(&model),
             Ok(None) => {}
@@ -324,7 +329,7 @@ impl Table {
         self.pending.remove(&digest);
         self.refused.remove(&digest);
         self.places.insert(digest, Place::Manifest);
-        if let Some(pieces) = manifest.pieces().filter(|_| model.index_path().exists()) {
+        if let Some(pieces) = manifest.pieces().filter(|_| model.has_index()) {
             self.places.insert(pieces.index, Place::Index(digest));
         }
         // Data shards last: a parity shard that equals one is then served from the weights.

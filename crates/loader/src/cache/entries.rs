@@ -10,7 +10,7 @@ use manifest::{Digest, Geometry};
 use super::layout::{JOURNAL, WEIGHTS, digest_named};
 use super::lock::LockFile;
 use super::progress::{Claim, Progress};
-use super::{Cache, CacheError, journal, lock, remove_file};
+use super::{Cache, CacheError, atomic, journal, lock, remove_file};
 
 /// One model in the cache.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -73,6 +73,7 @@ impl Cache {
     /// # Errors
     /// [`CacheError::InUse`] while somebody maps, serves or fills it; [`CacheError::NotCached`]; [`CacheError::Io`].
     pub fn remove(&self, digest: &Digest) -> Result<Removed, CacheError> {
+        self.check_writable()?;
         let locks = self.layout().locks();
         let usage = LockFile::usage(&locks, digest);
         let in_use = |lock: &LockFile| CacheError::InUse { digest: *digest, holders: lock.holders() };
@@ -103,7 +104,8 @@ impl Cache {
         }
         let dir = self.layout().partial(digest);
         // Whoever has it open, though there is nothing in it to read, would keep the space.
-        match fs::File::options().write(true).open(dir.join(WEIGHTS)).and_then(|file| file.set_len(0)) {
+        let weights = dir.join(WEIGHTS);
+        match files::open_to_change(atomic::place(&weights)).and_then(|file| file.set_len(0)) {
             Err(error) if error.kind() != io::ErrorKind::NotFound => {
                 return Err(CacheError::io("empty", &dir, error));
             }
@@ -160,7 +162,11 @@ impl Cache {
 fn digests_in(dir: &Path) -> Result<Vec<Digest>, CacheError> {
     let fail = |source| CacheError::io("list", dir, source);
     let mut digests = Vec::new();
-    for entry in fs::read_dir(dir).map_err(fail)? {
+    let entries = match fs::read_dir(dir) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(digests),
+        entries => entries.map_err(fail)?,
+    };
+    for entry in entries {
         digests.extend(digest_named(&entry.map_err(fail)?.file_name()));
     }
     Ok(digests)

@@ -95,6 +95,45 @@ pub enum CacheError {
         /// What this program writes there.
         expected: &'static str,
     },
+    /// The directory is something else than a cache.
+    #[error("{} is no cache of this program: it has other files and no VERSION", path.display())]
+    NotACache {
+        /// The directory.
+        path: PathBuf,
+    },
+    /// This user may only read the cache, or its file system is read-only.
+    #[error(
+        "the cache {} is read-only for this user: {} cannot be written to by user {user}{}",
+        cache.display(),
+        path.display(),
+        owner.map_or(String::new(), |owner| format!(", it belongs to user {owner}"))
+    )]
+    ReadOnly {
+        /// The cache.
+        cache: PathBuf,
+        /// What of it refuses.
+        path: PathBuf,
+        /// Who wants to write.
+        user: u32,
+        /// Whose it is, as far as that can be seen.
+        owner: Option<u32>,
+        /// What the operating system said.
+        source: io::Error,
+    },
+    /// No file of this process may be so large. What was verified so far is kept.
+    #[error(
+        "cannot {action} {}: files of this process may not be so large (`ulimit -f`); raise that and try again, verified \
+         pieces are kept",
+        path.display()
+    )]
+    FileLimit {
+        /// What was being done to it.
+        action: &'static str,
+        /// The file that became too large.
+        path: PathBuf,
+        /// What the operating system said.
+        source: io::Error,
+    },
     /// A manifest that has the right digest, or is about to get one, but is not valid.
     #[error("manifest {digest} is not valid")]
     Manifest {
@@ -203,6 +242,7 @@ impl CacheError {
     pub(crate) fn io(action: &'static str, path: &Path, source: io::Error) -> Self {
         let path = path.to_owned();
         match source.kind() {
+            io::ErrorKind::FileTooLarge => Self::FileLimit { action, path, source },
             io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded => {
                 let free = space::free(&path);
                 Self::DiskFull { action, path, free, source }
@@ -221,6 +261,9 @@ impl CacheError {
             | Self::FileTooLarge { .. }
             | Self::UnknownVersion { .. }
             | Self::Held { .. }
+            | Self::NotACache { .. }
+            | Self::ReadOnly { .. }
+            | Self::FileLimit { .. }
             | Self::Manifest { .. }
             | Self::Corrupt { .. }
             | Self::Index { .. } => Blame::Us,
@@ -231,6 +274,11 @@ impl CacheError {
             | Self::WrongLength { .. }
             | Self::Incomplete { .. } => Blame::Caller,
         }
+    }
+
+    /// Whether the system forbids it.
+    pub(super) fn is_denied(&self) -> bool {
+        matches!(self, Self::Io { source, .. } if super::is_denied(source))
     }
 
     /// Whether there is no room: more of it, or less to store, would help.

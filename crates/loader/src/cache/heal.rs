@@ -3,9 +3,8 @@
 //! Never in place: what somebody has mapped does not change under them. Where nobody has it, its directory is renamed; else
 //! its files are cloned where the file system can, or copied where there is room.
 
-use std::fs::{self, File, Permissions};
+use std::fs;
 use std::io;
-use std::os::unix::fs::PermissionsExt as _;
 use std::path::Path;
 use std::time::{Duration, Instant};
 
@@ -38,8 +37,7 @@ impl Cache {
         tracing::warn!(digest = %lock.digest(), "taking what is right of a model that is corrupt");
         if let Some(_alone) = self.alone(lock)? {
             for file in install::data_files(&bad)? {
-                let writable = fs::set_permissions(&file, Permissions::from_mode(0o644));
-                writable.map_err(|source| CacheError::io("open up", &file, source))?;
+                atomic::set_mode(&file, 0o644).map_err(|source| CacheError::io("open up", &file, source))?;
             }
             stamp::remove(&bad)?;
             claim(&bad, lock, geometry)?;
@@ -71,8 +69,8 @@ impl Cache {
 
     fn copy(&self, lock: &FillLock, from: &Path, to: &Path) -> Result<(), CacheError> {
         let fail = |source| CacheError::io("copy", from, source);
-        let source = File::open(from).map_err(fail)?;
-        let target = File::create_new(to).map_err(fail)?;
+        let source = atomic::open(from).map_err(fail)?;
+        let target = atomic::create_new(to).map_err(fail)?;
         if rustix::fs::ioctl_ficlone(&target, &source).is_ok() {
             return Ok(());
         }
@@ -99,7 +97,8 @@ fn claim(dir: &Path, lock: &FillLock, geometry: &Geometry) -> Result<(), CacheEr
     let total_bytes = geometry.manifest().total_size_bytes();
     if size_bytes != 0 && size_bytes != total_bytes {
         // What was cut off, or comes after the end, fails its check; the rest may be right.
-        let resized = File::options().write(true).open(&weights).and_then(|file| file.set_len(total_bytes));
+        let resized =
+            files::open_to_change(atomic::place(&weights)).and_then(|file| file.set_len(total_bytes));
         resized.map_err(|source| CacheError::io("resize", &weights, source))?;
     }
     let kept = stamp::parity_kept(dir)?;

@@ -1,7 +1,6 @@
 //! Giving a model its final name.
 
-use std::fs::{self, File, Permissions};
-use std::os::unix::fs::PermissionsExt as _;
+use std::fs;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -95,8 +94,7 @@ fn gone(digest: &manifest::Digest, path: &Path) -> CacheError {
 }
 
 fn make_read_only(path: &Path) -> Result<(), CacheError> {
-    let changed = fs::set_permissions(path, Permissions::from_mode(0o444));
-    changed.map_err(|source| CacheError::io("protect", path, source))
+    atomic::set_mode(path, 0o444).map_err(|source| CacheError::io("protect", path, source))
 }
 
 /// Waits until all files of a model are on the disk, and their names, and its own.
@@ -107,7 +105,7 @@ pub(super) fn sync(model_dir: &Path) -> Result<(), CacheError> {
 
 fn sync_files(model_dir: &Path) -> Result<(), CacheError> {
     for path in data_files(model_dir)? {
-        let synced = File::open(&path).and_then(|file| file.sync_all());
+        let synced = atomic::open(&path).and_then(|file| file.sync_all());
         synced.map_err(|source| CacheError::io("sync", &path, source))?;
     }
     let parity = model_dir.join(PARITY);

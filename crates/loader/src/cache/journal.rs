@@ -15,7 +15,7 @@ use std::path::{Path, PathBuf};
 
 use manifest::Digest;
 
-use super::{CacheError, space};
+use super::{CacheError, atomic, space};
 
 const MAGIC: [u8; 4] = *b"RPBJ";
 const VERSION: u32 = 1;
@@ -99,8 +99,7 @@ impl Journal {
         on_record: impl FnMut(Record),
     ) -> Result<Self, CacheError> {
         let fail = |source| CacheError::io("open", path, source);
-        let file = File::options().read(true).write(true).create(true).truncate(false).open(path);
-        let file = file.map_err(fail)?;
+        let file = files::open_or_create(atomic::place(path)).map_err(fail)?;
         let mut end_bytes = scan(&file, digest, on_record).map_err(fail)?;
         file.set_len(end_bytes).map_err(fail)?;
         space::reserve_beyond(&file, size_bytes(reserved_pieces))
@@ -136,12 +135,9 @@ pub(super) fn size_bytes(pieces: u32) -> u64 {
 
 /// Reads the journal at `path` without changing it; fine when there is none.
 pub(super) fn read(path: &Path, digest: &Digest, on_record: impl FnMut(Record)) -> Result<(), CacheError> {
-    let scanned = match File::open(path) {
-        Ok(file) => scan(&file, digest, on_record),
-        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
-        Err(error) => Err(error),
-    };
-    scanned.map(|_| ()).map_err(|source| CacheError::io("read", path, source))
+    let fail = |source| CacheError::io("read", path, source);
+    let Some(file) = atomic::open_if_there(path).map_err(fail)? else { return Ok(()) };
+    scan(&file, digest, on_record).map(drop).map_err(fail)
 }
 
 /// How many bytes of `file` are a header and whole records; 0 when it is no journal of this model.

@@ -5,6 +5,8 @@ use std::path::{Path, PathBuf};
 
 use manifest::Digest;
 
+use super::CacheError;
+
 pub(crate) const WEIGHTS: &str = "weights";
 pub(crate) const PARITY: &str = "parity";
 pub(crate) const PIECES: &str = "pieces";
@@ -18,8 +20,9 @@ pub(super) struct Layout {
 }
 
 impl Layout {
-    pub(super) fn new(root: PathBuf) -> Self {
-        Self { root }
+    pub(super) fn in_dir(dir: &Path) -> Result<Self, CacheError> {
+        let root = std::path::absolute(dir).map_err(|source| CacheError::io("find", dir, source))?;
+        Ok(Self { root })
     }
 
     pub(super) fn root(&self) -> &Path {

@@ -35,7 +35,7 @@ impl FillLock {
 
 /// A lock that is held until it is dropped.
 #[derive(Debug)]
-pub(super) struct Guard(#[expect(dead_code, reason = "dropping the file gives the lock back")] File);
+pub(super) struct Guard(#[expect(dead_code, reason = "dropping the file gives the lock back")] Option<File>);
 
 /// A lock file.
 #[derive(Debug)]
@@ -74,16 +74,22 @@ impl LockFile {
         self.wait(File::try_lock, PATIENCE)
     }
 
-    /// Waits until nobody holds it exclusively, but not for ever.
+    /// Waits until nobody holds it exclusively, but not for ever. Whoever may not create the file, nor read it, goes without:
+    /// a model that is removed then is only unlinked, which harms no map.
     pub(super) fn shared(&self) -> Result<Guard, CacheError> {
-        self.wait(File::try_lock_shared, PATIENCE)
+        match self.wait(File::try_lock_shared, PATIENCE) {
+            Err(error) if error.is_denied() => Ok(Guard(None)),
+            // Where the directory of locks cannot be created either.
+            Err(CacheError::Io { source, .. }) if source.kind() == io::ErrorKind::NotFound => Ok(Guard(None)),
+            held => held,
+        }
     }
 
     /// `None` when somebody else holds it.
     pub(super) fn try_exclusive(&self) -> Result<Option<Guard>, CacheError> {
         let file = self.open()?;
         match file.try_lock() {
-            Ok(()) => Ok(Some(Guard(file))),
+            Ok(()) => Ok(Some(Guard(Some(file)))),
             Err(TryLockError::WouldBlock) => Ok(None),
             Err(TryLockError::Error(source)) => Err(CacheError::io("lock", &self.path, source)),
         }
@@ -104,7 +110,7 @@ impl LockFile {
         let (file, started) = (self.open()?, Instant::now());
         loop {
             match take(&file) {
-                Ok(()) => return Ok(Guard(file)),
+                Ok(()) => return Ok(Guard(Some(file))),
                 Err(TryLockError::WouldBlock) if started.elapsed() < patience => std::thread::sleep(PAUSE),
                 Err(TryLockError::WouldBlock) => return Err(self.held(patience)),
                 Err(TryLockError::Error(error)) if error.kind() == io::ErrorKind::Interrupted => {}
@@ -119,12 +125,7 @@ impl LockFile {
     }
 
     fn open(&self) -> Result<File, CacheError> {
-        File::options()
-            .read(true)
-            .write(true)
-            .create(true)
-            .truncate(false)
-            .open(&self.path)
+        files::open_to_lock(files::Place::of(&self.path))
             .map_err(|source| CacheError::io("open", &self.path, source))
     }
 }

@@ -61,6 +61,7 @@ use std::thread::available_parallelism;
 
 use manifest::{Digest, MAX_MANIFEST_BYTES, Manifest};
 
+pub(crate) use atomic::create_new;
 pub use blob_dir::BlobDir;
 pub use blobs::Blobs;
 pub use entries::{Entry, EntryState, Removed};
@@ -83,6 +84,8 @@ use stamp::Verdict;
 
 /// What `VERSION` says.
 const LAYOUT_VERSION: &str = "1";
+/// So much of a `VERSION` is looked at and shown.
+const MAX_VERSION_BYTES: u64 = 64;
 const TAG: &[u8] =
     b"Signature: 8a477f597d28d172789f06886806bc55\n# Models fetched by `loader`; can be fetched again.\n";
 const MANIFEST_LIMIT_BYTES: u64 = MAX_MANIFEST_BYTES as u64;
@@ -94,29 +97,74 @@ pub struct Cache(Arc<Inner>);
 #[derive(Debug)]
 struct Inner {
     layout: Layout,
+    /// What cannot be written to, if that is so.
+    denied: Option<Denied>,
     /// What this process knows of files that may not be on the disk, or about which nothing could be written down: what
     /// they looked like, and what that came to.
     known: Mutex<HashMap<Digest, (String, Verdict)>>,
 }
 
+/// Where, and how, the system refused to write.
+#[derive(Debug)]
+struct Denied {
+    path: PathBuf,
+    kind: io::ErrorKind,
+}
+
 impl Cache {
-    /// Opens the cache in `dir`, creating what is missing, and sweeps what killed processes have left half done.
+    /// Opens the cache in `dir`, creating what is missing, and sweeps what killed processes have left half done. A cache that
+    /// this process may only read, or that is on a read-only file system, is opened for reading: see
+    /// [`Self::is_read_only`].
     ///
     /// # Errors
     /// [`CacheError::UnknownVersion`] when the directory has another layout; [`CacheError::Io`].
     pub fn open(dir: &Path) -> Result<Self, CacheError> {
-        let root = std::path::absolute(dir).map_err(|source| CacheError::io("find", dir, source))?;
-        let layout = Layout::new(root);
-        atomic::create_dir(layout.root())?;
-        check_version(&layout.version())?;
-        for dir in [layout.manifests(), layout.models(), layout.partials(), layout.locks()] {
-            atomic::create_dir(&dir)?;
+        let layout = Layout::in_dir(dir)?;
+        let denied = match prepare(&layout) {
+            Err(CacheError::Io { path, source, .. }) if is_denied(&source) && is_cache(&layout)? => {
+                Some(Denied { path, kind: source.kind() })
+            }
+            prepared => prepared.map(|()| None)?,
+        };
+        Ok(Self(Arc::new(Inner { layout, denied, known: Mutex::default() })))
+    }
+
+    /// The same for those who only look into a cache: nothing is created where there is none. `None` when there is no such
+    /// directory, or nothing in it.
+    ///
+    /// # Errors
+    /// [`CacheError::NotACache`] when there is something else; those of [`Self::open`].
+    pub fn open_existing(dir: &Path) -> Result<Option<Self>, CacheError> {
+        let layout = Layout::in_dir(dir)?;
+        let root = layout.root();
+        if !is_cache(&layout)? {
+            let mut entries = match fs::read_dir(root) {
+                Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
+                entries => entries.map_err(|source| CacheError::io("list", root, source))?,
+            };
+            let is_empty = entries.next().is_none();
+            return if is_empty { Ok(None) } else { Err(CacheError::NotACache { path: root.to_owned() }) };
         }
-        if !layout.tag().exists() {
-            atomic::write(&layout.tag(), TAG, 0o644)?;
-        }
-        staging::sweep(&layout)?;
-        Ok(Self(Arc::new(Inner { layout, known: Mutex::default() })))
+        Self::open(dir).map(Some)
+    }
+
+    /// Whether nothing can be written here. What is finished can be loaded and served; unless it is known to be right, it is
+    /// hashed by each process.
+    pub fn is_read_only(&self) -> bool {
+        self.0.denied.is_some()
+    }
+
+    /// What stands in the way of writing.
+    pub(crate) fn check_writable(&self) -> Result<(), CacheError> {
+        let Some(Denied { path, kind }) = &self.0.denied else { return Ok(()) };
+        let owner = fs::metadata(path).map(|found| std::os::unix::fs::MetadataExt::uid(&found)).ok();
+        Err(CacheError::ReadOnly {
+            cache: self.dir().to_owned(),
+            path: path.clone(),
+            user: rustix::process::geteuid().as_raw(),
+            owner,
+            source: (*kind).into(),
+        })
     }
 
     /// The directory, as an absolute path.
@@ -135,6 +183,7 @@ impl Cache {
     /// [`CacheError::Manifest`] when it is not valid, and then nothing is kept; [`CacheError::DiskFull`],
     /// [`CacheError::Io`].
     pub fn store_manifest(&self, bytes: &[u8]) -> Result<(Digest, Arc<Manifest>), CacheError> {
+        self.check_writable()?;
         let digest = Digest::of(bytes);
         let manifest = parse(&digest, bytes)?;
         let path = self.layout().manifest(&digest);
@@ -154,8 +203,10 @@ impl Cache {
         let Some(bytes) = atomic::read(&path, MANIFEST_LIMIT_BYTES)? else { return Ok(None) };
         let found = Digest::of(&bytes);
         if found != *digest {
-            tracing::warn!(path = %path.display(), %found, "removing a corrupt manifest");
-            fs::remove_file(&path).map_err(|source| CacheError::io("remove", &path, source))?;
+            tracing::warn!(path = %path.display(), %found, "this manifest is corrupt");
+            if !self.is_read_only() {
+                fs::remove_file(&path).map_err(|source| CacheError::io("remove", &path, source))?;
+            }
             return Ok(None);
         }
         parse(digest, &bytes).map(Some)
@@ -207,6 +258,7 @@ impl Cache {
     /// # Errors
     /// [`CacheError::Held`], [`CacheError::Io`].
     pub fn lock_fill(&self, digest: &Digest) -> Result<FillLock, CacheError> {
+        self.check_writable()?;
         lock::fill(self, digest)
     }
 
@@ -215,6 +267,7 @@ impl Cache {
     /// # Errors
     /// [`CacheError::Io`].
     pub fn try_lock_fill(&self, digest: &Digest) -> Result<Option<FillLock>, CacheError> {
+        self.check_writable()?;
         lock::try_fill(&self.layout().locks(), digest)
     }
 
@@ -277,6 +330,10 @@ impl Cache {
             if !report.weights_are_good() {
                 return Err(corrupt(&model, report.to_string()));
             }
+            if self.is_read_only() {
+                tracing::warn!(%digest, damage = %report, "files of this model are bad; its weights are good");
+                return Ok(Some(model.bare()));
+            }
             tracing::warn!(%digest, damage = %report, "dropping bad files of this model; its weights are good");
             drop_damaged(&model, &report)?;
         }
@@ -328,7 +385,9 @@ impl Cache {
             (stamp::write_bad(model.dir(), &before, &damage), Verdict::Bad(damage))
         };
         self.known().insert(*model.digest(), (before, verdict));
-        if let Err(error) = stamped {
+        if self.is_read_only() {
+            tracing::info!(digest = %model.digest(), "each process that uses this cache hashes the model: it is read-only");
+        } else if let Err(error) = stamped {
             tracing::warn!(%error, "what was found cannot be written down: another process will hash the model again");
         }
         Ok(report)
@@ -358,15 +417,39 @@ fn parse(digest: &Digest, bytes: &[u8]) -> Result<Arc<Manifest>, CacheError> {
     manifest.map(Arc::new).map_err(|source| CacheError::Manifest { digest: *digest, source })
 }
 
-fn check_version(path: &Path) -> Result<(), CacheError> {
-    let Some(found) = atomic::read(path, 64)? else {
-        return atomic::write(path, format!("{LAYOUT_VERSION}\n").as_bytes(), 0o644);
-    };
+/// Creates what is missing, sweeps, and makes sure that all of it can be written to.
+fn prepare(layout: &Layout) -> Result<(), CacheError> {
+    atomic::create_dir(layout.root())?;
+    if !is_cache(layout)? {
+        atomic::write(&layout.version(), format!("{LAYOUT_VERSION}\n").as_bytes(), 0o644)?;
+    }
+    for dir in [layout.manifests(), layout.models(), layout.partials(), layout.locks()] {
+        atomic::create_dir(&dir)?;
+        files::check_writable(&dir).map_err(|source| CacheError::io("write to", &dir, source))?;
+    }
+    if !layout.tag().exists() {
+        atomic::write(&layout.tag(), TAG, 0o644)?;
+    }
+    if let Err(error) = staging::sweep(layout) {
+        // It may be somebody else's, and is in nobody's way.
+        tracing::warn!(%error, "what a killed process has left cannot be removed");
+    }
+    Ok(())
+}
+
+/// Whether there is a cache.
+fn is_cache(layout: &Layout) -> Result<bool, CacheError> {
+    let path = layout.version();
+    let Some(found) = atomic::read(&path, MAX_VERSION_BYTES)? else { return Ok(false) };
     let found = String::from_utf8_lossy(&found).trim().to_owned();
     if found == LAYOUT_VERSION {
-        return Ok(());
+        return Ok(true);
     }
-    Err(CacheError::UnknownVersion { path: path.to_owned(), found, expected: LAYOUT_VERSION })
+    Err(CacheError::UnknownVersion { path, found, expected: LAYOUT_VERSION })
+}
+
+fn is_denied(error: &io::Error) -> bool {
+    matches!(error.kind(), io::ErrorKind::PermissionDenied | io::ErrorKind::ReadOnlyFilesystem)
 }
 
 fn drop_damaged(model: &Model, report: &RecheckReport) -> Result<(), CacheError> {

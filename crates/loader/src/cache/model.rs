@@ -16,7 +16,7 @@ use rustix::io::{Errno, ReadWriteFlags, preadv2};
 use safetensors::{SafeTensorError, SafeTensors};
 
 use super::layout::{PARITY, PIECES, WEIGHTS};
-use super::{CacheError, lock, stamp};
+use super::{CacheError, atomic, lock, stamp};
 use crate::mmap::{Map, Pages};
 
 /// A finished model of the cache. While any clone of it, or of its [`Weights`], lives, it cannot be removed.
@@ -25,6 +25,8 @@ pub struct Model {
     digest: Digest,
     weights: Weights,
     parity: Arc<[u32]>,
+    /// Whether the piece index is as bad as parity that is left out.
+    is_bare: bool,
 }
 
 impl Model {
@@ -37,11 +39,7 @@ impl Model {
     ) -> Result<Option<Self>, CacheError> {
         let path = dir.join(WEIGHTS);
         let fail = |source| CacheError::io("map", &path, source);
-        let file = match File::open(&path) {
-            Ok(file) => file,
-            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
-            Err(error) => return Err(fail(error)),
-        };
+        let Some(file) = atomic::open_if_there(&path).map_err(fail)? else { return Ok(None) };
         let (found, expected) = (file.metadata().map_err(fail)?.len(), manifest.total_size_bytes());
         if found != expected {
             let damage = format!("the weights have {found} bytes, expected {expected}");
@@ -50,7 +48,17 @@ impl Model {
         let map = Map::of(&file).map_err(fail)?;
         let parity = stamp::parity_kept(dir)?.into();
         let mapped = Mapped { map, file, path, manifest, _lock: lock };
-        Ok(Some(Self { digest: *digest, weights: Weights(Arc::new(mapped)), parity }))
+        Ok(Some(Self { digest: *digest, weights: Weights(Arc::new(mapped)), parity, is_bare: false }))
+    }
+
+    /// The weights alone, where the rest is bad and cannot be removed.
+    pub(super) fn bare(self) -> Self {
+        Self { parity: Arc::default(), is_bare: true, ..self }
+    }
+
+    /// Whether there is a piece index.
+    pub(super) fn has_index(&self) -> bool {
+        !self.is_bare && self.index_path().exists()
     }
 
     /// Digest of the manifest: the name of the model.
@@ -79,6 +87,9 @@ impl Model {
     /// # Errors
     /// [`CacheError::Index`] when the file is not what the manifest names.
     pub fn index(&self) -> Result<Option<PieceIndex<Map>>, CacheError> {
+        if self.is_bare {
+            return Ok(None);
+        }
         open_index(&self.index_path(), &self.digest, self.manifest())
     }
 
@@ -98,7 +109,7 @@ impl Model {
         if self.parity.binary_search(&shard).is_err() {
             return Ok(None);
         }
-        Held::file(File::open(self.parity_path(shard))?).map(Some)
+        Held::file(atomic::open(&self.parity_path(shard))?).map(Some)
     }
 
     pub(crate) fn dir(&self) -> &Path {
@@ -123,11 +134,9 @@ pub(super) fn open_index(
     if manifest.pieces().is_none() {
         return Ok(None);
     }
-    let map = match File::open(path).and_then(|file| Map::of(&file)) {
-        Ok(map) => map,
-        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
-        Err(error) => return Err(CacheError::io("map", path, error)),
-    };
+    let fail = |source| CacheError::io("map", path, source);
+    let Some(file) = atomic::open_if_there(path).map_err(fail)? else { return Ok(None) };
+    let map = Map::of(&file).map_err(fail)?;
     let index = PieceIndex::parse(map, manifest);
     index.map(Some).map_err(|source| CacheError::Index { digest: *digest, source })
 }

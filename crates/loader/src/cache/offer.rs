@@ -12,7 +12,7 @@ use manifest::{ByteRange, Digest, Geometry, Manifest, PieceId};
 use super::availability::{Availability, first_version};
 use super::layout::PIECES;
 use super::partial::{is_data, parity_path};
-use super::{Cache, CacheError, Held};
+use super::{Cache, CacheError, Held, atomic};
 use crate::holdings::Holdings;
 
 /// What can be read of a model while it is being filled: its verified pieces, from the files that they were written to.
@@ -75,7 +75,7 @@ impl Offer {
             Some(stored) => {
                 Held::part(Arc::clone(&self.weights), stored.start, stored.len(), entry.size_bytes)
             }
-            None => match open(parity_path(&self.dir, first))? {
+            None => match atomic::open_if_there(&parity_path(&self.dir, first))? {
                 Some(file) => Held::file(file)?,
                 None => return Ok(None),
             },
@@ -87,13 +87,13 @@ impl Offer {
     /// digests.
     pub(super) fn whole(self: &Arc<Self>, blob: &Digest) -> io::Result<Option<Held>> {
         if *blob == self.digest {
-            return Held::file(File::open(self.cache.layout().manifest(blob))?).map(Some);
+            return Held::file(atomic::open(&self.cache.layout().manifest(blob))?).map(Some);
         }
         if self.manifest().pieces().is_some_and(|pieces| pieces.index == *blob) {
             // It moves when the model is finished.
-            let file = match open(self.dir.join(PIECES))? {
+            let file = match atomic::open_if_there(&self.dir.join(PIECES))? {
                 Some(file) => Some(file),
-                None => open(self.cache.layout().model(&self.digest).join(PIECES))?,
+                None => atomic::open_if_there(&self.cache.layout().model(&self.digest).join(PIECES))?,
             };
             return file.map(Held::file).transpose();
         }
@@ -191,13 +191,5 @@ impl Offered {
         let piece_bytes = u64::from(self.offer.manifest().piece_size_bytes());
         let number = |piece: u64| u32::try_from(piece).unwrap_or(u32::MAX);
         number(range.start / piece_bytes)..number(range.end.div_ceil(piece_bytes))
-    }
-}
-
-fn open(path: PathBuf) -> io::Result<Option<File>> {
-    match File::open(path) {
-        Ok(file) => Ok(Some(file)),
-        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
-        Err(error) => Err(error),
     }
 }

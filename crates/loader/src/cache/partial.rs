@@ -423,8 +423,8 @@ fn give_back(file: &File) {
 /// not fit is removed. The second value says whether it was there with that size already.
 fn open_sized(path: &Path, size_bytes: u64, reserve: bool) -> Result<(File, bool), CacheError> {
     let is_new = !path.exists();
-    let file = File::options().read(true).write(true).create(true).truncate(false).open(path);
-    let file = file.map_err(|source| CacheError::io("open", path, source))?;
+    let file =
+        files::open_or_create(atomic::place(path)).map_err(|source| CacheError::io("open", path, source))?;
     let found = file.metadata().map_err(|source| CacheError::io("inspect", path, source))?.len();
     let sized = if reserve && (found != size_bytes || space::held_bytes(path) < size_bytes) {
         space::reserve(&file, path, size_bytes)

@@ -4,7 +4,7 @@
 //! A directory in a lower layer of an overlay cannot be renamed, nor can one go to another disk. Files in it can: they are
 //! moved to a new directory, which is then renamed.
 
-use std::fs::{self, File};
+use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
 
@@ -69,7 +69,7 @@ pub(super) fn move_file(from: &Path, to: &Path) -> Result<(), CacheError> {
 
 fn copy(from: &Path, to: &Path) -> Result<(), CacheError> {
     let fail = |source| CacheError::io("copy", from, source);
-    let mut source = File::open(from).map_err(fail)?;
+    let mut source = atomic::open(from).map_err(fail)?;
     let metadata = source.metadata().map_err(fail)?;
     space::require(to, metadata.len())?;
     let dir = to.parent().unwrap_or(to);

@@ -4,7 +4,6 @@
 //! `series/<name>.live` has the one that is known to be in use, where that is known.
 
 use std::fs;
-use std::io;
 use std::path::{Path, PathBuf};
 
 use manifest::Digest;
@@ -32,6 +31,7 @@ impl Cache {
         keep: usize,
         release: &dyn Fn(&Digest),
     ) -> Result<Vec<Digest>, CacheError> {
+        self.check_writable()?;
         let dir = self.layout().series();
         atomic::create_dir(&dir)?;
         let _lock = LockFile::series(&self.layout().locks()).exclusive()?;
@@ -104,14 +104,8 @@ impl Cache {
 
 /// The digests of a list; lines that are none are passed over.
 fn read(path: &Path) -> Result<Vec<Digest>, CacheError> {
-    match atomic::read(path, MAX_LIST_BYTES) {
-        Ok(bytes) => {
-            let text = String::from_utf8_lossy(&bytes.unwrap_or_default()).into_owned();
-            Ok(text.lines().filter_map(|line| line.parse().ok()).collect())
-        }
-        Err(CacheError::Io { source, .. }) if source.kind() == io::ErrorKind::FileTooLarge => Ok(Vec::new()),
-        Err(error) => Err(error),
-    }
+    let bytes = atomic::read(path, MAX_LIST_BYTES)?.unwrap_or_default();
+    Ok(String::from_utf8_lossy(&bytes).lines().filter_map(|line| line.parse().ok()).collect())
 }
 
 #[cfg(test)]

@@ -11,7 +11,7 @@ use super::layout::{Layout, PARITY, digest_named};
 use super::lock::{Guard, LockFile};
 use super::{Cache, CacheError, atomic};
 
-const PREFIX: &str = "staging-";
+pub(super) const PREFIX: &str = "staging-";
 /// A temporary file is written in one go; one this old has lost its writer.
 const STALE: Duration = Duration::from_secs(3600);
 
@@ -30,11 +30,14 @@ impl Cache {
 
     /// The same in the directory of models, or in that of partial ones.
     pub(super) fn staging_in(&self, parent: &Path) -> Result<Staging, CacheError> {
+        self.check_writable()?;
         let lock = LockFile::staging(&self.layout().locks()).shared()?;
         let dir = tempfile::Builder::new()
             .prefix(PREFIX)
             .tempdir_in(parent)
             .map_err(|source| CacheError::io("create a directory in", parent, source))?;
+        files::give_to_owner(files::Place::of(dir.path()))
+            .map_err(|source| CacheError::io("create", dir.path(), source))?;
         // A temporary directory is private; what becomes of this one is as public as its files.
         let mode = fs::metadata(parent).map(|metadata| metadata.permissions());
         mode.and_then(|mode| fs::set_permissions(dir.path(), mode))

@@ -383,8 +383,7 @@ fn check_count(what: &'static str, found: u64, max: u64, hint: &'static str) -> 
 }
 
 fn create(path: &Path) -> Result<File, CacheError> {
-    let file = File::options().read(true).write(true).create_new(true).open(path);
-    file.map_err(|source| CacheError::io("create", path, source))
+    crate::cache::create_new(path).map_err(|source| CacheError::io("create", path, source))
 }
 
 fn read_copy((file, path): (&File, &Path), offset: u64, buffer: &mut [u8]) -> Result<(), PublishError> {

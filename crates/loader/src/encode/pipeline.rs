@@ -1,9 +1,11 @@
 //! Three stages on three threads that hand a few reused slabs round: fill, hash, write.
 
+use std::path::Path;
 use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
-use std::thread;
+use std::thread::{self, Scope, ScopedJoinHandle};
 
 use super::PublishError;
+use crate::cache::CacheError;
 
 /// How many slabs go round: one for each stage, and one so that no stage waits for the next to finish.
 pub(super) const SLABS: usize = 4;
@@ -29,15 +31,27 @@ pub(super) fn run<S: Send>(
         let _ = free_sender.send(slab);
     }
     thread::scope(|scope| {
-        let filling = scope.spawn(move || filler(free, filled_sender, fill));
-        let writing = scope.spawn(move || stage(hashed, free_sender, write));
+        // When the second cannot be started, the first ends: the channels close.
+        let filling = start(scope, move || filler(free, filled_sender, fill))?;
+        let writing = start(scope, move || stage(hashed, free_sender, write))?;
         let result = stage(filled, hashed_sender, hash);
         let join = |joined: thread::Result<_>| {
-            joined.unwrap_or_else(|_| Err(PublishError::Encoder { what: "a thread has panicked".to_owned() }))
+            joined.unwrap_or_else(|_| {
+                Err(PublishError::Encoder { what: "a thread ended unexpectedly".to_owned() })
+            })
         };
         // A stage that fails closes its channels, and the others then end without an error of their own.
         join(filling.join()).and(result).and(join(writing.join()))
     })
+}
+
+fn start<'scope, T: Send + 'scope>(
+    scope: &'scope Scope<'scope, '_>,
+    work: impl FnOnce() -> T + Send + 'scope,
+) -> Result<ScopedJoinHandle<'scope, T>, PublishError> {
+    thread::Builder::new()
+        .spawn_scoped(scope, work)
+        .map_err(|source| CacheError::io("start a thread for", Path::new("the encoder"), source).into())
 }
 
 fn filler<S>(

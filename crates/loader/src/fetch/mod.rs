@@ -148,7 +148,8 @@ fn give_back(store: &Arc<Partial>, error: LoadError) -> LoadError {
 
 /// Runs what blocks on a thread for that.
 async fn blocking<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static) -> Result<T, LoadError> {
-    tokio::task::spawn_blocking(work).await.map_err(|error| LoadError::Worker(error.into()))
+    let ended = |_| LoadError::Worker(std::io::Error::other("it ended unexpectedly"));
+    tokio::task::spawn_blocking(work).await.map_err(ended)
 }
 
 struct Fetch<'a> {
@@ -167,6 +168,7 @@ impl Fetch<'_> {
         events: &mut mpsc::Receiver<SourceEvent>,
         report: &mut Report,
     ) -> Result<(Model, Vec<crate::SourceReport>), LoadError> {
+        self.cache.check_writable()?;
         self.known.connecting = true;
         match self.options.single_blob_max_bytes {
             None => {
@@ -428,7 +430,7 @@ impl Fetch<'_> {
         .map_err(LoadError::Worker)?;
         self.known.bans = {
             let cache = self.cache.clone();
-            blocking(move || cache.bans()).await??
+            blocking(move || cache.bans(driver::unix_time_s())).await?
         };
         let driver = Driver {
             digest: self.digest,

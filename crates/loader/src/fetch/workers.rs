@@ -163,7 +163,15 @@ impl Workers {
         for number in 0..=threads {
             let shared = Arc::clone(&workers.shared);
             let name = format!("verify-{number}");
-            workers.threads.push(std::thread::Builder::new().name(name).spawn(move || shared.work())?);
+            match std::thread::Builder::new().name(name).spawn(move || shared.work()) {
+                Ok(thread) => workers.threads.push(thread),
+                // Two will do where the system gives no more.
+                Err(_) if number >= 2 => {
+                    workers.queue().max_rechecking = number - 1;
+                    break;
+                }
+                Err(error) => return Err(error),
+            }
         }
         Ok(workers)
     }

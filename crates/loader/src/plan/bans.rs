@@ -62,6 +62,16 @@ impl Bans {
         }
     }
 
+    /// Convictions from the future are as if they were made now. Whether there were any.
+    pub(crate) fn end_future(&mut self, now_s: u64) -> bool {
+        let mut is_changed = false;
+        for points in self.points.values_mut().filter(|points| points.at_s > now_s) {
+            points.at_s = now_s;
+            is_changed = true;
+        }
+        is_changed
+    }
+
     /// As a file: a header, then a line for each source with the time, the points at that time in thousandths, and its
     /// name.
     pub(crate) fn to_text(&self) -> String {
@@ -112,6 +122,18 @@ mod tests {
         }
         assert!(bans.is_banned(&liar, 90 * HOUR_S), "the clock was set back");
         assert!(!bans.is_banned(&liar, 24 * 8 * HOUR_S), "nothing is for ever");
+    }
+
+    #[test]
+    fn a_conviction_from_the_future_counts_from_now() {
+        let mut bans =
+            Bans::from_text(&format!("{HEADER}\n{} 8000 a\n{} 1000 b\n100 1000 c\n", u64::MAX, 101));
+        let [a, b, c] = ["a", "b", "c"].map(SourceId::new);
+        assert!(bans.end_future(100) && !bans.end_future(100));
+        assert!([&a, &b, &c].iter().all(|liar| bans.is_banned(liar, 100)));
+        let later = 100 + 25 * HOUR_S;
+        assert!(bans.is_banned(&a, later) && !bans.is_banned(&b, later) && !bans.is_banned(&c, later));
+        assert!(!bans.is_banned(&a, 100 + 24 * 8 * HOUR_S), "nothing is for ever");
     }
 
     #[test]

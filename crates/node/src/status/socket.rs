@@ -1,13 +1,14 @@
 //! `run/<pid>.sock` in the cache: whoever connects is told the node's status, as one JSON object.
 
-use std::fs::{self, Permissions};
+use std::fs::{self, File};
 use std::io::{self, ErrorKind, Read as _};
-use std::os::unix::fs::PermissionsExt as _;
+use std::os::fd::AsRawFd as _;
 use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
+use files::Place;
 use tokio::io::AsyncWriteExt as _;
 use tokio::net::UnixListener;
 use tokio::task::JoinHandle;
@@ -34,8 +35,7 @@ impl Socket {
     /// Listens in the cache at `cache_dir`. Sockets of processes that are gone are removed.
     pub(crate) fn open(cache_dir: &Path, board: Arc<Board>) -> io::Result<Self> {
         let dir = cache_dir.join(RUN);
-        fs::create_dir_all(&dir)?;
-        fs::set_permissions(&dir, Permissions::from_mode(0o700))?;
+        files::create_private_dir(Place::of(&dir))?;
         sweep(&dir)?;
         let (path, listener) = bind(&dir)?;
         let task = tokio::spawn(async move {
@@ -68,22 +68,59 @@ impl Drop for Socket {
 /// Several nodes of one process have a socket each.
 fn bind(dir: &Path) -> io::Result<(PathBuf, UnixListener)> {
     let pid = std::process::id();
+    let reach = Reach::of(dir)?;
     let mut number = 0;
     loop {
         let name = if number == 0 { format!("{pid}.sock") } else { format!("{pid}-{number}.sock") };
-        let path = dir.join(name);
-        match UnixListener::bind(&path) {
-            Ok(listener) => return Ok((path, listener)),
+        let path = dir.join(&name);
+        match UnixListener::bind(reach.path.join(name)) {
+            Ok(listener) => {
+                files::give_to_owner(Place::of(&path))?;
+                return Ok((path, listener));
+            }
             Err(error) if error.kind() == ErrorKind::AddrInUse && number + 1 < MAX_NODES => number += 1,
             Err(error) => return Err(error),
         }
     }
 }
 
+/// The longest path that a socket can be reached by, everywhere.
+const MAX_PATH_BYTES: usize = 100;
+/// The longest name of a socket.
+const MAX_NAME_BYTES: usize = "4294967295-99.sock".len();
+
+/// A way to a directory that is short enough for the name of a socket in it to follow.
+struct Reach {
+    path: PathBuf,
+    /// What the path leads through.
+    _dir: Option<File>,
+}
+
+impl Reach {
+    fn of(dir: &Path) -> io::Result<Self> {
+        if dir.as_os_str().len() + 1 + MAX_NAME_BYTES <= MAX_PATH_BYTES {
+            return Ok(Self { path: dir.to_owned(), _dir: None });
+        }
+        let open = File::open(dir)?;
+        let path = PathBuf::from(format!("/proc/self/fd/{}", open.as_raw_fd()));
+        if !path.exists() {
+            let reason =
+                format!("its path has more than {MAX_PATH_BYTES} bytes, too many for a socket in it");
+            return Err(io::Error::new(ErrorKind::InvalidFilename, reason));
+        }
+        Ok(Self { path, _dir: Some(open) })
+    }
+}
+
+fn connect(path: &Path) -> io::Result<UnixStream> {
+    let dir = path.parent().unwrap_or(Path::new("."));
+    UnixStream::connect(Reach::of(dir)?.path.join(path.file_name().unwrap_or_default()))
+}
+
 /// Removes sockets that nobody listens at.
 fn sweep(dir: &Path) -> io::Result<()> {
     for path in sockets(dir)? {
-        if matches!(UnixStream::connect(&path), Err(error) if error.kind() == ErrorKind::ConnectionRefused) {
+        if matches!(connect(&path), Err(error) if error.kind() == ErrorKind::ConnectionRefused) {
             let _ = fs::remove_file(&path);
         }
     }
@@ -137,14 +174,18 @@ pub type Running = Result<Status, QueryError>;
 /// When the cache cannot be looked into.
 pub fn running(cache_dir: &Path) -> Result<Vec<Running>, QueryError> {
     let dir = cache_dir.join(RUN);
-    let paths = sockets(&dir).map_err(|source| QueryError::Io { path: dir, source })?;
+    let paths = sockets(&dir).and_then(|paths| {
+        // Without a way there, no node could have put a socket into it.
+        if dir.exists() { Reach::of(&dir).map(|_| paths) } else { Ok(paths) }
+    });
+    let paths = paths.map_err(|source| QueryError::Io { path: dir, source })?;
     Ok(paths.into_iter().filter_map(ask).collect())
 }
 
 /// `None` when nobody listens any more.
 fn ask(path: PathBuf) -> Option<Running> {
     let read = || -> io::Result<Vec<u8>> {
-        let stream = UnixStream::connect(&path)?;
+        let stream = connect(&path)?;
         stream.set_read_timeout(Some(PATIENCE))?;
         let mut answer = Vec::new();
         stream.take(MAX_STATUS_BYTES).read_to_end(&mut answer)?;
