@@ -7,6 +7,7 @@
 #![expect(clippy::unwrap_used, reason = "a test fails by panicking, its helpers too")]
 
 mod answer;
+mod attack;
 mod chain;
 mod disk;
 mod gate;
@@ -26,6 +27,7 @@ use std::path::Path;
 use std::time::Duration;
 
 pub use answer::{Fetched, Source};
+pub use attack::{Attack, Way};
 pub use chain::Chain;
 pub use disk::{Disk, FileSystem, Overlay};
 pub use gate::Gate;

@@ -1,6 +1,6 @@
 //! Multiaddresses: which ones this node can dial, whom they name, and from where they can be reached.
 
-use std::net::{Ipv4Addr, Ipv6Addr};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 use libp2p::multiaddr::Protocol;
 use libp2p::{Multiaddr, PeerId};
@@ -75,13 +75,26 @@ pub(crate) enum Scope {
 /// From where `addr` can be reached; `None`: from nowhere, or that cannot be told. A name is taken for a public one.
 pub(crate) fn scope(addr: &Multiaddr) -> Option<Scope> {
     match addr.iter().next()? {
-        Protocol::Ip4(ip) => scope_of_v4(ip),
-        Protocol::Ip6(ip) => match ip.to_ipv4_mapped() {
-            Some(ip) => scope_of_v4(ip),
-            None => scope_of_v6(ip),
-        },
+        Protocol::Ip4(_) | Protocol::Ip6(_) => scope_of_ip(ip_of(addr)?),
         Protocol::Dns(_) | Protocol::Dns4(_) | Protocol::Dns6(_) | Protocol::Dnsaddr(_) => Some(Scope::World),
         _ => None,
+    }
+}
+
+/// The IP address that `addr` begins with; an IPv4 one also when it is written as IPv6.
+pub(crate) fn ip_of(addr: &Multiaddr) -> Option<IpAddr> {
+    match addr.iter().next()? {
+        Protocol::Ip4(ip) => Some(ip.into()),
+        Protocol::Ip6(ip) => Some(IpAddr::V6(ip).to_canonical()),
+        _ => None,
+    }
+}
+
+/// The same as [`scope`], for an IP address.
+pub(crate) fn scope_of_ip(ip: IpAddr) -> Option<Scope> {
+    match ip {
+        IpAddr::V4(ip) => scope_of_v4(ip),
+        IpAddr::V6(ip) => scope_of_v6(ip),
     }
 }
 

@@ -11,6 +11,7 @@ use tokio::task::{JoinError, JoinHandle};
 use tokio_util::sync::CancellationToken;
 
 use crate::address;
+use crate::admit::Door;
 use crate::config::{Config, Versions};
 use crate::dht::Dht;
 use crate::error::{ConnectError, FetchError, StartError};
@@ -46,7 +47,8 @@ const PEER_EVENT_QUEUE: usize = 256;
 /// - [`StartError::Transport`]: the system lacks something.
 pub fn start(config: Config, store: Arc<dyn Store>) -> Result<(Client, Task), StartError> {
     let runtime = tokio::runtime::Handle::try_current().map_err(|_| StartError::NoRuntime)?;
-    let mut swarm = swarm::build(&config)?;
+    let door = Door::new(&config.limits);
+    let mut swarm = swarm::build(&config, &door)?;
     for addr in &config.listen {
         swarm.listen_on(addr.clone()).map_err(|source| StartError::Listen { addr: addr.clone(), source })?;
     }
@@ -55,7 +57,7 @@ pub fn start(config: Config, store: Arc<dyn Store>) -> Result<(Client, Task), St
     }
 
     let _in_runtime = runtime.enter();
-    let uploads = Uploads::new(&config.limits);
+    let uploads = Uploads::new(&config.limits, door);
     let download_rate = config.limits.download_bytes_per_s.map(RateLimit::start);
     let (commands_tx, commands) = mpsc::channel(COMMAND_QUEUE);
     let (listen_addrs, listen_addrs_rx) = watch::channel(Vec::new());
@@ -165,7 +167,7 @@ struct Node {
     progress_timeout: Duration,
     connect_timeout: Duration,
     uploads: Uploads,
-    download_rate: Option<RateLimit>,
+    download_rate: Option<RateLimit<PeerId>>,
     stop: CancellationToken,
     ended: CancellationToken,
 }
@@ -314,7 +316,7 @@ impl Client {
         self.node.ended.cancelled().await;
     }
 
-    pub(crate) fn download_rate(&self) -> Option<&RateLimit> {
+    pub(crate) fn download_rate(&self) -> Option<&RateLimit<PeerId>> {
         self.node.download_rate.as_ref()
     }
 

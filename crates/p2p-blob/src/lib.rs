@@ -8,6 +8,7 @@
 #![forbid(unsafe_code)]
 
 mod address;
+mod admit;
 mod behaviour;
 mod client;
 mod config;

@@ -149,7 +149,7 @@ impl NetworkTask {
     fn on_swarm_event(&mut self, event: SwarmEvent<BehavioursEvent>) {
         match event {
             SwarmEvent::Behaviour(BehavioursEvent::Blob(inbound)) => {
-                self.servers.admit(inbound.peer, inbound.stream);
+                self.servers.admit(inbound.from, inbound.stream);
             }
             SwarmEvent::Behaviour(BehavioursEvent::Identify(identify::Event::Received {
                 info,

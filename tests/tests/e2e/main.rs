@@ -10,6 +10,7 @@ mod follow;
 mod heal;
 mod integrity;
 mod money;
+mod places;
 mod publish;
 mod python;
 mod quorum;
