@@ -90,6 +90,15 @@ pub(crate) fn ip_of(addr: &Multiaddr) -> Option<IpAddr> {
     }
 }
 
+/// Which kind of address is looked up for a name, when it is only one.
+pub(crate) fn family(addr: &Multiaddr) -> Option<&'static str> {
+    match addr.iter().next()? {
+        Protocol::Dns4(_) => Some("IPv4"),
+        Protocol::Dns6(_) => Some("IPv6"),
+        _ => None,
+    }
+}
+
 /// The same as [`scope`], for an IP address.
 pub(crate) fn scope_of_ip(ip: IpAddr) -> Option<Scope> {
     match ip {

@@ -4,6 +4,7 @@ use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use libp2p::core::transport::TransportError;
 use libp2p::{Multiaddr, PeerId};
 use manifest::{Digest, SourceId};
 use tokio::sync::{Semaphore, broadcast, mpsc, oneshot, watch};
@@ -19,6 +20,7 @@ use crate::handler::{BlobStream, OpenError, OpenStream};
 use crate::holders::Holders;
 use crate::lan::Nearby;
 use crate::limit::RateLimit;
+use crate::listen;
 use crate::record::Contact;
 use crate::serve::{Servers, Uploads};
 use crate::session::{BlobSession, RangeSession, Session};
@@ -50,7 +52,9 @@ pub fn start(config: Config, store: Arc<dyn Store>) -> Result<(Client, Task), St
     let door = Door::new(&config.limits);
     let mut swarm = swarm::build(&config, &door)?;
     for addr in &config.listen {
-        swarm.listen_on(addr.clone()).map_err(|source| StartError::Listen { addr: addr.clone(), source })?;
+        let free = listen::is_free(addr).map_err(TransportError::Other);
+        free.and_then(|()| swarm.listen_on(addr.clone()))
+            .map_err(|source| StartError::Listen { addr: addr.clone(), source })?;
     }
     for addr in &config.external_addrs {
         swarm.add_external_address(addr.clone());

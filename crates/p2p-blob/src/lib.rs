@@ -19,6 +19,7 @@ mod holders;
 mod identity;
 mod lan;
 mod limit;
+mod listen;
 mod private;
 mod progress;
 mod record;

@@ -7,7 +7,7 @@ use std::time::Duration;
 use futures::StreamExt as _;
 use libp2p::swarm::dial_opts::{DialOpts, PeerCondition};
 use libp2p::swarm::{ConnectionId, DialError, SwarmEvent};
-use libp2p::{Multiaddr, PeerId, Swarm, identify};
+use libp2p::{Multiaddr, PeerId, Swarm, dns, identify};
 use manifest::Digest;
 use tokio::sync::{OwnedSemaphorePermit, broadcast, mpsc, oneshot, watch};
 use tokio_util::sync::{CancellationToken, DropGuard};
@@ -261,8 +261,26 @@ impl Dial {
             }
             // The swarm leaves out the addresses that it listens on, and there was just one.
             (DialError::LocalPeerId { .. } | DialError::NoAddresses, _) => ConnectError::OwnAddress { addr },
-            (error, _) => ConnectError::Dial { addr, source: Box::new(error) },
+            (error, _) => match address::family(&addr).filter(|_| is_unresolved(&error)) {
+                Some(family) => ConnectError::Unresolved { addr, family, source: Box::new(error) },
+                None => ConnectError::Dial { addr, source: Box::new(error) },
+            },
         };
         self.end(Err(error));
     }
+}
+
+/// Whether a name could not be turned into an address.
+fn is_unresolved(error: &DialError) -> bool {
+    let DialError::Transport(tried) = error else { return false };
+    tried.iter().any(|(_, error)| {
+        let mut cause: Option<&(dyn std::error::Error + 'static)> = Some(error);
+        while let Some(error) = cause {
+            if error.is::<dns::ResolveError>() {
+                return true;
+            }
+            cause = error.source();
+        }
+        false
+    })
 }

@@ -9,6 +9,7 @@ mod fetch;
 mod follow;
 mod heal;
 mod integrity;
+mod listening;
 mod money;
 mod places;
 mod publish;

@@ -210,7 +210,9 @@ mod tests {
         let global = |a, b| Origin::Ip(Ipv4Addr::new(8, 8, a, b).into());
         for (origin, is_one) in [(global as fn(u8, u8) -> Origin, true), (at, false)] {
             let (mut crowd, now) = (Crowd::new(8, PATIENCE), Instant::now());
-            (0..8).for_each(|key| drop(come(&mut crowd, u32::from(key), origin(1, key), None, now)));
+            for key in 0..8 {
+                come(&mut crowd, u32::from(key), origin(1, key), None, now);
+            }
             let answer = come(&mut crowd, 8, origin(2, 1), None, now);
             assert_eq!(answer != Answer::Refused, is_one, "{answer:?}");
         }
@@ -219,7 +221,9 @@ mod tests {
     #[test]
     fn what_is_of_no_use_goes_first_and_what_is_busy_last() {
         let (mut crowd, now) = (Crowd::new(4, PATIENCE), Instant::now());
-        (0..4).for_each(|key| drop(come(&mut crowd, key, at(0, 1), None, now)));
+        for key in 0..4 {
+            come(&mut crowd, key, at(0, 1), None, now);
+        }
         crowd.change(&0, |guest| guest.is_busy = true);
         crowd.change(&1, |guest| guest.was_of_use = true);
         crowd.change(&2, |guest| guest.active = now + PATIENCE);
