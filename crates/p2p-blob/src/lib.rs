@@ -22,6 +22,7 @@ mod limit;
 mod listen;
 mod private;
 mod progress;
+mod reach;
 mod record;
 mod serve;
 mod session;

@@ -20,6 +20,7 @@ use crate::dht::{self, Kad};
 use crate::error::StartError;
 use crate::lan;
 use crate::private;
+use crate::reach::{Reach, Resolved};
 use crate::transport::{self, MuxerConfig, Security};
 
 /// The protocol family, told to peers by identify.
@@ -50,7 +51,11 @@ pub(crate) struct Behaviours {
 }
 
 /// A swarm with TCP (TLS or noise, yamux), QUIC and DNS, not listening yet.
-pub(crate) fn build(config: &Config, door: &Arc<Door>) -> Result<Swarm<Behaviours>, StartError> {
+pub(crate) fn build(
+    config: &Config,
+    door: &Arc<Door>,
+    reach: &Arc<Reach>,
+) -> Result<Swarm<Behaviours>, StartError> {
     transport::keep_freed_frames();
     let key = config.identity.keypair().clone();
     let local = config.identity.peer_id();
@@ -87,8 +92,9 @@ pub(crate) fn build(config: &Config, door: &Arc<Door>) -> Result<Swarm<Behaviour
         let relayed = transport::secured(through_relay, &key).map_err(failed("relayed connections"))?;
         relayed.or_transport(transport).map(|either, _| either.into_inner()).boxed()
     };
+    let transport = Resolved::new(transport, Arc::clone(reach));
     let transport = dns::tokio::Transport::system(transport).map_err(failed("DNS"))?;
-    let transport = Gate::new(transport.boxed(), Arc::clone(door));
+    let transport = Gate::new(transport.boxed(), Arc::clone(door), Arc::clone(reach));
     let built = SwarmBuilder::with_existing_identity(key)
         .with_tokio()
         .with_other_transport(|_| Ok(transport))

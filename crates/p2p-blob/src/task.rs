@@ -20,6 +20,7 @@ use crate::handler::OpenStream;
 use crate::holders::Holders;
 use crate::identity::Identity;
 use crate::lan::Nearby;
+use crate::reach::{Reach, Told};
 use crate::record::{Contact, SignedRecord};
 use crate::serve::Servers;
 use crate::swarm::{Behaviours, BehavioursEvent};
@@ -48,6 +49,8 @@ pub(crate) struct Dial {
     pub(crate) addr: Multiaddr,
     /// Of the same peer, which `addr` names then.
     pub(crate) others: Vec<Multiaddr>,
+    /// By whom.
+    pub(crate) told: Told,
     /// With so many connections to the peer, none is made.
     pub(crate) enough: usize,
     pub(crate) reply: oneshot::Sender<Result<PeerId, ConnectError>>,
@@ -62,6 +65,7 @@ pub(crate) struct NetworkTask {
     pub(crate) holders: Arc<Holders>,
     pub(crate) nearby: Arc<Nearby>,
     pub(crate) dht: Dht,
+    pub(crate) reach: Arc<Reach>,
     pub(crate) commands: mpsc::Receiver<Command>,
     /// Dials under way, for those who wait for them.
     pub(crate) dials: HashMap<ConnectionId, Dial>,
@@ -138,7 +142,10 @@ impl NetworkTask {
             None => DialOpts::unknown_peer_id().address(addr).build(),
         };
         let connection = options.connection_id();
-        match self.swarm.dial(options) {
+        if dial.told == Told::Named {
+            self.reach.named(&dial.addr);
+        }
+        match self.reach.during(dial.told, || self.swarm.dial(options)) {
             Ok(()) => {
                 self.dials.insert(connection, dial);
             }
@@ -157,12 +164,14 @@ impl NetworkTask {
                 ..
             })) => self.on_identified(peer_id, info),
             SwarmEvent::Behaviour(BehavioursEvent::Kad(event)) => {
-                self.dht.on_event(&mut self.swarm.behaviour_mut().kad, event);
+                let scope = self.reach.widest();
+                self.dht.on_event(&mut self.swarm.behaviour_mut().kad, event, scope);
             }
             SwarmEvent::Behaviour(BehavioursEvent::Mdns(event)) => self.nearby.on_event(event),
             SwarmEvent::ConnectionEstablished {
                 peer_id, connection_id, num_established, endpoint, ..
             } => {
+                self.reach.connected(endpoint.get_remote_address());
                 self.holders.connected(peer_id, endpoint.get_remote_address(), endpoint.is_dialer());
                 if let Some(dial) = self.dials.remove(&connection_id) {
                     if address::peer_of(&dial.addr).is_none() {

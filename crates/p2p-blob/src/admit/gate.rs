@@ -1,4 +1,4 @@
-//! Connections that others begin: how many handshakes may be under way, and whose.
+//! All connections begin here: whose handshakes may be under way, and whom this node dials.
 
 use std::io;
 use std::pin::Pin;
@@ -13,18 +13,20 @@ use libp2p::{Multiaddr, PeerId, Transport};
 
 use super::door::{Door, Knock};
 use super::origin::Origin;
+use crate::reach::Reach;
 
 type Connection = (PeerId, StreamMuxerBox);
 
-/// A transport whose inbound handshakes need a place.
+/// A transport whose inbound handshakes need a place, and which dials what [`Reach`] lets it.
 pub(crate) struct Gate {
     inner: Boxed<Connection>,
     door: Arc<Door>,
+    reach: Arc<Reach>,
 }
 
 impl Gate {
-    pub(crate) fn new(inner: Boxed<Connection>, door: Arc<Door>) -> Self {
-        Self { inner, door }
+    pub(crate) fn new(inner: Boxed<Connection>, door: Arc<Door>, reach: Arc<Reach>) -> Self {
+        Self { inner, door, reach }
     }
 }
 
@@ -43,7 +45,8 @@ impl Transport for Gate {
     }
 
     fn dial(&mut self, addr: Multiaddr, opts: DialOpts) -> Result<Self::Dial, TransportError<io::Error>> {
-        self.inner.dial(addr, opts)
+        let check = self.reach.begin(&addr).map_err(TransportError::Other)?;
+        self.inner.dial(check.mark(addr), opts)
     }
 
     fn poll(
