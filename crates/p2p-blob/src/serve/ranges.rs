@@ -141,7 +141,8 @@ impl<S: AsyncRead + AsyncWrite + Unpin> RangeServer<S> {
             }
             Err(error) => {
                 tracing::warn!(%blob, %range, error = &error as &dyn std::error::Error, "cannot read the store");
-                Some(BUSY)
+                // It will not be there in a moment either: others are to be asked.
+                Some(Refusal::NotHeld)
             }
         };
         self.service.uploads.give_buffer(self.reader.swap_buffer(Vec::new()));
