@@ -55,10 +55,12 @@ async fn main() {
             drop(tokio::spawn(hold_socket(aim.clone(), begun, tried)));
         }),
         "idle-identities" => spawn(70, &|tried| drop(tokio::spawn(identity(aim.clone(), 8, None, tried)))),
-        "held-streams" => spawn(12, &|tried| {
-            drop(tokio::spawn(identity(aim.clone(), 1, Some((BLOBS, 16)), tried.clone())));
-            drop(tokio::spawn(identity(aim.clone(), 1, Some((RANGES, 16)), tried)));
-        }),
+        "held-streams" => {
+            let hold =
+                |protocol: StreamProtocol, tried| identity(aim.clone(), 1, Some((protocol, 16)), tried);
+            spawn(12, &|tried| drop(tokio::spawn(hold(BLOBS, tried))));
+            spawn(70, &|tried| drop(tokio::spawn(hold(RANGES, tried))));
+        }
         "slow-readers" => {
             spawn(20, &|tried| drop(tokio::spawn(identity(aim.clone(), 1, Some((RANGES, 16)), tried))));
         }
