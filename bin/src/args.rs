@@ -146,6 +146,9 @@ pub(crate) struct Fetch {
     /// process hashes the model before it uses it; what a power cut took from it is fetched again.
     #[arg(long)]
     pub(crate) no_fsync: bool,
+    /// Do not listen: nobody can connect to this node while it fetches, but those that it has connected to.
+    #[arg(long, conflicts_with = "listen")]
+    pub(crate) no_listen: bool,
     #[command(flatten)]
     pub(crate) legacy: Legacy,
     #[command(flatten)]

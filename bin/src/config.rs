@@ -3,6 +3,7 @@
 
 use std::collections::HashSet;
 use std::env;
+use std::net::{Ipv6Addr, UdpSocket};
 use std::path::PathBuf;
 use std::time::Duration;
 
@@ -28,9 +29,15 @@ const DESCRIPTORS_KEPT: usize = 40;
 /// A node with fewer is of no use.
 const MIN_CONNECTIONS: u32 = 4;
 /// Where a seeder listens: one fixed port, so that it can be named in advance and opened in a firewall.
-const SEEDER_LISTEN: [&str; 2] = ["/ip4/0.0.0.0/tcp/4201", "/ip4/0.0.0.0/udp/4201/quic-v1"];
+const SEEDER_LISTEN: [&str; 4] = [
+    "/ip4/0.0.0.0/tcp/4201",
+    "/ip4/0.0.0.0/udp/4201/quic-v1",
+    "/ip6/::/tcp/4201",
+    "/ip6/::/udp/4201/quic-v1",
+];
 /// Where a fetch listens: others are told of the ports, and a seeder on the same machine keeps its own.
-const FETCHER_LISTEN: [&str; 2] = ["/ip4/0.0.0.0/tcp/0", "/ip4/0.0.0.0/udp/0/quic-v1"];
+const FETCHER_LISTEN: [&str; 4] =
+    ["/ip4/0.0.0.0/tcp/0", "/ip4/0.0.0.0/udp/0/quic-v1", "/ip6/::/tcp/0", "/ip6/::/udp/0/quic-v1"];
 
 /// The settings of one run.
 #[derive(Debug)]
@@ -113,7 +120,8 @@ impl Settings {
         if listen.is_empty() {
             let default = default_listen.iter().map(|addr| addr.parse()).collect::<Result<Vec<_>, _>>();
             listen = default.context("the built-in address to listen at is malformed")?;
-            listen.retain(|addr| network_key.is_none() || !is_quic(addr));
+            let has_ipv6 = has_ipv6();
+            listen.retain(|addr| (network_key.is_none() || !is_quic(addr)) && (has_ipv6 || !is_ipv6(addr)));
         }
         let allowed: HashSet<PeerId> =
             or_file(&flags.allow_peer, &self.file.allow_peer).into_iter().collect();
@@ -189,6 +197,15 @@ fn limits_of(descriptors: u64) -> Limits {
         uploads: all.uploads.min((free / 4).max(1)),
         ..all
     }
+}
+
+fn is_ipv6(addr: &Multiaddr) -> bool {
+    addr.to_string().starts_with("/ip6/")
+}
+
+/// Whether this machine can listen on IPv6 at all: many containers cannot.
+fn has_ipv6() -> bool {
+    UdpSocket::bind((Ipv6Addr::UNSPECIFIED, 0)).is_ok()
 }
 
 fn is_quic(addr: &Multiaddr) -> bool {

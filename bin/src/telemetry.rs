@@ -14,6 +14,9 @@ use crate::visible::visible;
 /// Our own packages; others log warnings only, up to -vv.
 const OURS: [&str; 5] = ["loader", "node", "p2p_blob", "chain_reader", "loader_cli"];
 
+/// Warnings of others, except for those of the DHT: that it knows nobody yet is no news.
+const OTHERS: &str = "warn,libp2p_kad=error";
+
 /// Starts logging. Lines appear above `bars`.
 pub(crate) fn start(verbose: u8, bars: &MultiProgress) -> Result<()> {
     let filter = config::log_filter().unwrap_or_else(|| default_filter(verbose));
@@ -30,12 +33,12 @@ pub(crate) fn start(verbose: u8, bars: &MultiProgress) -> Result<()> {
 
 fn default_filter(verbose: u8) -> String {
     let ours = match verbose {
-        0 => return "warn".to_owned(),
+        0 => return OTHERS.to_owned(),
         1 => "info",
         2 => "debug",
         _ => return "trace".to_owned(),
     };
-    OURS.iter().fold("warn".to_owned(), |filter, package| format!("{filter},{package}={ours}"))
+    OURS.iter().fold(OTHERS.to_owned(), |filter, package| format!("{filter},{package}={ours}"))
 }
 
 /// Writes each line with the progress bars out of the way.

@@ -7,6 +7,7 @@
 #![expect(clippy::unwrap_used, reason = "a test fails by panicking, its helpers too")]
 
 mod answer;
+mod attack;
 mod chain;
 mod confined;
 mod disk;
@@ -28,6 +29,7 @@ use std::path::Path;
 use std::time::Duration;
 
 pub use answer::{Fetched, Source};
+pub use attack::{Attack, Way};
 pub use chain::Chain;
 pub use confined::{as_user, limited, read_only, with_umask};
 pub use disk::{Disk, FileSystem, Overlay};

@@ -39,6 +39,9 @@ async fn fetch(flags: &args::Fetch, settings: &Settings, output: &Output) -> Res
     config.fetch.wait = settings.wait(flags.wait);
     config.fetch.single_blob_max_bytes = settings.single_blob_max_bytes(&flags.legacy)?;
     config.fetch.durable = !flags.no_fsync;
+    if flags.no_listen {
+        config.listen.clear();
+    }
     if flags.manifest.is_none() {
         config.chain = Some(settings.reading(&flags.chain, &flags.reading)?.ok_or_else(|| {
             Usage::new("which model? Give --contract ADDRESS and --rpc-url URL, or --manifest DIGEST")

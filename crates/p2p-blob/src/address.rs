@@ -1,6 +1,6 @@
 //! Multiaddresses: which ones this node can dial, whom they name, and from where they can be reached.
 
-use std::net::{Ipv4Addr, Ipv6Addr};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 use libp2p::multiaddr::Protocol;
 use libp2p::{Multiaddr, PeerId};
@@ -75,13 +75,35 @@ pub(crate) enum Scope {
 /// From where `addr` can be reached; `None`: from nowhere, or that cannot be told. A name is taken for a public one.
 pub(crate) fn scope(addr: &Multiaddr) -> Option<Scope> {
     match addr.iter().next()? {
-        Protocol::Ip4(ip) => scope_of_v4(ip),
-        Protocol::Ip6(ip) => match ip.to_ipv4_mapped() {
-            Some(ip) => scope_of_v4(ip),
-            None => scope_of_v6(ip),
-        },
+        Protocol::Ip4(_) | Protocol::Ip6(_) => scope_of_ip(ip_of(addr)?),
         Protocol::Dns(_) | Protocol::Dns4(_) | Protocol::Dns6(_) | Protocol::Dnsaddr(_) => Some(Scope::World),
         _ => None,
+    }
+}
+
+/// The IP address that `addr` begins with; an IPv4 one also when it is written as IPv6.
+pub(crate) fn ip_of(addr: &Multiaddr) -> Option<IpAddr> {
+    match addr.iter().next()? {
+        Protocol::Ip4(ip) => Some(ip.into()),
+        Protocol::Ip6(ip) => Some(IpAddr::V6(ip).to_canonical()),
+        _ => None,
+    }
+}
+
+/// Which kind of address is looked up for a name, when it is only one.
+pub(crate) fn family(addr: &Multiaddr) -> Option<&'static str> {
+    match addr.iter().next()? {
+        Protocol::Dns4(_) => Some("IPv4"),
+        Protocol::Dns6(_) => Some("IPv6"),
+        _ => None,
+    }
+}
+
+/// The same as [`scope`], for an IP address.
+pub(crate) fn scope_of_ip(ip: IpAddr) -> Option<Scope> {
+    match ip {
+        IpAddr::V4(ip) => scope_of_v4(ip),
+        IpAddr::V6(ip) => scope_of_v6(ip),
     }
 }
 
@@ -90,7 +112,8 @@ fn scope_of_v4(ip: Ipv4Addr) -> Option<Scope> {
     let is_shared = ip.octets()[0] == 100 && ip.octets()[1] & 0xC0 == 64;
     match ip {
         ip if ip.is_loopback() => Some(Scope::Host),
-        ip if ip.is_unspecified() || ip.is_multicast() || ip.is_broadcast() => None,
+        // "This" network, multicast, and what is reserved, broadcast included.
+        ip if matches!(ip.octets()[0], 0 | 224..) => None,
         ip if ip.is_private() || ip.is_link_local() || is_shared => Some(Scope::Site),
         _ => Some(Scope::World),
     }
@@ -102,7 +125,23 @@ fn scope_of_v6(ip: Ipv6Addr) -> Option<Scope> {
         // A link-local address means nothing without its interface.
         ip if ip.is_unspecified() || ip.is_multicast() || ip.is_unicast_link_local() => None,
         ip if ip.is_unique_local() => Some(Scope::Site),
-        _ => Some(Scope::World),
+        // A translator makes an IPv4 address of it, which may be nearer.
+        ip => match embedded_v4(ip).map(scope_of_v4) {
+            None | Some(Some(Scope::World)) => Some(Scope::World),
+            Some(_) => None,
+        },
+    }
+}
+
+/// The IPv4 address in one of NAT64 (RFC 6052, 8215), 6to4 (RFC 3056), Teredo (RFC 4380) or the old compatible form.
+fn embedded_v4(ip: Ipv6Addr) -> Option<Ipv4Addr> {
+    let [a, b, c, d, _, _, g, h] = ip.segments();
+    let v4 = |high: u16, low: u16| Ipv4Addr::from_bits(u32::from(high) << 16 | u32::from(low));
+    match (a, b, c, d) {
+        (0x64, 0xFF9B, 0 | 1, _) | (0, 0, 0, 0) => Some(v4(g, h)),
+        (0x2002, high, low, _) => Some(v4(high, low)),
+        (0x2001, 0, ..) => Some(v4(!g, !h)),
+        _ => None,
     }
 }
 
@@ -180,6 +219,12 @@ mod tests {
             ("/ip4/255.255.255.255/udp/1", None),
             ("/ip6/::/tcp/1", None),
             ("/ip6/fe80::1/tcp/1", None),
+            ("/ip4/0.1.2.3/tcp/1", None),
+            ("/ip4/240.0.0.1/tcp/1", None),
+            ("/ip6/64:ff9b::7f00:1/tcp/1", None),
+            ("/ip6/64:ff9b::808:808/tcp/1", Some(Scope::World)),
+            ("/ip6/2002:a00:1::1/tcp/1", None),
+            ("/ip6/2001:0:1::80ff:fffe/tcp/1", None),
             ("/memory/1", None),
         ] {
             assert_eq!(scope(&text.parse().unwrap()), expected, "{text}");

@@ -12,19 +12,21 @@ use libp2p::swarm::{
 };
 use libp2p::{Multiaddr, PeerId};
 
+use crate::admit::{Asker, Origin};
 use crate::handler::{BlobStream, Handler, OpenError, OpenStream};
 use crate::wire::Version;
 
 /// A stream that a peer opened.
 #[derive(Debug)]
 pub(crate) struct Inbound {
-    pub(crate) peer: PeerId,
+    pub(crate) from: Asker,
     pub(crate) stream: BlobStream,
 }
 
 /// One connection, and how many streams were opened on it.
 struct Connection {
     id: ConnectionId,
+    origin: Origin,
     /// Relays allow little to pass: used only when there is no direct connection.
     is_relayed: bool,
     opened_streams: u64,
@@ -111,8 +113,12 @@ impl NetworkBehaviour for Behaviour {
                 endpoint,
                 ..
             }) => {
-                let connection =
-                    Connection { id: connection_id, is_relayed: endpoint.is_relayed(), opened_streams: 0 };
+                let connection = Connection {
+                    id: connection_id,
+                    origin: Origin::of(endpoint.get_remote_address()),
+                    is_relayed: endpoint.is_relayed(),
+                    opened_streams: 0,
+                };
                 self.connections.entry(peer_id).or_default().push(connection);
             }
             FromSwarm::ConnectionClosed(ConnectionClosed { peer_id, connection_id, .. }) => {
@@ -128,8 +134,13 @@ impl NetworkBehaviour for Behaviour {
         }
     }
 
-    fn on_connection_handler_event(&mut self, peer: PeerId, _: ConnectionId, stream: BlobStream) {
-        self.inbound.push_back(Inbound { peer, stream });
+    fn on_connection_handler_event(&mut self, peer: PeerId, id: ConnectionId, stream: BlobStream) {
+        let mut connections = self.connections.get(&peer).into_iter().flatten();
+        // One that is gone takes its streams along.
+        if let Some(connection) = connections.find(|connection| connection.id == id) {
+            let from = Asker { peer, origin: connection.origin };
+            self.inbound.push_back(Inbound { from, stream });
+        }
     }
 
     fn poll(&mut self, _: &mut Context<'_>) -> Poll<ToSwarm<Inbound, OpenStream>> {

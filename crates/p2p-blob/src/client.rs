@@ -4,13 +4,15 @@ use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use libp2p::core::transport::TransportError;
 use libp2p::{Multiaddr, PeerId};
 use manifest::{Digest, SourceId};
 use tokio::sync::{Semaphore, broadcast, mpsc, oneshot, watch};
 use tokio::task::{JoinError, JoinHandle};
 use tokio_util::sync::CancellationToken;
 
-use crate::address;
+use crate::address::{self, Scope};
+use crate::admit::Door;
 use crate::config::{Config, Versions};
 use crate::dht::Dht;
 use crate::error::{ConnectError, FetchError, StartError};
@@ -18,6 +20,8 @@ use crate::handler::{BlobStream, OpenError, OpenStream};
 use crate::holders::Holders;
 use crate::lan::Nearby;
 use crate::limit::RateLimit;
+use crate::listen;
+use crate::reach::{Reach, Told};
 use crate::record::Contact;
 use crate::serve::{Servers, Uploads};
 use crate::session::{BlobSession, RangeSession, Session};
@@ -46,16 +50,21 @@ const PEER_EVENT_QUEUE: usize = 256;
 /// - [`StartError::Transport`]: the system lacks something.
 pub fn start(config: Config, store: Arc<dyn Store>) -> Result<(Client, Task), StartError> {
     let runtime = tokio::runtime::Handle::try_current().map_err(|_| StartError::NoRuntime)?;
-    let mut swarm = swarm::build(&config)?;
+    let door = Door::new(&config.limits);
+    let reach = Arc::<Reach>::default();
+    let mut swarm = swarm::build(&config, &door, &reach)?;
     for addr in &config.listen {
-        swarm.listen_on(addr.clone()).map_err(|source| StartError::Listen { addr: addr.clone(), source })?;
+        reach.named(addr);
+        let free = listen::is_free(addr).map_err(TransportError::Other);
+        free.and_then(|()| swarm.listen_on(addr.clone()))
+            .map_err(|source| StartError::Listen { addr: addr.clone(), source })?;
     }
     for addr in &config.external_addrs {
         swarm.add_external_address(addr.clone());
     }
 
     let _in_runtime = runtime.enter();
-    let uploads = Uploads::new(&config.limits);
+    let uploads = Uploads::new(&config.limits, door);
     let download_rate = config.limits.download_bytes_per_s.map(RateLimit::start);
     let (commands_tx, commands) = mpsc::channel(COMMAND_QUEUE);
     let (listen_addrs, listen_addrs_rx) = watch::channel(Vec::new());
@@ -73,6 +82,7 @@ pub fn start(config: Config, store: Arc<dyn Store>) -> Result<(Client, Task), St
             peer_events: peer_events.clone(),
             holders: Arc::clone(&holders),
             nearby: Arc::clone(&nearby),
+            reach: Arc::clone(&reach),
             versions: config.versions,
             progress_timeout: config.progress_timeout,
             connect_timeout: config.connect_timeout,
@@ -88,6 +98,7 @@ pub fn start(config: Config, store: Arc<dyn Store>) -> Result<(Client, Task), St
         holders,
         nearby,
         dht: Dht::default(),
+        reach,
         commands,
         dials: HashMap::new(),
         found: HashMap::new(),
@@ -161,11 +172,12 @@ struct Node {
     peer_events: broadcast::Sender<PeerEvent>,
     holders: Arc<Holders>,
     nearby: Arc<Nearby>,
+    reach: Arc<Reach>,
     versions: Versions,
     progress_timeout: Duration,
     connect_timeout: Duration,
     uploads: Uploads,
-    download_rate: Option<RateLimit>,
+    download_rate: Option<RateLimit<PeerId>>,
     stop: CancellationToken,
     ended: CancellationToken,
 }
@@ -197,10 +209,12 @@ impl Client {
     /// - [`ConnectError::UnsupportedAddress`], [`ConnectError::OwnAddress`]: no use to try again.
     /// - [`ConnectError::Stopped`]: the node has ended.
     pub async fn connect(&self, addr: Multiaddr) -> Result<PeerId, ConnectError> {
-        self.dial(addr, Vec::new(), 1).await
+        self.dial(addr, Vec::new(), Told::Named, 1).await
     }
 
     /// Connects to a peer at the first of its addresses that works. A connection with it that is there already is used.
+    /// The addresses are taken for what somebody else has told: names must stand for global addresses, and each address is
+    /// dialed now and then only.
     ///
     /// **Cancel safety.** Dropping the future leaves the dial to itself.
     ///
@@ -209,7 +223,7 @@ impl Client {
     pub async fn connect_to(&self, contact: &Contact) -> Result<PeerId, ConnectError> {
         let mut addrs = contact.addrs.iter().map(|addr| address::with_peer(addr.clone(), contact.peer));
         let first = addrs.next().unwrap_or_else(|| address::with_peer(Multiaddr::empty(), contact.peer));
-        self.dial(first, addrs.collect(), 1).await
+        self.dial(first, addrs.collect(), Told::Advised, 1).await
     }
 
     /// Closes all connections with a peer. It may connect again.
@@ -225,7 +239,9 @@ impl Client {
 
     /// The peers that are in the local network, going by mDNS.
     pub fn nearby(&self) -> Vec<Contact> {
-        self.node.nearby.contacts()
+        // Whoever is there names no address of this machine, unless it is here itself.
+        let scope = self.node.reach.widest().min(Scope::Site);
+        self.node.nearby.contacts().into_iter().map(|contact| contact.within(scope)).collect()
     }
 
     /// Where a connected peer was dialed; `None` when it has dialed this node, or is not connected.
@@ -260,7 +276,7 @@ impl Client {
         addr: Multiaddr,
         count: usize,
     ) -> Result<PeerId, ConnectError> {
-        self.dial(address::with_peer(addr, peer), Vec::new(), count).await
+        self.dial(address::with_peer(addr, peer), Vec::new(), Told::Named, count).await
     }
 
     /// Dials, unless there are `enough` connections with the peer at `addr`, as far as it is known.
@@ -268,6 +284,7 @@ impl Client {
         &self,
         addr: Multiaddr,
         others: Vec<Multiaddr>,
+        told: Told,
         enough: usize,
     ) -> Result<PeerId, ConnectError> {
         let after = self.node.connect_timeout;
@@ -275,7 +292,7 @@ impl Client {
         let connected = async {
             let permit = Arc::clone(&self.node.connecting).acquire_owned().await;
             let permit = permit.map_err(|_| ConnectError::Stopped)?;
-            let dial = Dial { addr: addr.clone(), others, enough, reply, _permit: permit };
+            let dial = Dial { addr: addr.clone(), others, told, enough, reply, _permit: permit };
             let command = Command::Connect(dial);
             self.node.commands.send(command).await.map_err(|_| ConnectError::Stopped)?;
             answer.await.unwrap_or(Err(ConnectError::Stopped))
@@ -320,7 +337,7 @@ impl Client {
         self.node.ended.cancelled().await;
     }
 
-    pub(crate) fn download_rate(&self) -> Option<&RateLimit> {
+    pub(crate) fn download_rate(&self) -> Option<&RateLimit<PeerId>> {
         self.node.download_rate.as_ref()
     }
 
@@ -330,6 +347,10 @@ impl Client {
 
     pub(crate) fn progress_timeout(&self) -> Duration {
         self.node.progress_timeout
+    }
+
+    pub(crate) fn reach(&self) -> &Reach {
+        &self.node.reach
     }
 
     pub(crate) fn known_holders(&self) -> &Arc<Holders> {

@@ -67,12 +67,12 @@ impl Config {
 /// What a node takes on at most. An answer that is being sent costs 256 KiB of memory.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Limits {
-    /// Inbound blob streams in all. Default: 1024.
+    /// Inbound 2.0.0 streams in all. Default: 1024.
     pub streams: usize,
     /// Inbound blob streams of one peer. Default: 16.
     pub streams_per_peer: usize,
-    /// Answers with pieces that are sent at one time. Further requests wait for a second, in turn among peers, and are
-    /// told "busy" then. Default: 128.
+    /// Answers with pieces that are sent at one time, and a quarter more to addresses that are being sent none. Further
+    /// requests wait for a second, in turn among addresses and their peers, and are told "busy" then. Default: 128.
     pub uploads: usize,
     /// The same while the node fetches. In bytes it then sends three quarters of what it receives at most, after a start
     /// of 16 MiB; a fetch that gets nothing for a second, or is told "busy", holds nothing back. Default: 8.
@@ -83,9 +83,9 @@ pub struct Limits {
     pub download_bytes_per_s: Option<NonZeroU64>,
     /// Reads of the store at one time. Default: 32.
     pub disk_reads: usize,
-    /// Connections in all. Default: 512.
+    /// Connections in all; a quarter of them is kept for those that this node makes. Default: 512.
     pub connections: u32,
-    /// Connections with one peer. Default: 8.
+    /// Connections with one peer: two from each side. Default: 4.
     pub connections_per_peer: u32,
 }
 
@@ -100,7 +100,7 @@ impl Default for Limits {
             download_bytes_per_s: None,
             disk_reads: 32,
             connections: 512,
-            connections_per_peer: 8,
+            connections_per_peer: 4,
         }
     }
 }

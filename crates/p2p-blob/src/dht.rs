@@ -131,7 +131,8 @@ impl Dht {
         }
     }
 
-    pub(crate) fn on_event(&mut self, kad: &mut Kad, event: kad::Event) {
+    /// `scope`: as far away as that may be who has told addresses.
+    pub(crate) fn on_event(&mut self, kad: &mut Kad, event: kad::Event, scope: Scope) {
         match event {
             kad::Event::ModeChanged { new_mode } => {
                 tracing::info!(mode = %new_mode, "part in the DHT");
@@ -153,7 +154,7 @@ impl Dht {
                 if let Ok(GetProvidersOk::FoundProviders { providers, .. }) = result
                     && let Some(search) = self.searches.get_mut(&id)
                 {
-                    search.tell(kad, providers);
+                    search.tell(kad, providers, scope);
                 }
                 if step.last {
                     self.searches.remove(&id);
@@ -173,7 +174,7 @@ impl Dht {
 }
 
 impl Search {
-    fn tell(&mut self, kad: &mut Kad, providers: HashSet<PeerId>) {
+    fn tell(&mut self, kad: &mut Kad, providers: HashSet<PeerId>, scope: Scope) {
         for peer in providers {
             if !self.told.insert(peer) {
                 continue;
@@ -181,7 +182,7 @@ impl Search {
             // This is how it tells the swarm the addresses that answers have named: they are forgotten with the query.
             let none = ConnectionId::new_unchecked(0);
             let addrs = kad.handle_pending_outbound_connection(none, Some(peer), &[], Endpoint::Dialer);
-            let contact = Contact::new(peer, &addrs.unwrap_or_default());
+            let contact = Contact::new(peer, &addrs.unwrap_or_default()).within(scope);
             // When too many wait already, they will do.
             let _ = self.found.try_send(contact);
         }

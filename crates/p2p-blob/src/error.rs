@@ -191,6 +191,19 @@ pub enum ConnectError {
         #[source]
         source: Box<DialError>,
     },
+    /// The name in the address stands for no address of the kind that was asked for.
+    #[error(
+        "cannot connect to {addr}: no {family} address was found for the name; /dns/… looks for both kinds"
+    )]
+    Unresolved {
+        /// The address as given.
+        addr: Multiaddr,
+        /// `IPv4` or `IPv6`.
+        family: &'static str,
+        /// What the transports said.
+        #[source]
+        source: Box<DialError>,
+    },
     /// The address names no transport that this node has.
     #[error(
         "cannot connect to {addr}: expected /ip4/…, /ip6/… or /dns/…, then /tcp/… or /udp/…/quic-v1, then perhaps /p2p/…"
@@ -232,7 +245,9 @@ impl ConnectError {
     /// Who is at fault.
     pub fn blame(&self) -> Blame {
         match self {
-            Self::Dial { .. } | Self::WrongPeer { .. } | Self::TimedOut { .. } => Blame::Network,
+            Self::Dial { .. } | Self::Unresolved { .. } | Self::WrongPeer { .. } | Self::TimedOut { .. } => {
+                Blame::Network
+            }
             Self::UnsupportedAddress { .. } | Self::OwnAddress { .. } => Blame::Caller,
             Self::Stopped => Blame::Us,
         }

@@ -8,6 +8,7 @@
 #![forbid(unsafe_code)]
 
 mod address;
+mod admit;
 mod behaviour;
 mod client;
 mod config;
@@ -18,8 +19,10 @@ mod holders;
 mod identity;
 mod lan;
 mod limit;
+mod listen;
 mod private;
 mod progress;
+mod reach;
 mod record;
 mod serve;
 mod session;

@@ -32,6 +32,18 @@ pub(crate) async fn read_exact<R: AsyncRead + Unpin>(
     Ok(())
 }
 
+/// Writes some of `bytes`, and says how many.
+pub(crate) async fn write_some<W: AsyncWrite + Unpin>(
+    writer: &mut W,
+    bytes: &[u8],
+    limit: Duration,
+) -> Result<usize, Halt> {
+    match within(limit, writer.write(bytes)).await? {
+        0 => Err(Halt::Closed(None)),
+        written_bytes => Ok(written_bytes),
+    }
+}
+
 /// Writes all of `bytes`.
 pub(crate) async fn write_all<W: AsyncWrite + Unpin>(
     writer: &mut W,
@@ -39,11 +51,7 @@ pub(crate) async fn write_all<W: AsyncWrite + Unpin>(
     limit: Duration,
 ) -> Result<(), Halt> {
     while !bytes.is_empty() {
-        let written_bytes = within(limit, writer.write(bytes)).await?;
-        if written_bytes == 0 {
-            return Err(Halt::Closed(None));
-        }
-        bytes = &bytes[written_bytes..];
+        bytes = &bytes[write_some(writer, bytes, limit).await?..];
     }
     Ok(())
 }

@@ -1,30 +1,39 @@
 //! The libp2p stack: transports and behaviours.
 
 use std::collections::HashSet;
+use std::sync::Arc;
 
 use libp2p::allow_block_list::{self, AllowedPeers};
+use libp2p::core::muxing::StreamMuxerBox;
+use libp2p::core::transport::Boxed;
+use libp2p::core::upgrade::Version;
 use libp2p::swarm::NetworkBehaviour;
 use libp2p::swarm::behaviour::toggle::Toggle;
-use libp2p::{PeerId, Swarm, SwarmBuilder, connection_limits, identify, mdns, ping, tcp};
+use libp2p::{
+    PeerId, Swarm, SwarmBuilder, Transport as _, connection_limits, dns, identify, mdns, ping, quic, tcp,
+};
 
+use crate::admit::{Door, Doorkeeper, Gate};
 use crate::behaviour;
 use crate::config::Config;
 use crate::dht::{self, Kad};
 use crate::error::StartError;
 use crate::lan;
 use crate::private;
-use crate::transport::{self, MuxerConfig};
+use crate::reach::{Reach, Resolved};
+use crate::transport::{self, MuxerConfig, Security};
 
 /// The protocol family, told to peers by identify.
 const IDENTIFY_PROTOCOL: &str = "/autonet/id/1.0.0";
 const AGENT: &str = concat!("p2p-blob/", env!("CARGO_PKG_VERSION"));
-/// Connections that are still being made, each way.
+/// Connections that this node is making.
 const MAX_PENDING_CONNECTIONS: u32 = 128;
 
 /// Everything that runs on a connection.
 #[derive(NetworkBehaviour)]
 pub(crate) struct Behaviours {
     limits: connection_limits::Behaviour,
+    door: Doorkeeper,
     allowed: Toggle<allow_block_list::Behaviour<AllowedPeers>>,
     identify: identify::Behaviour,
     ping: ping::Behaviour,
@@ -42,14 +51,16 @@ pub(crate) struct Behaviours {
 }
 
 /// A swarm with TCP (TLS or noise, yamux), QUIC and DNS, not listening yet.
-pub(crate) fn build(config: &Config) -> Result<Swarm<Behaviours>, StartError> {
+pub(crate) fn build(
+    config: &Config,
+    door: &Arc<Door>,
+    reach: &Arc<Reach>,
+) -> Result<Swarm<Behaviours>, StartError> {
     transport::keep_freed_frames();
     let key = config.identity.keypair().clone();
     let local = config.identity.peer_id();
     let limits = connection_limits::ConnectionLimits::default()
-        .with_max_pending_incoming(Some(MAX_PENDING_CONNECTIONS))
         .with_max_pending_outgoing(Some(MAX_PENDING_CONNECTIONS))
-        .with_max_established(Some(config.limits.connections))
         .with_max_established_per_peer(Some(config.limits.connections_per_peer));
     // Signed, so that whoever gets it can pass it on.
     let identify = identify::Config::new_with_signed_peer_record(IDENTIFY_PROTOCOL.to_owned(), &key)
@@ -58,6 +69,7 @@ pub(crate) fn build(config: &Config) -> Result<Swarm<Behaviours>, StartError> {
     let (through_relay, relay) = libp2p::relay::client::new(local);
     let behaviours = Behaviours {
         limits: connection_limits::Behaviour::new(limits),
+        door: Doorkeeper::new(Arc::clone(door)),
         allowed: allowed(config.allowed_peers.as_ref()),
         identify: identify::Behaviour::new(identify),
         ping: ping::Behaviour::default(),
@@ -73,49 +85,53 @@ pub(crate) fn build(config: &Config) -> Result<Swarm<Behaviours>, StartError> {
         dcutr: libp2p::dcutr::Behaviour::new(local),
         blob: behaviour::Behaviour::new(config.versions.offered(), config.progress_timeout),
     };
-    let failed = |transport| {
-        move |source: Box<dyn std::error::Error + Send + Sync>| StartError::Transport { transport, source }
-    };
-    let tcp = tcp::Config::default().nodelay(true);
-    let builder = SwarmBuilder::with_existing_identity(key).with_tokio();
     let idle_timeout = config.idle_timeout;
-    Ok(match config.network_key {
-        None => {
-            let builder = builder
-                .with_tcp(tcp, (transport::tls, transport::noise), MuxerConfig::default)
-                .map_err(|error| failed("TCP")(error.into()))?
-                .with_quic();
-            #[cfg(feature = "relay")]
-            let builder = builder
-                .with_other_transport(|key| Ok(transport::secured(through_relay, key)?))
-                .map_err(|error| failed("relayed connections")(error.into()))?;
-            builder
-                .with_dns()
-                .map_err(|error| failed("DNS")(error.into()))?
-                .with_behaviour(|_| behaviours)
-                .map_err(|error| failed("the behaviours")(error.into()))?
-                .with_swarm_config(|swarm| swarm.with_idle_connection_timeout(idle_timeout))
-                .with_connection_timeout(config.connect_timeout)
-                .build()
-        }
-        Some(network_key) => {
-            let builder = builder
-                .with_other_transport(|key| Ok(private::tcp(key, network_key, tcp)?))
-                .map_err(|error| failed("TCP")(error.into()))?;
-            #[cfg(feature = "relay")]
-            let builder = builder
-                .with_other_transport(|key| Ok(transport::secured(through_relay, key)?))
-                .map_err(|error| failed("relayed connections")(error.into()))?;
-            builder
-                .with_dns()
-                .map_err(|error| failed("DNS")(error.into()))?
-                .with_behaviour(|_| behaviours)
-                .map_err(|error| failed("the behaviours")(error.into()))?
-                .with_swarm_config(|swarm| swarm.with_idle_connection_timeout(idle_timeout))
-                .with_connection_timeout(config.connect_timeout)
-                .build()
-        }
-    })
+    let transport = tcp_and_quic(config)?;
+    #[cfg(feature = "relay")]
+    let transport = {
+        let relayed = transport::secured(through_relay, &key).map_err(failed("relayed connections"))?;
+        relayed.or_transport(transport).map(|either, _| either.into_inner()).boxed()
+    };
+    let transport = Resolved::new(transport, Arc::clone(reach));
+    let transport = dns::tokio::Transport::system(transport).map_err(failed("DNS"))?;
+    let transport = Gate::new(transport.boxed(), Arc::clone(door), Arc::clone(reach));
+    let built = SwarmBuilder::with_existing_identity(key)
+        .with_tokio()
+        .with_other_transport(|_| Ok(transport))
+        .map_err(failed("the transports"))?
+        .with_behaviour(|_| behaviours)
+        .map_err(failed("the behaviours"))?
+        .with_swarm_config(|swarm| swarm.with_idle_connection_timeout(idle_timeout))
+        .with_connection_timeout(config.connect_timeout)
+        .build();
+    Ok(built)
+}
+
+/// The direct connections: in a private network TCP only.
+fn tcp_and_quic(config: &Config) -> Result<Boxed<(PeerId, StreamMuxerBox)>, StartError> {
+    let key = config.identity.keypair();
+    let options = tcp::Config::default().nodelay(true);
+    if let Some(network_key) = config.network_key {
+        return private::tcp(key, network_key, options).map_err(failed("TCP"));
+    }
+    let security = Security::new(
+        transport::tls(key).map_err(failed("TLS"))?,
+        transport::noise(key).map_err(failed("noise"))?,
+    );
+    let tcp = tcp::tokio::Transport::new(options)
+        .upgrade(Version::V1Lazy)
+        .authenticate(security)
+        .multiplex(MuxerConfig);
+    let quic = quic::tokio::Transport::new(quic::Config::new(key))
+        .map(|(peer, connection), _| (peer, StreamMuxerBox::new(connection)));
+    let tcp = tcp.map(|(peer, connection), _| (peer, StreamMuxerBox::new(connection)));
+    Ok(tcp.or_transport(quic).map(|either, _| either.into_inner()).boxed())
+}
+
+fn failed<E: Into<Box<dyn std::error::Error + Send + Sync>>>(
+    transport: &'static str,
+) -> impl FnOnce(E) -> StartError {
+    move |source| StartError::Transport { transport, source: source.into() }
 }
 
 /// Denies connections with all others, if there are such.

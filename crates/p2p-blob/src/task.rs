@@ -7,7 +7,7 @@ use std::time::Duration;
 use futures::StreamExt as _;
 use libp2p::swarm::dial_opts::{DialOpts, PeerCondition};
 use libp2p::swarm::{ConnectionId, DialError, SwarmEvent};
-use libp2p::{Multiaddr, PeerId, Swarm, identify};
+use libp2p::{Multiaddr, PeerId, Swarm, dns, identify};
 use manifest::Digest;
 use tokio::sync::{OwnedSemaphorePermit, broadcast, mpsc, oneshot, watch};
 use tokio_util::sync::{CancellationToken, DropGuard};
@@ -20,6 +20,7 @@ use crate::handler::OpenStream;
 use crate::holders::Holders;
 use crate::identity::Identity;
 use crate::lan::Nearby;
+use crate::reach::{Reach, Told};
 use crate::record::{Contact, SignedRecord};
 use crate::serve::Servers;
 use crate::swarm::{Behaviours, BehavioursEvent};
@@ -50,6 +51,8 @@ pub(crate) struct Dial {
     pub(crate) addr: Multiaddr,
     /// Of the same peer, which `addr` names then.
     pub(crate) others: Vec<Multiaddr>,
+    /// By whom.
+    pub(crate) told: Told,
     /// With so many connections to the peer, none is made.
     pub(crate) enough: usize,
     pub(crate) reply: oneshot::Sender<Result<PeerId, ConnectError>>,
@@ -64,6 +67,7 @@ pub(crate) struct NetworkTask {
     pub(crate) holders: Arc<Holders>,
     pub(crate) nearby: Arc<Nearby>,
     pub(crate) dht: Dht,
+    pub(crate) reach: Arc<Reach>,
     pub(crate) commands: mpsc::Receiver<Command>,
     /// Dials under way, for those who wait for them.
     pub(crate) dials: HashMap<ConnectionId, Dial>,
@@ -144,7 +148,10 @@ impl NetworkTask {
             None => DialOpts::unknown_peer_id().address(addr).build(),
         };
         let connection = options.connection_id();
-        match self.swarm.dial(options) {
+        if dial.told == Told::Named {
+            self.reach.named(&dial.addr);
+        }
+        match self.reach.during(dial.told, || self.swarm.dial(options)) {
             Ok(()) => {
                 self.dials.insert(connection, dial);
             }
@@ -155,7 +162,7 @@ impl NetworkTask {
     fn on_swarm_event(&mut self, event: SwarmEvent<BehavioursEvent>) {
         match event {
             SwarmEvent::Behaviour(BehavioursEvent::Blob(inbound)) => {
-                self.servers.admit(inbound.peer, inbound.stream);
+                self.servers.admit(inbound.from, inbound.stream);
             }
             SwarmEvent::Behaviour(BehavioursEvent::Identify(identify::Event::Received {
                 info,
@@ -163,12 +170,14 @@ impl NetworkTask {
                 ..
             })) => self.on_identified(peer_id, info),
             SwarmEvent::Behaviour(BehavioursEvent::Kad(event)) => {
-                self.dht.on_event(&mut self.swarm.behaviour_mut().kad, event);
+                let scope = self.reach.widest();
+                self.dht.on_event(&mut self.swarm.behaviour_mut().kad, event, scope);
             }
             SwarmEvent::Behaviour(BehavioursEvent::Mdns(event)) => self.nearby.on_event(event),
             SwarmEvent::ConnectionEstablished {
                 peer_id, connection_id, num_established, endpoint, ..
             } => {
+                self.reach.connected(endpoint.get_remote_address());
                 self.holders.connected(peer_id, endpoint.get_remote_address(), endpoint.is_dialer());
                 if let Some(dial) = self.dials.remove(&connection_id) {
                     if address::peer_of(&dial.addr).is_none() {
@@ -267,8 +276,26 @@ impl Dial {
             }
             // The swarm leaves out the addresses that it listens on, and there was just one.
             (DialError::LocalPeerId { .. } | DialError::NoAddresses, _) => ConnectError::OwnAddress { addr },
-            (error, _) => ConnectError::Dial { addr, source: Box::new(error) },
+            (error, _) => match address::family(&addr).filter(|_| is_unresolved(&error)) {
+                Some(family) => ConnectError::Unresolved { addr, family, source: Box::new(error) },
+                None => ConnectError::Dial { addr, source: Box::new(error) },
+            },
         };
         self.end(Err(error));
     }
+}
+
+/// Whether a name could not be turned into an address.
+fn is_unresolved(error: &DialError) -> bool {
+    let DialError::Transport(tried) = error else { return false };
+    tried.iter().any(|(_, error)| {
+        let mut cause: Option<&(dyn std::error::Error + 'static)> = Some(error);
+        while let Some(error) = cause {
+            if error.is::<dns::ResolveError>() {
+                return true;
+            }
+            cause = error.source();
+        }
+        false
+    })
 }

@@ -12,15 +12,20 @@ use crate::progress::{self, Halt};
 #[derive(Debug)]
 pub(crate) struct Download {
     peer: PeerId,
-    rate: Option<RateLimit>,
+    rate: Option<RateLimit<PeerId>>,
     /// Allowed and not read yet.
     allowed_bytes: usize,
 }
 
 impl Download {
     /// Without a rate, nothing is held back.
-    pub(crate) fn new(peer: PeerId, rate: Option<RateLimit>) -> Self {
+    pub(crate) fn new(peer: PeerId, rate: Option<RateLimit<PeerId>>) -> Self {
         Self { peer, rate, allowed_bytes: 0 }
+    }
+
+    /// Who sends.
+    pub(crate) fn peer(&self) -> PeerId {
+        self.peer
     }
 
     /// Fills `buf`; `on_bytes` hears how many bytes came, as they come. What the rate makes it wait for does not count

@@ -3,19 +3,56 @@
 use std::collections::{HashMap, VecDeque};
 use std::hash::Hash;
 
+use libp2p::PeerId;
+
+use crate::admit::{Asker, Origin};
+
 /// Peers whose use is remembered though nothing of them waits.
 const MAX_IDLE: usize = 1024;
 
-/// What waits, by peer. Who has used least is next; a peer that comes anew, or comes back, begins where the others are.
+/// Who shares: among the parties of a group, and the groups among themselves.
+pub(crate) trait Party: Copy + Eq + Hash {
+    /// What its names, of which it may have many, have in common.
+    type Group: Copy + Eq + Hash + Send;
+
+    fn group(&self) -> Self::Group;
+}
+
+impl Party for PeerId {
+    type Group = ();
+
+    fn group(&self) {}
+}
+
+impl Party for Asker {
+    type Group = Origin;
+
+    fn group(&self) -> Origin {
+        self.origin.prefix()
+    }
+}
+
+/// What waits, by group and peer. Whoever has used least is next; one that comes anew, or comes back, begins where the
+/// others are.
 ///
-/// The use of peers that always have something waiting differs by no more than the slack and one cost.
+/// The use of groups that always have something waiting differs by no more than the slack and one cost, and so does that of
+/// the peers in one.
 #[derive(Debug)]
-pub(crate) struct FairQueue<P, T> {
+pub(crate) struct FairQueue<P: Party, T> {
+    groups: HashMap<P::Group, Group>,
     shares: HashMap<P, Share<T>>,
-    /// The use of whoever was served last, before that.
+    /// The use of the group that was served last, before that.
     level: u64,
     waiting: usize,
     next_number: u64,
+}
+
+#[derive(Debug, Default)]
+struct Group {
+    used: u64,
+    /// What `level` is among groups, among its peers.
+    level: u64,
+    waiting: usize,
 }
 
 #[derive(Debug)]
@@ -32,9 +69,9 @@ struct Entry<T> {
     item: T,
 }
 
-impl<P: Copy + Eq + Hash, T> FairQueue<P, T> {
+impl<P: Party, T> FairQueue<P, T> {
     pub(crate) fn new() -> Self {
-        Self { shares: HashMap::new(), level: 0, waiting: 0, next_number: 0 }
+        Self { groups: HashMap::new(), shares: HashMap::new(), level: 0, waiting: 0, next_number: 0 }
     }
 
     pub(crate) fn len(&self) -> usize {
@@ -47,45 +84,71 @@ impl<P: Copy + Eq + Hash, T> FairQueue<P, T> {
 
     /// Puts something at the end of what waits of this peer.
     pub(crate) fn push(&mut self, peer: P, item: T) {
-        let (level, number) = (self.level, self.next_number);
+        let number = self.next_number;
         self.next_number += 1;
         self.waiting += 1;
-        self.share(peer, level).waiting.push_back(Entry { number, item });
+        let (group, share) = self.party(peer);
+        group.waiting += 1;
+        share.waiting.push_back(Entry { number, item });
     }
 
     /// Counts what a peer was served.
     pub(crate) fn charge(&mut self, peer: P, cost: u64) {
-        let share = self.share(peer, self.level);
+        let (group, share) = self.party(peer);
+        group.used = group.used.saturating_add(cost);
         share.used = share.used.saturating_add(cost);
         self.forget_idle();
     }
 
     /// Gives back a part of what was charged.
     pub(crate) fn refund(&mut self, peer: P, cost: u64) {
+        if let Some(group) = self.groups.get_mut(&peer.group()) {
+            group.used = group.used.saturating_sub(cost);
+        }
         if let Some(share) = self.shares.get_mut(&peer) {
             share.used = share.used.saturating_sub(cost);
         }
     }
 
-    /// Takes out what is next: of the peers that have used at most `slack` more than the one that has used least, the
-    /// item with the least `rank`, and of those the one whose peer has used least, and that has waited longest.
-    pub(crate) fn pop<R: Ord>(&mut self, slack: u64, rank: impl Fn(&T) -> R) -> Option<(P, T)> {
-        let least = self.waiting_shares().map(|(_, share)| share.used).min()?;
-        let turn = |used| used <= least.saturating_add(slack);
+    /// Takes out what is next, of those who `may`: of the groups that have used at most `slack` more than the one that has
+    /// used least, and of their peers of which the same is true, the item with the least `rank`, and of those the one that
+    /// has used least, and has waited longest.
+    pub(crate) fn pop<R: Ord>(
+        &mut self,
+        slack: u64,
+        may: impl Fn(&P) -> bool,
+        rank: impl Fn(&T) -> R,
+    ) -> Option<(P, T)> {
+        let mut groups: HashMap<P::Group, u64> = HashMap::new();
+        for (peer, share) in self.waiting_shares().filter(|(peer, _)| may(peer)) {
+            let least = groups.entry(peer.group()).or_insert(share.used);
+            *least = share.used.min(*least);
+        }
+        let used = |group: &P::Group| self.groups.get(group).map_or(0, |group| group.used);
+        let least = groups.keys().map(used).min()?;
+        groups.retain(|group, _| used(group) <= least.saturating_add(slack));
+        let is_turn = |peer: &P, share: &Share<T>| {
+            groups.get(&peer.group()).is_some_and(|least| share.used <= least.saturating_add(slack))
+        };
         let (peer, number) = self
             .waiting_shares()
-            .filter(|(_, share)| turn(share.used))
+            .filter(|(peer, share)| may(peer) && is_turn(peer, share))
             .flat_map(|(peer, share)| share.waiting.iter().map(move |entry| (peer, share.used, entry)))
-            .min_by_key(|(_, used, entry)| (rank(&entry.item), *used, entry.number))
+            .min_by_key(|(peer, share, entry)| (rank(&entry.item), used(&peer.group()), *share, entry.number))
             .map(|(peer, _, entry)| (*peer, entry.number))?;
         self.level = self.level.max(least);
+        let least_of_group = groups.get(&peer.group()).copied().unwrap_or(0);
+        if let Some(group) = self.groups.get_mut(&peer.group()) {
+            group.level = group.level.max(least_of_group);
+        }
         self.take(peer, |entry| entry.number == number).map(|item| (peer, item))
     }
 
-    /// Takes out what would be served last: the newest item of the peer that has used most.
+    /// Takes out what would be served last: the newest item of the peer that has used most in the group that has.
     pub(crate) fn pop_last(&mut self) -> Option<(P, T)> {
-        let (peer, _) = self.waiting_shares().max_by_key(|(_, share)| {
-            (share.used, share.waiting.len(), share.waiting.back().map(|entry| entry.number))
+        let (peer, _) = self.waiting_shares().max_by_key(|(peer, share)| {
+            let group = self.groups.get(&peer.group()).map(|group| (group.used, group.waiting));
+            (group, share.used, share.waiting.len(), share.waiting.back().map(|entry| entry.number))
         })?;
         let peer = *peer;
         let newest = self.shares.get(&peer)?.waiting.back()?.number;
@@ -99,10 +162,15 @@ impl<P: Copy + Eq + Hash, T> FairQueue<P, T> {
 
     /// Takes out those that are not wanted any more.
     pub(crate) fn retain(&mut self, is_wanted: impl Fn(&T) -> bool) {
-        for share in self.shares.values_mut() {
+        for (peer, share) in &mut self.shares {
+            let before = share.waiting.len();
             share.waiting.retain(|entry| is_wanted(&entry.item));
+            let gone = before - share.waiting.len();
+            self.waiting -= gone;
+            if let Some(group) = self.groups.get_mut(&peer.group()) {
+                group.waiting -= gone;
+            }
         }
-        self.waiting = self.shares.values().map(|share| share.waiting.len()).sum();
     }
 
     fn take(&mut self, peer: P, which: impl Fn(&Entry<T>) -> bool) -> Option<T> {
@@ -110,6 +178,9 @@ impl<P: Copy + Eq + Hash, T> FairQueue<P, T> {
         let position = share.waiting.iter().position(which)?;
         let entry = share.waiting.remove(position)?;
         self.waiting -= 1;
+        if let Some(group) = self.groups.get_mut(&peer.group()) {
+            group.waiting -= 1;
+        }
         Some(entry.item)
     }
 
@@ -117,21 +188,34 @@ impl<P: Copy + Eq + Hash, T> FairQueue<P, T> {
         self.shares.iter().filter(|(_, share)| !share.waiting.is_empty())
     }
 
-    fn share(&mut self, peer: P, level: u64) -> &mut Share<T> {
+    fn party(&mut self, peer: P) -> (&mut Group, &mut Share<T>) {
+        let group = self.groups.entry(peer.group()).or_default();
+        if group.waiting == 0 {
+            group.used = group.used.max(self.level);
+        }
+        let level = group.level;
         let share = self.shares.entry(peer).or_insert(Share { used: level, waiting: VecDeque::new() });
         if share.waiting.is_empty() {
             share.used = share.used.max(level);
         }
-        share
+        (group, share)
     }
 
     fn forget_idle(&mut self) {
         if self.shares.len() > MAX_IDLE {
-            let level = self.level;
-            self.shares.retain(|_, share| !share.waiting.is_empty() || share.used > level);
+            let groups = &self.groups;
+            let level = |peer: &P| groups.get(&peer.group()).map_or(0, |group| group.level);
+            self.shares.retain(|peer, share| !share.waiting.is_empty() || share.used > level(peer));
         }
         if self.shares.len() > 2 * MAX_IDLE {
             self.shares.retain(|_, share| !share.waiting.is_empty());
+        }
+        if self.groups.len() > MAX_IDLE {
+            let level = self.level;
+            self.groups.retain(|_, group| group.waiting > 0 || group.used > level);
+        }
+        if self.groups.len() > 2 * MAX_IDLE {
+            self.groups.retain(|_, group| group.waiting > 0);
         }
     }
 }
@@ -144,8 +228,59 @@ mod tests {
 
     const SLACK: u64 = 1000;
 
+    impl Party for u8 {
+        type Group = ();
+
+        fn group(&self) {}
+    }
+
+    impl Party for u32 {
+        type Group = u32;
+
+        fn group(&self) -> u32 {
+            *self
+        }
+    }
+
+    impl Party for (u8, u8) {
+        type Group = u8;
+
+        fn group(&self) -> u8 {
+            self.0
+        }
+    }
+
+    #[test]
+    fn many_names_of_one_group_get_what_one_gets() {
+        let mut queue = FairQueue::new();
+        let names = (0..20).map(|name| (1, name)).chain([(2, 0)]);
+        names.for_each(|name| queue.push(name, ()));
+        let mut served = [0; 3];
+        for round in 0..100 {
+            let (name, ()) = queue.pop(0, |_| true, |()| 0).unwrap();
+            queue.charge(name, 1000);
+            served[usize::from(name.0)] += 1;
+            // A name that is used up is replaced by a new one.
+            let next = if name.0 == 1 { (1, 20 + round) } else { name };
+            queue.push(next, ());
+        }
+        assert_eq!(served, [0, 50, 50]);
+    }
+
+    #[test]
+    fn whoever_may_not_is_passed_over_and_keeps_its_turn() {
+        let mut queue = FairQueue::new();
+        for name in [(1, 1), (2, 1)] {
+            queue.push(name, ());
+        }
+        queue.charge((2, 1), 5000);
+        assert_eq!(queue.pop(0, |name| name.0 != 1, |()| 0), Some(((2, 1), ())));
+        assert_eq!(queue.pop(0, |name| name.0 != 1, |()| 0), None);
+        assert_eq!(queue.pop(0, |_| true, |()| 0), Some(((1, 1), ())));
+    }
+
     fn serve(queue: &mut FairQueue<u8, u64>) -> Option<(u8, u64)> {
-        let (peer, cost) = queue.pop(SLACK, |_| 0)?;
+        let (peer, cost) = queue.pop(SLACK, |_| true, |_| 0)?;
         queue.charge(peer, cost);
         Some((peer, cost))
     }
@@ -167,7 +302,7 @@ mod tests {
                 }
             }
             for _ in 0..500 {
-                let (peer, cost) = queue.pop(SLACK, |cost| cost ^ (ranks & 7)).unwrap();
+                let (peer, cost) = queue.pop(SLACK, |_| true, |cost| cost ^ (ranks & 7)).unwrap();
                 queue.charge(peer, cost);
                 served[usize::from(peer)] += cost;
                 queue.push(peer, costs.next().unwrap());
@@ -199,13 +334,13 @@ mod tests {
     #[test]
     fn the_least_rank_is_first_among_those_whose_turn_it_is() {
         let mut queue = FairQueue::new();
-        for (peer, rank) in [(1, 5), (2, 3), (3, 4)] {
+        for (peer, rank) in [(1u8, 5), (2, 3), (3, 4)] {
             queue.push(peer, rank);
         }
         queue.charge(2, SLACK + 1);
-        assert_eq!(queue.pop(SLACK, |rank| *rank), Some((3, 4)), "2 has had more than its turn");
-        assert_eq!(queue.pop(SLACK, |rank| *rank), Some((1, 5)));
-        assert_eq!(queue.pop(SLACK, |rank| *rank), Some((2, 3)));
+        assert_eq!(queue.pop(SLACK, |_| true, |rank| *rank), Some((3, 4)), "2 has had more than its turn");
+        assert_eq!(queue.pop(SLACK, |_| true, |rank| *rank), Some((1, 5)));
+        assert_eq!(queue.pop(SLACK, |_| true, |rank| *rank), Some((2, 3)));
     }
 
     #[test]
@@ -231,7 +366,7 @@ mod tests {
     #[test]
     fn the_last_of_the_one_that_used_most_is_put_out() {
         let mut queue = FairQueue::new();
-        queue.push(1, 1);
+        queue.push(1u8, 1);
         queue.push(2, 2);
         queue.push(2, 3);
         queue.charge(1, 10);
@@ -246,7 +381,7 @@ mod tests {
         let mut queue = FairQueue::new();
         for peer in 0u32..10_000 {
             queue.push(peer, ());
-            let (peer, ()) = queue.pop(0, |()| 0).unwrap();
+            let (peer, ()) = queue.pop(0, |_| true, |()| 0).unwrap();
             queue.charge(peer, 1 << 20);
         }
         assert!(queue.shares.len() <= 2 * MAX_IDLE + 1);

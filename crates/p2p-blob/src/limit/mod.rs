@@ -8,6 +8,6 @@ mod share;
 
 pub(crate) use bucket::Bucket;
 pub(crate) use download::Download;
-pub(crate) use fair::FairQueue;
+pub(crate) use fair::{FairQueue, Party};
 pub(crate) use rate::RateLimit;
 pub(crate) use share::Share;

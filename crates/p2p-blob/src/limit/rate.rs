@@ -2,12 +2,11 @@
 
 use std::num::NonZeroU64;
 
-use libp2p::PeerId;
 use tokio::sync::{mpsc, oneshot};
 use tokio::time::Instant;
 
-use super::FairQueue;
 use super::bucket::Bucket;
+use super::{FairQueue, Party};
 
 /// Streams that may wait to say that they want something.
 const QUEUE: usize = 64;
@@ -19,17 +18,17 @@ const GRANTS_PER_S: u64 = 50;
 
 /// Allows bytes at a rate, in equal shares for the peers that want some. Clones are the same one.
 #[derive(Debug, Clone)]
-pub(crate) struct RateLimit {
-    wants: mpsc::Sender<Want>,
+pub(crate) struct RateLimit<P> {
+    wants: mpsc::Sender<Want<P>>,
 }
 
 #[derive(Debug)]
-struct Want {
-    peer: PeerId,
+struct Want<P> {
+    peer: P,
     reply: oneshot::Sender<usize>,
 }
 
-impl RateLimit {
+impl<P: Party + Send + 'static> RateLimit<P> {
     /// Starts it on the runtime; it ends with its last clone.
     pub(crate) fn start(bytes_per_s: NonZeroU64) -> Self {
         let (wants, receiver) = mpsc::channel(QUEUE);
@@ -41,7 +40,7 @@ impl RateLimit {
     /// they move.
     ///
     /// **Cancel safety.** A dropped future uses nothing up.
-    pub(crate) async fn take(&self, peer: PeerId) -> usize {
+    pub(crate) async fn take(&self, peer: P) -> usize {
         let (reply, granted) = oneshot::channel();
         // The task ends only with the runtime, which then asks nobody any more.
         if self.wants.send(Want { peer, reply }).await.is_err() {
@@ -54,7 +53,7 @@ impl RateLimit {
     }
 }
 
-async fn run(bytes_per_s: NonZeroU64, mut wants: mpsc::Receiver<Want>) {
+async fn run<P: Party>(bytes_per_s: NonZeroU64, mut wants: mpsc::Receiver<Want<P>>) {
     let grant = (bytes_per_s.get() / GRANTS_PER_S).clamp(MIN_GRANT_BYTES, MAX_GRANT_BYTES);
     let grant_bytes = usize::try_from(grant).unwrap_or(usize::MAX);
     let mut bucket = Bucket::new(bytes_per_s, Instant::now());
@@ -79,7 +78,7 @@ async fn run(bytes_per_s: NonZeroU64, mut wants: mpsc::Receiver<Want>) {
             queue.push(want.peer, want.reply);
         }
         loop {
-            match queue.pop(0, |_| 0) {
+            match queue.pop(0, |_| true, |_| 0) {
                 Some((peer, reply)) => {
                     // One that is gone uses nothing up.
                     let reply: oneshot::Sender<usize> = reply;
@@ -102,6 +101,7 @@ mod tests {
     use std::collections::HashMap;
     use std::time::Duration;
 
+    use libp2p::PeerId;
     use tokio::task::JoinSet;
 
     use super::*;

@@ -19,6 +19,7 @@ pub(super) async fn serve(
     let mut request = [0; v1::REQUEST_BYTES];
     progress::read_exact(&mut stream, &mut request, limit, |_| ()).await?;
     let blob = v1::decode_request(&request)?;
+    service.seat.is_asked();
 
     // This version cannot say "busy": the request waits for its turn at the disk, and each chunk for its place.
     let permit = service.disk_permit().await?;
@@ -38,8 +39,8 @@ pub(super) async fn serve(
             reader = service.read_next(reader, ByteRange::new(start, end)).await?;
         }
         let chunk_bytes = reader.chunk().len() as u64;
-        let _place = service.next_place(&blob, start, chunk_bytes).await;
-        service.send(&mut stream, reader.chunk()).await?;
+        let place = service.next_place(&blob, start, chunk_bytes).await;
+        service.send(&mut stream, &place, reader.chunk()).await?;
         start += chunk_bytes;
     }
     Ok(progress::close(&mut stream, limit).await?)

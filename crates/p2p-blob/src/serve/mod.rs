@@ -1,8 +1,10 @@
 //! Serving: a task per inbound stream, so many in all and per peer.
 
 mod blobs;
+mod pace;
 mod ranges;
 mod read;
+mod seats;
 mod uploads;
 
 use std::collections::HashMap;
@@ -11,14 +13,15 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use futures::AsyncWrite;
-use libp2p::PeerId;
 use manifest::{ByteRange, Digest};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
-use tokio::task::{Id, JoinSet};
+use tokio::task::{AbortHandle, Id, JoinSet};
 use tokio_util::sync::CancellationToken;
 
 use self::read::Reader;
+use self::seats::{Seat, Seats};
 use self::uploads::{Busy, Place};
+use crate::admit::{Answer, Asker};
 use crate::config::{Config, Limits};
 use crate::handler::BlobStream;
 use crate::holders::Holders;
@@ -36,7 +39,8 @@ const MAX_REFUSED_STREAMS: usize = 32;
 /// What a serving task works with.
 struct Service {
     /// Whom it serves.
-    peer: PeerId,
+    from: Asker,
+    seat: Seat,
     uploads: Uploads,
     store: Arc<dyn Store>,
     holders: Arc<Holders>,
@@ -56,7 +60,7 @@ impl Service {
     /// Waits for the peer's turn, however long that takes.
     async fn next_place(&self, blob: &Digest, offset: u64, bytes: u64) -> Place {
         loop {
-            match self.uploads.place(self.peer, blob, offset, bytes).await {
+            match self.uploads.place(self.from, blob, offset, bytes).await {
                 Ok(place) => return place,
                 Err(Busy(retry_after)) => tokio::time::sleep(retry_after).await,
             }
@@ -74,12 +78,21 @@ impl Service {
     }
 
     /// Sends bytes of a blob, as fast as the peer takes them and its share of the rate allows.
-    async fn send(&self, stream: &mut (impl AsyncWrite + Unpin), mut bytes: &[u8]) -> Result<(), ServeError> {
+    async fn send(
+        &self,
+        stream: &mut (impl AsyncWrite + Unpin),
+        place: &Place,
+        mut bytes: &[u8],
+    ) -> Result<(), ServeError> {
         while !bytes.is_empty() {
-            let allowed_bytes = self.uploads.allow(self.peer, bytes.len()).await;
-            let (now, later) = bytes.split_at(allowed_bytes);
-            progress::write_all(stream, now, self.progress_timeout).await?;
-            self.uploads.sent(now.len());
+            let allowed_bytes = self.uploads.allow(self.from, bytes.len()).await;
+            let (mut now, later) = bytes.split_at(allowed_bytes);
+            while !now.is_empty() {
+                let write = progress::write_some(stream, now, self.progress_timeout);
+                let written = place.pace().of(write).await.ok_or(ServeError::Slow)?;
+                now = &now[written?..];
+            }
+            self.uploads.sent(&self.from.peer, allowed_bytes);
             bytes = later;
         }
         Ok(())
@@ -91,6 +104,8 @@ impl Service {
 enum ServeError {
     #[error("the peer made no progress")]
     Stalled,
+    #[error("the peer was too slow while others waited")]
+    Slow,
     #[error("the stream was cut")]
     Closed(#[source] Option<io::Error>),
     #[error("the peer broke the protocol")]
@@ -119,8 +134,20 @@ pub(crate) struct Servers {
     stopping: CancellationToken,
     limits: Limits,
     tasks: JoinSet<()>,
-    /// Which peer each task serves, in which version, and whether it only refuses.
-    serving: HashMap<Id, (PeerId, Version, Admission)>,
+    serving: HashMap<Id, Serving>,
+    /// Streams that are served: those of 2.0.0 and those of 1.0.0.
+    seats: Seats,
+    whole_blobs: Seats,
+    next_number: u64,
+}
+
+/// What a task does.
+#[derive(Debug)]
+struct Serving {
+    number: u64,
+    from: Asker,
+    admission: Admission,
+    abort: AbortHandle,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -147,6 +174,9 @@ impl Servers {
             limits: config.limits,
             tasks: JoinSet::new(),
             serving: HashMap::new(),
+            seats: Seats::new(config.limits.streams),
+            whole_blobs: Seats::new(MAX_WHOLE_BLOBS.min(config.limits.streams)),
+            next_number: 0,
         }
     }
 
@@ -157,45 +187,66 @@ impl Servers {
 
     /// Serves a stream. Over the limits a 2.0.0 stream is answered "busy" and a 1.0.0 stream, which has no such answer,
     /// is reset.
-    pub(crate) fn admit(&mut self, peer: PeerId, stream: BlobStream) {
-        let count = |which: &dyn Fn(PeerId, Version, Admission) -> bool| {
-            self.serving
-                .values()
-                .filter(|(peer, version, admission)| which(*peer, *version, *admission))
-                .count()
-        };
-        let served = count(&|_, _, admission| admission == Admission::Served);
-        let of_peer = count(&|other, _, admission| other == peer && admission == Admission::Served);
-        let whole_blobs = count(&|_, version, _| version == Version::Blobs);
-        let refused = count(&|_, _, admission| admission == Admission::Refused);
-        let has_room = served < self.limits.streams
-            && of_peer < self.limits.streams_per_peer
-            && (stream.version == Version::Ranges || whole_blobs < MAX_WHOLE_BLOBS);
+    pub(crate) fn admit(&mut self, from: Asker, stream: BlobStream) {
+        let count = |which: &dyn Fn(&Serving) -> bool| self.serving.values().filter(|one| which(one)).count();
+        let of_peer = count(&|one| one.from == from && one.admission == Admission::Served);
+        let refused = count(&|one| one.admission == Admission::Refused);
+        let has_room = of_peer < self.limits.streams_per_peer && self.make_room(from, stream.version);
         let admission = match (has_room, stream.version) {
             (true, _) => Admission::Served,
             (false, Version::Ranges) if refused < MAX_REFUSED_STREAMS => Admission::Refused,
             (false, _) => {
-                tracing::debug!(%peer, "a stream over the limits is reset");
+                tracing::debug!(peer = %from.peer, "a stream over the limits is reset");
                 return;
             }
         };
-        let (service, stream_version) = (self.service(peer), stream.version);
-        let task = self.tasks.spawn(async move {
+        let number = self.next_number;
+        self.next_number += 1;
+        let seats = match (admission, stream.version) {
+            (Admission::Served, Version::Ranges) => &self.seats,
+            (Admission::Served, Version::Blobs) => &self.whole_blobs,
+            // It is gone at once.
+            (Admission::Refused, _) => &Seats::new(1),
+        };
+        let service = self.service(from, seats.enter(number, from));
+        let abort = self.tasks.spawn(async move {
             let result = match (stream.version, admission) {
                 (Version::Blobs, _) => blobs::serve(service, stream.io).await,
                 (Version::Ranges, Admission::Served) => ranges::serve(service, stream.io).await,
                 (Version::Ranges, Admission::Refused) => ranges::refuse(service, stream.io).await,
             };
             if let Err(error) = result {
-                tracing::debug!(%peer, error = &error as &dyn std::error::Error, "serving a stream ended early");
+                let error = &error as &dyn std::error::Error;
+                tracing::debug!(peer = %from.peer, error, "serving a stream ended early");
             }
         });
-        self.serving.insert(task.id(), (peer, stream_version, admission));
+        self.serving.insert(abort.id(), Serving { number, from, admission, abort });
     }
 
-    fn service(&self, peer: PeerId) -> Service {
+    /// Whether there is a place for a stream, perhaps of another one, which is reset then.
+    fn make_room(&self, from: Asker, version: Version) -> bool {
+        let seats = match version {
+            Version::Ranges => &self.seats,
+            Version::Blobs => &self.whole_blobs,
+        };
+        match seats.ask(from) {
+            Answer::Enter => true,
+            Answer::Refused => false,
+            Answer::InPlaceOf(number) => {
+                seats.leave(number);
+                for other in self.serving.values().filter(|one| one.number == number) {
+                    tracing::debug!(peer = %other.from.peer, "a stream is reset for one from another address");
+                    other.abort.abort();
+                }
+                true
+            }
+        }
+    }
+
+    fn service(&self, from: Asker, seat: Seat) -> Service {
         Service {
-            peer,
+            from,
+            seat,
             uploads: self.uploads.clone(),
             store: Arc::clone(&self.store),
             holders: Arc::clone(&self.holders),
@@ -210,6 +261,7 @@ impl Servers {
     pub(crate) async fn reap(&mut self) {
         let id = match self.tasks.join_next_with_id().await {
             Some(Ok((id, ()))) => id,
+            Some(Err(error)) if error.is_cancelled() => error.id(),
             Some(Err(error)) => {
                 tracing::error!(error = &error as &dyn std::error::Error, "a serving task has failed");
                 error.id()

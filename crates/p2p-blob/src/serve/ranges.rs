@@ -7,7 +7,7 @@ use futures::{AsyncRead, AsyncReadExt as _, AsyncWrite};
 use manifest::{ByteRange, Digest};
 
 use super::read::{Outcome, Reader};
-use super::uploads::Busy;
+use super::uploads::{Busy, Place};
 use super::{ServeError, Service};
 use crate::progress;
 use crate::wire::v2::{GetHead, MAX_REQUEST_BYTES, MAX_UNANSWERED, Refusal, Request, RequestError};
@@ -24,6 +24,7 @@ pub(super) async fn serve(
 ) -> Result<(), ServeError> {
     let mut server = RangeServer { service, stream, reader: Reader::default() };
     while let Some(request) = server.read_request().await? {
+        server.service.seat.is_asked();
         match request {
             Ok(Request::Get { manifest, blob, offset, length }) => {
                 server.answer_get(manifest, blob, offset, length).await?;
@@ -32,6 +33,7 @@ pub(super) async fn serve(
             Ok(Request::Peers { manifest }) => server.answer_peers(manifest).await?,
             Err(error) => server.send_bad_request(error).await?,
         }
+        server.service.seat.is_answered();
     }
     server.close().await
 }
@@ -94,7 +96,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> RangeServer<S> {
             && let Some(manifest) = request.manifest()
         {
             // Whoever asks for shards of a manifest will soon hold some.
-            self.service.holders.note(manifest, self.service.peer, Instant::now());
+            self.service.holders.note(manifest, self.service.from.peer, Instant::now());
         }
         Ok(Some(request))
     }
@@ -109,7 +111,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> RangeServer<S> {
         let Some(end) = offset.checked_add(u64::from(length)) else {
             return self.send_bad_request(RequestError::RangeLength(length)).await;
         };
-        let place = self.service.uploads.place(self.service.peer, &blob, offset, u64::from(length)).await;
+        let place = self.service.uploads.place(self.service.from, &blob, offset, u64::from(length)).await;
         let place = match place {
             Ok(place) => place,
             Err(Busy(retry_after)) => return self.send(&Refusal::Busy { retry_after }.encode()).await,
@@ -128,7 +130,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> RangeServer<S> {
         let refusal = match outcome {
             Ok(Outcome::Read { size_bytes }) => {
                 self.write(&GetHead { size_bytes, length }.encode()).await?;
-                self.send_range(range).await?;
+                self.send_range(&place, range).await?;
                 None
             }
             Ok(Outcome::NotFound) => Some(Refusal::NotFound),
@@ -139,7 +141,8 @@ impl<S: AsyncRead + AsyncWrite + Unpin> RangeServer<S> {
             }
             Err(error) => {
                 tracing::warn!(%blob, %range, error = &error as &dyn std::error::Error, "cannot read the store");
-                Some(BUSY)
+                // It will not be there in a moment either: others are to be asked.
+                Some(Refusal::NotHeld)
             }
         };
         self.service.uploads.give_buffer(self.reader.swap_buffer(Vec::new()));
@@ -153,10 +156,10 @@ impl<S: AsyncRead + AsyncWrite + Unpin> RangeServer<S> {
     }
 
     /// Sends the chunk that is read, and reads and sends the rest.
-    async fn send_range(&mut self, range: ByteRange) -> Result<(), ServeError> {
+    async fn send_range(&mut self, place: &Place, range: ByteRange) -> Result<(), ServeError> {
         let mut start = range.start;
         loop {
-            self.service.send(&mut self.stream, self.reader.chunk()).await?;
+            self.service.send(&mut self.stream, place, self.reader.chunk()).await?;
             start += self.reader.chunk().len() as u64;
             if start >= range.end {
                 return Ok(progress::flush(&mut self.stream, self.service.progress_timeout).await?);
@@ -187,7 +190,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> RangeServer<S> {
     }
 
     async fn answer_peers(&mut self, manifest: Digest) -> Result<(), ServeError> {
-        let records = self.service.holders.records_for(&self.service.peer, &manifest, Instant::now());
+        let records = self.service.holders.records_for(&self.service.from.peer, &manifest, Instant::now());
         match records.is_empty() {
             true => self.send(&Refusal::NotFound.encode()).await,
             false => self.send(&peers::encode(&records)).await,

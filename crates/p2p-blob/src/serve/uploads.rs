@@ -12,14 +12,18 @@ use manifest::Digest;
 use tokio::sync::oneshot;
 use tokio::time::Instant;
 
+use super::pace::Pace;
+use crate::admit::{Asker, Door};
 use crate::config::Limits;
-use crate::limit::{Bucket, FairQueue, RateLimit, Share};
+use crate::limit::{Bucket, FairQueue, Party as _, RateLimit, Share};
 use crate::wire::MAX_RANGE_BYTES;
 
 /// How long a request waits for its turn before its peer is told "busy". Less than what fetchers take for a stall.
 const MAX_WAIT: Duration = Duration::from_secs(1);
 /// Requests that wait at one time; of further ones, those of whoever was sent most are told "busy" at once.
 const MAX_WAITING: usize = 256;
+/// For addresses to which nothing is being sent there are so many places more, as a part of the others.
+const NEWCOMERS_SHARE: usize = 4;
 /// Answers this short need no turn, up to so much in a second: manifests are small, and nobody should wait behind pieces for
 /// one. Whoever cuts pieces into short answers waits like the others.
 const FREE_BYTES: u64 = 64 << 10;
@@ -45,7 +49,8 @@ pub(crate) struct Uploads(Arc<Inner>);
 #[derive(Debug)]
 struct Inner {
     state: Mutex<State>,
-    rate: Option<RateLimit>,
+    door: Arc<Door>,
+    rate: Option<RateLimit<Asker>>,
     bytes_per_s: Option<u64>,
     /// How long an answer keeps its place.
     patience: Duration,
@@ -64,13 +69,21 @@ struct State {
     share: Option<Share>,
     /// What short answers may take.
     free: Bucket,
-    /// Answers being sent: when each began, the oldest first.
-    sending: Vec<(u64, Instant)>,
+    /// Answers being sent, the oldest first.
+    sending: Vec<Sending>,
     next_id: u64,
-    queue: FairQueue<PeerId, Waiting>,
+    queue: FairQueue<Asker, Waiting>,
     counts: HashMap<u64, u32>,
     /// How long answers have taken lately.
     took: Duration,
+}
+
+#[derive(Debug)]
+struct Sending {
+    id: u64,
+    to: Asker,
+    began: Instant,
+    pace: Arc<Pace>,
 }
 
 #[derive(Debug)]
@@ -86,9 +99,10 @@ pub(super) struct Place {
     uploads: Uploads,
     /// None for an answer that needs none.
     id: Option<u64>,
-    peer: PeerId,
+    to: Asker,
     piece: u64,
     bytes: u64,
+    pace: Arc<Pace>,
 }
 
 /// Not now: the peer may ask again after this time.
@@ -96,7 +110,7 @@ pub(super) struct Place {
 pub(super) struct Busy(pub(super) Duration);
 
 impl Uploads {
-    pub(crate) fn new(limits: &Limits) -> Self {
+    pub(crate) fn new(limits: &Limits, door: Arc<Door>) -> Self {
         let bytes_per_s = limits.upload_bytes_per_s;
         let fits = |places: usize| match bytes_per_s {
             Some(rate) => {
@@ -124,6 +138,7 @@ impl Uploads {
         };
         Self(Arc::new(Inner {
             state: Mutex::new(state),
+            door,
             rate: bytes_per_s.map(RateLimit::start),
             bytes_per_s: bytes_per_s.map(NonZeroU64::get),
             patience,
@@ -133,10 +148,10 @@ impl Uploads {
         }))
     }
 
-    /// Waits for the turn of a peer that asks for `bytes` of a blob from `offset` on, a second at most.
+    /// Waits for the turn of somebody who asks for `bytes` of a blob from `offset` on, a second at most.
     pub(super) async fn place(
         &self,
-        peer: PeerId,
+        from: Asker,
         blob: &Digest,
         offset: u64,
         bytes: u64,
@@ -144,12 +159,19 @@ impl Uploads {
         let piece = self.0.hashes.hash_one((blob, offset));
         let is_short = usize::try_from(bytes).ok().filter(|_| bytes <= FREE_BYTES);
         if is_short.is_some_and(|bytes| self.state().free.take(bytes, Instant::now()).is_ok()) {
-            return Ok(Place { uploads: self.clone(), id: None, peer, piece, bytes });
+            return Ok(Place {
+                uploads: self.clone(),
+                id: None,
+                to: from,
+                piece,
+                bytes,
+                pace: Arc::default(),
+            });
         }
         let (reply, mut granted) = oneshot::channel();
         {
             let mut state = self.state();
-            state.queue.push(peer, Waiting { piece, bytes, reply });
+            state.queue.push(from, Waiting { piece, bytes, reply });
             if state.queue.len() > MAX_WAITING {
                 // Dropping its reply tells it.
                 drop(state.queue.pop_last());
@@ -178,8 +200,9 @@ impl Uploads {
         self.grant(&mut state);
     }
 
-    /// Bytes of blobs have come.
-    pub(crate) fn received(&self, bytes: u64) {
+    /// Bytes of blobs have come from a peer.
+    pub(crate) fn received(&self, peer: &PeerId, bytes: u64) {
+        self.0.door.was_of_use(peer);
         let mut state = self.state();
         if let Some(share) = &mut state.share {
             share.received(bytes, Instant::now());
@@ -201,16 +224,17 @@ impl Uploads {
         self.0.sent_bytes.load(Ordering::Relaxed)
     }
 
-    /// Waits until a peer may be sent some bytes: how many, of `most`.
-    pub(super) async fn allow(&self, peer: PeerId, most: usize) -> usize {
+    /// Waits until somebody may be sent some bytes: how many, of `most`.
+    pub(super) async fn allow(&self, to: Asker, most: usize) -> usize {
         match &self.0.rate {
-            Some(rate) => rate.take(peer).await.min(most),
+            Some(rate) => rate.take(to).await.min(most),
             None => most,
         }
     }
 
-    /// Counts what was sent.
-    pub(super) fn sent(&self, bytes: usize) {
+    /// Counts what a peer was sent.
+    pub(super) fn sent(&self, peer: &PeerId, bytes: usize) {
+        self.0.door.was_of_use(peer);
         self.0.sent_bytes.fetch_add(bytes as u64, Ordering::Relaxed);
     }
 
@@ -249,34 +273,46 @@ impl Uploads {
         Busy(wait.clamp(MIN_RETRY, MAX_RETRY))
     }
 
-    /// Gives free places to those whose turn it is.
+    /// Gives free places to those whose turn it is. While others wait, who is too slow loses the answer.
     fn grant(&self, state: &mut State) {
         let now = Instant::now();
         state.forget_gone();
-        let overdue = state.sending.iter().take_while(|(_, began)| now - *began > self.0.patience).count();
+        let overdue = state.sending.iter().take_while(|one| now - one.began > self.0.patience).count();
         let places = if state.fetches > 0 { state.places_while_fetching } else { state.places };
-        let mut free = (places + overdue).saturating_sub(state.sending.len());
-        while free > 0 && state.share.as_ref().is_none_or(|share| share.allows(now)) {
-            let counts = &state.counts;
-            let next = state.queue.pop(SLACK_BYTES, |one| counts.get(&one.piece).copied().unwrap_or(0));
-            let Some((peer, Waiting { piece, bytes, reply })) = next else { return };
-            let id = state.next_id;
-            let place = Place { uploads: self.clone(), id: Some(id), peer, piece, bytes };
-            match reply.send(place) {
-                Ok(()) => {
-                    state.next_id += 1;
-                    state.sending.push((id, now));
-                    state.queue.charge(peer, bytes);
-                    state.count(piece);
-                    if let Some(share) = &mut state.share {
-                        share.spend(bytes);
-                    }
-                    free -= 1;
-                }
-                // It was just given up; dropping the place as such would take the lock again.
-                Err(mut place) => place.id = None,
-            }
+        while state.sending.len() < places + overdue && self.grant_one(state, now, false) {}
+        let newcomers = places / NEWCOMERS_SHARE;
+        while state.sending.len() < places + overdue + newcomers && self.grant_one(state, now, true) {}
+        if !state.queue.is_empty() {
+            state.sending.iter().filter(|one| one.pace.is_too_slow(now)).for_each(|one| one.pace.lose());
         }
+    }
+
+    /// Gives a place to one; says whether there may be another one to give one to.
+    fn grant_one(&self, state: &mut State, now: Instant, is_for_newcomers: bool) -> bool {
+        if state.share.as_ref().is_some_and(|share| !share.allows(now)) {
+            return false;
+        }
+        let (counts, sending) = (&state.counts, &state.sending);
+        let may =
+            |asker: &Asker| !is_for_newcomers || !sending.iter().any(|one| one.to.group() == asker.group());
+        let next = state.queue.pop(SLACK_BYTES, may, |one| counts.get(&one.piece).copied().unwrap_or(0));
+        let Some((to, Waiting { piece, bytes, reply })) = next else { return false };
+        let (id, pace) = (state.next_id, Arc::<Pace>::default());
+        let place = Place { uploads: self.clone(), id: Some(id), to, piece, bytes, pace: Arc::clone(&pace) };
+        match reply.send(place) {
+            Ok(()) => {
+                state.next_id += 1;
+                state.sending.push(Sending { id, to, began: now, pace });
+                state.queue.charge(to, bytes);
+                state.count(piece);
+                if let Some(share) = &mut state.share {
+                    share.spend(bytes);
+                }
+            }
+            // It was just given up; dropping the place as such would take the lock again.
+            Err(mut place) => place.id = None,
+        }
+        true
     }
 
     fn state(&self) -> MutexGuard<'_, State> {
@@ -299,11 +335,16 @@ impl State {
 }
 
 impl Place {
+    /// How fast the answer is taken.
+    pub(super) fn pace(&self) -> &Pace {
+        &self.pace
+    }
+
     /// Nothing is sent after all: this counts for nothing.
     pub(super) fn cancel(self) {
         if self.id.is_some() {
             let mut state = self.uploads.state();
-            state.queue.refund(self.peer, self.bytes);
+            state.queue.refund(self.to, self.bytes);
             if let Some(share) = &mut state.share {
                 share.refund(self.bytes);
             }
@@ -318,9 +359,9 @@ impl Drop for Place {
     fn drop(&mut self) {
         let Some(id) = self.id else { return };
         let mut state = self.uploads.state();
-        if let Some(position) = state.sending.iter().position(|(other, _)| *other == id) {
-            let (_, began) = state.sending.remove(position);
-            state.took = (state.took * 7 + began.elapsed()) / 8;
+        if let Some(position) = state.sending.iter().position(|other| other.id == id) {
+            let sent = state.sending.remove(position);
+            state.took = (state.took * 7 + sent.began.elapsed()) / 8;
         }
         self.uploads.grant(&mut state);
     }
@@ -328,18 +369,27 @@ impl Drop for Place {
 
 #[cfg(test)]
 mod tests {
+    use std::net::Ipv4Addr;
+
     use futures::FutureExt as _;
 
     use super::*;
+    use crate::admit::Origin;
 
     const PIECE: u64 = 1 << 20;
 
     fn uploads(uploads: usize, uploads_while_fetching: usize) -> Uploads {
-        Uploads::new(&Limits { uploads, uploads_while_fetching, ..Limits::default() })
+        let limits = Limits { uploads, uploads_while_fetching, ..Limits::default() };
+        Uploads::new(&limits, Door::new(&limits))
+    }
+
+    /// A new peer at this address.
+    fn at(host: u8) -> Asker {
+        Asker { peer: PeerId::random(), origin: Origin::Ip(Ipv4Addr::new(127, 0, 0, host).into()) }
     }
 
     /// A place that is free, or nothing.
-    fn now(uploads: &Uploads, peer: PeerId, piece: u64) -> Option<Place> {
+    fn now(uploads: &Uploads, peer: Asker, piece: u64) -> Option<Place> {
         let place = uploads.place(peer, &Digest::ZERO, piece * PIECE, PIECE);
         tokio::task::unconstrained(place).now_or_never()?.ok()
     }
@@ -347,7 +397,7 @@ mod tests {
     #[tokio::test(start_paused = true)]
     async fn a_node_that_fetches_sends_fewer_answers_at_a_time() {
         let uploads = uploads(4, 2);
-        let peer = PeerId::random();
+        let peer = at(1);
         let taken =
             |uploads: &Uploads| (0..10).map_while(|piece| now(uploads, peer, piece)).collect::<Vec<_>>();
         assert_eq!(taken(&uploads).len(), 4);
@@ -365,19 +415,19 @@ mod tests {
     async fn a_node_that_fetches_sends_less_than_it_receives() {
         let uploads = uploads(4, 2);
         uploads.set_fetching(true);
-        let peer = PeerId::random();
+        let peer = at(1);
         let count = |uploads: &Uploads| (0..100).map_while(|piece| now(uploads, peer, piece)).count() as u64;
         assert_eq!(count(&uploads), 16, "something to begin with");
         let waiting = uploads.place(peer, &Digest::ZERO, 0, PIECE);
         tokio::pin!(waiting);
         assert!(waiting.as_mut().now_or_never().is_none());
-        uploads.received(4 * PIECE);
+        uploads.received(&peer.peer, 4 * PIECE);
         assert!(waiting.await.is_ok(), "who waits gets what there is now");
         now(&uploads, peer, 0).unwrap().cancel();
         assert_eq!(count(&uploads), 2, "what is not sent after all does not count");
         assert!(uploads.place(peer, &Digest::ZERO, 0, PIECE).await.is_err());
         assert_eq!(count(&uploads), 100, "nothing came for a second");
-        uploads.received(PIECE);
+        uploads.received(&peer.peer, PIECE);
         assert_eq!(count(&uploads), 0);
         uploads.told_busy();
         assert_eq!(count(&uploads), 100, "others hold it up");
@@ -388,24 +438,24 @@ mod tests {
     #[tokio::test(start_paused = true)]
     async fn whoever_waits_too_long_is_told_busy_and_a_freed_place_is_given_on() {
         let uploads = uploads(1, 1);
-        let held = now(&uploads, PeerId::random(), 0).unwrap();
+        let held = now(&uploads, at(1), 0).unwrap();
         let began = Instant::now();
-        let busy = uploads.place(PeerId::random(), &Digest::ZERO, 0, PIECE).await.unwrap_err();
+        let busy = uploads.place(at(1), &Digest::ZERO, 0, PIECE).await.unwrap_err();
         assert!(began.elapsed() >= MAX_WAIT && (MIN_RETRY..=MAX_RETRY).contains(&busy.0), "{busy:?}");
-        let waiting = uploads.place(PeerId::random(), &Digest::ZERO, 0, PIECE);
+        let waiting = uploads.place(at(1), &Digest::ZERO, 0, PIECE);
         tokio::pin!(waiting);
         assert!(waiting.as_mut().now_or_never().is_none());
         drop(held);
         assert!(waiting.await.is_ok());
         // Short answers wait for nobody.
-        let _all = now(&uploads, PeerId::random(), 1);
-        assert!(uploads.place(PeerId::random(), &Digest::ZERO, 0, 100).now_or_never().unwrap().is_ok());
+        let _all = now(&uploads, at(1), 1);
+        assert!(uploads.place(at(1), &Digest::ZERO, 0, 100).now_or_never().unwrap().is_ok());
     }
 
     #[tokio::test(start_paused = true)]
     async fn pieces_in_short_answers_wait_for_their_turn() {
-        let (uploads, peer) = (uploads(1, 1), PeerId::random());
-        let _held = now(&uploads, PeerId::random(), 1).unwrap();
+        let (uploads, peer) = (uploads(1, 1), at(1));
+        let _held = now(&uploads, at(1), 1).unwrap();
         let short = || uploads.place(peer, &Digest::ZERO, 0, FREE_BYTES).now_or_never();
         let count = || std::iter::repeat_with(short).take_while(Option::is_some).take(1000).count();
         assert!((1..10).contains(&count()));
@@ -416,7 +466,7 @@ mod tests {
     #[tokio::test(start_paused = true)]
     async fn the_piece_that_was_sent_least_goes_first_and_peers_take_turns() {
         let uploads = uploads(1, 1);
-        let [a, b] = [PeerId::random(), PeerId::random()];
+        let [a, b] = [at(1), at(1)];
         drop(now(&uploads, a, 7).unwrap());
         let held = now(&uploads, b, 8).unwrap();
         // Both were sent the same. The first asks for what was sent before.
@@ -429,5 +479,38 @@ mod tests {
         assert!(often.as_mut().now_or_never().is_none());
         drop(first);
         assert!(often.await.is_ok());
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn an_address_that_has_nothing_yet_gets_one_of_the_places_for_newcomers() {
+        let uploads = uploads(4, 4);
+        let taken: Vec<_> = (0..10).map_while(|piece| now(&uploads, at(1), piece)).collect();
+        assert_eq!(taken.len(), 4, "however many names there are at one address");
+        let newcomer = now(&uploads, at(2), 0);
+        assert!(newcomer.is_some());
+        assert!(now(&uploads, at(3), 0).is_none(), "all have something to do");
+        drop(newcomer);
+        assert!(now(&uploads, at(2), 0).is_some());
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn whoever_takes_next_to_nothing_loses_its_answer_while_others_wait() {
+        let uploads = uploads(2, 2);
+        let [slow, fast] = [now(&uploads, at(1), 0).unwrap(), now(&uploads, at(1), 1).unwrap()];
+        let never = std::future::pending::<Result<usize, ()>>();
+        let pace = Arc::clone(&slow.pace);
+        let reading = pace.of(never);
+        tokio::pin!(reading);
+        assert!(reading.as_mut().now_or_never().is_none());
+        let _ = fast.pace().of(async { Ok::<_, ()>(1 << 20) }).await;
+        tokio::time::advance(Duration::from_secs(6)).await;
+        assert!(reading.as_mut().now_or_never().is_none(), "nobody waits");
+        let waiting = uploads.place(at(2), &Digest::ZERO, 0, PIECE);
+        tokio::pin!(waiting);
+        assert!(waiting.as_mut().now_or_never().is_none());
+        assert_eq!(reading.await, None);
+        drop(slow);
+        assert!(waiting.await.is_ok());
+        assert!(!fast.pace().is_too_slow(Instant::now()));
     }
 }

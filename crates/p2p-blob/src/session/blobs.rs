@@ -131,7 +131,7 @@ impl BlobBody {
             .await
             .map_err(|halt| halted(&self.peer, self.limit, halt))?;
         self.left_bytes -= buf.len() as u64;
-        self.uploads.received(buf.len() as u64);
+        self.uploads.received(&self.download.peer(), buf.len() as u64);
         if self.left_bytes > 0 || buf.is_empty() {
             return Ok(());
         }

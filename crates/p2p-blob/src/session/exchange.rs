@@ -265,7 +265,7 @@ impl Exchange {
         };
         let read = download.read_exact(reader, buf, self.limit, count).await;
         read.map_err(|halt| halted(&self.peer, self.limit, halt))?;
-        self.uploads.received(buf.len() as u64);
+        self.uploads.received(&download.peer(), buf.len() as u64);
         Ok(())
     }
 

@@ -171,7 +171,7 @@ impl RangeSession {
             // Of use when it is connected and has not identified itself.
             holders.passed_on(record);
         }
-        Ok(contacts)
+        Ok(self.client.reach().advised(self.peer, contacts))
     }
 
     async fn ask<T>(&self, ask: impl FnOnce(Reply<T>) -> Ask) -> Result<T, FetchError> {

@@ -2,6 +2,7 @@
 
 mod buffered;
 mod muxer;
+mod security;
 mod tls;
 mod verifier;
 
@@ -15,6 +16,7 @@ use libp2p::{PeerId, Transport, noise};
 use self::buffered::Buffered;
 
 pub(crate) use self::muxer::Config as MuxerConfig;
+pub(crate) use self::security::Security;
 
 /// TLS 1.3, `/tls/1.0.0`.
 pub(crate) fn tls(key: &Keypair) -> Result<tls::Config, tls::SetUpError> {

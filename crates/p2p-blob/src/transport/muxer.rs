@@ -6,11 +6,13 @@ use std::future::{Ready, ready};
 use std::io;
 use std::pin::Pin;
 use std::task::{Context, Poll, Waker};
+use std::time::Duration;
 
 use futures::{AsyncRead, AsyncWrite};
 use libp2p::core::UpgradeInfo;
 use libp2p::core::muxing::{StreamMuxer, StreamMuxerEvent};
 use libp2p::core::upgrade::{InboundConnectionUpgrade, OutboundConnectionUpgrade};
+use tokio::time::Sleep;
 use yamux::{Connection, ConnectionError, Mode};
 
 /// Which frames a peer takes. The bytes on the wire are yamux in both.
@@ -50,6 +52,9 @@ const MAX_WINDOW_GROWTH_BYTES: usize = 32 << 20;
 /// Streams that wait to be taken; further ones are reset. As many as `yamux` opens unacknowledged.
 const MAX_WAITING_STREAMS: usize = 256;
 
+/// How long a connection may take to say goodbye: a peer that does not read never lets it.
+const CLOSE_TIMEOUT: Duration = Duration::from_secs(2);
+
 /// Makes connections into [`Muxer`]s.
 #[derive(Debug, Clone, Copy, Default)]
 pub(crate) struct Config;
@@ -67,6 +72,7 @@ impl Config {
             connection: Connection::new(connection, config, mode),
             waiting: VecDeque::new(),
             inbound_waker: None,
+            closing: None,
         }
     }
 }
@@ -110,6 +116,8 @@ pub(crate) struct Muxer<C> {
     waiting: VecDeque<yamux::Stream>,
     /// Who asked for an inbound stream in vain.
     inbound_waker: Option<Waker>,
+    /// When closing is given up.
+    closing: Option<Pin<Box<Sleep>>>,
 }
 
 impl<C: AsyncRead + AsyncWrite + Unpin> Muxer<C> {
@@ -138,7 +146,11 @@ impl<C: AsyncRead + AsyncWrite + Unpin> StreamMuxer for Muxer<C> {
     }
 
     fn poll_close(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        self.connection.poll_close(cx).map_err(into_io)
+        if let Poll::Ready(closed) = self.connection.poll_close(cx) {
+            return Poll::Ready(closed.map_err(into_io));
+        }
+        let closing = self.closing.get_or_insert_with(|| Box::pin(tokio::time::sleep(CLOSE_TIMEOUT)));
+        closing.as_mut().poll(cx).map(Ok)
     }
 
     fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<StreamMuxerEvent>> {

@@ -4,7 +4,7 @@ use std::num::NonZeroU64;
 use std::sync::Arc;
 
 use manifest::Digest;
-use p2p_blob::{FetchError, Versions, read_blob};
+use p2p_blob::{FetchError, PeerEvent, Versions, read_blob};
 
 use crate::common::{MemoryStore, Node, bytes, get, soon};
 
@@ -71,4 +71,25 @@ async fn a_small_blob_comes_while_all_places_are_taken() {
     assert_eq!(read, small);
     gate.shut(false);
     assert!(soon(slow).await.unwrap().unwrap() == large);
+}
+
+#[tokio::test]
+async fn connections_that_others_make_leave_room_for_those_that_this_node_makes() {
+    let node = Node::start(MemoryStore::with(&[]), |config| config.limits.connections = 4);
+    let others: Vec<_> = (0..6).map(|_| Node::fetcher()).collect();
+    let addr = node.addr().await;
+    let mut events = node.client.peer_events();
+    let mut let_in = 0;
+    for other in &others {
+        // One that is not let in may be told so a moment after its handshake.
+        let connected = soon(other.client.connect(addr.clone())).await;
+        let is_in = connected.is_ok() && soon(other.client.open(node.client.peer_id())).await.is_ok();
+        let_in += usize::from(is_in);
+    }
+    assert_eq!(let_in, 3, "all come from one address, and none is idle for long");
+    while let Ok(event) = events.try_recv() {
+        assert!(matches!(event, PeerEvent::Connected { .. }), "{event:?}");
+    }
+    let target = Node::start(MemoryStore::with(&[]), |_| ());
+    soon(node.client.connect(target.addr().await)).await.unwrap();
 }

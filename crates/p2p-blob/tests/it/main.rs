@@ -13,3 +13,4 @@ mod peers;
 mod relayed;
 mod serving;
 mod shutdown;
+mod told;

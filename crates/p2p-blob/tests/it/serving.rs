@@ -146,7 +146,7 @@ async fn requests_that_are_wrong_or_unknown_are_answered_and_the_stream_goes_on(
 }
 
 #[tokio::test]
-async fn a_store_that_fails_is_busy_or_cuts_the_answer() {
+async fn what_a_store_cannot_read_is_not_held_or_cuts_the_answer() {
     let content = bytes(3, 1 << 20);
     let store = MemoryStore::with(&[]);
     let mut bad_end = store.whole(&content);
@@ -157,7 +157,7 @@ async fn a_store_that_fails_is_busy_or_cuts_the_answer() {
     let session = fetcher.ranges(&seeder).await;
     let (request, buf) = get(Digest::of(&content), 700_000, 700_001);
     let error = soon(session.get(request, buf)).await.unwrap_err();
-    assert!(matches!(error, FetchError::Busy { .. }), "{error}");
+    assert!(matches!(error, FetchError::NotHeld { .. }), "{error}");
     let (request, buf) = get(Digest::of(&content), 0, 1 << 20);
     let error = soon(session.get(request, buf)).await.unwrap_err();
     assert!(matches!(error, FetchError::Closed { .. }), "{error}");
