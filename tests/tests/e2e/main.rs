@@ -5,7 +5,6 @@ mod access;
 mod chain;
 mod cli;
 mod discovery;
-mod disk;
 mod faults;
 mod fetch;
 mod follow;
