@@ -5,7 +5,7 @@ use std::os::unix::ffi::OsStrExt as _;
 use std::os::unix::fs::{FileTypeExt as _, MetadataExt as _, PermissionsExt as _, symlink};
 use std::path::{Path, PathBuf};
 
-use e2e::{Home, Model, Outcome, Process, Recipe, Seeder, TCP, as_user, put, read_only, with_umask};
+use e2e::{Chain, Home, Model, Outcome, Process, Recipe, Seeder, TCP, as_user, put, read_only, with_umask};
 use tempfile::TempDir;
 use tokio::process::Command;
 
@@ -101,6 +101,28 @@ async fn a_cache_on_a_read_only_mount_is_read_and_served() {
     .await;
     let serve = with_cache(&home, &["serve", "--listen", TCP]);
     assert_serves(&model, Process::start(read_only(&cache, &serve))).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_contract_is_read_though_nothing_of_it_can_be_remembered() {
+    let (model, chain) = (Recipe::default().publish().await, Chain::start().await);
+    let (home, _seeder) = home_with(&model).await;
+    chain.set(&model.id).await;
+    chain.mine(2).await;
+    let (flags, cache) = (chain.flags(), home.cache(""));
+    let mut fetch = with_cache(&home, &["fetch"]);
+    fetch.args(&flags);
+    for confined in [as_user(NOBODY, &fetch), read_only(&cache, &fetch)] {
+        let outcome = Process::start(confined).outcome().await;
+        assert!(outcome.stderr.contains("until this process ends only"), "{outcome:?}");
+        let fetched = outcome.answer();
+        assert_eq!((&fetched["from_cache"], fetched["manifest"].as_str()), (&true.into(), Some(&*model.id)));
+    }
+    // Whoever may write remembers, and others go by that.
+    home.run(std::iter::once("fetch").chain(flags.iter().map(String::as_str))).await.answer();
+    let offline = with_cache(&home, &["fetch", "--offline", "--contract", &chain.contract()]);
+    let fetched = Process::start(as_user(NOBODY, &offline)).outcome().await.answer();
+    assert_eq!(fetched["manifest"], *model.id);
 }
 
 #[tokio::test(flavor = "multi_thread")]
