@@ -5,7 +5,8 @@ use std::io;
 use std::sync::Arc;
 
 use manifest::Digest;
-use p2p_blob::{Blob, Client, Config, Have, Identity, ReadOutcome, Store, Task, Versions};
+use p2p_blob::{Blob, Client, Config, Have, Identity, PeerEvent, ReadOutcome, Store, Task, Versions};
+use tokio::sync::broadcast;
 
 use crate::{Gate, TCP, soon};
 
@@ -63,6 +64,7 @@ pub struct Peer {
     task: Task,
     gate: Arc<Gate>,
     address: String,
+    events: broadcast::Receiver<PeerEvent>,
 }
 
 impl Peer {
@@ -78,15 +80,26 @@ impl Peer {
         let Conduct { blobs, gated, .. } = conduct;
         let store = Arc::new(Blobs { blobs, gated, gate: Arc::clone(&gate) });
         let (client, task) = p2p_blob::start(config, store).unwrap();
+        let events = client.peer_events();
         let mut addresses = client.listen_addrs();
         let listening = addresses.wait_for(|addresses| !addresses.is_empty());
         let address = soon("an address", listening).await.unwrap()[0].to_string();
-        Self { client, task, gate, address }
+        Self { client, task, gate, address, events }
     }
 
     /// Where others find it.
     pub fn address(&self) -> &str {
         &self.address
+    }
+
+    /// Waits until somebody has connected.
+    ///
+    /// # Panics
+    /// When nobody does.
+    pub async fn connected(&mut self) {
+        let connected =
+            async { while !matches!(self.events.recv().await, Ok(PeerEvent::Connected { .. })) {} };
+        soon("a connection", connected).await;
     }
 
     /// Its name in reports.

@@ -9,6 +9,7 @@ use tokio::sync::mpsc;
 
 use super::buffers::PieceBuf;
 use super::requests::{Moved, Requests};
+use super::single;
 use super::sources::Sources;
 use super::watch::{Ask, News, Watch};
 use super::workers::{CheckJob, Done, Workers};
@@ -100,6 +101,8 @@ impl Driver<'_> {
                 Some(source) => self.requests.start(request, Arc::clone(source), shard, pieces),
                 None => self.tell(PlanEvent::Down { source }),
             },
+            // Whoever does not have a blob in the size that somebody claims may have it in the one that is tried next.
+            PlanAction::Dismiss { .. } if single::blob_of(self.planner.geometry().manifest()).is_some() => {}
             PlanAction::Dismiss { source } => self.sources.dismiss(source),
             PlanAction::Cancel { request } => self.requests.cancel(request),
             PlanAction::Rebuild { pieces } => {

@@ -185,6 +185,10 @@ impl Planner {
             return self.requests.pop_first().map(|request| PlanAction::Cancel { request });
         }
         self.refresh();
+        // A trial that has ended gives up what is asked for it, before others are asked.
+        if let Some(action) = self.actions.pop_front() {
+            return Some(action);
+        }
         let full = self.pieces.whole.next_full().map(|shard| PlanAction::CheckShard { shard });
         let next = full.or_else(|| self.next_spent()).or_else(|| self.next_rebuild());
         let next = next.or_else(|| self.next_request(now));
