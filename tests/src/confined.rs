@@ -6,6 +6,8 @@ use std::path::Path;
 
 use tokio::process::Command;
 
+use crate::tools;
+
 /// The same command as a user without rights.
 pub fn as_user(user: u32, command: &Command) -> Command {
     let ids = [format!("--reuid={user}"), format!("--regid={user}"), "--clear-groups".to_owned()];
@@ -28,6 +30,18 @@ pub fn read_only(dir: &Path, command: &Command) -> Command {
     let script = r#"mount --bind "$0" "$0" && mount -o remount,bind,ro "$0" && cd . && exec "$@""#;
     let args = ["--mount", "sh", "-c", script].map(OsStr::new);
     behind("unshare", args.into_iter().chain([dir.as_os_str()]), command)
+}
+
+/// The same command on a machine whose clock stands before 1970. What that needs is put into this directory.
+///
+/// # Panics
+/// When it cannot be compiled.
+pub async fn before_1970(dir: &Path, command: &Command) -> Command {
+    let library = dir.join("clock.so");
+    tools::compile("clock.c", &["-shared", "-fPIC"], &library).await;
+    let mut command = behind("env", [], command);
+    command.env("LD_PRELOAD", library);
+    command
 }
 
 fn behind<'a>(program: &str, args: impl IntoIterator<Item = &'a OsStr>, command: &Command) -> Command {

@@ -1,6 +1,5 @@
 //! Kills in place of a chosen call of the file system: `tests/c/killat.c`, compiled when a test wants it.
 
-use std::env;
 use std::fs;
 use std::path::{Path, PathBuf};
 
@@ -36,14 +35,7 @@ impl Killer {
     /// When that fails, as it does without a C compiler, and on other systems than x86-64 and aarch64 Linux.
     pub async fn new() -> Self {
         let dir = tempfile::tempdir().unwrap();
-        let compiler = env::var_os("CC").filter(|compiler| !compiler.is_empty());
-        let compiler = compiler.unwrap_or_else(|| "cc".into());
-        let mut command = Command::new(&compiler);
-        command.args(["-O1", "-Wall", "-Wextra", "-Werror", "-o"]).arg(dir.path().join(PROGRAM));
-        let output = command.arg(tools::tests_dir().join("c/killat.c")).output().await;
-        let output = output.unwrap_or_else(|error| panic!("cannot run {compiler:?}, a C compiler: {error}"));
-        let said = String::from_utf8_lossy(&output.stderr);
-        assert!(output.status.success(), "{compiler:?} cannot compile killat.c: {said}");
+        tools::compile("killat.c", &["-O1"], &dir.path().join(PROGRAM)).await;
         Self { dir }
     }
 

@@ -31,7 +31,7 @@ use std::time::Duration;
 pub use answer::{Fetched, Source};
 pub use attack::{Attack, Way};
 pub use chain::Chain;
-pub use confined::{as_user, limited, read_only, with_umask};
+pub use confined::{as_user, before_1970, limited, read_only, with_umask};
 pub use disk::{Disk, FileSystem, Overlay};
 pub use gate::Gate;
 pub use home::Home;

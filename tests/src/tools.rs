@@ -3,6 +3,8 @@
 use std::env;
 use std::path::{Path, PathBuf};
 
+use tokio::process::Command;
+
 /// This package's directory.
 pub(crate) fn tests_dir() -> &'static Path {
     Path::new(env!("CARGO_MANIFEST_DIR"))
@@ -53,4 +55,19 @@ fn tool(variable: &str, default: PathBuf, how: &str) -> PathBuf {
         path.display()
     );
     path
+}
+
+/// Compiles a file of `tests/c` with `CC`, or `cc`.
+///
+/// # Panics
+/// When that fails, as it does without a C compiler.
+pub(crate) async fn compile(source: &str, flags: &[&str], target: &Path) {
+    let compiler = env::var_os("CC").filter(|compiler| !compiler.is_empty());
+    let compiler = compiler.unwrap_or_else(|| "cc".into());
+    let mut command = Command::new(&compiler);
+    command.args(["-Wall", "-Wextra", "-Werror"]).args(flags).arg("-o").arg(target);
+    let output = command.arg(tests_dir().join("c").join(source)).arg("-ldl").output().await;
+    let output = output.unwrap_or_else(|error| panic!("cannot run {compiler:?}, a C compiler: {error}"));
+    let said = String::from_utf8_lossy(&output.stderr);
+    assert!(output.status.success(), "{compiler:?} cannot compile {source}: {said}");
 }

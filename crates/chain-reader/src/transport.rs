@@ -50,6 +50,10 @@ impl Http {
             builder = builder.no_proxy();
         }
         if url.is_https() {
+            if SystemTime::now() < SystemTime::UNIX_EPOCH {
+                // TLS panics there.
+                return Err(setup("the clock of this machine stands at a time before 1970: set it".into()));
+            }
             builder = builder.tls_backend_preconfigured(tls_config().map_err(|error| setup(error.into()))?);
         } else {
             // Without this the system's certificates are loaded only to be ignored.

@@ -2,7 +2,7 @@
 
 use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::{Duration, Instant, SystemTime};
 
 use libp2p::core::transport::TransportError;
 use libp2p::{Multiaddr, PeerId};
@@ -46,10 +46,14 @@ const PEER_EVENT_QUEUE: usize = 256;
 ///
 /// # Errors
 /// - [`StartError::NoRuntime`]: called outside of a runtime.
+/// - [`StartError::Clock`]: the clock stands before 1970.
 /// - [`StartError::Listen`]: an address is in use or has no transport here.
 /// - [`StartError::Transport`]: the system lacks something.
 pub fn start(config: Config, store: Arc<dyn Store>) -> Result<(Client, Task), StartError> {
     let runtime = tokio::runtime::Handle::try_current().map_err(|_| StartError::NoRuntime)?;
+    if SystemTime::now() < SystemTime::UNIX_EPOCH {
+        return Err(StartError::Clock);
+    }
     let door = Door::new(&config.limits);
     let reach = Arc::<Reach>::default();
     let mut swarm = swarm::build(&config, &door, &reach)?;

@@ -261,6 +261,11 @@ pub enum StartError {
     /// [`crate::start`] was called outside of a tokio runtime.
     #[error("the network task needs a tokio runtime and there is none here")]
     NoRuntime,
+    /// TLS counts the seconds since 1970, and panics where there are none.
+    #[error(
+        "the clock of this machine stands at a time before 1970: set it, connections cannot be encrypted before that"
+    )]
+    Clock,
     /// A transport could not be set up.
     #[error("cannot set up {transport}")]
     Transport {
@@ -286,7 +291,7 @@ impl StartError {
     pub fn blame(&self) -> Blame {
         match self {
             Self::NoRuntime | Self::Listen { .. } => Blame::Caller,
-            Self::Transport { .. } => Blame::Us,
+            Self::Clock | Self::Transport { .. } => Blame::Us,
         }
     }
 }

@@ -11,7 +11,7 @@ use e2e::{Fetched, Home, Killed, Killer, Model, PIECE_BYTES, Recipe, Seeder, mad
 /// A temporary file this old is one that nobody writes any more.
 const STALE: Duration = Duration::from_secs(7200);
 /// Each command makes more calls than this that change something in a file system.
-const FEWEST_CALLS: u64 = 15;
+const FEWEST_CALLS: u64 = 5;
 
 /// Runs the command, killed in place of this call, and tells how; `None` when it makes fewer calls.
 async fn kill(killer: &Killer, at: u64, home: &Home, args: &[&str]) -> Option<String> {

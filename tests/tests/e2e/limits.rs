@@ -3,7 +3,7 @@
 use std::fs;
 use std::os::unix::fs::MetadataExt as _;
 
-use e2e::{Home, Process, Recipe, Seeder, as_user, limited, put};
+use e2e::{Home, Process, Recipe, Seeder, as_user, before_1970, limited, put};
 
 const NOBODY: u32 = 65534;
 
@@ -106,4 +106,21 @@ async fn a_ban_from_the_future_is_not_for_ever_and_not_read_anew_each_time() {
     let text = fs::read_to_string(home.cache("bans")).unwrap();
     let at_s: u64 = text.lines().nth(1).unwrap().split(' ').next().unwrap().parse().unwrap();
     assert!(at_s <= u64::try_from(fs::metadata(home.cache("bans")).unwrap().mtime()).unwrap(), "{text}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_clock_before_1970_is_told_of_and_needed_for_the_network_only() {
+    let (model, dir) = (Recipe::default().publish().await, tempfile::tempdir().unwrap());
+    let (home, seeder) = (Home::new(), Seeder::start(&model, &model.shards_but(&[])).await);
+    let fetch = ["--json", "fetch", "--manifest", &model.id, "--peer", seeder.address()];
+    let rpc = "https://127.0.0.1:1";
+    let read = ["fetch", "--rpc-url", rpc, "--contract", "0x5aAeb6053F3E94C9b9A09f33669435E7Ef1BeAed"];
+    for line in [&fetch[..], &read, &["serve"]] {
+        let command = before_1970(dir.path(), &home.command(line)).await;
+        let message = Process::start(command).outcome().await.failure(1);
+        assert!(message.contains("before 1970") && !message.contains("panicked"), "{message}");
+    }
+    home.fetch(&model, &[seeder.address()]).await;
+    let command = before_1970(dir.path(), &home.command(fetch)).await;
+    assert_eq!(Process::start(command).outcome().await.answer()["from_cache"], true);
 }

@@ -6,7 +6,7 @@ use manifest::PieceId;
 
 use super::holdings::{Books, Holdings};
 use super::requests::Request;
-use super::sources::Source;
+use super::sources::{MAX_WRONG_AT_FIRST, Source};
 use super::whole::Verdict;
 use super::{Checked, Failure, PlanAction, PlanEvent, Planner, RequestId, SourceKey};
 
@@ -202,7 +202,8 @@ impl Planner {
             return;
         }
         self.suspend(source, piece.shard);
-        self.sources.update(source, Source::sent_wrong);
+        let max_shards = if self.pieces.is_frugal() { 1 } else { MAX_WRONG_AT_FIRST };
+        self.sources.update(source, |source| source.sent_wrong(max_shards));
         // What else it owes is most likely no better.
         self.cancel_where(|request| request.source == source);
         if is_disputed && !self.may_be_settled(piece) {

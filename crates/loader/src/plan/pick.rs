@@ -59,7 +59,7 @@ impl Planner {
     /// Rule 5: whoever has sent nothing but wrong bytes is asked for what nobody else can be asked for only; and so is, once
     /// much was wasted, whoever has never sent anything right. They are asked a few at a time.
     fn is_worth_the_risk(&self, key: SourceKey, piece: PieceId) -> bool {
-        let is_frugal = 2 * self.pieces.wasted_bytes() > self.geometry().manifest().total_size_bytes();
+        let is_frugal = self.pieces.is_frugal();
         let risk = |source: &Source| match source.verified_bytes() {
             _ if source.is_unworthy() => 2,
             0 if is_frugal => 1,

@@ -305,8 +305,9 @@ impl Pieces {
     }
 
     /// Bytes that were fetched and were wrong.
-    pub(super) fn wasted_bytes(&self) -> u64 {
-        self.wasted_bytes
+    /// Whether more than half a model was wasted: from then on, nobody is trusted with much.
+    pub(super) fn is_frugal(&self) -> bool {
+        2 * self.wasted_bytes > self.geometry.manifest().total_size_bytes()
     }
 
     /// The pieces of a shard that are missing.
@@ -350,9 +351,9 @@ impl Pieces {
         self.wrong.clear();
     }
 
-    /// The missing pieces of which other sources than this one sent wrong bytes.
+    /// The missing pieces of which one other source sent wrong bytes, and nobody else: a third opinion tells nothing more.
     pub(super) fn wrong_of_others(&self, source: SourceKey) -> impl Iterator<Item = PieceId> {
-        let is_others = move |liars: &[(SourceKey, u64)]| liars.iter().all(|(liar, _)| *liar != source);
+        let is_others = move |liars: &[(SourceKey, u64)]| matches!(liars, [(liar, _)] if *liar != source);
         let wrong =
             self.wrong.iter().filter(move |(piece, liars)| self.is_missing(**piece) && is_others(liars));
         wrong.map(|(piece, _)| *piece)

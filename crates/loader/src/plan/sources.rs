@@ -57,6 +57,8 @@ pub(super) struct Source {
     failed_trial: bool,
     /// It sent wrong bytes before anything right.
     is_unworthy: bool,
+    /// It is not asked for anything any more, unless it is tried.
+    is_hopeless: bool,
     /// How much of it was verified, piece by piece or with its whole shard.
     verified_bytes: u64,
     /// Requests under way, oldest first, each with its bytes still owed.
@@ -73,7 +75,7 @@ pub(super) struct Source {
 }
 
 /// Whoever has sent wrong bytes of so many shards, and nothing right, is not asked for more.
-const MAX_WRONG_AT_FIRST: usize = 3;
+pub(super) const MAX_WRONG_AT_FIRST: usize = 3;
 /// Requests under way at one source: the most that protocol 2.0.0 lets a stream have unanswered.
 const MAX_REQUESTS: u64 = 16;
 /// Answers that it sends at once.
@@ -110,6 +112,7 @@ impl Source {
             suspended: HashSet::new(),
             failed_trial: false,
             is_unworthy: false,
+            is_hopeless: false,
             verified_bytes: 0,
             requests: VecDeque::new(),
             owed_bytes: 0,
@@ -184,11 +187,13 @@ impl Source {
     pub(super) fn lift_suspensions(&mut self) {
         self.suspended.clear();
         self.is_unworthy = false;
+        self.is_hopeless = false;
     }
 
-    /// A piece of it was wrong.
-    pub(super) fn sent_wrong(&mut self) {
+    /// A piece of it was wrong. When nothing was right before, and so many shards were not, it is hopeless.
+    pub(super) fn sent_wrong(&mut self, max_shards: usize) {
         self.is_unworthy |= self.verified_bytes == 0;
+        self.is_hopeless |= self.is_unworthy && self.suspended.len() >= max_shards;
     }
 
     /// Whether it may be asked for a whole shard, so that it is seen who is right.
@@ -216,6 +221,7 @@ impl Source {
     pub(super) fn verified(&mut self, bytes: u64) {
         self.verified_bytes += bytes;
         self.is_unworthy = false;
+        self.is_hopeless = false;
     }
 
     pub(super) fn verified_bytes(&self) -> u64 {
@@ -229,8 +235,7 @@ impl Source {
 
     /// Whether it sent wrong bytes of this shard, or failed its trial.
     fn is_kept_from(&self, shard: u32) -> bool {
-        let is_hopeless = self.is_unworthy && self.suspended.len() >= MAX_WRONG_AT_FIRST;
-        self.failed_trial || is_hopeless || self.suspended.contains(&shard)
+        self.failed_trial || self.is_hopeless || self.suspended.contains(&shard)
     }
 
     /// Bytes of it turned out to be right, as far as can be told.
