@@ -113,9 +113,9 @@ async fn a_clock_before_1970_is_told_of_and_needed_for_the_network_only() {
     let (model, dir) = (Recipe::default().publish().await, tempfile::tempdir().unwrap());
     let (home, seeder) = (Home::new(), Seeder::start(&model, &model.shards_but(&[])).await);
     let fetch = ["--json", "fetch", "--manifest", &model.id, "--peer", seeder.address()];
-    let rpc = "https://127.0.0.1:1";
-    let read = ["fetch", "--rpc-url", rpc, "--contract", "0x5aAeb6053F3E94C9b9A09f33669435E7Ef1BeAed"];
-    for line in [&fetch[..], &read, &["serve"]] {
+    let contract = "0x5aAeb6053F3E94C9b9A09f33669435E7Ef1BeAed";
+    let read = ["--json", "fetch", "--rpc-url", "https://127.0.0.1:1", "--contract", contract];
+    for line in [&fetch[..], &read, &["--json", "serve"]] {
         let command = before_1970(dir.path(), &home.command(line)).await;
         let message = Process::start(command).outcome().await.failure(1);
         assert!(message.contains("before 1970") && !message.contains("panicked"), "{message}");

@@ -49,7 +49,7 @@ async fn a_model_that_does_not_fit_leaves_the_disk_as_it_is_until_there_is_room(
     let peer = Peer::start(model.conduct()).await;
     let disk = Disk::new(48 * MIB, FileSystem::Ext4);
     let cache = disk.path().join("cache");
-    let _ = run(&cache, ["cache", "ls"]).await.expect(0);
+    begin(&cache).await;
     let ballast = disk.path().join("ballast");
     let taken = disk.free_bytes() - 10 * MIB;
     fs::File::create(&ballast).unwrap();
@@ -126,7 +126,7 @@ async fn models_are_removed_from_a_full_disk() {
 async fn what_is_published_does_not_fill_the_disk_either() {
     let disk = Disk::new(48 * MIB, FileSystem::Ext4);
     let cache = disk.path().join("cache");
-    let _ = run(&cache, ["cache", "ls"]).await.expect(0);
+    begin(&cache).await;
     let home = Home::new();
     let file = home.path("file");
     // Its parity is what does not fit.
@@ -144,7 +144,7 @@ async fn a_disk_without_room_for_names_is_told_from_a_full_one() {
     let peer = Peer::start(model.conduct()).await;
     let disk = Disk::new(24 * MIB, FileSystem::Ext4);
     let cache = disk.path().join("cache");
-    let _ = run(&cache, ["cache", "ls"]).await.expect(0);
+    begin(&cache).await;
     let names = disk.path().join("names");
     fs::create_dir(&names).unwrap();
     let free = || rustix::fs::statvfs(disk.path()).unwrap().f_favail;
@@ -175,6 +175,11 @@ async fn a_process_that_may_not_write_large_files_says_so() {
     assert!(!home.cache("partial").join(&model.id).exists());
 }
 
+/// Makes a cache in which there is nothing yet: whoever only looks makes none.
+async fn begin(cache: &Path) {
+    run(cache, ["fetch", "--wait", "1ms", "--manifest", &"0".repeat(64)]).await.failure(4);
+}
+
 /// Somebody who has these bytes under a digest that they may not have.
 async fn holder(blob: Digest, bytes: Vec<u8>) -> Peer {
     let blobs = [(blob, Arc::new(bytes))].into();
@@ -193,7 +198,7 @@ async fn sizes_that_are_only_claimed_reserve_nothing_and_leave_nothing() {
         let liars = [holder(blob, lie.clone()).await, holder(blob, lie).await];
         let disk = Disk::new(40 * MIB, FileSystem::Ext4);
         let cache = disk.path().join("cache");
-        let _ = run(&cache, ["cache", "ls"]).await.expect(0);
+        begin(&cache).await;
         let before = disk.free_bytes();
         let text = blob.to_string();
         let args = ["fetch", "--single-blob", "--wait", "1s", "--manifest", &text];
