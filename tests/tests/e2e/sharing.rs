@@ -123,8 +123,8 @@ async fn pieces_are_served_under_their_manifest_only_and_proven_shards_to_everyb
         conduct.blobs.retain(|blob, _| *blob == shard || !model.shards().any(|shard| shard == *blob));
         conduct
     };
-    // Of one shard a piece passes.
-    let seeder = Peer::start(of(part).stopping_after(PIECE_BYTES as u64)).await;
+    // Of one shard a piece or two of four pass: what passes may be of two of them at once, or of one that is given up.
+    let seeder = Peer::start(of(part).stopping_after(3 * PIECE_BYTES as u64 - 1)).await;
     let other = Peer::start(of(whole)).await;
     let home = Home::new();
     let first = Fetcher::start(&home, &[seeder.address(), other.address()]).await;
@@ -154,7 +154,7 @@ async fn pieces_are_served_under_their_manifest_only_and_proven_shards_to_everyb
     let have = have.await;
     assert_eq!(have.shards[2], p2p_blob::Held::none());
     let held = pieces(&have.shards[0]);
-    assert_eq!(held.len(), 1);
+    assert!(held.len() < 4);
     let start = held[0] as usize * PIECE_BYTES;
     let end = (start + PIECE_BYTES).min(200_000);
     let get = |manifest, blob, start: usize, end: usize| {
