@@ -1,8 +1,10 @@
 //! A real EVM node with the contract on it.
 
 use std::fs;
+use std::sync::Arc;
 
 use chain_reader::{Devnet, U256};
+use tokio::sync::RwLock;
 
 use crate::tools;
 
@@ -10,7 +12,12 @@ use crate::tools;
 #[derive(Debug)]
 pub struct Chain {
     devnet: Devnet,
+    growing: Growing,
 }
+
+/// Held for writing while a block is made. anvil answers a call at the newest block with the state of the one that it is
+/// making: whoever reads meanwhile would see the future, at several endpoints at once.
+pub(crate) type Growing = Arc<RwLock<()>>;
 
 impl Chain {
     /// Starts anvil and deploys the contract.
@@ -19,7 +26,8 @@ impl Chain {
     /// When that fails.
     pub async fn start() -> Self {
         let contract_json = fs::read_to_string(tools::tests_dir().join("contracts/RPB.json")).unwrap();
-        Self { devnet: Devnet::start(&tools::anvil(), &contract_json).await.unwrap() }
+        let devnet = Devnet::start(&tools::anvil(), &contract_json).await.unwrap();
+        Self { devnet, growing: Growing::default() }
     }
 
     /// Has the owner set the model, and makes that final.
@@ -27,8 +35,17 @@ impl Chain {
     /// # Panics
     /// When that fails.
     pub async fn set(&self, text: &str) {
-        self.devnet.set_text(text, U256::ZERO).await.unwrap();
+        self.name(text).await;
         self.mine(2).await;
+    }
+
+    /// Has the owner set the model, in one more block.
+    ///
+    /// # Panics
+    /// When that fails.
+    pub async fn name(&self, text: &str) {
+        let _growing = self.growing.write().await;
+        self.devnet.set_text(text, U256::ZERO).await.unwrap();
     }
 
     /// Adds empty blocks: two make all before them final.
@@ -36,6 +53,7 @@ impl Chain {
     /// # Panics
     /// When that fails.
     pub async fn mine(&self, blocks: u64) {
+        let _growing = self.growing.write().await;
         self.devnet.mine(blocks).await.unwrap();
     }
 
@@ -53,6 +71,7 @@ impl Chain {
     /// # Panics
     /// When the node does not.
     pub async fn reorganise(&self, blocks: u64) {
+        let _growing = self.growing.write().await;
         let no_transactions: [(); 0] = [];
         self.devnet.request("anvil_reorg", (blocks, no_transactions)).await.unwrap();
     }
@@ -66,6 +85,10 @@ impl Chain {
     /// The contract's address.
     pub fn contract(&self) -> String {
         self.devnet.contract().to_string()
+    }
+
+    pub(crate) fn growing(&self) -> &Growing {
+        &self.growing
     }
 
     /// The node itself.

@@ -16,6 +16,7 @@ use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::watch;
 use tokio::task::{JoinHandle, JoinSet};
 
+use crate::chain::Growing;
 use crate::{Chain, soon};
 
 mod http;
@@ -43,6 +44,7 @@ pub struct Rpc {
 struct Shared {
     /// Host and port of the node.
     node: String,
+    growing: Growing,
     now: Mutex<Now>,
     /// How often each method was asked.
     asked: watch::Sender<HashMap<String, u64>>,
@@ -66,6 +68,7 @@ impl Rpc {
         let address = listener.local_addr().unwrap();
         let shared = Arc::new(Shared {
             node: chain.devnet().rpc_url().to_string(),
+            growing: Arc::clone(chain.growing()),
             now: Mutex::default(),
             asked: watch::Sender::default(),
         });

@@ -4,6 +4,8 @@ use serde_json::{Value, json};
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::TcpStream;
 
+use crate::chain::Growing;
+
 /// What is longer is no message of the node or of our own program.
 const MAX_BYTES: usize = 16 << 20;
 
@@ -80,6 +82,7 @@ impl Connection {
 /// The node, which is asked over one connection as long as that holds.
 pub(super) struct Node<'a> {
     pub(super) address: &'a str,
+    pub(super) growing: &'a Growing,
     pub(super) connection: &'a mut Option<Connection>,
 }
 
@@ -93,6 +96,7 @@ impl Node<'_> {
             body.len()
         );
         let message = [head.as_bytes(), body.as_bytes()].concat();
+        let _still = self.growing.read().await;
         // A connection that was kept may have ended meanwhile.
         if let Some(kept) = self.connection.take()
             && let Some(answer) = self.exchange(kept, &message).await

@@ -40,7 +40,7 @@ impl Shared {
                 _ => {}
             }
         }
-        let mut node = Node { address: &self.node, connection: node };
+        let mut node = Node { address: &self.node, growing: &self.growing, connection: node };
         let answer = pass_on(&parts, &mut node, request, json, method).await?;
         if parts.iter().any(|part| matches!(part, Mood::Losing)) && self.loses(method) {
             return None;

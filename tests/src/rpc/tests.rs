@@ -1,5 +1,7 @@
 //! The endpoints themselves, in front of a real node.
 
+use std::sync::atomic::{AtomicBool, Ordering};
+
 use chain_reader::U256;
 use serde_json::json;
 
@@ -10,7 +12,7 @@ use super::*;
 async fn ask(rpc: &Rpc, method: &str, params: Value) -> Option<Value> {
     let address = rpc.url().strip_prefix("http://").unwrap();
     let request = json!({"jsonrpc": "2.0", "id": 7, "method": method, "params": params});
-    let answer = Node { address, connection: &mut None }.ask(&request).await?;
+    let answer = Node { address, growing: &Growing::default(), connection: &mut None }.ask(&request).await?;
     assert_eq!(answer["id"], 7);
     Some(answer)
 }
@@ -174,4 +176,27 @@ async fn faults_are_as_told_for_the_methods_that_are_told_and_repeat_keys() {
         _ = next => panic!("it was to be silent"),
         answer = self::ask(&rpc, "eth_chainId", json!([])) => assert!(answer.is_some()),
     }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_block_that_is_being_made_is_seen_by_nobody_who_asks_for_the_one_before() {
+    let chain = Chain::start().await;
+    let rpcs = [Rpc::honest(&chain).await, Rpc::honest(&chain).await, Rpc::honest(&chain).await];
+    let is_over = AtomicBool::new(false);
+    let grow = async {
+        for number in 0..200 {
+            chain.name(&format!("{number:064}")).await;
+        }
+        is_over.store(true, Ordering::Relaxed);
+    };
+    let read = async |rpc: &Rpc| {
+        while !is_over.load(Ordering::Relaxed) {
+            let block = result(rpc, "eth_getBlockByNumber", json!(["latest", false])).await;
+            let at = json!({"blockHash": block["hash"]});
+            let first = named(&chain, rpc, &at).await;
+            let again = named(&chain, rpc, &at).await;
+            assert_eq!(first, again, "at {}", block["number"]);
+        }
+    };
+    tokio::join!(grow, read(&rpcs[0]), read(&rpcs[1]), read(&rpcs[2]));
 }

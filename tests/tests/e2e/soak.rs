@@ -10,7 +10,6 @@ mod moods;
 use std::collections::BTreeSet;
 use std::time::{Duration, Instant};
 
-use chain_reader::U256;
 use e2e::{Chain, Home, Model, Mood, Outcome, Process, Recipe, Rpc, Seeder, TCP, Usage, made_up};
 use fastrand::Rng;
 use serde_json::Value;
@@ -145,7 +144,7 @@ impl World {
         let others: Vec<_> =
             self.models.iter().map(|model| &model.id).filter(|id| *id != self.chronicle.named()).collect();
         let next = self.rng.choice(others).unwrap().clone();
-        self.chain.devnet().set_text(&next, U256::ZERO).await.unwrap();
+        self.chain.name(&next).await;
         self.chronicle.name(&next);
         self.changes += 1;
         self.mine(2).await;
@@ -170,7 +169,7 @@ impl World {
             2 => {
                 // A change that may be reorganised away.
                 let next = self.rng.choice(&self.models).unwrap().id.clone();
-                self.chain.devnet().set_text(&next, U256::ZERO).await.unwrap();
+                self.chain.name(&next).await;
                 self.chronicle.name(&next);
                 self.changes += 1;
             }
