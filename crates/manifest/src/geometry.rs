@@ -41,10 +41,15 @@ pub enum Cell {
     },
 }
 
-/// The geometry of one manifest.
+/// The geometry of one manifest. Clones share it.
 #[derive(Debug, Clone)]
 pub struct Geometry {
     manifest: Arc<Manifest>,
+    tables: Arc<Tables>,
+}
+
+#[derive(Debug)]
+struct Tables {
     /// Where in the weights each data shard begins, and after the last where it ends; before clipping.
     shard_starts: Vec<u64>,
     /// Number of pieces before each shard.
@@ -79,7 +84,8 @@ impl Geometry {
         }
         same.retain(|_, shards| shards.len() > 1);
         let stripe_bounds = stripe_bounds(&manifest, &shard_starts);
-        Self { manifest, shard_starts, piece_bases, stripe_bounds, canonical, same }
+        let tables = Tables { shard_starts, piece_bases, stripe_bounds, canonical, same };
+        Self { manifest, tables: Arc::new(tables) }
     }
 
     /// The manifest it was made from.
@@ -89,23 +95,23 @@ impl Geometry {
 
     /// The first shard with the digest of `shard`: replicas are fetched once, under this index.
     pub fn canonical(&self, shard: u32) -> u32 {
-        self.canonical[shard as usize]
+        self.tables.canonical[shard as usize]
     }
 
     /// All shards with the digest of `shard`, which is the first of them, in index order.
     pub fn same(&self, shard: u32) -> impl Iterator<Item = u32> {
-        let others = self.same.get(&shard).map(Vec::as_slice).unwrap_or_default();
+        let others = self.tables.same.get(&shard).map(Vec::as_slice).unwrap_or_default();
         std::iter::once(shard).chain(others.iter().copied().filter(move |other| *other != shard))
     }
 
     /// Number of pieces of all shards.
     pub fn piece_total(&self) -> u32 {
-        self.piece_bases[self.manifest.shards().len()]
+        self.tables.piece_bases[self.manifest.shards().len()]
     }
 
     /// The position of a piece among all pieces, shard by shard: `0..piece_total()`.
     pub fn flat(&self, piece: PieceId) -> usize {
-        (self.piece_bases[piece.shard as usize] + piece.piece) as usize
+        (self.tables.piece_bases[piece.shard as usize] + piece.piece) as usize
     }
 
     /// How many bytes a piece has.
@@ -135,7 +141,7 @@ impl Geometry {
         if piece.shard >= self.manifest.data_shard_count() {
             return None;
         }
-        let start = self.shard_starts[piece.shard as usize];
+        let start = self.tables.shard_starts[piece.shard as usize];
         let range = self.manifest.piece_range(piece.shard, piece.piece);
         let total = self.manifest.total_size_bytes();
         Some(ByteRange::new((start + range.start).min(total), (start + range.end).min(total)))
@@ -143,12 +149,12 @@ impl Geometry {
 
     /// Number of stripes.
     pub fn stripe_count(&self) -> usize {
-        self.stripe_bounds.len() - 1
+        self.tables.stripe_bounds.len() - 1
     }
 
     /// The row offsets of a stripe.
     pub fn stripe(&self, stripe: usize) -> ByteRange {
-        ByteRange::new(self.stripe_bounds[stripe], self.stripe_bounds[stripe + 1])
+        ByteRange::new(self.tables.stripe_bounds[stripe], self.tables.stripe_bounds[stripe + 1])
     }
 
     /// The stripe that begins at or holds a row offset; the number of stripes for one past the end.
@@ -156,12 +162,12 @@ impl Geometry {
         if offset >= self.manifest.row_size_bytes() {
             return self.stripe_count();
         }
-        self.stripe_bounds.partition_point(|bound| *bound <= offset) - 1
+        self.tables.stripe_bounds.partition_point(|bound| *bound <= offset) - 1
     }
 
     /// What each row, then each parity shard, has in a stripe: `data + parity` cells.
     pub fn cells(&self, stripe: usize) -> impl Iterator<Item = Cell> {
-        let offset = self.stripe_bounds[stripe];
+        let offset = self.tables.stripe_bounds[stripe];
         (0..self.manifest.data() + self.manifest.parity()).map(move |row| self.cell(row, offset))
     }
 
@@ -177,11 +183,11 @@ impl Geometry {
                 continue;
             }
             // A row that is padding only has no cells of its own.
-            if self.shard_starts[shard as usize] >= self.manifest.total_size_bytes() {
+            if self.tables.shard_starts[shard as usize] >= self.manifest.total_size_bytes() {
                 continue;
             }
             let row_bytes = self.manifest.row_size_bytes();
-            let start = self.shard_starts[shard as usize] + range.start;
+            let start = self.tables.shard_starts[shard as usize] + range.start;
             let mut at = start;
             while at < start + range.len() {
                 let row = at / row_bytes;
@@ -196,8 +202,8 @@ impl Geometry {
     }
 
     fn stripes_between(&self, offsets: ByteRange) -> std::ops::Range<usize> {
-        let first = self.stripe_bounds.partition_point(|bound| *bound < offsets.start);
-        let end = self.stripe_bounds.partition_point(|bound| *bound < offsets.end);
+        let first = self.tables.stripe_bounds.partition_point(|bound| *bound < offsets.start);
+        let end = self.tables.stripe_bounds.partition_point(|bound| *bound < offsets.end);
         first..end
     }
 
@@ -224,8 +230,8 @@ impl Geometry {
 
     /// The piece that holds the weights byte `at`, and where in its shard that byte is.
     fn piece_at(&self, at: u64) -> (PieceId, u64) {
-        let shard = self.shard_starts.partition_point(|start| *start <= at) - 1;
-        let offset = at - self.shard_starts[shard];
+        let shard = self.tables.shard_starts.partition_point(|start| *start <= at) - 1;
+        let offset = at - self.tables.shard_starts[shard];
         #[expect(clippy::cast_possible_truncation, reason = "a manifest has at most 65,536 shards")]
         let shard = shard as u32;
         (PieceId { shard, piece: self.piece_index_at(offset) }, offset)
@@ -253,4 +259,19 @@ fn stripe_bounds(manifest: &Manifest, shard_starts: &[u64]) -> Vec<u64> {
         bounds.dedup();
     }
     bounds
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{Codec, Shard};
+
+    #[test]
+    fn a_clone_costs_the_same_whatever_the_model() {
+        let shard = Shard { digest: Digest::of(b"shard"), size_bytes: 1 << 30, is_parity: false };
+        let manifest = Manifest::new("m".to_owned(), 1 << 30, vec![shard], 1, 0, Codec::Rs, None).unwrap();
+        let geometry = Geometry::new(Arc::new(manifest));
+        let clone = geometry.clone();
+        assert!(Arc::ptr_eq(&geometry.tables, &clone.tables) && Arc::ptr_eq(&geometry.manifest, &clone.manifest));
+    }
 }

@@ -1,6 +1,6 @@
 //! A flat folder of blobs, each named by its digest: the blob store of the Python nodes.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, VecDeque};
 use std::fs::{File, Metadata, OpenOptions};
 use std::io;
 use std::os::unix::fs::{FileExt as _, MetadataExt as _, OpenOptionsExt as _};
@@ -17,6 +17,9 @@ use super::{CacheError, Held};
 /// How much of a file is hashed at a time.
 const CHUNK_BYTES: usize = 1 << 20;
 
+/// Manifests that are kept as parsed: peers ask over and over what is held of one, and one may have 16 MiB.
+const MAX_PARSED: usize = 4;
+
 /// A folder of files named by their digests.
 ///
 /// Only names of 64 lower-case hexadecimal characters are ever opened. Each file is hashed before it is first served,
@@ -29,6 +32,8 @@ pub struct BlobDir {
     checked: Mutex<HashMap<Digest, Arc<Mutex<Option<Checked>>>>>,
     /// Which files were found to be manifests, and which not.
     manifests: Mutex<HashMap<Digest, bool>>,
+    /// What was asked for last, and the files that it was in; the newest last.
+    parsed: Mutex<VecDeque<(Digest, Checked, Arc<Manifest>)>>,
 }
 
 /// What a file looked like when it was hashed, and whether it was what its name says.
@@ -47,7 +52,8 @@ impl BlobDir {
     /// [`CacheError::Io`] when it is not a directory that can be read.
     pub fn open(path: &Path) -> Result<Self, CacheError> {
         std::fs::read_dir(path).map_err(|source| CacheError::io("read", path, source))?;
-        Ok(Self { path: path.to_owned(), checked: Mutex::default(), manifests: Mutex::default() })
+        let (checked, manifests, parsed) = (Mutex::default(), Mutex::default(), Mutex::default());
+        Ok(Self { path: path.to_owned(), checked, manifests, parsed })
     }
 
     /// The blob with this digest; `None` when there is none, or the file is not what its name says.
@@ -55,6 +61,12 @@ impl BlobDir {
     /// # Errors
     /// When the file cannot be read.
     pub fn lookup(&self, digest: &Digest) -> io::Result<Option<Held>> {
+        let Some((file, _)) = self.checked_file(digest)? else { return Ok(None) };
+        Held::file(file).map(Some)
+    }
+
+    /// The file with this digest, and what it looked like when it was hashed; `None` when it is not what its name says.
+    fn checked_file(&self, digest: &Digest) -> io::Result<Option<(File, Checked)>> {
         // Opening what is not a file must neither wait nor follow.
         let opened = OpenOptions::new()
             .read(true)
@@ -82,7 +94,7 @@ impl BlobDir {
             }
             *checked = Some(Checked::of(&metadata, found == *digest));
         }
-        if checked.is_some_and(|checked| checked.good) { Held::file(file).map(Some) } else { Ok(None) }
+        Ok(checked.filter(|checked| checked.good).map(|checked| (file, checked)))
     }
 
     /// Whether there is a file of this name and size that is not known to be something else.
@@ -121,14 +133,31 @@ impl BlobDir {
 
     /// The manifest with this digest, when the folder has it and it is one.
     pub(super) fn manifest(&self, digest: &Digest) -> io::Result<Option<Arc<Manifest>>> {
-        let Some(held) = self.lookup(digest)? else { return Ok(None) };
-        let size_bytes = usize::try_from(held.size_bytes()).unwrap_or(usize::MAX);
+        let Some((file, checked)) = self.checked_file(digest)? else { return Ok(None) };
+        let size_bytes = usize::try_from(checked.size_bytes).unwrap_or(usize::MAX);
         if size_bytes > MAX_MANIFEST_BYTES {
             return Ok(None);
         }
+        if let Some(manifest) = self.parsed(digest, checked) {
+            return Ok(Some(manifest));
+        }
         let mut bytes = vec![0; size_bytes];
-        held.read_at(0, &mut bytes)?;
-        Ok(Manifest::parse(&bytes).ok().map(Arc::new))
+        file.read_exact_at(&mut bytes, 0)?;
+        let Ok(manifest) = Manifest::parse(&bytes) else { return Ok(None) };
+        let manifest = Arc::new(manifest);
+        let mut parsed = self.parsed.lock().unwrap_or_else(PoisonError::into_inner);
+        parsed.retain(|(known, ..)| known != digest);
+        if parsed.len() >= MAX_PARSED {
+            parsed.pop_front();
+        }
+        parsed.push_back((*digest, checked, Arc::clone(&manifest)));
+        Ok(Some(manifest))
+    }
+
+    fn parsed(&self, digest: &Digest, checked: Checked) -> Option<Arc<Manifest>> {
+        let parsed = self.parsed.lock().unwrap_or_else(PoisonError::into_inner);
+        let found = parsed.iter().find(|(known, as_of, _)| known == digest && *as_of == checked);
+        found.map(|(.., manifest)| Arc::clone(manifest))
     }
 }
 
@@ -165,6 +194,8 @@ fn hash(file: &File, size_bytes: u64) -> io::Result<Digest> {
 #[cfg(test)]
 mod tests {
     use std::fs;
+
+    use manifest::{Codec, Shard};
 
     use super::*;
 
@@ -214,6 +245,33 @@ mod tests {
         assert_eq!(blobs.lookup(&empty).unwrap().unwrap().size_bytes(), 0);
         assert!(blobs.lookup(&folder).unwrap().is_none());
         assert!(!blobs.has(&folder, 0));
+    }
+
+    #[test]
+    fn a_manifest_is_parsed_once_as_long_as_its_file_is_the_same() {
+        let dir = tempfile::tempdir().unwrap();
+        let blobs = BlobDir::open(dir.path()).unwrap();
+        let manifest = |size_bytes| {
+            let shard = Shard { digest: Digest::of(b"blob"), size_bytes, is_parity: false };
+            Manifest::new("kind".to_owned(), size_bytes, vec![shard], 1, 0, Codec::Rs, None).unwrap()
+        };
+        let manifests: Vec<_> = (1..=5).map(manifest).collect();
+        let digests: Vec<_> = manifests.iter().map(|manifest| Digest::of(&manifest.to_json())).collect();
+        for (digest, manifest) in digests.iter().zip(&manifests) {
+            put(dir.path(), digest, &manifest.to_json());
+        }
+        let get = |at: usize| blobs.manifest(&digests[at]).unwrap();
+        let first = get(0).unwrap();
+        assert_eq!(first.to_json(), manifests[0].to_json());
+        assert!(Arc::ptr_eq(&first, &get(0).unwrap()));
+        put(dir.path(), &digests[0], b"{}");
+        assert!(get(0).is_none(), "it has changed");
+        put(dir.path(), &digests[0], &manifests[0].to_json());
+        let kept = get(0).unwrap();
+        (1..MAX_PARSED).for_each(|at| drop(get(at)));
+        assert!(Arc::ptr_eq(&kept, &get(0).unwrap()), "there is room for so many");
+        get(MAX_PARSED);
+        assert!(!Arc::ptr_eq(&kept, &get(0).unwrap()), "and for no more");
     }
 
     #[test]
