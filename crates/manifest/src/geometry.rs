@@ -272,6 +272,8 @@ mod tests {
         let manifest = Manifest::new("m".to_owned(), 1 << 30, vec![shard], 1, 0, Codec::Rs, None).unwrap();
         let geometry = Geometry::new(Arc::new(manifest));
         let clone = geometry.clone();
-        assert!(Arc::ptr_eq(&geometry.tables, &clone.tables) && Arc::ptr_eq(&geometry.manifest, &clone.manifest));
+        assert!(
+            Arc::ptr_eq(&geometry.tables, &clone.tables) && Arc::ptr_eq(&geometry.manifest, &clone.manifest)
+        );
     }
 }

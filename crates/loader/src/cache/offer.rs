@@ -130,6 +130,12 @@ impl Offer {
         self.available().forget(self.geometry.canonical(shard));
     }
 
+    /// Whoever verifies a piece waits until this is dropped.
+    #[cfg(test)]
+    pub(crate) fn hold(&self) -> impl Drop {
+        self.available()
+    }
+
     fn available(&self) -> MutexGuard<'_, Availability> {
         self.available.lock().unwrap_or_else(PoisonError::into_inner)
     }

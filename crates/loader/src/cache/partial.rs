@@ -40,7 +40,7 @@ pub struct Partial {
     /// Brings the weights to the disk while they arrive; `None` when nobody waits for that.
     writeback: Option<Writeback>,
     /// Last, so that it is given back after everything else is closed.
-    lock: FillLock,
+    lock: Arc<FillLock>,
 }
 
 impl Partial {
@@ -74,9 +74,12 @@ impl Partial {
         let offer = Offer::new(&cache, *lock.digest(), geometry.clone(), dir.clone(), &weights)?;
         let (offer, journal) = (Arc::new(offer), Mutex::new((journal, progress)));
         let path = dir.join(WEIGHTS);
-        let writeback = durable
-            .then(|| Writeback::start([(&weights, path.as_path())], Some(dir.join(JOURNAL))))
-            .transpose()?;
+        let lock = Arc::new(lock);
+        let start = || {
+            let right = Arc::<FillLock>::clone(&lock);
+            Writeback::start([(&weights, path.as_path())], Some(dir.join(JOURNAL)), right)
+        };
+        let writeback = durable.then(start).transpose()?;
         let (parity, index) = (Mutex::default(), OnceLock::new());
         Ok(Self { cache, geometry, dir, weights, parity, journal, offer, index, writeback, lock })
     }
@@ -84,6 +87,11 @@ impl Partial {
     /// What it is a part of.
     pub fn manifest(&self) -> &Arc<Manifest> {
         self.geometry.manifest()
+    }
+
+    /// The geometry of that.
+    pub(crate) fn geometry(&self) -> &Geometry {
+        &self.geometry
     }
 
     /// What of it can be served: the pieces that this process has verified, those to come too.

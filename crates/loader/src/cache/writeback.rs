@@ -1,10 +1,11 @@
 //! Bringing files to the disk while they are still being written.
 
+use std::any::Any;
 use std::fs::File;
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::mpsc::{SyncSender, sync_channel};
+use std::sync::{Arc, Weak};
 use std::thread::JoinHandle;
 
 use super::CacheError;
@@ -14,54 +15,73 @@ const EVERY_BYTES: u64 = 64 << 20;
 
 /// A thread that syncs files over and over while others write to them. Systems let gigabytes pile up before they begin
 /// by themselves, and whoever syncs at the end waits for all of it with the processor idle.
+///
+/// Dropping it does not wait for the disk: the thread ends when what it is at is synced, and keeps the right to the files
+/// until then.
 #[derive(Debug)]
 pub(crate) struct Writeback {
     unsynced_bytes: AtomicU64,
     /// Closed to end the thread.
-    due: Option<SyncSender<()>>,
-    /// Nobody waits for the files any more.
-    given_up: Arc<AtomicBool>,
-    thread: Option<JoinHandle<Result<(), CacheError>>>,
+    due: SyncSender<()>,
+    thread: JoinHandle<Result<(), CacheError>>,
+    _right: Right,
 }
 
+/// Whatever keeps others from the files while somebody has it.
+pub(crate) type Right = Arc<dyn Any + Send + Sync>;
+
 impl Writeback {
-    /// Starts the thread, for these files. When bytes of them are lost, the file `voucher`, which says that they are
-    /// right, is removed.
+    /// Starts the thread, for these files. When bytes of them are lost, the file `voucher`, which says that they are right,
+    /// is removed.
     pub(crate) fn start<'a>(
         files: impl IntoIterator<Item = (&'a File, &'a Path)>,
         voucher: Option<PathBuf>,
+        right: Right,
     ) -> Result<Self, CacheError> {
         let mut open = Vec::new();
         for (file, path) in files {
             let file = file.try_clone().map_err(|source| CacheError::io("open", path, source))?;
             open.push((file, path.to_owned()));
         }
-        // One that waits is enough: it is about everything written before it is taken.
-        let (sender, receiver) = sync_channel(1);
-        let given_up = Arc::<AtomicBool>::default();
-        let is_given_up = Arc::clone(&given_up);
-        let work = move || {
-            let synced = sync(&open, receiver, &is_given_up);
+        let sync = move || {
+            let synced = sync_all(&open);
             if let (Err(error), Some(voucher)) = (&synced, &voucher) {
                 void(voucher, error);
             }
             synced
         };
+        Self::with(sync, right)
+    }
+
+    /// Calls `sync` over and over, and keeps the right meanwhile.
+    fn with(
+        sync: impl Fn() -> Result<(), CacheError> + Send + 'static,
+        right: Right,
+    ) -> Result<Self, CacheError> {
+        // One that waits is enough: it is about everything written before it is taken.
+        let (sender, due) = sync_channel(1);
+        let weak = Arc::downgrade(&right);
+        let work = move || {
+            for () in due {
+                // Nobody waits for the files any more.
+                let Some(_kept) = Weak::upgrade(&weak) else { break };
+                sync()?;
+            }
+            Ok(())
+        };
         let thread = std::thread::Builder::new().name("writeback".to_owned()).spawn(work);
         let thread =
             thread.map_err(|source| CacheError::io("start a thread for", Path::new("the disk"), source))?;
-        Ok(Self { unsynced_bytes: AtomicU64::new(0), due: Some(sender), given_up, thread: Some(thread) })
+        Ok(Self { unsynced_bytes: AtomicU64::new(0), due: sender, thread, _right: right })
     }
 
     /// Says that so many bytes were written. Never waits.
     pub(crate) fn wrote(&self, bytes: usize) {
         let unsynced_bytes = self.unsynced_bytes.fetch_add(bytes as u64, Ordering::Relaxed) + bytes as u64;
-        if unsynced_bytes >= EVERY_BYTES
-            && let Some(due) = &self.due
-        {
+        if unsynced_bytes >= EVERY_BYTES {
             self.unsynced_bytes.store(0, Ordering::Relaxed);
             // Full: a sync is due already. Closed: one has failed, as `finish` tells.
-            let _ = due.try_send(());
+            let _ = self.due.try_send(());
         }
     }
 
@@ -69,25 +89,10 @@ impl Writeback {
     ///
     /// # Errors
     /// When bytes could not be written. The system says so once only: whoever syncs again hears nothing of it.
-    pub(crate) fn finish(mut self) -> Result<(), CacheError> {
-        match self.end() {
-            Some(Err(panic)) => std::panic::resume_unwind(panic),
-            Some(Ok(synced)) => synced,
-            None => Ok(()),
-        }
-    }
-
-    fn end(&mut self) -> Option<std::thread::Result<Result<(), CacheError>>> {
-        self.due = None;
-        self.thread.take().map(JoinHandle::join)
-    }
-}
-
-impl Drop for Writeback {
-    fn drop(&mut self) {
-        // What became of the files, `void` has said where it matters.
-        self.given_up.store(true, Ordering::Relaxed);
-        let _ = self.end();
+    pub(crate) fn finish(self) -> Result<(), CacheError> {
+        let Self { due, thread, .. } = self;
+        drop(due);
+        thread.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic))
     }
 }
 
@@ -103,14 +108,9 @@ pub(super) fn void(journal: &Path, error: &CacheError) {
     }
 }
 
-fn sync(files: &[(File, PathBuf)], due: Receiver<()>, is_given_up: &AtomicBool) -> Result<(), CacheError> {
-    for () in due {
-        for (file, path) in files {
-            if is_given_up.load(Ordering::Relaxed) {
-                return Ok(());
-            }
-            file.sync_data().map_err(|source| CacheError::io("sync", path, source))?;
-        }
+fn sync_all(files: &[(File, PathBuf)]) -> Result<(), CacheError> {
+    for (file, path) in files {
+        file.sync_data().map_err(|source| CacheError::io("sync", path, source))?;
     }
     Ok(())
 }
@@ -119,6 +119,9 @@ fn sync(files: &[(File, PathBuf)], due: Receiver<()>, is_given_up: &AtomicBool) 
 mod tests {
     use std::io::{self, Write as _};
 
+    use manifest::Digest;
+
+    use super::super::{Cache, FillLock};
     use super::*;
 
     #[test]
@@ -127,13 +130,36 @@ mod tests {
             let mut file = tempfile::tempfile().unwrap();
             file.write_all(b"bytes").unwrap();
             for is_dropped in [true, false] {
-                let writeback = Writeback::start([(&file, Path::new("file"))], None).unwrap();
+                let writeback = Writeback::start([(&file, Path::new("file"))], None, Arc::new(())).unwrap();
                 writeback.wrote(usize::try_from(written_bytes).unwrap());
                 if !is_dropped {
                     writeback.finish().unwrap();
                 }
             }
         }
+    }
+
+    #[test]
+    fn dropping_it_waits_for_no_disk_and_the_files_are_nobody_elses_until_that_is_done() {
+        let dir = tempfile::tempdir().unwrap();
+        let (cache, digest) = (Cache::open(dir.path()).unwrap(), Digest::of(b"manifest"));
+        let lock = Arc::new(cache.lock_fill(&digest).unwrap());
+        let (begun, has_begun) = sync_channel(1);
+        let (go_on, may_go_on) = sync_channel::<()>(0);
+        let sync = move || {
+            begun.send(()).unwrap();
+            let _ = may_go_on.recv();
+            Ok(())
+        };
+        let writeback = Writeback::with(sync, Arc::<FillLock>::clone(&lock)).unwrap();
+        writeback.wrote(usize::try_from(EVERY_BYTES).unwrap());
+        has_begun.recv().unwrap();
+        // These would never return.
+        drop(writeback);
+        drop(lock);
+        assert!(cache.try_lock_fill(&digest).unwrap().is_none(), "bytes are on their way to the disk");
+        drop(go_on);
+        cache.lock_fill(&digest).unwrap();
     }
 
     #[cfg(target_os = "linux")]
@@ -145,7 +171,8 @@ mod tests {
         // A pipe cannot be synced.
         let (reader, _writer) = io::pipe().unwrap();
         let file = File::from(std::os::fd::OwnedFd::from(reader));
-        let writeback = Writeback::start([(&file, Path::new("pipe"))], Some(journal.clone())).unwrap();
+        let files = [(&file, Path::new("pipe"))];
+        let writeback = Writeback::start(files, Some(journal.clone()), Arc::new(())).unwrap();
         writeback.wrote(usize::try_from(EVERY_BYTES).unwrap());
         assert_eq!(writeback.finish().unwrap_err().to_string(), "cannot sync pipe");
         assert!(!journal.exists());

@@ -3,6 +3,7 @@
 use std::fs::File;
 use std::os::unix::fs::FileExt as _;
 use std::path::Path;
+use std::sync::Arc;
 
 use manifest::Digest;
 use manifest::piece_index::ShardHasher;
@@ -51,7 +52,7 @@ pub(super) fn copy(
     let mut hashers = [0; WIDE_LANES].map(new_hasher);
     let mut digests: Vec<Option<(Digest, Values)>> = vec![None; layers.len()];
     let mut done_bytes = 0;
-    let writeback = Writeback::start([weights], None)?;
+    let writeback = Writeback::start([weights], None, Arc::new(()))?;
     pipeline::run(
         [(); SLABS].map(|()| Slab::default()),
         |slab| reader.fill(slab),

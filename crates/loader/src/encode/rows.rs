@@ -3,6 +3,7 @@
 use std::fs::File;
 use std::os::unix::fs::FileExt as _;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use manifest::piece_index::ShardHasher;
 use manifest::{Codec, Digest};
@@ -58,7 +59,7 @@ impl Job<'_> {
         let mut hashers: Vec<_> = (0..hashed_rows + self.parity_files.len()).map(|_| hasher()).collect();
         let mut next = 0;
         let parity = self.parity_files.iter().map(|(file, path)| (file, path.as_path()));
-        let writeback = Writeback::start(self.weights.into_iter().chain(parity), None)?;
+        let writeback = Writeback::start(self.weights.into_iter().chain(parity), None, Arc::new(()))?;
         pipeline::run(
             [(); SLABS].map(|()| slab()),
             |slab| {

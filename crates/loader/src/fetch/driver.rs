@@ -10,7 +10,7 @@ use tokio::sync::mpsc;
 use super::buffers::PieceBuf;
 use super::requests::{Moved, Requests};
 use super::single;
-use super::sources::Sources;
+use super::sources::{Arrivals, Sources};
 use super::watch::{Ask, News, Watch};
 use super::workers::{CheckJob, Done, Workers};
 use crate::error::LoadError;
@@ -28,7 +28,6 @@ pub(super) struct Driver<'a> {
     pub(super) planner: Planner,
     pub(super) requests: Requests,
     pub(super) moved: mpsc::Receiver<Moved>,
-    /// Before the workers, so that it is dropped before them: they must not wait to send when they are to end.
     pub(super) done: mpsc::Receiver<Done>,
     pub(super) workers: Workers,
     pub(super) sources: &'a mut Sources,
@@ -42,8 +41,18 @@ pub(super) struct Driver<'a> {
 }
 
 impl Driver<'_> {
-    /// Runs until all weights are there and verified.
-    pub(super) async fn run(mut self, events: &mut mpsc::Receiver<SourceEvent>) -> Result<(), LoadError> {
+    /// Runs until all weights are there and verified. Nothing of it holds on to the partial files afterwards, whatever comes
+    /// of it; what was under way is given up.
+    pub(super) async fn run(mut self, events: &mut Arrivals) -> Result<(), LoadError> {
+        let result = self.drive(events).await;
+        // Nobody must wait to send when they are to end.
+        let Self { moved, done, requests, workers, .. } = self;
+        drop((moved, done, requests));
+        workers.end().await;
+        result
+    }
+
+    async fn drive(&mut self, events: &mut Arrivals) -> Result<(), LoadError> {
         let up: Vec<SourceKey> = self.sources.up().map(|(key, _)| key).collect();
         for key in up {
             self.on_up(key);
@@ -78,7 +87,7 @@ impl Driver<'_> {
             let wakeup = wakeup.unwrap_or(now).max(now + Duration::from_millis(1));
             // Progress is only of interest while somebody owes bytes; then the planner wants to wake up soon as well.
             tokio::select! {
-                Some(event) = events.recv() => self.on_source(event),
+                event = events.next() => self.on_source(event),
                 Some(moved) = self.moved.recv() => self.on_moved(moved),
                 Some(done) = self.done.recv() => self.on_done(done)?,
                 () = tokio::time::sleep_until(wakeup.into()) => {}
@@ -227,6 +236,9 @@ impl Driver<'_> {
                 return Err(LoadError::DirtyPadding { digest: self.digest, shard });
             }
             Done::Failed(error) => return Err(error.into()),
+            Done::Panicked => {
+                return Err(LoadError::Worker(std::io::Error::other("a verification thread panicked")));
+            }
         }
         Ok(())
     }

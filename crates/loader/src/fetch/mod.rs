@@ -8,6 +8,8 @@ mod reuse;
 pub(crate) mod single;
 mod small;
 mod sources;
+#[cfg(test)]
+mod tests;
 mod turn;
 mod watch;
 mod workers;
@@ -17,11 +19,13 @@ use std::hash::{BuildHasher as _, Hasher as _, RandomState};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use manifest::piece_index::PieceIndex;
 use manifest::{Blame, Digest, Geometry, Manifest, PieceId};
 use tokio::sync::mpsc;
 
 use crate::cache::{Cache, CacheError, Model, Partial};
 use crate::error::LoadError;
+use crate::mmap::Map;
 use crate::observer::{Event, Observer, Report};
 use crate::plan::{PlanConfig, Planner};
 use crate::source::SourceEvent;
@@ -29,7 +33,7 @@ use buffers::Buffers;
 use driver::Driver;
 use requests::Requests;
 use small::{Found, Wanted};
-use sources::Sources;
+use sources::{Arrivals, Sources};
 use watch::Watch;
 use workers::Workers;
 
@@ -82,7 +86,7 @@ impl Default for FetchOptions {
 pub async fn load(
     cache: &Cache,
     digest: Digest,
-    mut sources: mpsc::Receiver<SourceEvent>,
+    sources: mpsc::Receiver<SourceEvent>,
     options: &FetchOptions,
     observer: &dyn Observer,
 ) -> Result<(Model, Report), LoadError> {
@@ -100,7 +104,7 @@ pub async fn load(
         None => {
             let fetch =
                 Fetch { cache, digest, wait: options.wait, options, observer, known: Sources::default() };
-            let (model, sources) = fetch.run(&mut sources, &mut report).await?;
+            let (model, sources) = fetch.run(&mut Arrivals::new(sources), &mut report).await?;
             report.sources = sources;
             model
         }
@@ -138,6 +142,16 @@ async fn find_cached(cache: &Cache, digest: Digest) -> Result<Option<Model>, Loa
     Ok(blocking(move || healthy(cache.model(&digest))).await??)
 }
 
+/// Keeps the bytes in the cache, if they are a manifest's.
+async fn keep_manifest(cache: &Cache, bytes: Vec<u8>) -> Result<Arc<Manifest>, LoadError> {
+    let cache = cache.clone();
+    match blocking(move || cache.store_manifest(&bytes)).await? {
+        Ok((_, manifest)) => Ok(manifest),
+        Err(CacheError::Manifest { digest, source }) => Err(LoadError::NotAManifest { digest, source }),
+        Err(error) => Err(error.into()),
+    }
+}
+
 /// A disk that turned out to be full is not kept full by what was reserved.
 fn give_back(store: &Arc<Partial>, error: LoadError) -> LoadError {
     match error {
@@ -165,7 +179,7 @@ struct Fetch<'a> {
 impl Fetch<'_> {
     async fn run(
         mut self,
-        events: &mut mpsc::Receiver<SourceEvent>,
+        events: &mut Arrivals,
         report: &mut Report,
     ) -> Result<(Model, Vec<crate::SourceReport>), LoadError> {
         self.cache.check_writable()?;
@@ -184,7 +198,7 @@ impl Fetch<'_> {
     async fn blob_or_model(
         &mut self,
         max_bytes: u64,
-        events: &mut mpsc::Receiver<SourceEvent>,
+        events: &mut Arrivals,
         report: &mut Report,
     ) -> Result<(Model, Vec<crate::SourceReport>), LoadError> {
         let (blob, cache) = (self.digest, self.cache.clone());
@@ -206,13 +220,16 @@ impl Fetch<'_> {
                 let wanted = Wanted { blob, max_bytes: MAX_MANIFEST_BYTES, wait: Duration::ZERO };
                 if let Found::Blob(bytes) = small::find(wanted, &mut self.known, events, self.observer).await
                 {
-                    if Manifest::parse(&bytes).is_ok() {
-                        let cache = self.cache.clone();
-                        let (_, manifest) = blocking(move || cache.store_manifest(&bytes)).await??;
-                        self.wait = self.options.wait;
-                        return self.model(manifest, events, report).await;
-                    }
                     sizes = vec![bytes.len() as u64];
+                    match keep_manifest(self.cache, bytes).await {
+                        Ok(manifest) => {
+                            self.wait = self.options.wait;
+                            return self.model(manifest, events, report).await;
+                        }
+                        // It is the blob.
+                        Err(LoadError::NotAManifest { .. }) => {}
+                        Err(error) => return Err(error),
+                    }
                 }
             }
             for size_bytes in sizes {
@@ -253,7 +270,7 @@ impl Fetch<'_> {
         blob: Digest,
         size_bytes: u64,
         max_bytes: u64,
-        events: &mut mpsc::Receiver<SourceEvent>,
+        events: &mut Arrivals,
         report: &mut Report,
     ) -> Result<(Model, Vec<crate::SourceReport>), LoadError> {
         let manifest = single::manifest(blob, size_bytes).filter(|_| size_bytes <= max_bytes);
@@ -272,7 +289,7 @@ impl Fetch<'_> {
     async fn model(
         &mut self,
         manifest: Arc<Manifest>,
-        events: &mut mpsc::Receiver<SourceEvent>,
+        events: &mut Arrivals,
         report: &mut Report,
     ) -> Result<(Model, Vec<crate::SourceReport>), LoadError> {
         self.observer.on_event(&Event::Manifest { digest: self.digest, manifest: &manifest });
@@ -315,18 +332,15 @@ impl Fetch<'_> {
         &mut self,
         store: &Arc<Partial>,
         manifest: &Arc<Manifest>,
-        events: &mut mpsc::Receiver<SourceEvent>,
+        events: &mut Arrivals,
         report: &mut Report,
     ) -> Result<(), LoadError> {
         self.index(store, manifest, events).await?;
-        self.pieces(Arc::clone(store), manifest, events, report).await
+        self.pieces(Arc::clone(store), events, report).await
     }
 
     /// The manifest, from the cache or from a source.
-    async fn manifest(
-        &mut self,
-        events: &mut mpsc::Receiver<SourceEvent>,
-    ) -> Result<Arc<Manifest>, LoadError> {
+    async fn manifest(&mut self, events: &mut Arrivals) -> Result<Arc<Manifest>, LoadError> {
         let (cache, digest) = (self.cache.clone(), self.digest);
         if let Some(manifest) = blocking(move || cache.manifest(&digest)).await?? {
             return Ok(manifest);
@@ -342,33 +356,32 @@ impl Fetch<'_> {
                 return Err(LoadError::ManifestUnavailable { digest, asked: self.known.reports() });
             }
         };
-        let manifest =
-            Manifest::parse(&bytes).map_err(|source| LoadError::NotAManifest { digest, source })?;
-        let cache = self.cache.clone();
-        blocking(move || cache.store_manifest(&bytes)).await??;
-        Ok(Arc::new(manifest))
+        keep_manifest(self.cache, bytes).await
     }
 
     /// Gets the piece index into `store`, when the manifest has one and somebody holds it. Without it shards are
     /// checked as a whole.
     async fn index(
         &mut self,
-        store: &Partial,
+        store: &Arc<Partial>,
         manifest: &Manifest,
-        events: &mut mpsc::Receiver<SourceEvent>,
+        events: &mut Arrivals,
     ) -> Result<(), LoadError> {
         let Some(pieces) = manifest.pieces() else { return Ok(()) };
-        if store.index()?.is_some() {
+        if index(store).await?.is_some() {
             return Ok(());
         }
         let wait = self.options.wait.min(INDEX_WAIT);
         let wanted = Wanted { blob: pieces.index, max_bytes: manifest.index_size_bytes(), wait };
         match small::find(wanted, &mut self.known, events, self.observer).await {
-            Found::Blob(bytes) => match store.store_index(&bytes) {
-                Ok(()) => Ok(()),
-                Err(CacheError::Index { digest, source }) => Err(LoadError::BadIndex { digest, source }),
-                Err(error) => Err(error.into()),
-            },
+            Found::Blob(bytes) => {
+                let store = Arc::clone(store);
+                match blocking(move || store.store_index(&bytes)).await? {
+                    Ok(()) => Ok(()),
+                    Err(CacheError::Index { digest, source }) => Err(LoadError::BadIndex { digest, source }),
+                    Err(error) => Err(error.into()),
+                }
+            }
             Found::Nowhere { .. } => {
                 tracing::warn!("no source has the piece index: shards are checked as a whole");
                 Ok(())
@@ -380,12 +393,11 @@ impl Fetch<'_> {
     async fn pieces(
         &mut self,
         store: Arc<Partial>,
-        manifest: &Arc<Manifest>,
-        events: &mut mpsc::Receiver<SourceEvent>,
+        events: &mut Arrivals,
         report: &mut Report,
     ) -> Result<(), LoadError> {
-        let geometry = Geometry::new(Arc::clone(manifest));
-        let piece_bytes = manifest.piece_size_bytes();
+        let geometry = store.geometry().clone();
+        let piece_bytes = geometry.manifest().piece_size_bytes();
         let config = PlanConfig {
             // A quarter is for parity that waits for its column, and one for what is rebuilt.
             max_in_flight_bytes: (self.options.memory_bytes / 2).max(2 * u64::from(piece_bytes)),
@@ -400,7 +412,7 @@ impl Fetch<'_> {
             let bytes = claims.iter().map(|piece: &PieceId| geometry.piece_bytes(*piece)).sum();
             self.observer.on_event(&Event::Claimed { bytes });
         }
-        let index = store.index()?;
+        let index = index(&store).await?;
         let reuse = reuse::Reuse {
             cache: self.cache.clone(),
             digest: self.digest,
@@ -469,6 +481,12 @@ impl Fetch<'_> {
         let (cache, digest) = (self.cache.clone(), self.digest);
         tidy(move || cache.remove(&digest).map(drop)).await;
     }
+}
+
+/// The piece index, when it is there.
+async fn index(store: &Arc<Partial>) -> Result<Option<Arc<PieceIndex<Map>>>, LoadError> {
+    let store = Arc::clone(store);
+    Ok(blocking(move || store.index()).await??)
 }
 
 /// Removes what is of no use from the cache. That this fails is no reason for more to fail.

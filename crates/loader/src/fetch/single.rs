@@ -9,10 +9,9 @@ use futures::future::BoxFuture;
 use futures::stream::FuturesUnordered;
 use futures::{FutureExt as _, StreamExt as _};
 use manifest::{Codec, Digest, Manifest, Shard};
-use tokio::sync::mpsc;
 use tokio::time::Instant;
 
-use super::sources::Sources;
+use super::sources::{Arrivals, Sources};
 use super::{MAX_MANIFEST_BYTES, blocking};
 use crate::cache::{Cache, CacheError, Model};
 use crate::error::LoadError;
@@ -91,7 +90,7 @@ pub(super) async fn sizes(
     wait: Duration,
     tried: &[u64],
     sources: &mut Sources,
-    events: &mut mpsc::Receiver<SourceEvent>,
+    events: &mut Arrivals,
     observer: &dyn Observer,
 ) -> Vec<u64> {
     let mut attempts: HashMap<SourceKey, u32> = HashMap::new();
@@ -120,8 +119,8 @@ pub(super) async fn sizes(
             None => give_up,
         };
         tokio::select! {
-            event = events.recv() => match event {
-                Some(SourceEvent::Up(source)) => {
+            event = events.next() => match event {
+                SourceEvent::Up(source) => {
                     // It may hold the blob by now.
                     if let Some(key) = sources.on_event(SourceEvent::Up(source), observer)
                         && let Some(again) = again(key, Duration::ZERO, blob, sources, &mut attempts)
@@ -129,10 +128,9 @@ pub(super) async fn sizes(
                         asking.push(again);
                     }
                 }
-                Some(event) => {
+                event => {
                     sources.on_event(event, observer);
                 }
-                None => sources.connecting = false,
             },
             Some((key, result)) = asking.next() => match result {
                 Ok(size_bytes) if tried.contains(&size_bytes) => {}

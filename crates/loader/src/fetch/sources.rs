@@ -1,9 +1,10 @@
-//! The sources of one fetch: their names, what they contributed, what went wrong with them.
+//! The sources of one fetch: how they come, their names, what they contributed, what went wrong with them.
 
 use std::collections::HashMap;
 use std::sync::Arc;
 
 use manifest::SourceId;
+use tokio::sync::mpsc;
 
 use crate::observer::{Event, Observer, SourceReport};
 use crate::plan::{Bans, PlanEvent, SourceKey, SourceState};
@@ -11,6 +12,31 @@ use crate::source::{Source, SourceEvent};
 
 /// Sources that are remembered in one fetch: names beyond that are not told apart in the report.
 const MAX_REMEMBERED: usize = 4096;
+
+/// Tells of sources as they come and go.
+pub(super) struct Arrivals {
+    events: mpsc::Receiver<SourceEvent>,
+    is_closed: bool,
+}
+
+impl Arrivals {
+    pub(super) fn new(events: mpsc::Receiver<SourceEvent>) -> Self {
+        Self { events, is_closed: false }
+    }
+
+    /// The next event. After the last one, that nobody is being connected to any more; and then nothing, ever.
+    ///
+    /// **Cancel safety.** Nothing is lost.
+    pub(super) async fn next(&mut self) -> SourceEvent {
+        if self.is_closed {
+            return std::future::pending().await;
+        }
+        self.events.recv().await.unwrap_or_else(|| {
+            self.is_closed = true;
+            SourceEvent::Connecting(false)
+        })
+    }
+}
 
 struct Known {
     /// None while it is down.
