@@ -30,6 +30,8 @@ impl Download {
 
     /// Fills `buf`; `on_bytes` hears how many bytes came, as they come. What the rate makes it wait for does not count
     /// as a stall of the peer.
+    ///
+    /// **Cancel safety.** What was read until then has been told, and counts for the rate.
     pub(crate) async fn read_exact<R: AsyncRead + Unpin>(
         &mut self,
         reader: &mut R,
@@ -45,8 +47,12 @@ impl Download {
                 self.allowed_bytes = rate.take(self.peer).await;
             }
             let (now, later) = buf.split_at_mut(self.allowed_bytes.min(buf.len()));
-            progress::read_exact(reader, now, limit, &mut on_bytes).await?;
-            self.allowed_bytes -= now.len();
+            let allowed_bytes = &mut self.allowed_bytes;
+            let count = |bytes| {
+                *allowed_bytes -= bytes;
+                on_bytes(bytes);
+            };
+            progress::read_exact(reader, now, limit, count).await?;
             buf = later;
         }
         Ok(())

@@ -1,12 +1,11 @@
 //! Fetching in 2.0.0: one stream, requests pipelined, answers in order.
 
-use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
-use futures::AsyncReadExt as _;
 use futures::io::{ReadHalf, WriteHalf};
-use libp2p::Stream;
+use futures::{AsyncRead, AsyncReadExt as _, AsyncWrite};
 use manifest::{ByteRange, Digest, SourceId};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc, oneshot};
 
@@ -21,11 +20,43 @@ use crate::wire::{FramingError, Have, peers};
 
 pub(super) type Reply<T> = oneshot::Sender<Result<T, FetchError>>;
 
+/// Bytes of a forgotten answer that are read at a time.
+const SKIP_BYTES: usize = 16 << 10;
+
 /// A request and where its answer goes.
 pub(super) enum Ask {
-    Get { request: GetRequest, length: u32, buf: Vec<u8>, reply: Reply<(u64, Vec<u8>)> },
+    Get { request: GetRequest, length: u32, buf: Lent, reply: Reply<(u64, Vec<u8>)> },
     Have { manifest: Digest, since: u64, piece_counts: Arc<[u32]>, reply: Reply<Have> },
     Peers { manifest: Digest, reply: Reply<Vec<SignedRecord>> },
+}
+
+/// A buffer that is lent to a session. Whoever lends it gets it back with the answer; or takes it back before that, as the
+/// peer may let the session wait for long, and buffers are what bounds the memory of a fetch.
+#[derive(Clone)]
+pub(super) struct Lent(Arc<Mutex<Option<Vec<u8>>>>);
+
+impl Lent {
+    pub(super) fn new(buf: Vec<u8>) -> Self {
+        Self(Arc::new(Mutex::new(Some(buf))))
+    }
+
+    /// `None` when it was taken already.
+    fn take(&self) -> Option<Vec<u8>> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).take()
+    }
+
+    /// Takes it back when the value is dropped.
+    pub(super) fn take_back_on_drop(&self) -> impl Drop + use<> {
+        TakeBack(self.clone())
+    }
+}
+
+struct TakeBack(Lent);
+
+impl Drop for TakeBack {
+    fn drop(&mut self) {
+        self.0.take();
+    }
 }
 
 impl Ask {
@@ -89,7 +120,12 @@ pub(super) struct Exchange {
 }
 
 impl Exchange {
-    pub(super) async fn run(self, stream: Stream, asks: mpsc::Receiver<Ask>, mut download: Download) {
+    pub(super) async fn run(
+        self,
+        stream: impl AsyncRead + AsyncWrite + Unpin,
+        asks: mpsc::Receiver<Ask>,
+        mut download: Download,
+    ) {
         let (mut reader, mut writer) = stream.split();
         let (sent_tx, mut sent) = mpsc::channel(v2::MAX_UNANSWERED);
         let outcome = tokio::select! {
@@ -112,7 +148,7 @@ impl Exchange {
     /// Ends when no handle is left.
     async fn send_requests(
         &self,
-        writer: &mut WriteHalf<Stream>,
+        writer: &mut WriteHalf<impl AsyncWrite + Unpin>,
         mut asks: mpsc::Receiver<Ask>,
         sent: mpsc::Sender<Sent>,
     ) {
@@ -142,7 +178,7 @@ impl Exchange {
     /// Ends with an error, or when sending has ended and all is answered.
     async fn read_answers(
         &self,
-        reader: &mut ReadHalf<Stream>,
+        reader: &mut ReadHalf<impl AsyncRead + Unpin>,
         sent: &mut mpsc::Receiver<Sent>,
         download: &mut Download,
     ) -> Result<(), FetchError> {
@@ -167,7 +203,7 @@ impl Exchange {
     /// Reads one answer and hands it over. An error ends the session.
     async fn read_answer(
         &self,
-        reader: &mut ReadHalf<Stream>,
+        reader: &mut ReadHalf<impl AsyncRead + Unpin>,
         ask: Ask,
         download: &mut Download,
     ) -> Result<(), FetchError> {
@@ -195,13 +231,18 @@ impl Exchange {
             };
         }
         match ask {
-            Ask::Get { request, length, mut buf, reply } => {
-                let head = self.read_head(reader, body_bytes, request, length).await;
-                let result = match head {
-                    Ok(size_bytes) => self.read_body(reader, &mut buf, download).await.map(|()| size_bytes),
-                    Err(error) => Err(error),
+            Ask::Get { request, length, buf, mut reply } => {
+                let read = async {
+                    let size_bytes = self.read_head(reader, body_bytes, request, length).await?;
+                    let body = self.read_body(reader, length, buf, &mut reply, download).await?;
+                    Ok(body.map(|body| (size_bytes, body)))
                 };
-                self.hand_over(reply, result.map(|size_bytes| (size_bytes, buf)))
+                match read.await {
+                    Ok(Some(answer)) => self.hand_over(reply, Ok(answer)),
+                    // Nobody waits for it.
+                    Ok(None) => Ok(()),
+                    Err(error) => self.hand_over(reply, Err(error)),
+                }
             }
             Ask::Have { piece_counts, reply, .. } => {
                 let result = self.read_have(reader, body_bytes, &piece_counts).await;
@@ -217,7 +258,7 @@ impl Exchange {
     /// Reads what stands before the bytes of a GET answer; gives the size that the peer claims for the blob.
     async fn read_head(
         &self,
-        reader: &mut ReadHalf<Stream>,
+        reader: &mut ReadHalf<impl AsyncRead + Unpin>,
         body_bytes: u32,
         request: GetRequest,
         length: u32,
@@ -254,24 +295,46 @@ impl Exchange {
         Ok(head.size_bytes)
     }
 
+    /// Reads the bytes of a GET answer; `None` when nobody waits for them, or does so no more.
     async fn read_body(
         &self,
-        reader: &mut ReadHalf<Stream>,
-        buf: &mut [u8],
+        reader: &mut ReadHalf<impl AsyncRead + Unpin>,
+        length: u32,
+        buf: Lent,
+        reply: &mut Reply<(u64, Vec<u8>)>,
         download: &mut Download,
-    ) -> Result<(), FetchError> {
-        let count = |bytes| {
+    ) -> Result<Option<Vec<u8>>, FetchError> {
+        let halted = |halt| halted(&self.peer, self.limit, halt);
+        let mut left_bytes = length as usize;
+        let mut count = |bytes: usize| {
+            left_bytes -= bytes;
             self.received_bytes.fetch_add(bytes as u64, Ordering::Relaxed);
         };
-        let read = download.read_exact(reader, buf, self.limit, count).await;
-        read.map_err(|halt| halted(&self.peer, self.limit, halt))?;
-        self.uploads.received(&download.peer(), buf.len() as u64);
-        Ok(())
+        let mut body = buf.take();
+        if let Some(buf) = &mut body {
+            tokio::select! {
+                read = download.read_exact(reader, buf, self.limit, &mut count) => read.map_err(halted)?,
+                () = reply.closed() => body = None,
+            }
+        }
+        // What stands before the next answer is read all the same.
+        let mut skipped = vec![0; left_bytes.min(SKIP_BYTES)];
+        while left_bytes > 0 {
+            let next_bytes = left_bytes.min(SKIP_BYTES);
+            let count = |bytes: usize| {
+                left_bytes -= bytes;
+                self.received_bytes.fetch_add(bytes as u64, Ordering::Relaxed);
+            };
+            let read = download.read_exact(reader, &mut skipped[..next_bytes], self.limit, count);
+            read.await.map_err(halted)?;
+        }
+        self.uploads.received(&download.peer(), u64::from(length));
+        Ok(body)
     }
 
     async fn read_have(
         &self,
-        reader: &mut ReadHalf<Stream>,
+        reader: &mut ReadHalf<impl AsyncRead + Unpin>,
         body_bytes: u32,
         piece_counts: &[u32],
     ) -> Result<Have, FetchError> {
@@ -287,7 +350,7 @@ impl Exchange {
 
     async fn read_peers(
         &self,
-        reader: &mut ReadHalf<Stream>,
+        reader: &mut ReadHalf<impl AsyncRead + Unpin>,
         body_bytes: u32,
     ) -> Result<Vec<SignedRecord>, FetchError> {
         let max_bytes = peers::MAX_BODY_BYTES as u64;
@@ -302,7 +365,7 @@ impl Exchange {
 
     async fn read_refusal(
         &self,
-        reader: &mut ReadHalf<Stream>,
+        reader: &mut ReadHalf<impl AsyncRead + Unpin>,
         status: u8,
         body_bytes: u32,
     ) -> Result<Refusal, FetchError> {
@@ -314,7 +377,7 @@ impl Exchange {
     /// The body after its status, of a length that was checked.
     async fn read_rest(
         &self,
-        reader: &mut ReadHalf<Stream>,
+        reader: &mut ReadHalf<impl AsyncRead + Unpin>,
         body_bytes: usize,
     ) -> Result<Vec<u8>, FetchError> {
         let mut rest = vec![0; body_bytes - 1];
@@ -338,5 +401,105 @@ impl Exchange {
     fn give_up(&self, ask: Ask, error: FetchError) -> Result<(), FetchError> {
         ask.fail(error.clone());
         Err(error)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use libp2p::PeerId;
+    use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _, DuplexStream, duplex};
+    use tokio_util::compat::TokioAsyncReadCompatExt as _;
+
+    use super::*;
+    use crate::admit::Door;
+    use crate::config::Limits;
+
+    const LENGTH: u32 = 100_000;
+
+    struct Session {
+        asks: mpsc::Sender<Ask>,
+        peer: DuplexStream,
+    }
+
+    fn start() -> Session {
+        let (asks, receiver) = mpsc::channel(16);
+        let (near, peer) = duplex(1 << 20);
+        let id = PeerId::random();
+        let limits = Limits::default();
+        let exchange = Exchange {
+            peer: crate::client::source_id(&id),
+            limit: Duration::from_secs(10),
+            received_bytes: Arc::default(),
+            uploads: Uploads::new(&limits, Door::new(&limits)),
+        };
+        tokio::spawn(exchange.run(near.compat(), receiver, Download::new(id, None)));
+        Session { asks, peer }
+    }
+
+    impl Session {
+        /// Sends a request; gives what was lent, and where the answer comes.
+        async fn get(&self) -> (Lent, oneshot::Receiver<Result<(u64, Vec<u8>), FetchError>>) {
+            let blob = Digest::of(b"blob");
+            let range = ByteRange::new(0, u64::from(LENGTH));
+            let request = GetRequest { manifest: None, blob, blob_size_bytes: None, range };
+            let buf = Lent::new(vec![0; LENGTH as usize]);
+            let (reply, answer) = oneshot::channel();
+            let ask = Ask::Get { request, length: LENGTH, buf: buf.clone(), reply };
+            self.asks.send(ask).await.ok().unwrap();
+            (buf, answer)
+        }
+
+        /// As the peer, waits for a request.
+        async fn requested(&mut self) {
+            let length = self.peer.read_u32().await.unwrap();
+            self.peer.read_exact(&mut vec![0; length as usize]).await.unwrap();
+        }
+
+        /// As the peer, sends an answer, but for so many of its last bytes.
+        async fn answer(&mut self, byte: u8, but: usize) {
+            let mut frame = GetHead { size_bytes: u64::from(LENGTH), length: LENGTH }.encode().to_vec();
+            frame.extend(vec![byte; LENGTH as usize - but]);
+            self.peer.write_all(&frame).await.unwrap();
+        }
+    }
+
+    #[tokio::test]
+    async fn whoever_forgets_a_request_has_its_buffer_back_whatever_the_peer_does() {
+        let mut session = start();
+        let (first, first_answer) = session.get().await;
+        session.requested().await;
+        let (second, second_answer) = session.get().await;
+        session.requested().await;
+        // As dropping the future of a GET does.
+        drop((second.take_back_on_drop(), second_answer));
+        assert!(second.take().is_none(), "the peer has not answered, and owes it for as long as it likes");
+        assert!(first.take().is_some());
+        drop(first_answer);
+        // Both were sent: what comes belongs to them.
+        session.answer(1, 0).await;
+        session.answer(2, 0).await;
+        let (_, third_answer) = session.get().await;
+        session.requested().await;
+        session.answer(3, 0).await;
+        let (size_bytes, bytes) = third_answer.await.unwrap().unwrap();
+        assert!(size_bytes == u64::from(LENGTH) && bytes == vec![3; LENGTH as usize]);
+    }
+
+    #[tokio::test]
+    async fn an_answer_that_is_forgotten_while_it_comes_is_skipped_to_its_end() {
+        for but in [0, 1, LENGTH as usize / 2, LENGTH as usize] {
+            let mut session = start();
+            let (_, forgotten) = session.get().await;
+            session.requested().await;
+            session.answer(1, but).await;
+            tokio::task::yield_now().await;
+            drop(forgotten);
+            tokio::task::yield_now().await;
+            session.peer.write_all(&vec![1; but]).await.unwrap();
+            let (_, answer) = session.get().await;
+            session.requested().await;
+            session.answer(2, 0).await;
+            assert!(answer.await.unwrap().unwrap().1 == vec![2; LENGTH as usize], "{but}");
+        }
     }
 }

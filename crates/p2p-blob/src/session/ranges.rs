@@ -9,7 +9,7 @@ use libp2p::{PeerId, Stream};
 use manifest::{ByteRange, Digest, SourceId};
 use tokio::sync::{mpsc, oneshot};
 
-use super::exchange::{Ask, Exchange, Reply};
+use super::exchange::{Ask, Exchange, Lent, Reply};
 use crate::address::Scope;
 use crate::client::{Client, source_id};
 use crate::error::FetchError;
@@ -80,8 +80,8 @@ impl RangeSession {
     ///
     /// **Trust.** The bytes are *not* checked here.
     /// **Backpressure.** Waits while 16 requests are unanswered.
-    /// **Cancel safety.** Dropping the future forgets the request: one that was not sent never is; the answer of one
-    /// that was is read and dropped, since it stands before the next one in the stream.
+    /// **Cancel safety.** Dropping the future forgets the request, and frees the buffer: one that was not sent never is; the
+    /// answer of one that was is skipped, since it stands before the next one in the stream.
     ///
     /// # Errors
     /// - [`FetchError::BadRange`]: nothing was sent.
@@ -112,6 +112,9 @@ impl RangeSession {
                 max_bytes: MAX_RANGE_BYTES,
             });
         };
+        let buf = Lent::new(buf);
+        // When the future is dropped.
+        let _back = buf.take_back_on_drop();
         self.ask(|reply| Ask::Get { request, length, buf, reply }).await
     }
 
