@@ -1,6 +1,7 @@
 //! What goes wrong with what is remembered of the chain.
 
 use std::path::PathBuf;
+use std::time::Duration;
 
 use manifest::Blame;
 
@@ -44,6 +45,18 @@ pub enum StateError {
         /// The files.
         paths: Vec<PathBuf>,
     },
+    /// Another process changes it and gets no further.
+    #[error(
+        "another process has held {} for {} s: is one of them stopped, or its disk hanging?",
+        path.display(),
+        waited.as_secs()
+    )]
+    Held {
+        /// The file that is locked.
+        path: PathBuf,
+        /// How long it was waited for.
+        waited: Duration,
+    },
     /// The thread that does it ended unexpectedly.
     #[error("the thread that reads and writes the state of the chain failed")]
     Worker,
@@ -59,7 +72,7 @@ impl StateError {
     /// Who is at fault.
     pub fn blame(&self) -> Blame {
         match self {
-            Self::Io { .. } | Self::Corrupt { .. } | Self::Worker => Blame::Us,
+            Self::Io { .. } | Self::Corrupt { .. } | Self::Held { .. } | Self::Worker => Blame::Us,
             Self::Ambiguous { .. } => Blame::Caller,
         }
     }
@@ -67,7 +80,9 @@ impl StateError {
     /// What may be done about it.
     pub fn availability(&self) -> Availability {
         match self {
-            Self::Io { .. } | Self::Worker | Self::Ambiguous { .. } => Availability::Never,
+            Self::Io { .. } | Self::Held { .. } | Self::Worker | Self::Ambiguous { .. } => {
+                Availability::Never
+            }
             Self::Corrupt { .. } => Availability::Alarm,
         }
     }

@@ -6,9 +6,10 @@
 //! the chain id: two files of it are refused.
 
 use std::ffi::OsStr;
-use std::fs::{self, File};
+use std::fs::{self, File, TryLockError};
 use std::io;
 use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
 
 use alloy::primitives::B256;
 use serde::{Deserialize, Serialize};
@@ -22,6 +23,9 @@ use crate::error::StateError;
 const MAX_FILE_BYTES: u64 = 16 << 10;
 /// The layout of the file.
 const VERSION: u32 = 1;
+/// Whoever holds the lock is done in a moment, unless it was stopped or its disk hangs.
+const LOCK_PATIENCE: Duration = Duration::from_secs(30);
+const LOCK_PAUSE: Duration = Duration::from_millis(20);
 /// What stands in a file's name in the place of a first block that is not known.
 const NO_GENESIS: &str = "unknown";
 
@@ -67,7 +71,7 @@ impl StoredChain {
     /// Removes it: the floor, and what was read and loaded.
     ///
     /// # Errors
-    /// [`StateError::Io`].
+    /// [`StateError::Io`], [`StateError::Held`].
     pub fn forget(&self) -> Result<(), StateError> {
         let dir = self.path.parent().unwrap_or(Path::new(""));
         let _lock = lock(dir)?;
@@ -163,14 +167,28 @@ fn parse_name(name: &OsStr) -> Option<Name> {
     parts.next().is_none().then_some(parsed)
 }
 
-/// Held until the file is dropped. The file stays.
+/// Held until the file is dropped. The file stays. Waits for other holders, but not for ever: one may have been stopped.
 pub(super) fn lock(dir: &Path) -> Result<File, StateError> {
+    lock_within(dir, LOCK_PATIENCE)
+}
+
+pub(super) fn lock_within(dir: &Path, patience: Duration) -> Result<File, StateError> {
     files::create_dir_all(dir).map_err(|source| failed("create", dir, source))?;
     // A lock can be had where nothing can be written.
     files::check_writable(dir).map_err(|source| failed("write to", dir, source))?;
     let path = dir.join("lock");
-    let opened = files::open_to_lock(files::Place::of(&path));
-    opened.and_then(|file| file.lock().map(|()| file)).map_err(|source| failed("lock", &path, source))
+    let file =
+        files::open_to_lock(files::Place::of(&path)).map_err(|source| failed("open", &path, source))?;
+    let started = Instant::now();
+    loop {
+        match file.try_lock() {
+            Ok(()) => return Ok(file),
+            Err(TryLockError::WouldBlock) if started.elapsed() < patience => std::thread::sleep(LOCK_PAUSE),
+            Err(TryLockError::WouldBlock) => return Err(StateError::Held { path, waited: patience }),
+            Err(TryLockError::Error(error)) if error.kind() == io::ErrorKind::Interrupted => {}
+            Err(TryLockError::Error(source)) => return Err(failed("lock", &path, source)),
+        }
+    }
 }
 
 fn read(path: &Path) -> Result<Option<ChainMemory>, StateError> {

@@ -3,6 +3,7 @@
 use std::fs::{self, File};
 use std::io::Write as _;
 use std::path::Path;
+use std::time::Duration;
 
 use super::*;
 
@@ -160,4 +161,14 @@ async fn several_writers_lose_nothing() {
         task.await.unwrap();
     }
     assert_eq!(load(&store(dir.path()), CHAIN).await.floor, Some(block(210)));
+}
+
+#[test]
+fn whoever_holds_the_lock_and_gets_no_further_is_not_waited_for_for_ever() {
+    let dir = tempfile::tempdir().unwrap();
+    let held = file::lock(dir.path()).unwrap();
+    let error = file::lock_within(dir.path(), Duration::from_millis(1)).unwrap_err();
+    assert!(matches!(&error, StateError::Held { path, .. } if path.starts_with(dir.path())), "{error}");
+    drop(held);
+    file::lock(dir.path()).unwrap();
 }
