@@ -4,8 +4,8 @@ use std::collections::{HashMap, HashSet};
 use std::io;
 use std::sync::Arc;
 
-use manifest::Digest;
-use p2p_blob::{Blob, Client, Config, Have, Identity, PeerEvent, ReadOutcome, Store, Task, Versions};
+use manifest::{Digest, Have};
+use p2p_blob::{Blob, Client, Config, Identity, PeerEvent, ReadOutcome, Store, Task, Versions};
 use tokio::sync::broadcast;
 
 use crate::{Gate, TCP, soon};

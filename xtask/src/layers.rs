@@ -8,15 +8,16 @@ use crate::tool;
 
 /// A crate of ours, and packages that must not be among its dependencies, however far down: these, and those whose
 /// names go on from one of these with a hyphen.
-const FORBIDDEN: [(&str, &[&str]); 8] = [
+const FORBIDDEN: [(&str, &[&str]); 9] = [
     ("sha256-lanes", &["manifest", "tokio", "libp2p", "alloy"]),
     ("manifest", &["tokio", "libp2p", "alloy"]),
     ("chain-reader", &["libp2p", "loader", "p2p-blob"]),
     ("p2p-blob", &["alloy", "loader", "chain-reader"]),
+    ("planner", &["tokio", "futures", "libp2p", "alloy", "files", "rustix", "tempfile", "tracing", "loader"]),
     ("loader", &["libp2p", "alloy", "p2p-blob", "chain-reader"]),
     ("node", &["clap", "indicatif"]),
     ("loader-cli", &["sim"]),
-    ("sim", &["libp2p", "alloy", "p2p-blob", "chain-reader", "node"]),
+    ("sim", &["tokio", "libp2p", "alloy", "p2p-blob", "chain-reader", "loader", "node"]),
 ];
 
 /// Fails when a crate depends on one that it must not know.

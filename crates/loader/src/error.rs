@@ -4,10 +4,10 @@ use std::fmt;
 use std::time::Duration;
 
 use manifest::{Blame, Digest, IndexError, ManifestError, SourceId};
+use planner::ShardState;
 
 use crate::cache::{CacheError, Holders};
 use crate::observer::SourceReport;
-use crate::plan::ShardState;
 
 /// Why a model could not be loaded.
 #[derive(Debug, thiserror::Error)]

@@ -1,7 +1,7 @@
 //! Plans, verifies, rebuilds, stores and maps a model.
 //!
 //! The way of the bytes: a [`Source`] fills a piece buffer; a worker thread hashes it, several pieces at once, and
-//! writes it to its place in the weights file; the planner ([`plan`]) decides what is asked of whom, and when lost
+//! writes it to its place in the weights file; the [`planner`] decides what is asked of whom, and when lost
 //! pieces are rebuilt from the others. When all weights are there the file is made durable and mapped.
 #![deny(unsafe_code)]
 
@@ -9,10 +9,8 @@ pub mod cache;
 pub mod encode;
 mod error;
 mod fetch;
-mod holdings;
 mod mmap;
 mod observer;
-pub mod plan;
 mod recheck;
 mod reconstruct;
 mod reuse;
@@ -20,7 +18,6 @@ mod source;
 
 pub use error::LoadError;
 pub use fetch::{FetchOptions, cached, load};
-pub use holdings::Holdings;
 pub use mmap::{Map, Pages};
 pub use observer::{Event, Observer, Report, Silent, SourceReport};
 pub use recheck::{BadShard, IndexState, RecheckReport, recheck};

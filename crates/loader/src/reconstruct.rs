@@ -3,11 +3,11 @@
 use std::collections::BTreeMap;
 
 use manifest::{ByteRange, Cell, Codec, Geometry, PieceId};
+use planner::Planner;
 use reed_solomon_erasure::galois_8::ReedSolomon;
 
 use crate::cache::{CacheError, Partial};
 use crate::fetch::held::HeldParity;
-use crate::plan::Planner;
 
 /// Bytes of each row that are decoded at once. All rows of a slice stay in the processor's cache: *measured* 1.7
 /// times as fast as on whole shards.

@@ -4,10 +4,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use futures::future::BoxFuture;
-use manifest::{Blame, ByteRange, Digest, SourceId};
-
-use crate::holdings::Holdings;
-use crate::plan::Failure;
+use manifest::{Blame, ByteRange, Digest, Have, SourceId};
+use planner::Failure;
 
 /// A range of one blob, as asked of a source.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -100,13 +98,14 @@ pub trait Source: Send + Sync + 'static {
     fn blob_size(&self, blob: Digest) -> BoxFuture<'_, Result<u64, SourceError>>;
 
     /// What it says to hold of each shard, whose numbers of pieces are given: all of it, or what was added after the
-    /// version `since` of an earlier answer (0: none). May be asked again and again, and waits behind no [`Self::read`].
-    fn holdings(
+    /// version `since` of an earlier answer (0: none). `None`: it does not say, and may hold anything. May be asked again and
+    /// again, and waits behind no [`Self::read`].
+    fn have(
         &self,
         manifest: Digest,
         piece_counts: Arc<[u32]>,
         since: u64,
-    ) -> BoxFuture<'_, Result<Holdings, SourceError>>;
+    ) -> BoxFuture<'_, Result<Option<Have>, SourceError>>;
 
     /// Bytes that have arrived from it so far, also of answers that are not complete: what shows progress.
     fn received_bytes(&self) -> u64;

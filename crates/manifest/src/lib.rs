@@ -11,6 +11,7 @@ mod manifest;
 pub mod merkle;
 mod parse;
 pub mod piece_index;
+mod piece_set;
 mod shard_hasher;
 mod write;
 
@@ -23,3 +24,4 @@ pub use limits::{
     TRANSFER_PIECE_BYTES,
 };
 pub use manifest::{Codec, Layout, MODEL_KINDS, Manifest, Pieces, Shard};
+pub use piece_set::{Have, HaveChange, PieceSet};

@@ -6,12 +6,10 @@ use std::time::Instant;
 
 use futures::FutureExt;
 use futures::future::BoxFuture;
-use loader::plan::Holding;
-use loader::{BlobStream, Holdings, RangeRead, Source, SourceError};
-use manifest::{Blame, Digest, SourceId};
+use loader::{BlobStream, RangeRead, Source, SourceError};
+use manifest::{Blame, Digest, Have, HaveChange, PieceSet, SourceId};
 use p2p_blob::{
-    BlobBody, Client, Contact, FetchError, GetRequest, Have, Held, PeerId, RangeSession, Session, blob_size,
-    read_blob,
+    BlobBody, Client, Contact, FetchError, GetRequest, PeerId, RangeSession, Session, blob_size, read_blob,
 };
 use tokio_util::sync::CancellationToken;
 
@@ -217,12 +215,12 @@ impl Source for Peer {
         .boxed()
     }
 
-    fn holdings(
+    fn have(
         &self,
         manifest: Digest,
         piece_counts: Arc<[u32]>,
         since: u64,
-    ) -> BoxFuture<'_, Result<Holdings, SourceError>> {
+    ) -> BoxFuture<'_, Result<Option<Have>, SourceError>> {
         async move {
             let mut asking = self.asking.lock().await;
             let session = match &*asking {
@@ -233,10 +231,13 @@ impl Source for Peer {
                 },
             };
             match session.have(manifest, since, Arc::clone(&piece_counts)).await {
-                Ok(Some(have)) => Ok(holdings(have)),
+                Ok(Some(have)) => Ok(Some(have)),
                 // It may still hold some of the blobs, for another manifest.
-                Ok(None) if self.holds_unsaid => Ok(Holdings::unknown(piece_counts.len())),
-                Ok(None) => Ok(Holdings::none(piece_counts.len())),
+                Ok(None) if self.holds_unsaid => Ok(None),
+                Ok(None) => {
+                    let none = piece_counts.iter().map(|count| PieceSet::none(*count)).collect();
+                    Ok(Some(Have { version: 0, change: HaveChange::Holds(none) }))
+                }
                 Err(error) => {
                     if !is_refusal(&error) {
                         *asking = None;
@@ -260,16 +261,6 @@ impl Source for Peer {
         let lanes: u64 = self.lanes().iter().map(|lane| lane.received_bytes()).sum();
         self.earlier_bytes.load(Ordering::Relaxed) + lanes
     }
-}
-
-fn holdings(have: Have) -> Holdings {
-    let holding = |held| match held {
-        Held::All => Holding::All,
-        Held::Pieces(pieces) if pieces.bits().iter().all(|byte| *byte == 0) => Holding::None,
-        Held::Pieces(pieces) => Holding::Some(pieces.bits().to_vec()),
-    };
-    let shards = have.shards.into_iter().map(holding).collect();
-    Holdings { version: have.version, is_full: have.is_full, shards }
 }
 
 struct Body(BlobBody);

@@ -4,10 +4,9 @@ use std::io;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use loader::cache::{Blobs, Held, Offer, Offered};
-use loader::plan::Holding;
 use loader::{Event, Observer};
-use manifest::{ByteRange, Digest};
-use p2p_blob::{Blob, Have, PieceSet, ReadOutcome, Store};
+use manifest::{ByteRange, Digest, Have};
+use p2p_blob::{Blob, ReadOutcome, Store};
 
 /// The blobs of the cache.
 pub(crate) struct CacheStore(pub(crate) Arc<Blobs>);
@@ -22,16 +21,7 @@ impl Store for CacheStore {
     }
 
     fn have(&self, manifest: &Digest, since: u64) -> io::Result<Option<Have>> {
-        let Some((content, holdings)) = self.0.holdings(manifest, since)? else { return Ok(None) };
-        let held = |(shard, holding)| match holding {
-            Holding::All => p2p_blob::Held::All,
-            Holding::None | Holding::Unknown => p2p_blob::Held::none(),
-            Holding::Some(bits) => {
-                p2p_blob::Held::Pieces(PieceSet::from_bits(content.piece_count(shard), bits))
-            }
-        };
-        let shards = (0..).zip(holdings.shards).map(held).collect();
-        Ok(Some(Have { version: holdings.version, is_full: holdings.is_full, shards }))
+        self.0.have(manifest, since)
     }
 }
 

@@ -8,10 +8,10 @@ mod wire;
 
 use divan::counter::BytesCount;
 use divan::{Bencher, black_box};
-use manifest::Digest;
+use manifest::{Digest, Have, HaveChange, PieceSet};
 
+use wire::have;
 use wire::v2::Request;
-use wire::{Have, Held, PieceSet};
 
 /// Frames begin with their length.
 const LENGTH_BYTES: usize = 4;
@@ -37,32 +37,35 @@ fn get_decode(bencher: Bencher<'_, '_>) {
 }
 
 /// What is held of fourteen shards of so many pieces: every second one.
-fn have(pieces: u32) -> (Have, Vec<u32>) {
-    let mut held = PieceSet::new(pieces);
-    (0..pieces).step_by(2).for_each(|piece| held.insert(piece));
-    let shards = vec![Held::Pieces(held); 14];
-    (Have { version: 1, is_full: true, shards }, vec![pieces; 14])
+fn half(pieces: u32) -> (Have, Vec<u32>) {
+    let mut held = PieceSet::none(pieces);
+    for piece in (0..pieces).step_by(2) {
+        held.insert(piece);
+    }
+    (Have { version: 1, change: HaveChange::Holds(vec![held; 14]) }, vec![pieces; 14])
 }
 
 #[divan::bench(args = [1_000, 100_000])]
 fn have_encode(bencher: Bencher<'_, '_>, pieces: u32) {
-    let (have, _) = have(pieces);
-    bencher.counter(BytesCount::new(have.encode().len())).bench_local(|| black_box(&have).encode());
+    let (half, _) = half(pieces);
+    bencher
+        .counter(BytesCount::new(have::encode(&half).len()))
+        .bench_local(|| have::encode(black_box(&half)));
 }
 
 #[divan::bench(args = [1_000, 100_000])]
 fn have_decode(bencher: Bencher<'_, '_>, pieces: u32) {
-    let (have, counts) = have(pieces);
-    let frame = have.encode();
+    let (half, counts) = half(pieces);
+    let frame = have::encode(&half);
     // After the length and the status.
     let rest = &frame[LENGTH_BYTES + 1..];
     bencher
         .counter(BytesCount::new(frame.len()))
-        .bench_local(|| Have::decode(black_box(rest), &counts).unwrap());
+        .bench_local(|| have::decode(black_box(rest), &counts).unwrap());
 }
 
 #[divan::bench(args = [1_000, 100_000])]
 fn copy(bencher: Bencher<'_, '_>, pieces: u32) {
-    let frame = have(pieces).0.encode();
+    let frame = have::encode(&half(pieces).0);
     bencher.counter(BytesCount::new(frame.len())).bench_local(|| black_box(&frame).clone());
 }

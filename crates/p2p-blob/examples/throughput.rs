@@ -15,9 +15,9 @@ use std::process::{Child, Command, Stdio};
 use std::sync::Arc;
 use std::time::Instant;
 
-use manifest::{ByteRange, Digest};
+use manifest::{ByteRange, Digest, Have};
 use p2p_blob::{
-    Blob, Config, FetchError, GetRequest, Have, Identity, Multiaddr, ReadOutcome, Session, Store, Versions,
+    Blob, Config, FetchError, GetRequest, Identity, Multiaddr, ReadOutcome, Session, Store, Versions,
 };
 use rustix::io::{ReadWriteFlags, preadv2};
 

@@ -42,6 +42,6 @@ pub use private::{NetworkKey, NetworkKeyError};
 pub use record::Contact;
 pub use session::{BlobBody, BlobSession, GetRequest, RangeSession, Session, blob_size, read_blob};
 pub use store::{Blob, ReadOutcome, Store};
-pub use wire::{FramingError, Have, Held, MAX_RANGE_BYTES, PieceSet};
+pub use wire::{FramingError, MAX_RANGE_BYTES};
 
 pub use libp2p::{Multiaddr, PeerId};

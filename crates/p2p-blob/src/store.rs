@@ -3,10 +3,7 @@
 use std::io;
 use std::sync::Arc;
 
-use manifest::{ByteRange, Digest};
-
-use crate::wire::Have;
-
+use manifest::{ByteRange, Digest, Have};
 /// Where served bytes come from. Calls may block: they run on blocking threads, at most
 /// [`crate::Limits::disk_reads`] at a time.
 ///
@@ -24,7 +21,7 @@ pub trait Store: Send + Sync + 'static {
     /// Which pieces of the manifest's shards are here; `None` when nothing is known of the manifest.
     ///
     /// `since` is the `version` of an earlier answer (0: none): the answer may then be limited to what was added
-    /// after it ([`Have::is_full`] false). A `since` that the store does not know gets a full answer.
+    /// after it ([`HaveChange::Gained`](manifest::HaveChange::Gained)). A `since` that the store does not know gets a full answer.
     ///
     /// # Errors
     /// When the store cannot tell.

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use loader::plan::Why;
+use planner::Why;
 use serde_json::{Value, json};
 
 use crate::scenario::Scenario;

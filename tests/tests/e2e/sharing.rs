@@ -138,13 +138,13 @@ async fn pieces_are_served_under_their_manifest_only_and_proven_shards_to_everyb
     let Session::Ranges(ranges) = open(&client(Versions::Both), &first.address).await else {
         panic!("it speaks 2.0.0")
     };
-    let pieces = |held: &p2p_blob::Held| (0..4).filter(|piece| held.contains(*piece)).collect::<Vec<u32>>();
     let have = soon("a whole shard and a piece", async {
         loop {
             let have = ranges.have(model.digest, 0, [4; 14].into()).await.unwrap();
             if let Some(have) = have
-                && have.shards[1] == p2p_blob::Held::All
-                && !pieces(&have.shards[0]).is_empty()
+                && let [first, second, ..] = have.change.shards()
+                && second.is_all()
+                && !first.is_empty()
             {
                 return have;
             }
@@ -152,8 +152,8 @@ async fn pieces_are_served_under_their_manifest_only_and_proven_shards_to_everyb
         }
     });
     let have = have.await;
-    assert_eq!(have.shards[2], p2p_blob::Held::none());
-    let held = pieces(&have.shards[0]);
+    assert!(have.change.shards()[2].is_empty());
+    let held: Vec<u32> = have.change.shards()[0].iter().collect();
     assert!(held.len() < 4);
     let start = held[0] as usize * PIECE_BYTES;
     let end = (start + PIECE_BYTES).min(200_000);
@@ -199,7 +199,7 @@ impl p2p_blob::Store for Nothing {
         Ok(None)
     }
 
-    fn have(&self, _: &Digest, _: u64) -> std::io::Result<Option<p2p_blob::Have>> {
+    fn have(&self, _: &Digest, _: u64) -> std::io::Result<Option<manifest::Have>> {
         Ok(None)
     }
 }

@@ -26,7 +26,7 @@ use crate::tool;
 pub(crate) const CHILD: &str = "bench-child";
 
 /// The packages that have benchmarks.
-const PACKAGES: [&str; 4] = ["sha256-lanes", "manifest", "loader", "p2p-blob"];
+const PACKAGES: [&str; 5] = ["sha256-lanes", "manifest", "planner", "loader", "p2p-blob"];
 
 /// `cargo xtask bench`, alone and with `compare`, `swarm` or `sharing`.
 pub(crate) fn run(root: &Path, args: &[OsString]) -> Result<()> {

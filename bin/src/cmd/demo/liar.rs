@@ -7,8 +7,8 @@ use std::sync::Arc;
 use anyhow::{Context as _, Result};
 use clap::Args;
 use loader::cache::{BlobDir, Held};
-use manifest::{Digest, Manifest};
-use p2p_blob::{Blob, Have, Identity, Multiaddr, ReadOutcome, Store};
+use manifest::{Digest, Have, HaveChange, Manifest, PieceSet};
+use p2p_blob::{Blob, Identity, Multiaddr, ReadOutcome, Store};
 
 use crate::answer::{Answer, Listening, Text};
 use crate::exit::Usage;
@@ -61,8 +61,9 @@ impl Store for LyingStore {
     }
 
     fn have(&self, manifest: &Digest, _: u64) -> io::Result<Option<Have>> {
-        let shards = self.manifest.shards().iter().map(|_| p2p_blob::Held::All).collect();
-        Ok((*manifest == self.digest).then_some(Have { version: 1, is_full: true, shards }))
+        let shards = (0..).zip(self.manifest.shards());
+        let all = shards.map(|(shard, _)| PieceSet::all(self.manifest.piece_count(shard))).collect();
+        Ok((*manifest == self.digest).then_some(Have { version: 1, change: HaveChange::Holds(all) }))
     }
 }
 

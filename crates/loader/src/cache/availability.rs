@@ -3,10 +3,7 @@
 use std::collections::VecDeque;
 use std::time::{SystemTime, UNIX_EPOCH};
 
-use manifest::{Geometry, PieceId};
-
-use crate::holdings::Holdings;
-use crate::plan::Holding;
+use manifest::{Geometry, Have, HaveChange, PieceId, PieceSet};
 
 /// Additions that are remembered, so that whoever asks again is told those only. About 100 KiB.
 const MAX_HISTORY: usize = 8192;
@@ -14,28 +11,19 @@ const MAX_HISTORY: usize = 8192;
 /// Verified pieces by canonical shard, with a version that grows by one with each change.
 #[derive(Debug)]
 pub(super) struct Availability {
-    shards: Vec<ShardBits>,
+    shards: Vec<PieceSet>,
     version: u64,
     /// The latest additions, one a version, up to `version`.
     history: VecDeque<PieceId>,
 }
 
-#[derive(Debug, Clone)]
-struct ShardBits {
-    /// Bit *i* of byte *i*/8 for piece *i*, least significant first.
-    bits: Vec<u8>,
-    held: u32,
-    pieces: u32,
-}
-
 impl Availability {
     /// Nothing held. `first_version` is larger than any that an earlier one for the same model has had.
     pub(super) fn new(geometry: &Geometry, first_version: u64) -> Self {
-        let shards = (0..).zip(geometry.manifest().shards()).map(|(shard, _)| {
-            let pieces = geometry.manifest().piece_count(shard);
-            ShardBits { bits: vec![0; pieces.div_ceil(8) as usize], held: 0, pieces }
-        });
-        Self { shards: shards.collect(), version: first_version, history: VecDeque::new() }
+        let manifest = geometry.manifest();
+        let shards = (0..).zip(manifest.shards());
+        let shards = shards.map(|(shard, _)| PieceSet::none(manifest.piece_count(shard))).collect();
+        Self { shards, version: first_version, history: VecDeque::new() }
     }
 
     pub(super) fn version(&self) -> u64 {
@@ -44,12 +32,9 @@ impl Availability {
 
     /// Adds a piece of a canonical shard.
     pub(super) fn add(&mut self, piece: PieceId) {
-        let Some(shard) = self.shards.get_mut(piece.shard as usize) else { return };
-        if piece.piece >= shard.pieces || is_set(&shard.bits, piece.piece) {
+        if !self.shards.get_mut(piece.shard as usize).is_some_and(|shard| shard.insert(piece.piece)) {
             return;
         }
-        set(&mut shard.bits, piece.piece);
-        shard.held += 1;
         self.version += 1;
         self.history.push_back(piece);
         if self.history.len() > MAX_HISTORY {
@@ -59,95 +44,67 @@ impl Availability {
 
     /// Takes all pieces of a canonical shard away. Whoever asks next is told everything.
     pub(super) fn forget(&mut self, shard: u32) {
-        let Some(shard) = self.shards.get_mut(shard as usize).filter(|shard| shard.held > 0) else { return };
-        shard.bits.fill(0);
-        shard.held = 0;
+        let Some(shard) = self.shards.get_mut(shard as usize).filter(|shard| !shard.is_empty()) else {
+            return;
+        };
+        *shard = PieceSet::none(shard.count());
         self.version += 1;
         self.history.clear();
     }
 
     /// Takes a piece of a canonical shard away. Whoever asks next is told everything.
     pub(super) fn remove(&mut self, piece: PieceId) {
-        let Some(shard) = self.shards.get_mut(piece.shard as usize) else { return };
-        if !is_set(&shard.bits, piece.piece) {
-            return;
+        if self.shards.get_mut(piece.shard as usize).is_some_and(|shard| shard.remove(piece.piece)) {
+            self.version += 1;
+            self.history.clear();
         }
-        shard.bits[piece.piece as usize / 8] &= !(1 << (piece.piece % 8));
-        shard.held -= 1;
-        self.version += 1;
-        self.history.clear();
     }
 
     /// Whether these pieces of a canonical shard are held.
     pub(super) fn has(&self, shard: u32, mut pieces: std::ops::Range<u32>) -> bool {
         let Some(shard) = self.shards.get(shard as usize) else { return false };
-        pieces.end <= shard.pieces && (shard.is_whole() || pieces.all(|piece| is_set(&shard.bits, piece)))
+        pieces.end <= shard.count() && (shard.is_all() || pieces.all(|piece| shard.contains(piece)))
     }
 
     pub(super) fn is_whole(&self, shard: u32) -> bool {
-        self.shards.get(shard as usize).is_some_and(ShardBits::is_whole)
+        self.shards.get(shard as usize).is_some_and(PieceSet::is_all)
     }
 
     /// What was added after version `since`, or all that is held when that is not known any more.
-    pub(super) fn since(&self, since: u64, geometry: &Geometry) -> Holdings {
+    pub(super) fn since(&self, since: u64, geometry: &Geometry) -> Have {
         let known_from = self.version - self.history.len() as u64;
-        let is_full = !(known_from..=self.version).contains(&since);
-        let mut answers: Vec<Holding> = if is_full {
-            self.shards.iter().map(ShardBits::holding).collect()
-        } else {
-            // The history is in memory, so its positions fit.
-            let skipped = usize::try_from(since - known_from).unwrap_or(usize::MAX);
-            self.added(self.history.iter().skip(skipped))
+        let mut change = match (known_from..=self.version).contains(&since) {
+            true => {
+                // The history is in memory, so its positions fit.
+                let skipped = usize::try_from(since - known_from).unwrap_or(usize::MAX);
+                HaveChange::Gained(self.added(self.history.iter().skip(skipped)))
+            }
+            false => HaveChange::Holds(self.shards.clone()),
         };
-        for shard in 0..answers.len() {
-            #[expect(clippy::cast_possible_truncation, reason = "a manifest has at most 65,536 shards")]
-            let canonical = geometry.canonical(shard as u32) as usize;
-            if canonical != shard {
-                answers[shard] = answers[canonical].clone();
+        let shards = change.shards_mut();
+        for (shard, at) in (0..).zip(0..shards.len()) {
+            let first = geometry.canonical(shard) as usize;
+            if first != at {
+                shards[at] = shards[first].clone();
             }
         }
-        Holdings { version: self.version, is_full, shards: answers }
+        Have { version: self.version, change }
     }
 
-    fn added<'a>(&self, additions: impl Iterator<Item = &'a PieceId>) -> Vec<Holding> {
-        let mut answers = vec![Holding::None; self.shards.len()];
+    /// What is told of additions: of a shard that has become whole, all of it.
+    fn added<'a>(&self, additions: impl Iterator<Item = &'a PieceId>) -> Vec<PieceSet> {
+        let mut added: Vec<PieceSet> =
+            self.shards.iter().map(|shard| PieceSet::none(shard.count())).collect();
         for piece in additions {
-            let (shard, answer) = (&self.shards[piece.shard as usize], &mut answers[piece.shard as usize]);
-            match answer {
-                Holding::Some(bits) => set(bits, piece.piece),
-                Holding::None if shard.is_whole() => *answer = Holding::All,
-                Holding::None => {
-                    let mut bits = vec![0; shard.bits.len()];
-                    set(&mut bits, piece.piece);
-                    *answer = Holding::Some(bits);
-                }
-                Holding::All | Holding::Unknown => {}
+            let (shard, added) = (&self.shards[piece.shard as usize], &mut added[piece.shard as usize]);
+            if shard.is_all() {
+                added.clone_from(shard);
+            } else {
+                added.insert(piece.piece);
             }
         }
-        answers
+        added
     }
-}
-
-impl ShardBits {
-    fn is_whole(&self) -> bool {
-        self.held == self.pieces
-    }
-
-    fn holding(&self) -> Holding {
-        match self.held {
-            0 => Holding::None,
-            held if held == self.pieces => Holding::All,
-            _ => Holding::Some(self.bits.clone()),
-        }
-    }
-}
-
-fn is_set(bits: &[u8], piece: u32) -> bool {
-    bits.get(piece as usize / 8).is_some_and(|byte| byte >> (piece % 8) & 1 == 1)
-}
-
-fn set(bits: &mut [u8], piece: u32) {
-    bits[piece as usize / 8] |= 1 << (piece % 8);
 }
 
 /// A version to begin with: larger than all of an earlier run, unless the clock was set back. Then somebody may be told
@@ -207,21 +164,28 @@ mod tests {
         proptest::collection::vec(step, 0..80)
     }
 
-    fn pieces_of(holdings: &Holdings, geometry: &Geometry) -> BTreeSet<(u32, u32)> {
-        let mut pieces = BTreeSet::new();
-        for (shard, holding) in (0..).zip(&holdings.shards) {
-            for piece in 0..geometry.manifest().piece_count(shard) {
-                let has = match holding {
-                    Holding::All => true,
-                    Holding::Some(bits) => is_set(bits, piece),
-                    Holding::None | Holding::Unknown => false,
-                };
-                if has {
-                    pieces.insert((shard, piece));
+    /// What somebody knows who takes in answers.
+    #[derive(Clone)]
+    struct Reader {
+        version: u64,
+        shards: Vec<PieceSet>,
+    }
+
+    impl Reader {
+        fn take(&mut self, answer: Have) {
+            self.version = answer.version;
+            match answer.change {
+                HaveChange::Holds(shards) => self.shards = shards,
+                HaveChange::Gained(shards) => {
+                    self.shards.iter_mut().zip(&shards).for_each(|(known, gained)| known.extend(gained));
                 }
             }
         }
-        pieces
+
+        fn pieces(&self) -> BTreeSet<(u32, u32)> {
+            let shards = (0..).zip(&self.shards);
+            shards.flat_map(|(shard, pieces)| pieces.iter().map(move |piece| (shard, piece))).collect()
+        }
     }
 
     proptest! {
@@ -231,7 +195,7 @@ mod tests {
             let geometry = geometry();
             let mut held = Availability::new(&geometry, first);
             let mut model = BTreeSet::new();
-            let mut readers = vec![Holdings { version: 0, is_full: true, shards: vec![Holding::None; 3] }; 3];
+            let mut readers = vec![Reader { version: 0, shards: Vec::new() }; 3];
             let mut last_version = first;
             for step in steps {
                 match step {
@@ -251,11 +215,9 @@ mod tests {
                     Step::Ask(reader) => {
                         let reader = &mut readers[reader];
                         let answer = held.since(reader.version, &geometry);
-                        prop_assert!(answer.is_full || reader.version >= first);
-                        let before = reader.shards.clone();
-                        let is_different = reader.update(answer);
-                        prop_assert_eq!(is_different, before != reader.shards);
-                        prop_assert_eq!(pieces_of(reader, &geometry), model.clone());
+                        prop_assert!(is_full(&answer) || reader.version >= first);
+                        reader.take(answer);
+                        prop_assert_eq!(reader.pieces(), model.clone());
                     }
                 }
                 prop_assert!(held.version() >= last_version);
@@ -264,17 +226,21 @@ mod tests {
         }
     }
 
+    fn is_full(answer: &Have) -> bool {
+        matches!(answer.change, HaveChange::Holds(_))
+    }
+
     #[test]
     fn versions_that_are_not_known_get_everything() {
         let geometry = geometry();
         let mut held = Availability::new(&geometry, 1000);
         held.add(PieceId { shard: 0, piece: 3 });
-        for (since, is_full) in [(0, true), (999, true), (1000, false), (1001, false), (1002, true)] {
-            assert_eq!(held.since(since, &geometry).is_full, is_full, "{since}");
+        for (since, expected) in [(0, true), (999, true), (1000, false), (1001, false), (1002, true)] {
+            assert_eq!(is_full(&held.since(since, &geometry)), expected, "{since}");
         }
         held.forget(0);
-        assert!(held.since(1001, &geometry).is_full, "what was taken away is no addition");
-        assert!(!held.since(1002, &geometry).is_full);
+        assert!(is_full(&held.since(1001, &geometry)), "what was taken away is no addition");
+        assert!(!is_full(&held.since(1002, &geometry)));
         held.forget(0);
         assert_eq!(held.version(), 1002, "there was nothing to take away");
     }
@@ -288,7 +254,7 @@ mod tests {
         held.version += MAX_HISTORY as u64;
         held.add(PieceId { shard: 2, piece: 0 });
         assert_eq!(held.history.len(), MAX_HISTORY);
-        assert!(held.since(1, &geometry).is_full && !held.since(2, &geometry).is_full);
+        assert!(is_full(&held.since(1, &geometry)) && !is_full(&held.since(2, &geometry)));
     }
 
     #[test]
@@ -298,6 +264,7 @@ mod tests {
         held.add(PieceId { shard: 2, piece: 0 });
         held.add(PieceId { shard: 2, piece: 1 });
         assert!(held.is_whole(2) && held.has(2, 0..2) && !held.has(2, 0..3));
-        assert_eq!(held.since(1, &geometry).shards, [Holding::None, Holding::None, Holding::All]);
+        let all = [PieceSet::none(9), PieceSet::none(9), PieceSet::all(2)];
+        assert_eq!(held.since(1, &geometry).change.shards(), all);
     }
 }

@@ -2,9 +2,9 @@
 
 use manifest::SourceId;
 
+use super::ban_list::{Bans, MAX_BANS_BYTES};
 use super::lock::LockFile;
 use super::{Cache, CacheError, atomic};
-use crate::plan::{Bans, MAX_BANS_BYTES};
 
 impl Cache {
     /// Who is banned, at this time in Unix seconds. A file that cannot be read or understood bans nobody. What comes from the

@@ -6,13 +6,11 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError, RwLock, RwLockWriteGuard};
 use std::time::{Duration, Instant};
 
-use manifest::{Digest, Manifest};
+use manifest::{Digest, Have, HaveChange, Manifest, PieceSet};
 
 use super::availability::first_version;
 use super::{BlobDir, Cache, CacheError, Held, Model, Offer, Offered, Trust, atomic};
 use crate::fetch::single;
-use crate::holdings::Holdings;
-use crate::plan::Holding;
 
 /// How often the cache is looked through for models that other processes have finished.
 const REFRESH: Duration = Duration::from_secs(1);
@@ -131,27 +129,28 @@ impl Blobs {
         offer.shard_named(blob).map_or(Ok(None), |shard| offer.shard(shard))
     }
 
-    /// The manifest, and what is here of each of its shards: all that is, or what was added after version `since`. `None` when
-    /// no shard can be here, because the manifest is not. What folders hold is taken at its name and size until it is
+    /// What is here of each shard of a manifest: all that is, or what was added after version `since`. `None` when no shard can
+    /// be here, because the manifest is not. What folders hold is taken at its name and size until it is
     /// asked for.
     ///
     /// # Errors
     /// When a file cannot be read.
-    pub fn holdings(&self, manifest: &Digest, since: u64) -> io::Result<Option<(Arc<Manifest>, Holdings)>> {
+    pub fn have(&self, manifest: &Digest, since: u64) -> io::Result<Option<Have>> {
         self.refresh().map_err(io::Error::other)?;
         if let Some(offer) = self.offer_of(manifest) {
-            let mut holdings = offer.holdings(since);
-            for (holding, held) in holdings.shards.iter_mut().zip(self.whole_shards(offer.manifest())) {
-                if held {
-                    *holding = Holding::All;
+            let mut have = offer.have(since);
+            for (pieces, is_here) in
+                have.change.shards_mut().iter_mut().zip(self.whole_shards(offer.manifest()))
+            {
+                if is_here {
+                    *pieces = PieceSet::all(pieces.count());
                 }
             }
-            return Ok(Some((Arc::clone(offer.manifest()), holdings)));
+            return Ok(Some(have));
         }
         let Some(content) = self.manifest(manifest)? else { return Ok(None) };
         let shards = self.whole_shards(&content);
-        let holdings = self.change().tell(*manifest, shards, since);
-        Ok(Some((content, holdings)))
+        Ok(Some(self.change().tell(*manifest, &content, shards, since)))
     }
 
     /// Digests of the manifests of all models in it.
@@ -347,20 +346,29 @@ impl Table {
     }
 
     /// What there is to tell about a manifest whose `shards` are here or not.
-    fn tell(&mut self, manifest: Digest, shards: Vec<bool>, since: u64) -> Holdings {
-        if self.told.len() >= MAX_REMEMBERED && !self.told.contains_key(&manifest) {
+    fn tell(&mut self, digest: Digest, manifest: &Manifest, shards: Vec<bool>, since: u64) -> Have {
+        if self.told.len() >= MAX_REMEMBERED && !self.told.contains_key(&digest) {
             // Those who ask about a forgotten one are told everything again.
             self.told.clear();
         }
         let first = || Told { version: first_version(), shards: shards.clone() };
-        let told = self.told.entry(manifest).or_insert_with(first);
+        let told = self.told.entry(digest).or_insert_with(first);
         if told.shards != shards {
             told.version += 1;
             told.shards.clone_from(&shards);
         }
-        let is_full = since != told.version;
-        let tell = |held| if held && is_full { Holding::All } else { Holding::None };
-        Holdings { version: told.version, is_full, shards: shards.into_iter().map(tell).collect() }
+        let shards = (0..).zip(shards);
+        let (none, all) = (
+            |shard| PieceSet::none(manifest.piece_count(shard)),
+            |shard| PieceSet::all(manifest.piece_count(shard)),
+        );
+        let change = match since == told.version {
+            true => HaveChange::Gained(shards.map(|(shard, _)| none(shard)).collect()),
+            false => HaveChange::Holds(
+                shards.map(|(shard, is_here)| if is_here { all(shard) } else { none(shard) }).collect(),
+            ),
+        };
+        Have { version: told.version, change }
     }
 
     /// Blobs that other models have as well stay, under one of those.
@@ -390,11 +398,13 @@ mod tests {
 
     /// Which shards are said to be here, each of them whole or not at all.
     fn have(blobs: &Blobs, manifest: &Digest) -> Option<Vec<bool>> {
-        let (_, holdings) = blobs.holdings(manifest, 0).unwrap()?;
-        assert!(holdings.is_full && holdings.version > 0);
-        let (_, again) = blobs.holdings(manifest, holdings.version).unwrap().unwrap();
-        assert!(!again.is_full && again.shards.iter().all(|shard| *shard == Holding::None), "nothing is new");
-        Some(holdings.shards.iter().map(|shard| *shard == Holding::All).collect())
+        let have = blobs.have(manifest, 0).unwrap()?;
+        assert!(matches!(have.change, HaveChange::Holds(_)) && have.version > 0);
+        let again = blobs.have(manifest, have.version).unwrap().unwrap().change;
+        let is_nothing = again.shards().iter().all(PieceSet::is_empty);
+        assert!(matches!(again, HaveChange::Gained(_)) && is_nothing, "nothing is new");
+        assert!(have.change.shards().iter().all(|pieces| pieces.is_all() || pieces.is_empty()));
+        Some(have.change.shards().iter().map(PieceSet::is_all).collect())
     }
 
     fn assert_served(blobs: &Blobs, digest: &Digest) {

@@ -27,6 +27,7 @@
 
 mod atomic;
 mod availability;
+mod ban_list;
 mod bans;
 mod blob_dir;
 mod blobs;
@@ -62,6 +63,7 @@ use std::thread::available_parallelism;
 use manifest::{Digest, MAX_MANIFEST_BYTES, Manifest};
 
 pub(crate) use atomic::create_new;
+pub use ban_list::Bans;
 pub use blob_dir::BlobDir;
 pub use blobs::Blobs;
 pub use entries::{Entry, EntryState, Removed};

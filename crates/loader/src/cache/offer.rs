@@ -7,13 +7,12 @@ use std::ops::Range;
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use manifest::{ByteRange, Digest, Geometry, Manifest, PieceId};
+use manifest::{ByteRange, Digest, Geometry, Have, Manifest, PieceId};
 
 use super::availability::{Availability, first_version};
 use super::layout::PIECES;
 use super::partial::{is_data, parity_path};
 use super::{Cache, CacheError, Held, atomic};
-use crate::holdings::Holdings;
 
 /// What can be read of a model while it is being filled: its verified pieces, from the files that they were written to.
 ///
@@ -59,7 +58,7 @@ impl Offer {
     }
 
     /// What was verified after version `since`, or all of it when that version is not known.
-    pub fn holdings(&self, since: u64) -> Holdings {
+    pub fn have(&self, since: u64) -> Have {
         self.available().since(since, &self.geometry)
     }
 

@@ -4,19 +4,18 @@ use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime};
 
-use manifest::{Digest, PieceId};
+use manifest::{Digest, Have, PieceId, PieceSet};
+use planner::{Checked, PlanAction, PlanEvent, Planner, RequestId, SourceKey};
 use tokio::sync::mpsc;
 
 use super::buffers::PieceBuf;
 use super::requests::{Moved, Requests};
 use super::single;
 use super::sources::{Arrivals, Sources};
-use super::watch::{Ask, News, Watch};
+use super::watch::{Ask, Change, News, Watch};
 use super::workers::{CheckJob, Done, Workers};
 use crate::error::LoadError;
-use crate::holdings::Holdings;
 use crate::observer::{Event, Observer, Report};
-use crate::plan::{Checked, PlanAction, PlanEvent, Planner, RequestId, SourceKey};
 use crate::reconstruct::RebuildJob;
 use crate::source::{SourceError, SourceEvent};
 
@@ -68,7 +67,7 @@ impl Driver<'_> {
                     self.planner.on_event(event, now);
                 }
             }
-            self.ask_holdings(now);
+            self.ask_have(now);
             while let Some(action) = self.planner.poll_action(Instant::now()) {
                 self.act(action);
             }
@@ -150,31 +149,41 @@ impl Driver<'_> {
     }
 
     /// Asks the sources whose turn it is what they hold.
-    fn ask_holdings(&mut self, now: Instant) {
+    fn ask_have(&mut self, now: Instant) {
         while let Some(ask) = self.watch.next(now) {
             match self.sources.get(ask.source) {
-                Some(source) => self.requests.ask_holdings(ask, Arc::clone(source)),
+                Some(source) => self.requests.ask_have(ask, Arc::clone(source)),
                 None => self.watch.remove(ask.source),
             }
         }
     }
 
-    fn on_holdings(&mut self, ask: Ask, result: Result<Holdings, SourceError>) {
+    fn on_have(&mut self, ask: Ask, result: Result<Option<Have>, SourceError>) {
         let source = ask.source;
         let news = match result {
-            Ok(holdings) => self.watch.answered(ask, Ok(holdings), Instant::now(), rand::random()),
+            Ok(have) => self.watch.answered(ask, Ok(have), Instant::now(), rand::random()),
             Err(error) => {
                 self.note_error(source, &error);
                 self.watch.answered(ask, Err(&error), Instant::now(), rand::random())
             }
         };
-        if let Some(News { is_first, shards }) = news {
+        if let Some(News { is_first, change }) = news {
             if is_first {
                 self.tell(PlanEvent::Up { source, ranges: true });
             }
-            self.tell(PlanEvent::Holds { source, shards });
+            self.tell(match change {
+                Change::Unknown => PlanEvent::Holds { source, shards: self.anything() },
+                Change::Holds(shards) => PlanEvent::Holds { source, shards },
+                Change::Gained(pieces) => PlanEvent::Gained { source, pieces },
+            });
         }
         self.tell_connecting();
+    }
+
+    /// What a source may hold that does not say.
+    fn anything(&self) -> Vec<PieceSet> {
+        let manifest = self.planner.geometry().manifest();
+        (0..).zip(manifest.shards()).map(|(shard, _)| PieceSet::all(manifest.piece_count(shard))).collect()
     }
 
     fn on_moved(&mut self, moved: Moved) {
@@ -188,7 +197,7 @@ impl Driver<'_> {
                 }
                 self.tell(PlanEvent::Ended { request, failure });
             }
-            Moved::Holdings { ask, result } => self.on_holdings(ask, result),
+            Moved::Have { ask, result } => self.on_have(ask, result),
         }
     }
 

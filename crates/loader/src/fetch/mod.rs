@@ -21,13 +21,13 @@ use std::time::{Duration, Instant};
 
 use manifest::piece_index::PieceIndex;
 use manifest::{Blame, Digest, Geometry, Manifest, PieceId};
+use planner::{PlanConfig, Planner};
 use tokio::sync::mpsc;
 
 use crate::cache::{Cache, CacheError, Model, Partial};
 use crate::error::LoadError;
 use crate::mmap::Map;
 use crate::observer::{Event, Observer, Report};
-use crate::plan::{PlanConfig, Planner};
 use crate::source::SourceEvent;
 use buffers::Buffers;
 use driver::Driver;

@@ -5,18 +5,17 @@ use std::ops::Range;
 use std::sync::Arc;
 use std::time::Duration;
 
-use manifest::{Digest, Geometry, PieceId};
+use manifest::{Digest, Geometry, Have, PieceId};
+use planner::RequestId;
 use tokio::sync::mpsc;
 use tokio::task::{AbortHandle, JoinSet};
 
 use super::buffers::{Buffers, PieceBuf};
 use super::watch::Ask;
-use crate::holdings::Holdings;
-use crate::plan::RequestId;
 use crate::source::{RangeRead, Source, SourceError};
 
 /// How long a source has to say what it holds.
-const HOLDINGS_PATIENCE: Duration = Duration::from_secs(5);
+const HAVE_PATIENCE: Duration = Duration::from_secs(5);
 
 /// What the tasks report.
 pub(super) enum Moved {
@@ -25,7 +24,7 @@ pub(super) enum Moved {
     /// A request ended.
     Ended { request: RequestId, result: Result<(), SourceError> },
     /// A source said what it holds.
-    Holdings { ask: Ask, result: Result<Holdings, SourceError> },
+    Have { ask: Ask, result: Result<Option<Have>, SourceError> },
 }
 
 /// Runs requests. Dropping it gives all of them up.
@@ -81,13 +80,12 @@ impl Requests {
         self.running.insert(request, handle);
     }
 
-    pub(super) fn ask_holdings(&mut self, ask: Ask, source: Arc<dyn Source>) {
+    pub(super) fn ask_have(&mut self, ask: Ask, source: Arc<dyn Source>) {
         let (manifest, counts, moved) = (self.manifest, Arc::clone(&self.piece_counts), self.moved.clone());
         self.tasks.spawn(async move {
-            let answer =
-                tokio::time::timeout(HOLDINGS_PATIENCE, source.holdings(manifest, counts, ask.since));
+            let answer = tokio::time::timeout(HAVE_PATIENCE, source.have(manifest, counts, ask.since));
             let result = answer.await.unwrap_or_else(|elapsed| Err(SourceError::Lost(Box::new(elapsed))));
-            let _ = moved.send(Moved::Holdings { ask, result }).await;
+            let _ = moved.send(Moved::Have { ask, result }).await;
         });
     }
 

@@ -9,6 +9,7 @@ use futures::future::BoxFuture;
 use futures::stream::FuturesUnordered;
 use futures::{FutureExt as _, StreamExt as _};
 use manifest::{Codec, Digest, Manifest, Shard};
+use planner::SourceKey;
 use tokio::time::Instant;
 
 use super::sources::{Arrivals, Sources};
@@ -16,7 +17,6 @@ use super::{MAX_MANIFEST_BYTES, blocking};
 use crate::cache::{Cache, CacheError, Model};
 use crate::error::LoadError;
 use crate::observer::Observer;
-use crate::plan::SourceKey;
 use crate::source::{Source, SourceError, SourceEvent};
 
 /// What such a model is called.

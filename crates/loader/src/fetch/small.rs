@@ -14,12 +14,12 @@ use futures::StreamExt;
 use futures::future::{AbortHandle, Abortable};
 use futures::stream::FuturesUnordered;
 use manifest::{Digest, SourceId};
+use planner::SourceKey;
 use tokio::time::Instant;
 
 use super::blocking;
 use super::sources::{Arrivals, Sources};
 use crate::observer::{Event, Observer};
-use crate::plan::SourceKey;
 use crate::source::{Source, SourceError, SourceEvent};
 
 /// Sources that may have sent a part: as much memory as so many blobs is used.

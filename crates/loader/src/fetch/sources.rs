@@ -4,10 +4,11 @@ use std::collections::HashMap;
 use std::sync::Arc;
 
 use manifest::SourceId;
+use planner::{PlanEvent, SourceKey, SourceState};
 use tokio::sync::mpsc;
 
+use crate::cache::Bans;
 use crate::observer::{Event, Observer, SourceReport};
-use crate::plan::{Bans, PlanEvent, SourceKey, SourceState};
 use crate::source::{Source, SourceEvent};
 
 /// Sources that are remembered in one fetch: names beyond that are not told apart in the report.

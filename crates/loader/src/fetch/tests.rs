@@ -6,7 +6,7 @@ use std::sync::Mutex;
 
 use futures::FutureExt as _;
 use futures::future::{BoxFuture, Either, select};
-use manifest::{Codec, SourceId};
+use manifest::{Codec, Have, SourceId};
 use tempfile::TempDir;
 use tokio::sync::watch;
 
@@ -14,7 +14,6 @@ use super::*;
 use crate::cache::Offer;
 use crate::encode::Published;
 use crate::encode::tests::{options, publish_bytes, sample};
-use crate::holdings::Holdings;
 use crate::source::{BlobStream, RangeRead, Source, SourceError};
 
 const SIZE: usize = 600_001;
@@ -81,13 +80,8 @@ impl Source for Shelf {
         unreachable!("it is known")
     }
 
-    fn holdings(
-        &self,
-        _: Digest,
-        counts: Arc<[u32]>,
-        _: u64,
-    ) -> BoxFuture<'_, Result<Holdings, SourceError>> {
-        async move { Ok(Holdings::unknown(counts.len())) }.boxed()
+    fn have(&self, _: Digest, _: Arc<[u32]>, _: u64) -> BoxFuture<'_, Result<Option<Have>, SourceError>> {
+        async move { Ok(None) }.boxed()
     }
 
     fn received_bytes(&self) -> u64 {

@@ -3,9 +3,9 @@
 use std::collections::HashMap;
 use std::time::{Duration, Instant};
 
-use crate::holdings::Holdings;
-use crate::plan::{Holding, SourceKey};
 use crate::source::SourceError;
+use manifest::{Have, HaveChange, PieceId, PieceSet};
+use planner::SourceKey;
 
 /// Pause before a source is asked again that has told something new, and the longest one, after doubling it each time
 /// that nothing was new.
@@ -28,13 +28,24 @@ pub(super) struct Watch {
 struct Watched {
     /// Told apart from an earlier time in which the source was up.
     turn: u64,
-    /// None before it has said.
-    known: Option<Holdings>,
+    /// Of its last answer; 0 before that.
+    version: u64,
+    known: Known,
     /// Whether the first time that it was asked is over.
     has_been_asked: bool,
     /// None while it is being asked, and when it holds everything.
     next_ask: Option<Instant>,
     pause: Duration,
+}
+
+/// What a source holds, as far as it said.
+#[derive(Debug, Default)]
+enum Known {
+    #[default]
+    Nothing,
+    /// It has answered, and does not say.
+    Unknown,
+    Pieces(Vec<PieceSet>),
 }
 
 /// What a source is to be asked.
@@ -50,8 +61,48 @@ pub(super) struct Ask {
 pub(super) struct News {
     /// It has not said before what it holds.
     pub(super) is_first: bool,
+    pub(super) change: Change,
+}
+
+#[derive(Debug, PartialEq, Eq)]
+pub(super) enum Change {
+    /// It may hold anything.
+    Unknown,
     /// All that it holds.
-    pub(super) shards: Vec<Holding>,
+    Holds(Vec<PieceSet>),
+    /// What it has got since it said that.
+    Gained(Vec<PieceId>),
+}
+
+impl Known {
+    /// Takes in an answer. `None`: nothing is new.
+    fn update(&mut self, change: Option<HaveChange>) -> Option<Change> {
+        match (&mut *self, change) {
+            (Self::Unknown, None) => None,
+            (_, None) => {
+                *self = Self::Unknown;
+                Some(Change::Unknown)
+            }
+            (Self::Pieces(known), Some(HaveChange::Gained(gained))) => {
+                let mut pieces = Vec::new();
+                for (shard, (known, gained)) in (0..).zip(known.iter_mut().zip(&gained)) {
+                    let new = gained.iter().filter(|piece| known.insert(*piece));
+                    pieces.extend(new.map(|piece| PieceId { shard, piece }));
+                }
+                (!pieces.is_empty()).then_some(Change::Gained(pieces))
+            }
+            (Self::Pieces(known), Some(HaveChange::Holds(shards))) if *known == shards => None,
+            // Whoever adds to what it has not told holds that at least.
+            (_, Some(HaveChange::Holds(shards) | HaveChange::Gained(shards))) => {
+                *self = Self::Pieces(shards.clone());
+                Some(Change::Holds(shards))
+            }
+        }
+    }
+
+    fn is_everything(&self) -> bool {
+        matches!(self, Self::Pieces(shards) if shards.iter().all(PieceSet::is_all))
+    }
 }
 
 impl Watch {
@@ -60,7 +111,14 @@ impl Watch {
         let turn = self.next_turn;
         self.next_turn += 1;
         let next_ask = Some(now);
-        let watched = Watched { turn, known: None, has_been_asked: false, next_ask, pause: FIRST_PAUSE };
+        let watched = Watched {
+            turn,
+            version: 0,
+            known: Known::default(),
+            has_been_asked: false,
+            next_ask,
+            pause: FIRST_PAUSE,
+        };
         self.sources.insert(source, watched);
     }
 
@@ -83,8 +141,7 @@ impl Watch {
         let (key, source) = due.min_by_key(|(key, source)| (source.next_ask, **key))?;
         source.next_ask = None;
         self.asked += 1;
-        let since = source.known.as_ref().map_or(0, |known| known.version);
-        Some(Ask { source: *key, turn: source.turn, since })
+        Some(Ask { source: *key, turn: source.turn, since: source.version })
     }
 
     /// When somebody is to be asked next.
@@ -99,7 +156,7 @@ impl Watch {
     pub(super) fn answered(
         &mut self,
         ask: Ask,
-        result: Result<Holdings, &SourceError>,
+        result: Result<Option<Have>, &SourceError>,
         now: Instant,
         luck: f64,
     ) -> Option<News> {
@@ -108,16 +165,12 @@ impl Watch {
         let source = self.sources.get_mut(&ask.source).filter(|source| source.turn == ask.turn)?;
         source.has_been_asked = true;
         let news = match result {
-            Ok(answer) => match &mut source.known {
-                Some(known) => {
-                    known.update(answer).then(|| News { is_first: false, shards: known.shards.clone() })
-                }
-                known => {
-                    let shards = answer.shards.clone();
-                    *known = Some(answer);
-                    Some(News { is_first: true, shards })
-                }
-            },
+            Ok(answer) => {
+                let is_first = matches!(source.known, Known::Nothing);
+                source.version = answer.as_ref().map_or(0, |answer| answer.version);
+                let change = source.known.update(answer.map(|answer| answer.change));
+                change.map(|change| News { is_first, change })
+            }
             Err(error) => {
                 if let SourceError::Busy { retry_after } = error {
                     source.pause = source.pause.max(*retry_after);
@@ -126,7 +179,7 @@ impl Watch {
             }
         };
         source.pause = if news.is_some() { FIRST_PAUSE } else { (source.pause * 2).min(LAST_PAUSE) };
-        let is_done = source.known.as_ref().is_some_and(Holdings::is_everything);
+        let is_done = source.known.is_everything();
         let pause = source.pause * u32::try_from(crowd).unwrap_or(u32::MAX);
         source.next_ask = (!is_done).then(|| now + pause.mul_f64(0.75 + luck / 2.0));
         news
@@ -140,15 +193,23 @@ mod tests {
     const A: SourceKey = SourceKey(1);
     const B: SourceKey = SourceKey(2);
 
-    fn some(version: u64, is_full: bool, bits: u8) -> Holdings {
-        Holdings { version, is_full, shards: vec![Holding::Some(vec![bits])] }
+    fn pieces(bits: u8) -> Vec<PieceSet> {
+        vec![PieceSet::from_bits(8, vec![bits])]
+    }
+
+    fn holds(version: u64, bits: u8) -> Option<Have> {
+        Some(Have { version, change: HaveChange::Holds(pieces(bits)) })
+    }
+
+    fn gained(version: u64, bits: u8) -> Option<Have> {
+        Some(Have { version, change: HaveChange::Gained(pieces(bits)) })
     }
 
     /// Answers what is being asked, and returns when the source is asked next.
     fn answer(
         watch: &mut Watch,
         ask: Ask,
-        result: Result<Holdings, &SourceError>,
+        result: Result<Option<Have>, &SourceError>,
         now: Instant,
     ) -> Option<News> {
         watch.answered(ask, result, now, 0.5)
@@ -162,8 +223,8 @@ mod tests {
         let ask = watch.next(now).unwrap();
         assert_eq!((ask.source, ask.since), (A, 0));
         assert!(watch.next(now).is_none() && watch.next_wakeup().is_none(), "it is being asked");
-        let news = answer(&mut watch, ask, Ok(some(7, true, 1)), now).unwrap();
-        assert_eq!(news, News { is_first: true, shards: vec![Holding::Some(vec![1])] });
+        let news = answer(&mut watch, ask, Ok(holds(7, 1)), now).unwrap();
+        assert_eq!(news, News { is_first: true, change: Change::Holds(pieces(1)) });
         assert!(!watch.is_expecting());
 
         let mut pauses = Vec::new();
@@ -173,21 +234,15 @@ mod tests {
             now = at;
             let ask = watch.next(now).unwrap();
             assert_eq!(ask.since, 7);
-            assert_eq!(
-                answer(
-                    &mut watch,
-                    ask,
-                    Ok(Holdings { shards: vec![Holding::None], ..some(7, false, 0) }),
-                    now
-                ),
-                None
-            );
+            assert_eq!(answer(&mut watch, ask, Ok(gained(7, 0)), now), None);
         }
         assert_eq!(pauses, [500, 1000, 2000, 4000, 4000]);
         now = watch.next_wakeup().unwrap();
         let ask = watch.next(now).unwrap();
-        let news = answer(&mut watch, ask, Ok(some(8, false, 2)), now).unwrap();
-        assert_eq!(news, News { is_first: false, shards: vec![Holding::Some(vec![3])] });
+        // One of them is known already.
+        let news = answer(&mut watch, ask, Ok(gained(8, 3)), now).unwrap();
+        let change = Change::Gained(vec![PieceId { shard: 0, piece: 1 }]);
+        assert_eq!(news, News { is_first: false, change });
         assert_eq!(watch.next_wakeup().unwrap() - now, FIRST_PAUSE);
     }
 
@@ -196,9 +251,25 @@ mod tests {
         let (mut watch, now) = (Watch::default(), Instant::now());
         watch.add(A, now);
         let ask = watch.next(now).unwrap();
-        let all = Holdings { version: 1, is_full: true, shards: vec![Holding::All] };
-        assert!(answer(&mut watch, ask, Ok(all), now).is_some());
+        assert!(answer(&mut watch, ask, Ok(holds(1, 0xFF)), now).is_some());
         assert_eq!(watch.next_wakeup(), None);
+    }
+
+    #[test]
+    fn whoever_does_not_say_may_hold_anything_and_is_asked_again() {
+        let (mut watch, mut now) = (Watch::default(), Instant::now());
+        watch.add(A, now);
+        for expected in [Some((true, Change::Unknown)), None, Some((false, Change::Holds(pieces(1))))] {
+            let ask = watch.next(now).unwrap();
+            assert_eq!(ask.since, 0);
+            let said = match &expected {
+                Some((false, _)) => holds(5, 1),
+                _ => None,
+            };
+            let news = answer(&mut watch, ask, Ok(said), now);
+            assert_eq!(news, expected.map(|(is_first, change)| News { is_first, change }));
+            now = watch.next_wakeup().unwrap();
+        }
     }
 
     #[test]
@@ -208,7 +279,7 @@ mod tests {
         let old = watch.next(now).unwrap();
         watch.remove(A);
         watch.add(A, now);
-        assert_eq!(answer(&mut watch, old, Ok(some(7, true, 1)), now), None);
+        assert_eq!(answer(&mut watch, old, Ok(holds(7, 1)), now), None);
         assert!(watch.is_expecting());
         assert_eq!(watch.next(now).unwrap().since, 0);
     }
@@ -238,7 +309,7 @@ mod tests {
         let asks: Vec<Ask> = std::iter::from_fn(|| watch.next(now)).collect();
         assert_eq!(asks.len(), MAX_ASKED);
         assert_eq!(watch.next_wakeup(), None, "nobody more, for now");
-        answer(&mut watch, asks[0], Ok(some(1, true, 1)), now);
+        answer(&mut watch, asks[0], Ok(holds(1, 1)), now);
         assert_eq!(watch.sources[&asks[0].source].next_ask, Some(now + 3 * FIRST_PAUSE));
         assert!(watch.next(now).is_some());
     }

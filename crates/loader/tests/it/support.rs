@@ -12,10 +12,10 @@ use futures::future::BoxFuture;
 use loader::cache::{Cache, Model};
 use loader::encode::{Input, Options, publish};
 use loader::{
-    BlobStream, Event, FetchOptions, Holdings, LoadError, Observer, RangeRead, Report, Silent, Source,
-    SourceError, SourceEvent,
+    BlobStream, Event, FetchOptions, LoadError, Observer, RangeRead, Report, Silent, Source, SourceError,
+    SourceEvent,
 };
-use manifest::{Codec, Digest, Manifest, SourceId};
+use manifest::{Codec, Digest, Have, Manifest, SourceId};
 use tokio::sync::mpsc;
 
 /// A published model and all its blobs.
@@ -240,13 +240,8 @@ impl Source for MemorySource {
         async move { held }.boxed()
     }
 
-    fn holdings(
-        &self,
-        _: Digest,
-        counts: Arc<[u32]>,
-        _: u64,
-    ) -> BoxFuture<'_, Result<Holdings, SourceError>> {
-        async move { Ok(Holdings::unknown(counts.len())) }.boxed()
+    fn have(&self, _: Digest, _: Arc<[u32]>, _: u64) -> BoxFuture<'_, Result<Option<Have>, SourceError>> {
+        async move { Ok(None) }.boxed()
     }
 
     fn received_bytes(&self) -> u64 {

@@ -11,7 +11,7 @@ use super::uploads::{Busy, Place};
 use super::{ServeError, Service};
 use crate::progress;
 use crate::wire::v2::{GetHead, MAX_REQUEST_BYTES, MAX_UNANSWERED, Refusal, Request, RequestError};
-use crate::wire::{FramingError, peers};
+use crate::wire::{FramingError, have, peers};
 
 /// When a fetcher may ask again that was told "busy" for another reason than that others are served.
 const RETRY_AFTER: Duration = Duration::from_millis(500);
@@ -175,7 +175,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> RangeServer<S> {
         };
         let store = Arc::clone(&self.service.store);
         let job = tokio::task::spawn_blocking(move || {
-            let have = store.have(&manifest, since).map(|have| have.map(|have| have.encode()));
+            let have = store.have(&manifest, since).map(|have| have.map(|have| have::encode(&have)));
             drop(permit);
             have
         });

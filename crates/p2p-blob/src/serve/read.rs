@@ -169,7 +169,6 @@ mod tests {
     use tokio::sync::Semaphore;
 
     use super::*;
-    use crate::wire::Have;
 
     /// A blob of zeros on a disk and of ones in memory, up to some byte.
     struct Cached {
@@ -203,7 +202,7 @@ mod tests {
             Ok(Some(Arc::new(Cached { cached_bytes: 50 })))
         }
 
-        fn have(&self, _: &Digest, _: u64) -> io::Result<Option<Have>> {
+        fn have(&self, _: &Digest, _: u64) -> io::Result<Option<manifest::Have>> {
             Ok(None)
         }
     }

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use futures::io::{ReadHalf, WriteHalf};
 use futures::{AsyncRead, AsyncReadExt as _, AsyncWrite};
-use manifest::{ByteRange, Digest, SourceId};
+use manifest::{ByteRange, Digest, Have, SourceId};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc, oneshot};
 
 use super::{GetRequest, halted};
@@ -16,7 +16,7 @@ use crate::progress::{self, Halt};
 use crate::record::SignedRecord;
 use crate::serve::Uploads;
 use crate::wire::v2::{self, GetHead, Refusal, Request};
-use crate::wire::{FramingError, Have, peers};
+use crate::wire::{FramingError, have, peers};
 
 pub(super) type Reply<T> = oneshot::Sender<Result<T, FetchError>>;
 
@@ -338,14 +338,14 @@ impl Exchange {
         body_bytes: u32,
         piece_counts: &[u32],
     ) -> Result<Have, FetchError> {
-        let max_bytes = Have::max_body_bytes(piece_counts);
+        let max_bytes = have::max_body_bytes(piece_counts);
         if u64::from(body_bytes) > max_bytes {
             return Err(
                 self.broke(FramingError::FrameLength { found_bytes: u64::from(body_bytes), max_bytes })
             );
         }
         let rest = self.read_rest(reader, body_bytes as usize).await?;
-        Have::decode(&rest, piece_counts).map_err(|error| self.broke(error))
+        have::decode(&rest, piece_counts).map_err(|error| self.broke(error))
     }
 
     async fn read_peers(

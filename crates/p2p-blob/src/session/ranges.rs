@@ -6,7 +6,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Instant;
 
 use libp2p::{PeerId, Stream};
-use manifest::{ByteRange, Digest, SourceId};
+use manifest::{ByteRange, Digest, Have, SourceId};
 use tokio::sync::{mpsc, oneshot};
 
 use super::exchange::{Ask, Exchange, Lent, Reply};
@@ -15,7 +15,7 @@ use crate::client::{Client, source_id};
 use crate::error::FetchError;
 use crate::limit::Download;
 use crate::record::Contact;
-use crate::wire::{Have, Held, MAX_RANGE_BYTES};
+use crate::wire::MAX_RANGE_BYTES;
 
 /// Requests that wait to be sent; further callers wait themselves.
 const QUEUE: usize = 16;
@@ -135,7 +135,7 @@ impl RangeSession {
     ) -> Result<Option<Have>, FetchError> {
         match self.ask(|reply| Ask::Have { manifest, since, piece_counts, reply }).await {
             Ok(have) => {
-                if have.shards.iter().any(Held::is_any) {
+                if have.change.shards().iter().any(|pieces| !pieces.is_empty()) {
                     self.client.known_holders().note(manifest, self.peer, Instant::now());
                 }
                 Ok(Some(have))

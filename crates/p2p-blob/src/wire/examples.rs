@@ -4,10 +4,10 @@ use std::collections::HashMap;
 use std::time::Duration;
 
 use libp2p::core::{PeerRecord, SignedEnvelope};
-use manifest::Digest;
+use manifest::{Digest, Have, HaveChange, PieceSet};
 
 use super::v2::{GetHead, Refusal, Request};
-use super::{Have, Held, PieceSet, peers, v1};
+use super::{have, peers, v1};
 
 const PAGE: &str = include_str!("../../../../docs/protocol.md");
 
@@ -53,14 +53,14 @@ fn every_example_of_the_page_is_what_the_code_reads_and_writes() {
     assert_eq!(GetHead::decode(frame[5..17].try_into().unwrap()), head);
     assert_eq!([&head.encode()[..], b"abc"].concat(), frame);
 
-    let mut pieces = PieceSet::new(10);
+    let mut pieces = PieceSet::none(10);
     pieces.insert(0);
     pieces.insert(9);
-    let shards = vec![Held::All, Held::none(), Held::Pieces(pieces), Held::none()];
-    let have = Have { version: 7, is_full: true, shards };
+    let shards = vec![PieceSet::all(4), PieceSet::none(4), pieces, PieceSet::none(1)];
+    let have = Have { version: 7, change: HaveChange::Holds(shards) };
     let frame = example("have-held");
-    assert_eq!(have.encode(), frame);
-    assert_eq!(Have::decode(&frame[5..], &[4, 4, 10, 1]), Ok(have));
+    assert_eq!(have::encode(&have), frame);
+    assert_eq!(have::decode(&frame[5..], &[4, 4, 10, 1]), Ok(have));
 
     let frame = example("peers-known");
     let records = peers::decode(&frame[5..]).unwrap();

@@ -2,12 +2,11 @@
 
 #[cfg(test)]
 mod examples;
-mod have;
+pub(crate) mod have;
 pub(crate) mod peers;
 pub(crate) mod v1;
 pub(crate) mod v2;
 
-pub use have::{Have, Held, PieceSet};
 pub(crate) use peers::MAX_RECORD_BYTES;
 
 use libp2p::StreamProtocol;

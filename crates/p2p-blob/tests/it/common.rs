@@ -8,10 +8,10 @@ use std::time::Duration;
 use futures::StreamExt as _;
 use libp2p::swarm::SwarmEvent;
 use libp2p::{StreamProtocol, Swarm, SwarmBuilder, noise, tcp, yamux};
-use manifest::{ByteRange, Digest};
+use manifest::{ByteRange, Digest, Have};
 use p2p_blob::{
-    Blob, Client, Config, GetRequest, Have, Identity, Multiaddr, PeerId, RangeSession, ReadOutcome, Session,
-    Store, Task,
+    Blob, Client, Config, GetRequest, Identity, Multiaddr, PeerId, RangeSession, ReadOutcome, Session, Store,
+    Task,
 };
 
 pub(crate) const TCP: &str = "/ip4/127.0.0.1/tcp/0";

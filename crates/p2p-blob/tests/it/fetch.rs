@@ -4,8 +4,8 @@ use std::sync::Arc;
 
 use futures::future::join_all;
 use futures::{AsyncReadExt as _, AsyncWriteExt as _};
-use manifest::Digest;
-use p2p_blob::{FetchError, Have, Held, MAX_RANGE_BYTES, PieceSet, Session, Versions, read_blob};
+use manifest::{Digest, Have, HaveChange, PieceSet};
+use p2p_blob::{FetchError, MAX_RANGE_BYTES, Session, Versions, read_blob};
 
 use crate::common::{MemoryStore, Node, QUIC, RawPeer, TCP, V2, bytes, get, soon};
 
@@ -139,10 +139,11 @@ async fn a_blob_half_read_and_dropped_does_not_disturb_the_next() {
 #[tokio::test]
 async fn have_tells_which_pieces_are_held() {
     let manifest = Digest::of(b"manifest");
-    let mut some = PieceSet::new(9);
+    let mut some = PieceSet::none(9);
     some.insert(0);
     some.insert(8);
-    let have = Have { version: 42, is_full: true, shards: vec![Held::All, Held::none(), Held::Pieces(some)] };
+    let shards = vec![PieceSet::all(1000), PieceSet::none(3), some];
+    let have = Have { version: 42, change: HaveChange::Holds(shards) };
     let store = MemoryStore::with(&[]);
     store.have.lock().unwrap().insert(manifest, have.clone());
     let seeder = Node::start(store, |_| ());

@@ -6,8 +6,8 @@ use std::sync::Arc;
 use futures::{AsyncReadExt as _, AsyncWriteExt as _};
 use libp2p::core::PeerRecord;
 use libp2p::identity::Keypair;
-use manifest::Digest;
-use p2p_blob::{Contact, FetchError, Have, Held, Limits, PeerId, RangeSession};
+use manifest::{Digest, Have, HaveChange, PieceSet};
+use p2p_blob::{Contact, FetchError, Limits, PeerId, RangeSession};
 
 use crate::common::{MemoryStore, Node, RawPeer, V2, soon};
 
@@ -78,9 +78,9 @@ async fn session_names(session: &RangeSession, manifest: Digest, node: &Node) ->
 async fn a_holder_that_was_asked_is_told_of() {
     let manifest = Digest::of(b"manifest");
     let (store, empty) = (MemoryStore::with(&[]), MemoryStore::with(&[]));
-    let have = |held| Have { version: 1, is_full: true, shards: vec![held] };
-    store.have.lock().unwrap().insert(manifest, have(Held::All));
-    empty.have.lock().unwrap().insert(manifest, have(Held::none()));
+    let have = |held| Have { version: 1, change: HaveChange::Holds(vec![held]) };
+    store.have.lock().unwrap().insert(manifest, have(PieceSet::all(4)));
+    empty.have.lock().unwrap().insert(manifest, have(PieceSet::none(4)));
     let (holder, nothing) = (Node::start(store, |_| ()), Node::start(empty, |_| ()));
     let asker = Node::start(MemoryStore::with(&[]), |_| ());
     for node in [&holder, &nothing] {

@@ -4,8 +4,8 @@ use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
 use std::time::Instant;
 
-use loader::plan::{PlanConfig, Planner, SourceKey};
 use manifest::Geometry;
+use planner::{PlanConfig, Planner, SourceKey};
 
 use super::{Conduct, Event, Neighbour, Node, SEEDER, World};
 use crate::clock::{Agenda, MS, Time};

@@ -1,6 +1,6 @@
 //! What passes between nodes: requests, answers in chunks, and the lines on which they travel.
 
-use loader::plan::PlanEvent;
+use planner::PlanEvent;
 
 use super::{CHECK, Conduct, Event, SEEDER, Transfer, TransferId, World};
 use crate::clock::{Time, time_for};

@@ -4,10 +4,11 @@ mod crowd;
 mod lines;
 
 use std::collections::{BTreeMap, HashMap};
+use std::sync::Arc;
 use std::time::Instant;
 
-use loader::plan::{Checked, Failure, Holding, PlanAction, PlanEvent, Planner, RequestId, SourceKey, Why};
-use manifest::PieceId;
+use manifest::{PieceId, PieceSet};
+use planner::{Checked, Failure, PlanAction, PlanEvent, Planner, RequestId, SourceKey, Why};
 
 use crate::clock::{Agenda, MS, Time, duration};
 use crate::scenario::Scenario;
@@ -230,11 +231,13 @@ impl World {
             return;
         }
         this.started = true;
-        let shards = this.planner.geometry().manifest().shards().len();
+        let manifest = Arc::clone(this.planner.geometry().manifest());
+        let counts = (0..).zip(manifest.shards()).map(|(shard, _)| manifest.piece_count(shard));
         for (key, neighbour) in (0..).map(SourceKey).zip(&this.neighbours) {
             this.planner.on_event(PlanEvent::Up { source: key, ranges: true }, at);
-            let holding = if neighbour.node == SEEDER { Holding::All } else { Holding::None };
-            this.planner.on_event(PlanEvent::Holds { source: key, shards: vec![holding; shards] }, at);
+            let held = if neighbour.node == SEEDER { PieceSet::all } else { PieceSet::none };
+            let shards = counts.clone().map(held).collect();
+            this.planner.on_event(PlanEvent::Holds { source: key, shards }, at);
         }
         let phase = self.random.u64(0..self.scenario.have_interval_ms * MS);
         self.agenda.add(self.now + phase, Event::Poll(node));
@@ -271,12 +274,16 @@ impl World {
             // What it says was so when it sent its answer.
             let until = self.now.saturating_sub(self.latency(node, neighbour.node));
             let log = self.nodes[neighbour.node as usize].log.iter().skip(neighbour.known);
-            gains.extend(log.take_while(|(time, _)| *time <= until).map(|(_, piece)| (key, *piece)));
+            let pieces: Vec<PieceId> =
+                log.take_while(|(time, _)| *time <= until).map(|(_, piece)| *piece).collect();
+            if !pieces.is_empty() {
+                gains.push((key, pieces));
+            }
         }
         let this = &mut self.nodes[node as usize];
-        for (source, piece) in gains {
-            this.neighbours[source.0 as usize].known += 1;
-            this.planner.on_event(PlanEvent::Gained { source, piece }, at);
+        for (source, pieces) in gains {
+            this.neighbours[source.0 as usize].known += pieces.len();
+            this.planner.on_event(PlanEvent::Gained { source, pieces }, at);
         }
         self.agenda.add(self.now + interval, Event::Poll(node));
         self.drive(node);

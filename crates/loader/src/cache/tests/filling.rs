@@ -3,8 +3,9 @@
 use std::os::unix::fs::MetadataExt as _;
 use std::sync::atomic::{AtomicU32, Ordering};
 
+use manifest::PieceSet;
+
 use super::*;
-use crate::plan::Holding;
 
 #[test]
 fn a_model_is_filled_piece_by_piece_and_mapped() {
@@ -51,7 +52,7 @@ fn recorded_pieces_survive_the_process_as_claims_until_they_are_hashed() {
     let before = length();
     let partial = begin(&cache, &published);
     assert_eq!(partial.claims(), pieces);
-    assert!(partial.offer().holdings(0).shards.iter().all(|shard| *shard == Holding::None));
+    assert!(partial.offer().have(0).change.shards().iter().all(PieceSet::is_empty));
     assert_eq!(partial.confirm(&pieces[..2]), pieces[..2]);
     assert_eq!(partial.confirm(&pieces[..2]), [], "nobody doubts it");
     assert_eq!(partial.claims(), pieces[2..]);

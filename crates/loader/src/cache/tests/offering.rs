@@ -1,7 +1,8 @@
 //! Serving a model while it is filled.
 
+use manifest::{Have, HaveChange, PieceSet};
+
 use super::*;
-use crate::plan::Holding;
 
 /// The piece index of a published model.
 fn index_of(published: &Published) -> Vec<u8> {
@@ -20,8 +21,17 @@ fn whole_found(blobs: &Blobs, blob: &Digest) -> Vec<u8> {
     bytes
 }
 
-fn told(blobs: &Blobs, manifest: &Digest, since: u64) -> crate::Holdings {
-    blobs.holdings(manifest, since).unwrap().unwrap().1
+fn told(blobs: &Blobs, manifest: &Digest, since: u64) -> Have {
+    blobs.have(manifest, since).unwrap().unwrap()
+}
+
+fn is_full(have: &Have) -> bool {
+    matches!(have.change, HaveChange::Holds(_))
+}
+
+/// The pieces that are told, by shard.
+fn pieces(have: &Have) -> Vec<Vec<u32>> {
+    have.change.shards().iter().map(|pieces| pieces.iter().collect()).collect()
 }
 
 #[test]
@@ -42,12 +52,11 @@ fn verified_pieces_are_offered_under_their_manifest_and_whole_blobs_everywhere()
     let offered = pieces_found(&blobs, &digest, &shard);
     assert!(!offered.holds(manifest.piece_range(0, 1)));
     let first = told(&blobs, &digest, 0);
-    assert_eq!((first.is_full, &first.shards), (true, &vec![Holding::None; 5]));
+    assert_eq!((is_full(&first), pieces(&first)), (true, vec![vec![]; 5]));
     copy(&partial, &published.model, &[(0, 1), (3, 0)]);
     let second = told(&blobs, &digest, first.version);
-    let bits = |bits| Holding::Some(vec![bits]);
-    assert!(!second.is_full && second.version > first.version);
-    assert_eq!(second.shards[..4], [bits(2), Holding::None, Holding::None, bits(1)]);
+    assert!(!is_full(&second) && second.version > first.version);
+    assert_eq!(pieces(&second)[..4], [vec![1], vec![], vec![], vec![0]]);
 
     let range = manifest.piece_range(0, 1);
     assert!(offered.holds(range) && !offered.is_whole());
@@ -67,7 +76,7 @@ fn verified_pieces_are_offered_under_their_manifest_and_whole_blobs_everywhere()
     assert!(blobs.pieces(&Digest::of(b"other"), &shard).unwrap().is_none());
     copy(&partial, &published.model, &all_pieces(manifest, [0]));
     assert_eq!(Digest::of(&whole_found(&blobs, &shard)), shard);
-    assert_eq!(told(&blobs, &digest, second.version).shards[0], Holding::All);
+    assert!(told(&blobs, &digest, second.version).change.shards()[0].is_all());
 }
 
 #[test]
@@ -96,9 +105,9 @@ fn a_model_that_is_finished_takes_the_place_of_its_offer() {
     }
     assert!(open.read_at(0, &mut [0; 64]).unwrap(), "what is open stays readable");
     let finished = told(&blobs, &digest, while_filling.version);
-    assert!(finished.is_full && finished.version > while_filling.version);
-    let (all, none) = (Holding::All, Holding::None);
-    assert_eq!(finished.shards, [all.clone(), all.clone(), all, none.clone(), none]);
+    assert!(is_full(&finished) && finished.version > while_filling.version);
+    let shards = finished.change.shards();
+    assert!(shards[..3].iter().all(PieceSet::is_all) && shards[3..].iter().all(PieceSet::is_empty));
 }
 
 #[test]
@@ -114,22 +123,22 @@ fn what_was_not_finished_is_offered_no_more_and_what_earlier_runs_left_once_it_w
     let version = told(&blobs, &digest, 0).version;
     drop(partial);
     blobs.withdraw(&first);
-    assert!(blobs.lookup(&digest).unwrap().is_none() && blobs.holdings(&digest, 0).unwrap().is_none());
+    assert!(blobs.lookup(&digest).unwrap().is_none() && blobs.have(&digest, 0).unwrap().is_none());
 
     let partial = begin(&cache, &published);
     blobs.offer(Arc::clone(partial.offer()));
     // That one's end comes late.
     blobs.withdraw(&first);
     let again = told(&blobs, &digest, version);
-    assert!(again.is_full && again.version > version, "versions of an earlier run are not known");
-    assert!(again.shards.iter().all(|shard| *shard == Holding::None));
+    assert!(is_full(&again) && again.version > version, "versions of an earlier run are not known");
+    assert!(again.change.shards().iter().all(PieceSet::is_empty));
     partial.confirm(&[(0, 0), (1, 1)]);
     let more = told(&blobs, &digest, again.version);
-    assert_eq!(more.shards[..2], [Holding::Some(vec![1]), Holding::Some(vec![2])]);
+    assert_eq!(pieces(&more)[..2], [[0], [1]]);
     // What turns out wrong after all is withdrawn.
     partial.void(&[(0, 0)]).unwrap();
     let less = told(&blobs, &digest, more.version);
-    assert!(less.is_full && less.shards[..2] == [Holding::None, Holding::Some(vec![2])]);
+    assert!(is_full(&less) && pieces(&less)[..2] == [vec![], vec![1]]);
 }
 
 #[test]
@@ -151,8 +160,8 @@ fn replicas_are_offered_under_each_of_their_names() {
     let published = publish_bytes(&from, &sample(SIZE, 1), &options(3, 3, Codec::Replica));
     let partial = begin(&cache, &published);
     copy(&partial, &published.model, &[(1, 2)]);
-    let shards = partial.offer().holdings(0).shards;
-    assert_eq!((&shards[1], &shards[4]), (&Holding::Some(vec![4]), &Holding::Some(vec![4])));
+    let pieces = pieces(&partial.offer().have(0));
+    assert_eq!((&pieces[1], &pieces[4]), (&vec![2], &vec![2]));
     let offered = partial.offer().shard(4).unwrap().unwrap();
     assert!(offered.holds(published.manifest.piece_range(4, 2)));
 }

@@ -5,11 +5,11 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 use futures::FutureExt as _;
 use futures::future::BoxFuture;
+use manifest::Have;
 use tokio::sync::mpsc;
 use tokio::time::sleep;
 
 use super::*;
-use crate::holdings::Holdings;
 use crate::observer::Silent;
 use crate::source::{BlobStream, RangeRead};
 
@@ -123,7 +123,7 @@ impl Source for Fake {
         unreachable!("no size is asked for")
     }
 
-    fn holdings(&self, _: Digest, _: Arc<[u32]>, _: u64) -> BoxFuture<'_, Result<Holdings, SourceError>> {
+    fn have(&self, _: Digest, _: Arc<[u32]>, _: u64) -> BoxFuture<'_, Result<Option<Have>, SourceError>> {
         unreachable!("nothing is asked of shards")
     }
 

@@ -5,12 +5,12 @@ use std::sync::PoisonError;
 
 use manifest::piece_index::{PieceCheck, PieceIndex, ShardHasher};
 use manifest::{ByteRange, Digest, PieceId};
+use planner::{Checked, SourceKey};
 use sha256_lanes::MAX_LANES;
 
 use super::{CheckJob, Done, Shared};
 use crate::cache::CacheError;
 use crate::mmap::Map;
-use crate::plan::{Checked, SourceKey};
 use crate::reconstruct::{RebuildJob, Rebuilder};
 
 impl Shared {

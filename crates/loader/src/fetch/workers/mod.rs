@@ -12,6 +12,7 @@ use std::sync::{Arc, Mutex};
 
 use manifest::piece_index::PieceIndex;
 use manifest::{Geometry, PieceId};
+use planner::{Checked, SourceKey};
 use sha256_lanes::MAX_LANES;
 use tokio::sync::mpsc;
 
@@ -19,7 +20,6 @@ use super::buffers::PieceBuf;
 use super::held::HeldParity;
 use crate::cache::{CacheError, Partial};
 use crate::mmap::Map;
-use crate::plan::{Checked, SourceKey};
 use crate::reconstruct::{RebuildJob, Rebuilder};
 use queue::{Batch, Job, Queue};
 

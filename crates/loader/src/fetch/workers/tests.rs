@@ -84,7 +84,7 @@ async fn whoever_waits_for_a_job_that_panics_hears_of_it() {
     assert!(matches!(done.recv().await, Some(Done::Panicked)));
     // The others go on.
     workers.check(world.job().await);
-    assert!(matches!(done.recv().await, Some(Done::Checked { outcome: crate::plan::Checked::Good, .. })));
+    assert!(matches!(done.recv().await, Some(Done::Checked { outcome: planner::Checked::Good, .. })));
     workers.end().await;
     let store = Arc::into_inner(world.store).expect("nobody else holds on to it");
     assert!(store.is_recorded(0, 0));

@@ -1,13 +1,12 @@
 //! The planner: which bytes to ask of whom, and when to rebuild instead.
 //!
 //! It does no I/O, reads no clock and draws no random number that it was not given: events and the time go in, actions
-//! come out, so that a simulation runs in virtual time and a failure replays. `fetch` drives it with real sources.
+//! come out, so that a simulation runs in virtual time and a failure replays. The `loader` drives it with real sources.
 //!
 //! Every piece is in exactly one [`pieces::PieceState`]. A piece is asked of one source at a time, but of a second
 //! one when the first is late; a source that makes no progress loses everything it was asked for but its oldest
 //! request, which stays as a probe.
 
-mod bans;
 mod bits;
 mod events;
 mod holdings;
@@ -34,10 +33,7 @@ use std::time::Instant;
 
 use manifest::{Geometry, PieceId};
 
-pub use bans::Bans;
-pub(crate) use bans::MAX_BANS_BYTES;
 use bits::Bits;
-pub use holdings::Holding;
 use late::MIN_HEDGE_INTERVAL;
 use pieces::Pieces;
 pub use pieces::ShardState;

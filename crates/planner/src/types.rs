@@ -3,10 +3,7 @@
 use std::ops::Range;
 use std::time::Duration;
 
-use manifest::PieceId;
-
-use super::Holding;
-
+use manifest::{PieceId, PieceSet};
 /// Names a source to the planner; its driver gives the numbers.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct SourceKey(pub u32);
@@ -95,14 +92,14 @@ pub enum PlanEvent {
         /// The source.
         source: SourceKey,
         /// By shard index.
-        shards: Vec<Holding>,
+        shards: Vec<PieceSet>,
     },
-    /// A source that said what it holds holds one more piece.
+    /// A source that said what it holds has got more.
     Gained {
         /// The source.
         source: SourceKey,
-        /// The piece.
-        piece: PieceId,
+        /// What is new.
+        pieces: Vec<PieceId>,
     },
     /// A source that was caught lying in an earlier run: it is not asked for anything.
     Banned {

@@ -23,8 +23,8 @@ impl Planner {
             PlanEvent::Holds { source, shards } => {
                 self.change_holdings(source, |holdings, books| holdings.replace(shards, books));
             }
-            PlanEvent::Gained { source, piece } => {
-                self.change_holdings(source, |holdings, books| holdings.add(piece, books));
+            PlanEvent::Gained { source, pieces } => {
+                self.change_holdings(source, |holdings, books| holdings.add(&pieces, books));
             }
             PlanEvent::Banned { source } => {
                 self.sources.add(source, now);

@@ -15,13 +15,11 @@ use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet, VecDeque};
 use std::ops::Range;
 use std::time::{Duration, Instant};
 
-use manifest::{Cell, Geometry, PieceId};
+use manifest::{Cell, Geometry, PieceId, PieceSet};
 use model::{Model, PIECE};
 use peer::{BUSY, NEVER, Peer, ms, peer};
 
-use super::{
-    Checked, Failure, Holding, PlanAction, PlanConfig, PlanEvent, Planner, RequestId, SourceKey, Why,
-};
+use super::{Checked, Failure, PlanAction, PlanConfig, PlanEvent, Planner, RequestId, SourceKey, Why};
 
 /// How often a driver looks at what has arrived.
 const TICK: Duration = Duration::from_millis(50);
@@ -407,7 +405,7 @@ impl Net {
                 let Some(piece) = self.to_get[source].pop() else { return };
                 self.has_got[source].insert(piece);
                 if self.was_up[source] {
-                    self.tell(PlanEvent::Gained { source: SourceKey(source as u32), piece });
+                    self.tell(PlanEvent::Gained { source: SourceKey(source as u32), pieces: vec![piece] });
                 }
                 let every = self.peers[source].grows.unwrap_or_default();
                 self.later(self.now + every, Later::Gains(source));
@@ -433,8 +431,8 @@ impl Net {
         self.tell(PlanEvent::Up { source: key, ranges: peer.ranges });
         if peer.tells {
             let say = |shard: usize| match (peer.holds[shard], peer.grows) {
-                (false, _) => Holding::None,
-                (true, None) => Holding::All,
+                (false, _) => PieceSet::none(self.geometry.manifest().piece_count(shard as u32)),
+                (true, None) => PieceSet::all(self.geometry.manifest().piece_count(shard as u32)),
                 (true, Some(_)) => self.bitmap(source, shard as u32),
             };
             let shards = (0..peer.holds.len()).map(say).collect();
@@ -443,12 +441,12 @@ impl Net {
     }
 
     /// What a source that grows has of a shard.
-    fn bitmap(&self, source: usize, shard: u32) -> Holding {
-        let mut bits = vec![0_u8; self.geometry.manifest().piece_count(shard).div_ceil(8) as usize];
+    fn bitmap(&self, source: usize, shard: u32) -> PieceSet {
+        let mut held = PieceSet::none(self.geometry.manifest().piece_count(shard));
         for piece in self.has_got[source].iter().filter(|piece| piece.shard == shard) {
-            bits[piece.piece as usize / 8] |= 1 << (piece.piece % 8);
+            held.insert(piece.piece);
         }
-        Holding::Some(bits)
+        held
     }
 
     fn act(&mut self, action: PlanAction) {

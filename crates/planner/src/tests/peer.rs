@@ -4,7 +4,7 @@ use std::ops::Range;
 use std::time::Duration;
 
 use super::model::Model;
-use crate::plan::Failure;
+use crate::Failure;
 
 /// How a source behaves.
 #[derive(Debug, Clone)]

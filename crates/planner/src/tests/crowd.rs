@@ -102,7 +102,9 @@ fn two_planners_begin_with_different_pieces_and_one_always_with_the_same() {
     let first = |seed| {
         let config = PlanConfig { seed, ..PlanConfig::default() };
         let (start, geometry) = (Instant::now(), Model::columns(100).geometry());
-        let shards = vec![Holding::All; geometry.manifest().shards().len()];
+        let manifest = geometry.manifest();
+        let all = (0..).zip(manifest.shards()).map(|(shard, _)| PieceSet::all(manifest.piece_count(shard)));
+        let shards = all.collect();
         let mut planner = Planner::new(geometry, true, config, start);
         planner.on_event(PlanEvent::Up { source: SourceKey(0), ranges: true }, start);
         planner.on_event(PlanEvent::Holds { source: SourceKey(0), shards }, start);

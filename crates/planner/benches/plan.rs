@@ -1,5 +1,5 @@
 //! The planner in a large swarm: 50 sources that hold some of 50,000 pieces each, and get more. Items are events, with
-//! the actions that follow from them. One core: `cargo bench -p loader --bench plan`.
+//! the actions that follow from them. One core: `cargo bench -p planner --bench plan`.
 #![expect(clippy::unwrap_used, clippy::cast_possible_truncation, reason = "a benchmark of small numbers")]
 
 use std::collections::VecDeque;
@@ -8,8 +8,8 @@ use std::time::{Duration, Instant};
 
 use divan::Bencher;
 use divan::counter::ItemsCount;
-use loader::plan::{Checked, Holding, PlanAction, PlanConfig, PlanEvent, Planner, RequestId, SourceKey};
-use manifest::{Codec, Digest, Geometry, Manifest, PieceId, Pieces, Shard};
+use manifest::{Codec, Digest, Geometry, Manifest, PieceId, PieceSet, Pieces, Shard};
+use planner::{Checked, PlanAction, PlanConfig, PlanEvent, Planner, RequestId, SourceKey};
 
 const SOURCES: u32 = 50;
 const PIECE_BYTES: u64 = 1 << 20;
@@ -66,16 +66,16 @@ impl Swarm {
         swarm
     }
 
-    fn holdings(&self, holds: impl Fn(PieceId) -> bool) -> Vec<Holding> {
+    fn holdings(&self, holds: impl Fn(PieceId) -> bool) -> Vec<PieceSet> {
         let manifest = self.planner.geometry().manifest();
         let shards = 0..manifest.shards().len() as u32;
         let holding = |shard| {
             let count = manifest.piece_count(shard);
-            let mut bits = vec![0_u8; count.div_ceil(8) as usize];
+            let mut held = PieceSet::none(count);
             for piece in (0..count).filter(|piece| holds(PieceId { shard, piece: *piece })) {
-                bits[piece as usize / 8] |= 1 << (piece % 8);
+                held.insert(piece);
             }
-            Holding::Some(bits)
+            held
         };
         shards.map(holding).collect()
     }
@@ -105,7 +105,7 @@ impl Swarm {
             }
             self.tell(PlanEvent::Ended { request, failure: None });
             let gains = SourceKey(self.random.u32(1..SOURCES));
-            self.tell(PlanEvent::Gained { source: gains, piece });
+            self.tell(PlanEvent::Gained { source: gains, pieces: vec![piece] });
         }
         self.events
     }
