@@ -6,11 +6,11 @@ use std::process::ExitCode;
 
 use chain_reader::{Availability, ChainError, SignerError, SubmitError};
 use loader::LoadError;
-use loader::cache::CacheError;
 use loader::encode::PublishError;
 use manifest::{Blame, ManifestError, ParseDigestError};
 use node::NodeError;
 use p2p_blob::IdentityError;
+use store::CacheError;
 
 /// How the command ended, as its caller sees it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -152,8 +152,8 @@ mod tests {
     use std::time::Duration;
 
     use anyhow::{Context as _, anyhow};
-    use loader::cache::Holders;
     use manifest::Digest;
+    use store::Holders;
 
     use super::*;
 

@@ -4,9 +4,9 @@ use std::collections::HashMap;
 use std::path::PathBuf;
 use std::sync::Arc;
 
-use loader::cache::{Blobs, Cache};
 use manifest::{Digest, Manifest};
 use p2p_blob::Versions;
+use store::{Blobs, Cache};
 use tempfile::TempDir;
 
 use crate::{Conduct, Home, put};

@@ -8,16 +8,20 @@ use crate::tool;
 
 /// A crate of ours, and packages that must not be among its dependencies, however far down: these, and those whose
 /// names go on from one of these with a hyphen.
-const FORBIDDEN: [(&str, &[&str]); 9] = [
+const FORBIDDEN: [(&str, &[&str]); 10] = [
     ("sha256-lanes", &["manifest", "tokio", "libp2p", "alloy"]),
     ("manifest", &["tokio", "libp2p", "alloy"]),
-    ("chain-reader", &["libp2p", "loader", "p2p-blob"]),
-    ("p2p-blob", &["alloy", "loader", "chain-reader"]),
-    ("planner", &["tokio", "futures", "libp2p", "alloy", "files", "rustix", "tempfile", "tracing", "loader"]),
+    ("chain-reader", &["libp2p", "planner", "store", "loader", "p2p-blob"]),
+    ("p2p-blob", &["alloy", "planner", "store", "loader", "chain-reader"]),
+    (
+        "planner",
+        &["tokio", "futures", "libp2p", "alloy", "files", "rustix", "tempfile", "tracing", "store", "loader"],
+    ),
+    ("store", &["tokio", "futures", "libp2p", "alloy", "planner", "loader", "p2p-blob", "chain-reader"]),
     ("loader", &["libp2p", "alloy", "p2p-blob", "chain-reader"]),
     ("node", &["clap", "indicatif"]),
     ("loader-cli", &["sim"]),
-    ("sim", &["tokio", "libp2p", "alloy", "p2p-blob", "chain-reader", "loader", "node"]),
+    ("sim", &["tokio", "libp2p", "alloy", "p2p-blob", "chain-reader", "store", "loader", "node"]),
 ];
 
 /// Fails when a crate depends on one that it must not know.

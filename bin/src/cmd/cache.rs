@@ -1,7 +1,7 @@
 //! `loader cache`.
 
 use anyhow::Result;
-use loader::cache::{Cache, EntryState};
+use store::{Cache, EntryState};
 
 use crate::answer::{Answer, CacheEntry, PathAnswer, Removed, Text};
 use crate::args;

@@ -4,10 +4,10 @@ use std::time::Duration;
 
 use anyhow::{Context as _, Result};
 use chain_reader::{Address, ChainReader, MatureModel, Staleness};
-use loader::cache::Cache;
 use loader::{Report, SourceReport};
 use manifest::Digest;
 use node::{Loaded, Node, NodeError};
+use store::Cache;
 use tokio::time::{MissedTickBehavior, interval};
 
 use crate::answer::{self, Answer, FetchSource, OnChain, Text};

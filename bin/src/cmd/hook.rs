@@ -5,8 +5,8 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use chain_reader::MatureModel;
-use loader::cache::Model;
 use node::{Loaded, Node};
+use store::Model;
 use tokio::process::Command;
 use tokio::sync::Notify;
 use tokio::task::JoinSet;

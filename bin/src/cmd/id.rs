@@ -1,8 +1,8 @@
 //! `loader id`.
 
 use anyhow::Result;
-use loader::cache::Cache;
 use p2p_blob::{Identity, IdentityError};
+use store::Cache;
 
 use crate::answer::{Answer, Id, Text};
 use crate::config::Settings;

@@ -5,8 +5,8 @@ use std::io::Read as _;
 use std::path::Path;
 
 use anyhow::{Context as _, Result};
-use loader::cache::Cache;
 use manifest::{Digest, Layout, Manifest};
+use store::Cache;
 
 use crate::answer::{Answer, ManifestSummary, ShardSummary, Text};
 use crate::args;

@@ -18,7 +18,7 @@ mod watch;
 
 use ::manifest::Digest;
 use anyhow::Result;
-use loader::cache::{Cache, CacheError, Model};
+use store::{Cache, CacheError, Model};
 
 use crate::args::{Command, CommandLine};
 use crate::config::{NetworkSettings, Settings};

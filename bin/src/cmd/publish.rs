@@ -8,9 +8,9 @@ use chain_reader::{
     Address, AlreadySet, Call, Plan, Proposal, Receipt, Settled, Signer, Step, SubmitConfig, SubmitError,
     U256, prepare, send, set_mature_model_calldata, wait_until_settled,
 };
-use loader::cache::{Cache, Model};
 use loader::encode::{self, Input, Options};
 use manifest::Digest;
+use store::{Cache, Model};
 
 use crate::answer::{self, Answer, CallSummary, Overlap, ProposalSummary, SetOnChain, Text, Transaction};
 use crate::args::{self, CalldataForm};

@@ -3,10 +3,10 @@
 use std::thread::available_parallelism;
 
 use anyhow::Result;
-use loader::cache::{Cache, CacheError, EntryState};
-use loader::{IndexState, RecheckReport};
 use manifest::Digest;
 use node::Node;
+use store::{Cache, CacheError, EntryState};
+use store::{IndexState, RecheckReport};
 
 use crate::answer::{Answer, BadShard, Text, Verified};
 use crate::args;

@@ -8,9 +8,9 @@ use std::path::Path;
 
 use divan::Bencher;
 use divan::counter::BytesCount;
-use loader::Pages;
-use loader::cache::{Cache, Model};
 use loader::encode::{Input, Options, Published, publish};
+use store::Pages;
+use store::{Cache, Model};
 use tempfile::TempDir;
 
 const MODEL_BYTES: usize = 256 << 20;
@@ -45,7 +45,7 @@ fn recheck(bencher: Bencher<'_, '_>, threads: usize) {
     let (_dir, published) = published();
     let bytes = shard_bytes(&published.model);
     bencher.counter(BytesCount::new(bytes)).bench_local(|| {
-        assert!(loader::recheck(&published.model, threads, &|_, _| ()).unwrap().is_good());
+        assert!(store::recheck(&published.model, threads, &|_, _| ()).unwrap().is_good());
     });
 }
 

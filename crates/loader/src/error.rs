@@ -5,8 +5,8 @@ use std::time::Duration;
 
 use manifest::{Blame, Digest, IndexError, ManifestError, SourceId};
 use planner::ShardState;
+use store::{CacheError, Holders};
 
-use crate::cache::{CacheError, Holders};
 use crate::observer::SourceReport;
 
 /// Why a model could not be loaded.

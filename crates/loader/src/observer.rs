@@ -4,8 +4,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use manifest::{Digest, Manifest, SourceId};
-
-use crate::cache::{Holders, Offer};
+use store::{Holders, Offer};
 
 /// Something happened.
 #[derive(Debug)]

@@ -5,8 +5,8 @@ use std::collections::BTreeMap;
 use manifest::{ByteRange, Cell, Codec, Geometry, PieceId};
 use planner::Planner;
 use reed_solomon_erasure::galois_8::ReedSolomon;
+use store::{CacheError, Partial};
 
-use crate::cache::{CacheError, Partial};
 use crate::fetch::held::HeldParity;
 
 /// Bytes of each row that are decoded at once. All rows of a slice stay in the processor's cache: *measured* 1.7

@@ -12,10 +12,9 @@ use std::sync::{Arc, Mutex, PoisonError};
 use manifest::piece_index::{PieceCheck, PieceIndex, ShardHasher};
 use manifest::{ByteRange, Digest, Geometry, PieceId};
 use sha256_lanes::WIDE_LANES;
-
-use crate::cache::{CacheError, Held, Model};
-use crate::mmap::Map;
-use crate::recheck::{bytes, on_threads};
+use store::Map;
+use store::{CacheError, Held, Model};
+use store::{bytes, on_threads};
 
 /// So many pieces, spread evenly, are tried first: when none of them is right, the models have nothing to do with each
 /// other. One that shares a hundredth of its bytes in one place, or a twentieth anywhere, is hardly missed.

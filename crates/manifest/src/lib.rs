@@ -13,6 +13,7 @@ mod parse;
 pub mod piece_index;
 mod piece_set;
 mod shard_hasher;
+mod single_blob;
 mod write;
 
 pub use digest::{Digest, ParseDigestError};

@@ -4,8 +4,9 @@ use std::collections::HashSet;
 use std::path::PathBuf;
 
 use chain_reader::ChainReader;
-use loader::{FetchOptions, Pages};
+use loader::FetchOptions;
 use p2p_blob::{DhtMode, Limits, Multiaddr, NetworkKey, PeerId};
+use store::Pages;
 
 use crate::{CHAIN_DIR, NodeError};
 

@@ -2,9 +2,9 @@
 
 use chain_reader::ChainError;
 use loader::LoadError;
-use loader::cache::CacheError;
 use manifest::Blame;
 use p2p_blob::{IdentityError, StartError};
+use store::CacheError;
 
 /// Why a node could not do what it was asked.
 #[derive(Debug, thiserror::Error)]

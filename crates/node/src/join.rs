@@ -4,9 +4,9 @@ use std::collections::HashSet;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
-use loader::cache::Blobs;
 use manifest::Digest;
 use p2p_blob::{Client, Contact, FetchError, Multiaddr, PeerEvent, PeerId, Session};
+use store::Blobs;
 use tokio::sync::{broadcast, watch};
 use tokio::task::JoinSet;
 

@@ -25,8 +25,8 @@ mod error;
 mod join;
 mod lane;
 mod peer;
+mod serving;
 pub mod status;
-mod store;
 mod tending;
 mod watch;
 
@@ -34,10 +34,10 @@ use std::sync::Arc;
 
 use chain_reader::{ChainReader, MatureModel};
 use futures::{FutureExt as _, StreamExt as _, stream};
-use loader::cache::{BlobDir, Blobs, Cache, CacheError, Model};
 use loader::{Observer, Report};
 use manifest::Digest;
 use p2p_blob::{Client, Identity, Multiaddr, PeerId};
+use store::{BlobDir, Blobs, Cache, CacheError, Model};
 use tokio::sync::watch::Receiver;
 
 use status::{Board, Socket};
@@ -72,7 +72,7 @@ pub struct Node {
     client: Client,
     known: dial::Known,
     fetch: loader::FetchOptions,
-    pages: loader::Pages,
+    pages: store::Pages,
     chain: Option<ChainReader>,
     board: Arc<Board>,
     /// Answers `loader status`; `None` where the system has no socket for it.
@@ -128,7 +128,7 @@ impl Node {
         network.mdns = config.mdns;
         network.dht = config.dht;
         network.limits = config.limits;
-        let store = Arc::new(store::CacheStore(Arc::clone(&blobs)));
+        let store = Arc::new(serving::CacheStore(Arc::clone(&blobs)));
         let (client, _task) = p2p_blob::start(network, store)?;
         let board = Arc::new(Board::new(&client, Arc::clone(&blobs), chain.clone()));
         let open = || Socket::open(cache.dir(), Arc::clone(&board));
@@ -219,7 +219,7 @@ impl Node {
             let (cache, fetch) = (self.cache.clone(), self.fetch.clone());
             blocking(move || loader::cached(&cache, &manifest, &fetch)).await?
         };
-        let offering = store::Offering::new(&self.blobs, observer);
+        let offering = serving::Offering::new(&self.blobs, observer);
         let (model, report) = match cached {
             Some(model) => (model, Report { from_cache: true, ..Report::default() }),
             None => {

@@ -6,7 +6,7 @@ use std::sync::mpsc::{RecvTimeoutError, SyncSender, sync_channel};
 use std::sync::{Arc, Weak};
 use std::time::Duration;
 
-use loader::cache::Blobs;
+use store::Blobs;
 
 /// How often it looks.
 const INTERVAL: Duration = Duration::from_secs(1);

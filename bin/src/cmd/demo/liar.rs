@@ -6,9 +6,9 @@ use std::sync::Arc;
 
 use anyhow::{Context as _, Result};
 use clap::Args;
-use loader::cache::{BlobDir, Held};
 use manifest::{Digest, Have, HaveChange, Manifest, PieceSet};
 use p2p_blob::{Blob, Identity, Multiaddr, ReadOutcome, Store};
+use store::{BlobDir, Held};
 
 use crate::answer::{Answer, Listening, Text};
 use crate::exit::Usage;

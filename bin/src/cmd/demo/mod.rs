@@ -13,11 +13,11 @@ use std::time::{Duration, Instant};
 use anyhow::{Context as _, Result};
 use chain_reader::{BlockTag, Devnet, Signer, SubmitConfig, U256, set_mature_model};
 use loader::SourceReport;
-use loader::cache::{Blobs, Cache};
 use loader::encode::{self, Input, Options, Published};
 use manifest::Digest;
 use node::{Loaded, Node};
 use p2p_blob::Multiaddr;
+use store::{Blobs, Cache};
 use tempfile::TempDir;
 
 use crate::answer::{Answer, DemoDone, Text};

@@ -7,8 +7,8 @@ use std::fs::File;
 use std::io::{self, BufWriter, Write as _};
 use std::path::Path;
 
-use loader::cache::Weights;
 use serde_json::{Map, Value, json};
+use store::Weights;
 
 /// The smallest model there is.
 pub(super) const MIN_SIZE_BYTES: u64 = 1 << 20;
@@ -72,8 +72,8 @@ pub(super) fn read(weights: &Weights) -> Option<usize> {
 mod tests {
     use std::path::PathBuf;
 
-    use loader::cache::Cache;
     use loader::encode::{Input, Options, publish};
+    use store::Cache;
 
     use super::*;
 

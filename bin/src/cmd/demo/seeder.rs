@@ -7,10 +7,10 @@ use std::process::Stdio;
 use std::time::Duration;
 
 use anyhow::{Context as _, Result, anyhow};
-use loader::cache::{Blobs, Held};
 use manifest::Digest;
 use p2p_blob::Multiaddr;
 use serde_json::Value;
+use store::{Blobs, Held};
 use tokio::io::{AsyncBufReadExt as _, BufReader};
 use tokio::process::{Child, Command};
 use tokio::time::timeout;

@@ -4,8 +4,7 @@ use std::io;
 use std::path::PathBuf;
 
 use manifest::{Blame, MODEL_KINDS, ManifestError};
-
-use crate::cache::CacheError;
+use store::CacheError;
 
 /// Why a model could not be published.
 #[derive(Debug, thiserror::Error)]

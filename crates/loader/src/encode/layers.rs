@@ -8,11 +8,11 @@ use std::sync::Arc;
 use manifest::Digest;
 use manifest::piece_index::ShardHasher;
 use sha256_lanes::WIDE_LANES;
+use store::{CacheError, Writeback};
 
 use super::pipeline::{self, SLABS};
 use super::source::Source;
 use super::{PublishError, Values};
-use crate::cache::{CacheError, Writeback};
 
 /// How much of a layer is read at a time.
 const CHUNK_BYTES: usize = 256 << 10;

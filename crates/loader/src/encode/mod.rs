@@ -21,11 +21,11 @@ use manifest::{
     Codec, Digest, MAX_PIECE_BYTES, MAX_PIECES, MAX_ROWS, MAX_SHARDS, MODEL_KINDS, Manifest, Pieces, Shard,
     TRANSFER_PIECE_BYTES,
 };
+use store::{Cache, CacheError, Model, Staging, require, require_files, reserve};
+use store::{PARITY, PIECES, WEIGHTS};
 
 pub use error::PublishError;
 
-use crate::cache::layout::{PARITY, PIECES, WEIGHTS};
-use crate::cache::{Cache, CacheError, Model, Staging, require, require_files, reserve};
 use rows::Job;
 use source::Source;
 
@@ -383,7 +383,7 @@ fn check_count(what: &'static str, found: u64, max: u64, hint: &'static str) -> 
 }
 
 fn create(path: &Path) -> Result<File, CacheError> {
-    crate::cache::create_new(path).map_err(|source| CacheError::io("create", path, source))
+    store::create_new(path).map_err(|source| CacheError::io("create", path, source))
 }
 
 fn read_copy((file, path): (&File, &Path), offset: u64, buffer: &mut [u8]) -> Result<(), PublishError> {

@@ -4,8 +4,9 @@ use std::path::Path;
 use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
 use std::thread::{self, Scope, ScopedJoinHandle};
 
+use store::CacheError;
+
 use super::PublishError;
-use crate::cache::CacheError;
 
 /// How many slabs go round: one for each stage, and one so that no stage waits for the next to finish.
 pub(super) const SLABS: usize = 4;

@@ -101,7 +101,7 @@ fn check(published: &Published, weights: &[u8], options: &Options) {
         Codec::Rs if options.parity > 0 => rebuilds(&rows, &parity),
         Codec::Rs => {}
     }
-    let report = crate::recheck(model, 2, &|_, _| ()).unwrap();
+    let report = store::recheck(model, 2, &|_, _| ()).unwrap();
     assert!(report.is_good(), "{report}");
 }
 
@@ -153,7 +153,7 @@ fn the_most_rows_there_can_be() {
     let options = options(200, 56, Codec::Rs);
     let published = publish_bytes(&cache, &bytes, &options);
     assert_eq!(published.model.weights().as_ref(), bytes);
-    assert!(crate::recheck(&published.model, 2, &|_, _| ()).unwrap().is_good());
+    assert!(store::recheck(&published.model, 2, &|_, _| ()).unwrap().is_good());
 }
 
 #[test]

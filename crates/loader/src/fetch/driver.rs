@@ -10,7 +10,6 @@ use tokio::sync::mpsc;
 
 use super::buffers::PieceBuf;
 use super::requests::{Moved, Requests};
-use super::single;
 use super::sources::{Arrivals, Sources};
 use super::watch::{Ask, Change, News, Watch};
 use super::workers::{CheckJob, Done, Workers};
@@ -110,7 +109,7 @@ impl Driver<'_> {
                 None => self.tell(PlanEvent::Down { source }),
             },
             // Whoever does not have a blob in the size that somebody claims may have it in the one that is tried next.
-            PlanAction::Dismiss { .. } if single::blob_of(self.planner.geometry().manifest()).is_some() => {}
+            PlanAction::Dismiss { .. } if self.planner.geometry().manifest().single_blob().is_some() => {}
             PlanAction::Dismiss { source } => self.sources.dismiss(source),
             PlanAction::Cancel { request } => self.requests.cancel(request),
             PlanAction::Rebuild { pieces } => {

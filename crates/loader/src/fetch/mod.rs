@@ -22,11 +22,11 @@ use std::time::{Duration, Instant};
 use manifest::piece_index::PieceIndex;
 use manifest::{Blame, Digest, Geometry, Manifest, PieceId};
 use planner::{PlanConfig, Planner};
+use store::Map;
+use store::{Cache, CacheError, Model, Partial};
 use tokio::sync::mpsc;
 
-use crate::cache::{Cache, CacheError, Model, Partial};
 use crate::error::LoadError;
-use crate::mmap::Map;
 use crate::observer::{Event, Observer, Report};
 use crate::source::SourceEvent;
 use buffers::Buffers;
@@ -273,7 +273,7 @@ impl Fetch<'_> {
         events: &mut Arrivals,
         report: &mut Report,
     ) -> Result<(Model, Vec<crate::SourceReport>), LoadError> {
-        let manifest = single::manifest(blob, size_bytes).filter(|_| size_bytes <= max_bytes);
+        let manifest = Manifest::of_single_blob(blob, size_bytes).filter(|_| size_bytes <= max_bytes);
         let too_large = LoadError::BlobTooLarge { digest: blob, claimed_bytes: size_bytes, max_bytes };
         let (digest, manifest) = single::store(self.cache, &manifest.ok_or(too_large)?).await?;
         self.digest = digest;

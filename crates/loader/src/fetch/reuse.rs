@@ -5,12 +5,12 @@ use std::sync::atomic::{AtomicBool, Ordering};
 
 use manifest::piece_index::PieceIndex;
 use manifest::{Digest, Geometry, PieceId};
+use store::Map;
+use store::{Cache, CacheError, Partial};
 use tokio::sync::watch;
 
 use super::blocking;
-use crate::cache::{Cache, CacheError, Partial};
 use crate::error::LoadError;
-use crate::mmap::Map;
 use crate::observer::{Event, Observer};
 use crate::reuse::{Match, Search};
 

@@ -8,19 +8,17 @@ use std::time::Duration;
 use futures::future::BoxFuture;
 use futures::stream::FuturesUnordered;
 use futures::{FutureExt as _, StreamExt as _};
-use manifest::{Codec, Digest, Manifest, Shard};
+use manifest::{Digest, Manifest};
 use planner::SourceKey;
+use store::{Cache, CacheError, Model};
 use tokio::time::Instant;
 
 use super::sources::{Arrivals, Sources};
 use super::{MAX_MANIFEST_BYTES, blocking};
-use crate::cache::{Cache, CacheError, Model};
 use crate::error::LoadError;
 use crate::observer::Observer;
 use crate::source::{Source, SourceError, SourceEvent};
 
-/// What such a model is called.
-const MODEL_KIND: &str = "single-blob";
 /// Sources asked for the size in all: liars among them cost a fetch each at most.
 const MAX_ASKED: usize = 32;
 /// How long one source has to answer.
@@ -33,21 +31,6 @@ const MAX_ATTEMPTS: u32 = 5;
 const PAUSE: Duration = Duration::from_millis(500);
 /// How long others have to answer once one has.
 const SETTLE: Duration = Duration::from_secs(1);
-
-/// The manifest of weights that are one shard, which is the blob: the same for everybody who knows its size. `None` for a
-/// size that no manifest can have.
-pub(super) fn manifest(blob: Digest, size_bytes: u64) -> Option<Manifest> {
-    let shard = Shard { digest: blob, size_bytes, is_parity: false };
-    Manifest::new(MODEL_KIND.to_owned(), size_bytes, vec![shard], 1, 0, Codec::Rs, None).ok()
-}
-
-/// The blob that such a manifest was made for.
-pub(crate) fn blob_of(manifest: &Manifest) -> Option<Digest> {
-    match manifest.shards() {
-        [shard] if manifest.model_kind() == MODEL_KIND => Some(shard.digest),
-        _ => None,
-    }
-}
 
 /// The finished model whose only shard is the blob.
 pub(super) fn cached(cache: &Cache, blob: &Digest) -> Result<Option<Model>, CacheError> {
@@ -65,7 +48,7 @@ pub(super) fn cached(cache: &Cache, blob: &Digest) -> Result<Option<Model>, Cach
 pub(super) fn remove_left(cache: &Cache, blob: &Digest) -> Result<(), CacheError> {
     for digest in cache.begun()? {
         let manifest = cache.manifest(&digest)?;
-        if manifest.is_some_and(|manifest| blob_of(&manifest) == Some(*blob)) {
+        if manifest.is_some_and(|manifest| manifest.single_blob() == Some(*blob)) {
             cache.remove_unverified(&digest)?;
         }
     }
@@ -182,20 +165,4 @@ async fn ask(
     tokio::time::sleep(pause).await;
     let size = tokio::time::timeout(PATIENCE, source.blob_size(blob)).await;
     (key, size.unwrap_or_else(|elapsed| Err(SourceError::Lost(Box::new(elapsed)))))
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_blob_and_its_size_make_one_manifest() {
-        let blob = Digest::of(b"weights");
-        let one = manifest(blob, 7).unwrap();
-        assert_eq!(one.to_json(), manifest(blob, 7).unwrap().to_json());
-        assert_eq!((one.total_size_bytes(), one.shards().len(), one.pieces()), (7, 1, None));
-        assert_eq!(Manifest::parse(&one.to_json()).unwrap().to_json(), one.to_json());
-        assert_eq!(blob_of(&one), Some(blob));
-        assert!(manifest(blob, 0).is_none() && manifest(blob, u64::MAX).is_none());
-    }
 }

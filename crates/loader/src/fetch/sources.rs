@@ -5,9 +5,9 @@ use std::sync::Arc;
 
 use manifest::SourceId;
 use planner::{PlanEvent, SourceKey, SourceState};
+use store::Bans;
 use tokio::sync::mpsc;
 
-use crate::cache::Bans;
 use crate::observer::{Event, Observer, SourceReport};
 use crate::source::{Source, SourceEvent};
 

@@ -7,11 +7,11 @@ use std::sync::Mutex;
 use futures::FutureExt as _;
 use futures::future::{BoxFuture, Either, select};
 use manifest::{Codec, Have, SourceId};
+use store::Offer;
 use tempfile::TempDir;
 use tokio::sync::watch;
 
 use super::*;
-use crate::cache::Offer;
 use crate::encode::Published;
 use crate::encode::tests::{options, publish_bytes, sample};
 use crate::source::{BlobStream, RangeRead, Source, SourceError};

@@ -3,10 +3,10 @@
 use std::time::{Duration, Instant};
 
 use manifest::Digest;
+use store::{Cache, FillLock, Holders, Look, PAUSE, Turn};
 use tokio::time::sleep;
 
 use super::blocking;
-use crate::cache::{Cache, FillLock, Holders, Look, PAUSE, Turn};
 use crate::error::LoadError;
 use crate::observer::{Event, Observer};
 

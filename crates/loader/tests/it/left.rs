@@ -4,9 +4,9 @@
 use std::os::unix::fs::{FileExt as _, PermissionsExt as _};
 use std::path::Path;
 
-use loader::cache::Cache;
 use loader::{LoadError, Report};
 use manifest::Codec;
+use store::Cache;
 
 use crate::support::{Memory, Origin, load};
 

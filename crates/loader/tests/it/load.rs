@@ -2,9 +2,9 @@
 #![expect(clippy::unwrap_used, reason = "test code")]
 
 use crate::support::{Memory, Origin, load, load_after_lies, options};
-use loader::cache::Cache;
 use loader::{FetchOptions, LoadError, SourceReport};
 use manifest::{Codec, Digest};
+use store::Cache;
 
 const KIB: usize = 1 << 10;
 

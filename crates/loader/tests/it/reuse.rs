@@ -6,9 +6,9 @@ use std::path::Path;
 
 use crate::support::{Origin, load, weights};
 use loader::Report;
-use loader::cache::Cache;
 use manifest::Codec;
 use proptest::prelude::*;
+use store::Cache;
 
 /// The size of pieces in these models.
 const PIECE: usize = 16 << 10;

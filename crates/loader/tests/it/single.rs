@@ -3,9 +3,9 @@
 use std::time::Duration;
 
 use crate::support::{Memory, Origin, load_after_lies, load_with, options, weights};
-use loader::cache::Cache;
 use loader::{FetchOptions, LoadError};
 use manifest::{Codec, Digest, Manifest, Shard};
+use store::Cache;
 
 /// More than a manifest may have.
 const LARGE: usize = (16 << 20) + 12_345;
@@ -68,7 +68,7 @@ async fn who_lies_about_the_size_costs_time_only() {
             let options = FetchOptions { wait: Duration::from_secs(3600), ..allowing(MAX_BYTES) };
             let (model, _) = load_with(dir.path(), blob, sources, &options).await.unwrap();
             assert!(model.weights().as_ref() == bytes, "{length}, and {} are claimed", lie.len());
-            let entries = loader::cache::Cache::open(dir.path()).unwrap().list().unwrap();
+            let entries = store::Cache::open(dir.path()).unwrap().list().unwrap();
             assert_eq!(entries.len(), 1, "nothing is left of what it is not");
         }
     }

@@ -9,13 +9,13 @@ use std::time::Duration;
 
 use futures::FutureExt;
 use futures::future::BoxFuture;
-use loader::cache::{Cache, Model};
 use loader::encode::{Input, Options, publish};
 use loader::{
     BlobStream, Event, FetchOptions, LoadError, Observer, RangeRead, Report, Silent, Source, SourceError,
     SourceEvent,
 };
 use manifest::{Codec, Digest, Have, Manifest, SourceId};
+use store::{Cache, Model};
 use tokio::sync::mpsc;
 
 /// A published model and all its blobs.

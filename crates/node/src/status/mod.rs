@@ -7,11 +7,11 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Instant;
 
 use chain_reader::{ChainReader, ChainStatus};
-use loader::cache::Blobs;
 use loader::{Event, Observer};
 use manifest::{Digest, Manifest};
 use p2p_blob::Client;
 use serde::{Deserialize, Serialize};
+use store::Blobs;
 
 pub(crate) use socket::Socket;
 pub use socket::{QueryError, Running, running};

@@ -5,9 +5,9 @@ use std::sync::{Arc, Mutex};
 
 use chain_reader::{B256, ChainError, U256};
 use futures::FutureExt as _;
-use loader::cache::{Cache, Model};
 use loader::encode::{Input, Options, publish};
 use loader::{LoadError, Report};
+use store::{Cache, Model};
 use tokio::sync::mpsc;
 
 use super::*;

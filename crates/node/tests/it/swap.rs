@@ -1,10 +1,10 @@
 //! A new version is loaded while the old one is mapped.
 
 use loader::Silent;
-use loader::cache::CacheError;
 use loader::encode::{Input, Options, publish};
 use manifest::Digest;
 use node::{Config, Node};
+use store::CacheError;
 
 /// A node that publishes and serves.
 async fn seeder(dir: &std::path::Path, versions: &[Vec<u8>]) -> (Node, Vec<Digest>) {

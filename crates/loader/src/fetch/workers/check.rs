@@ -7,10 +7,10 @@ use manifest::piece_index::{PieceCheck, PieceIndex, ShardHasher};
 use manifest::{ByteRange, Digest, PieceId};
 use planner::{Checked, SourceKey};
 use sha256_lanes::MAX_LANES;
+use store::CacheError;
+use store::Map;
 
 use super::{CheckJob, Done, Shared};
-use crate::cache::CacheError;
-use crate::mmap::Map;
 use crate::reconstruct::{RebuildJob, Rebuilder};
 
 impl Shared {

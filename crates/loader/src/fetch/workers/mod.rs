@@ -14,12 +14,12 @@ use manifest::piece_index::PieceIndex;
 use manifest::{Geometry, PieceId};
 use planner::{Checked, SourceKey};
 use sha256_lanes::MAX_LANES;
+use store::Map;
+use store::{CacheError, Partial};
 use tokio::sync::mpsc;
 
 use super::buffers::PieceBuf;
 use super::held::HeldParity;
-use crate::cache::{CacheError, Partial};
-use crate::mmap::Map;
 use crate::reconstruct::{RebuildJob, Rebuilder};
 use queue::{Batch, Job, Queue};
 

@@ -1,10 +1,10 @@
 //! The threads, stuck and panicking.
 
 use manifest::Codec;
+use store::{Cache, Offer};
 
 use super::super::buffers::Buffers;
 use super::*;
-use crate::cache::{Cache, Offer};
 use crate::encode::tests::{options, publish_bytes, sample};
 
 struct World {

@@ -18,13 +18,17 @@ const STALE: Duration = Duration::from_secs(3600);
 /// A directory under `partial/`, removed with all its content when it is dropped. When the process is killed before
 /// that, the next [`Cache::open`] removes it.
 #[derive(Debug)]
-pub(crate) struct Staging {
+pub struct Staging {
     dir: TempDir,
     _lock: Guard,
 }
 
 impl Cache {
-    pub(crate) fn staging(&self) -> Result<Staging, CacheError> {
+    /// A new one, with a folder for parity in it.
+    ///
+    /// # Errors
+    /// [`CacheError::ReadOnly`], [`CacheError::DiskFull`], [`CacheError::Io`].
+    pub fn staging(&self) -> Result<Staging, CacheError> {
         self.staging_in(&self.layout().partials())
     }
 
@@ -56,11 +60,16 @@ impl Cache {
 }
 
 impl Staging {
-    pub(crate) fn path(&self) -> &Path {
+    /// Where it is.
+    pub fn path(&self) -> &Path {
         self.dir.path()
     }
 
-    pub(crate) fn write(&self, name: &str, bytes: &[u8]) -> Result<(), CacheError> {
+    /// Writes a whole file, read-only, to the disk.
+    ///
+    /// # Errors
+    /// [`CacheError::DiskFull`], [`CacheError::Io`].
+    pub fn write(&self, name: &str, bytes: &[u8]) -> Result<(), CacheError> {
         atomic::write(&self.path().join(name), bytes, 0o444)
     }
 }

@@ -15,7 +15,7 @@ impl Cache {
     /// there; if it is to be `durable`, once all of it is on the disk. If not, it is trusted by this process only. When
     /// there is a good one already, that one is the result; a bad one gives way, and lives on for those who have it
     /// mapped.
-    pub(crate) fn install(
+    pub fn install(
         &self,
         dir: &Path,
         lock: &FillLock,
@@ -63,7 +63,7 @@ impl Cache {
     }
 
     /// Adds to a finished model the parity shards and the piece index of `dir` that it does not have.
-    pub(crate) fn complete(&self, model: Model, dir: &Path) -> Result<Model, CacheError> {
+    pub fn complete(&self, model: Model, dir: &Path) -> Result<Model, CacheError> {
         let mut moves = Vec::new();
         for shard in stamp::parity_kept(dir)? {
             moves.push((dir.join(PARITY).join(shard.to_string()), model.parity_path(shard)));

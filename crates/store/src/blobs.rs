@@ -10,7 +10,6 @@ use manifest::{Digest, Have, HaveChange, Manifest, PieceSet};
 
 use super::availability::first_version;
 use super::{BlobDir, Cache, CacheError, Held, Model, Offer, Offered, Trust, atomic};
-use crate::fetch::single;
 
 /// How often the cache is looked through for models that other processes have finished.
 const REFRESH: Duration = Duration::from_secs(1);
@@ -173,7 +172,7 @@ impl Blobs {
             let filling = table.offers.iter().map(|(digest, offer)| (digest, offer.manifest()));
             for (digest, manifest) in finished.chain(filling) {
                 names.insert(*digest);
-                names.extend(single::blob_of(manifest));
+                names.extend(manifest.single_blob());
             }
         }
         for dir in &self.dirs {
@@ -388,7 +387,7 @@ mod tests {
     use manifest::Codec;
 
     use super::*;
-    use crate::encode::tests::{options, publish_bytes, sample};
+    use crate::tests::publish::{options, publish_bytes, sample};
 
     fn cache() -> (tempfile::TempDir, Cache) {
         let dir = tempfile::tempdir().unwrap();

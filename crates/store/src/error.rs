@@ -239,7 +239,7 @@ pub enum CacheError {
 
 impl CacheError {
     /// A failed system call; one that failed because the disk is full becomes [`CacheError::DiskFull`].
-    pub(crate) fn io(action: &'static str, path: &Path, source: io::Error) -> Self {
+    pub fn io(action: &'static str, path: &Path, source: io::Error) -> Self {
         let path = path.to_owned();
         match source.kind() {
             io::ErrorKind::FileTooLarge => Self::FileLimit { action, path, source },

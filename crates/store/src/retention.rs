@@ -113,7 +113,7 @@ mod tests {
     use manifest::Codec;
 
     use super::*;
-    use crate::encode::tests::{options, publish_bytes, sample};
+    use crate::tests::publish::{options, publish_bytes, sample};
 
     fn model(cache: &Cache, seed: u64) -> Digest {
         publish_bytes(cache, &sample(1000, seed), &options(3, 2, Codec::Rs)).digest

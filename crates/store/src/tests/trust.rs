@@ -1,7 +1,7 @@
 //! What is believed of files that somebody else may have changed.
 
+use super::publish::Options;
 use super::*;
-use crate::encode::Options;
 use crate::recheck::IndexState;
 
 #[test]

@@ -7,13 +7,16 @@ use manifest::Digest;
 
 use super::CacheError;
 
-pub(crate) const WEIGHTS: &str = "weights";
-pub(crate) const PARITY: &str = "parity";
-pub(crate) const PIECES: &str = "pieces";
+/// The file of a model's weights.
+pub const WEIGHTS: &str = "weights";
+/// The folder of its parity shards, each named by its number.
+pub const PARITY: &str = "parity";
+/// Its piece index.
+pub const PIECES: &str = "pieces";
 pub(super) const STAMP: &str = "stamp";
 pub(super) const JOURNAL: &str = "journal";
 
-/// The paths of one cache, as listed in the documentation of [`crate::cache`].
+/// The paths of one cache, as listed in the documentation of [`crate`].
 #[derive(Debug)]
 pub(super) struct Layout {
     root: PathBuf,

@@ -129,9 +129,9 @@ impl Offer {
         self.available().forget(self.geometry.canonical(shard));
     }
 
-    /// Whoever verifies a piece waits until this is dropped.
-    #[cfg(test)]
-    pub(crate) fn hold(&self) -> impl Drop {
+    /// Whoever verifies a piece waits until this is dropped: for tests of what goes on meanwhile.
+    #[cfg(feature = "test-util")]
+    pub fn hold(&self) -> impl Drop {
         self.available()
     }
 

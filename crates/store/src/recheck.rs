@@ -10,8 +10,8 @@ use manifest::piece_index::{PieceCheck, PieceIndex, ShardHasher};
 use manifest::{ByteRange, Digest, Manifest};
 use sha256_lanes::WIDE_LANES;
 
-use crate::cache::{CacheError, Held, Model};
 use crate::mmap::Map;
+use crate::{CacheError, Held, Model};
 
 /// How much of each shard is hashed at a time when there is no piece index.
 const CHUNK_BYTES: u64 = 256 << 10;
@@ -174,7 +174,7 @@ impl BadShard {
 
 /// Some bytes of a shard: where they are mapped, which spares a copy, or else read into `buffer`, as padding is. A disk
 /// that fails is found before its bytes are touched, so that it is an error and not SIGBUS.
-pub(crate) fn bytes<'a>(held: &'a Held, range: ByteRange, buffer: &'a mut Vec<u8>) -> io::Result<&'a [u8]> {
+pub fn bytes<'a>(held: &'a Held, range: ByteRange, buffer: &'a mut Vec<u8>) -> io::Result<&'a [u8]> {
     if let Some(bytes) = held.resident(range) {
         return Ok(bytes);
     }
@@ -185,7 +185,7 @@ pub(crate) fn bytes<'a>(held: &'a Held, range: ByteRange, buffer: &'a mut Vec<u8
 
 /// Does the same work on so many threads, this one included, until all have ended: on fewer where the system gives no more.
 /// The first error is the result.
-pub(crate) fn on_threads<E: Send>(threads: usize, work: impl Fn() -> Result<(), E> + Sync) -> Result<(), E> {
+pub fn on_threads<E: Send>(threads: usize, work: impl Fn() -> Result<(), E> + Sync) -> Result<(), E> {
     thread::scope(|scope| {
         let start = |_| thread::Builder::new().spawn_scoped(scope, &work).ok();
         let others: Vec<_> = (1..threads).map_while(start).collect();

@@ -16,7 +16,6 @@ use super::progress::{self, Claim, Progress};
 use super::{
     Cache, CacheError, FillLock, Held, Model, Offer, Writeback, atomic, journal, model, space, stamp,
 };
-use crate::fetch::single;
 use crate::mmap::Map;
 
 /// Files and directories of a partial model, but for parity that memory has no room for; rather more than fewer.
@@ -90,7 +89,7 @@ impl Partial {
     }
 
     /// The geometry of that.
-    pub(crate) fn geometry(&self) -> &Geometry {
+    pub fn geometry(&self) -> &Geometry {
         &self.geometry
     }
 
@@ -203,7 +202,7 @@ impl Partial {
     ///
     /// # Errors
     /// Those of [`Self::write_piece`].
-    pub(crate) fn copy_piece(
+    pub fn copy_piece(
         &self,
         piece: PieceId,
         bytes: &[u8],
@@ -289,7 +288,7 @@ impl Partial {
 
     /// Gives back the space that is reserved and was not written, now that the disk has turned out to be full; and tells
     /// how much is missing.
-    pub(crate) fn give_back(&self, full: CacheError) -> CacheError {
+    pub fn give_back(&self, full: CacheError) -> CacheError {
         let parity = self.parity.lock().unwrap_or_else(PoisonError::into_inner);
         parity.values().map(|file| &**file).chain([&self.weights]).for_each(give_back);
         self.journal().0.give_back();
@@ -300,7 +299,7 @@ impl Partial {
     }
 
     /// Whether a piece was recorded, by this process or an earlier one.
-    pub(crate) fn is_recorded(&self, shard: u32, piece: u32) -> bool {
+    pub fn is_recorded(&self, shard: u32, piece: u32) -> bool {
         self.journal().1.claim(&self.geometry, shard, piece) > Claim::Missing
     }
 
@@ -418,7 +417,7 @@ fn make_room(dir: &Path, geometry: &Geometry) -> Result<(File, bool), CacheError
 
 /// Whether the manifest proves how large the model is: nothing is reserved for sizes that are only claimed.
 fn is_proven(geometry: &Geometry) -> bool {
-    single::blob_of(geometry.manifest()).is_none()
+    geometry.manifest().single_blob().is_none()
 }
 
 fn give_back(file: &File) {

@@ -50,7 +50,7 @@ pub(super) fn held_bytes(path: &Path) -> u64 {
 ///
 /// # Errors
 /// [`CacheError::NoRoom`].
-pub(crate) fn require(path: &Path, bytes: u64) -> Result<(), CacheError> {
+pub fn require(path: &Path, bytes: u64) -> Result<(), CacheError> {
     let needed_bytes = bytes.saturating_add(MARGIN_BYTES);
     match free(path) {
         Some(Free { bytes: free_bytes, .. }) if bytes > 0 && free_bytes < needed_bytes => {
@@ -64,7 +64,7 @@ pub(crate) fn require(path: &Path, bytes: u64) -> Result<(), CacheError> {
 ///
 /// # Errors
 /// [`CacheError::NoFiles`].
-pub(crate) fn require_files(path: &Path, needed: u64) -> Result<(), CacheError> {
+pub fn require_files(path: &Path, needed: u64) -> Result<(), CacheError> {
     match free(path) {
         Some(Free { files: Some(free), .. }) if free < needed => {
             Err(CacheError::NoFiles { path: path.to_owned(), needed, free })
@@ -75,7 +75,7 @@ pub(crate) fn require_files(path: &Path, needed: u64) -> Result<(), CacheError> 
 
 /// Makes `file` exactly `size_bytes` long, keeping what it has, and reserves the disk space where the file system can: a
 /// full disk is found before anything is fetched. When there is no room, nothing more is taken than before.
-pub(crate) fn reserve(file: &File, path: &Path, size_bytes: u64) -> Result<(), CacheError> {
+pub fn reserve(file: &File, path: &Path, size_bytes: u64) -> Result<(), CacheError> {
     let fail = |source| CacheError::io("reserve space for", path, source);
     allow_size(path, size_bytes)?;
     let before = file.metadata().map_err(fail)?;

@@ -17,7 +17,7 @@ impl Cache {
     ///
     /// # Errors
     /// [`CacheError::Io`] when the cache cannot be listed.
-    pub(crate) fn donors(&self, digest: &Digest, manifest: &Manifest) -> Result<Vec<Model>, CacheError> {
+    pub fn donors(&self, digest: &Digest, manifest: &Manifest) -> Result<Vec<Model>, CacheError> {
         let mut found: Vec<(SystemTime, Model)> = Vec::new();
         for candidate in self.finished()?.into_iter().filter(|candidate| candidate != digest) {
             match self.donor(&candidate, manifest) {

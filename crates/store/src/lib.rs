@@ -24,6 +24,7 @@
 //! no file of its own. A finished file is never written, truncated or linked again.
 //!
 //! Everything here blocks; asynchronous callers use a blocking thread.
+#![deny(unsafe_code)]
 
 mod atomic;
 mod availability;
@@ -38,12 +39,14 @@ mod heal;
 mod holder;
 mod install;
 mod journal;
-pub(crate) mod layout;
+mod layout;
 mod lock;
+mod mmap;
 mod model;
 mod offer;
 mod partial;
 mod progress;
+mod recheck;
 mod relocate;
 mod retention;
 mod space;
@@ -62,26 +65,28 @@ use std::thread::available_parallelism;
 
 use manifest::{Digest, MAX_MANIFEST_BYTES, Manifest};
 
-pub(crate) use atomic::create_new;
+pub use atomic::create_new;
 pub use ban_list::Bans;
 pub use blob_dir::BlobDir;
 pub use blobs::Blobs;
 pub use entries::{Entry, EntryState, Removed};
 pub use error::CacheError;
 pub use holder::{Holder, Holders};
+pub use layout::{PARITY, PIECES, WEIGHTS};
 pub use lock::FillLock;
+pub use mmap::{Map, Pages};
 pub use model::{Held, Model, Weights};
 pub use offer::{Offer, Offered};
 pub use partial::Partial;
-pub use space::Free;
-pub(crate) use space::{require, require_files, reserve};
-pub(crate) use staging::Staging;
-pub(crate) use turn::{Look, PAUSE, Turn};
-pub(crate) use writeback::Writeback;
+pub use recheck::{BadShard, IndexState, RecheckReport, bytes, on_threads, recheck};
+pub use space::{Free, require, require_files, reserve};
+pub use staging::Staging;
+pub use turn::{Look, PAUSE, Turn};
+pub use writeback::{Right, Writeback};
 
-use crate::recheck::{RecheckReport, recheck_until};
 use layout::Layout;
 use lock::LockFile;
+use recheck::recheck_until;
 use stamp::Verdict;
 
 /// What `VERSION` says.
@@ -157,7 +162,7 @@ impl Cache {
     }
 
     /// What stands in the way of writing.
-    pub(crate) fn check_writable(&self) -> Result<(), CacheError> {
+    pub fn check_writable(&self) -> Result<(), CacheError> {
         let Some(Denied { path, kind }) = &self.0.denied else { return Ok(()) };
         let owner = fs::metadata(path).map(|found| std::os::unix::fs::MetadataExt::uid(&found)).ok();
         Err(CacheError::ReadOnly {

@@ -3,6 +3,7 @@
 mod filling;
 mod healing;
 mod offering;
+pub(crate) mod publish;
 mod room;
 mod trust;
 
@@ -15,9 +16,8 @@ use tempfile::TempDir;
 
 use super::layout::{PIECES, WEIGHTS};
 use super::*;
-use crate::encode::Published;
-use crate::encode::tests::{options, publish_bytes, sample};
 use crate::recheck::recheck;
+use crate::tests::publish::{Published, options, publish_bytes, sample};
 
 const SIZE: usize = 300_001;
 

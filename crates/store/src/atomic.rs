@@ -42,7 +42,7 @@ pub(super) fn open_if_there(path: &Path) -> io::Result<Option<File>> {
 }
 
 /// Creates a file of the cache.
-pub(crate) fn create_new(path: &Path) -> io::Result<File> {
+pub fn create_new(path: &Path) -> io::Result<File> {
     files::create_new(place(path))
 }
 

@@ -3,10 +3,10 @@
 use std::io;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use loader::cache::{Blobs, Held, Offer, Offered};
 use loader::{Event, Observer};
 use manifest::{ByteRange, Digest, Have};
 use p2p_blob::{Blob, ReadOutcome, Store};
+use store::{Blobs, Held, Offer, Offered};
 
 /// The blobs of the cache.
 pub(crate) struct CacheStore(pub(crate) Arc<Blobs>);

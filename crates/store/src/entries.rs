@@ -97,7 +97,7 @@ impl Cache {
     }
 
     /// Removes a partial model of which nothing is verified, and its manifest. Leaves what is being filled or finished.
-    pub(crate) fn remove_unverified(&self, digest: &Digest) -> Result<(), CacheError> {
+    pub fn remove_unverified(&self, digest: &Digest) -> Result<(), CacheError> {
         let Some(_filling) = lock::try_fill(&self.layout().locks(), digest)? else { return Ok(()) };
         if self.layout().model(digest).exists() || self.claimed_bytes(digest)? > 0 {
             return Ok(());
@@ -116,17 +116,17 @@ impl Cache {
     }
 
     /// Digests of the models that are being filled, or were left so, by their directories.
-    pub(crate) fn begun(&self) -> Result<Vec<Digest>, CacheError> {
+    pub fn begun(&self) -> Result<Vec<Digest>, CacheError> {
         digests_in(&self.layout().partials())
     }
 
     /// Digests of the models that are finished, by their directories.
-    pub(crate) fn finished(&self) -> Result<Vec<Digest>, CacheError> {
+    pub fn finished(&self) -> Result<Vec<Digest>, CacheError> {
         digests_in(&self.layout().models())
     }
 
     /// Removes what an earlier run left of a model that is finished now. The caller holds its fill lock.
-    pub(crate) fn discard_partial(&self, lock: &lock::FillLock) -> Result<(), CacheError> {
+    pub fn discard_partial(&self, lock: &lock::FillLock) -> Result<(), CacheError> {
         let dir = self.layout().partial(lock.digest());
         match fs::remove_dir_all(&dir) {
             Err(error) if error.kind() != io::ErrorKind::NotFound => {

@@ -19,7 +19,7 @@ const EVERY_BYTES: u64 = 64 << 20;
 /// Dropping it does not wait for the disk: the thread ends when what it is at is synced, and keeps the right to the files
 /// until then.
 #[derive(Debug)]
-pub(crate) struct Writeback {
+pub struct Writeback {
     unsynced_bytes: AtomicU64,
     /// Closed to end the thread.
     due: SyncSender<()>,
@@ -28,12 +28,12 @@ pub(crate) struct Writeback {
 }
 
 /// Whatever keeps others from the files while somebody has it.
-pub(crate) type Right = Arc<dyn Any + Send + Sync>;
+pub type Right = Arc<dyn Any + Send + Sync>;
 
 impl Writeback {
     /// Starts the thread, for these files. When bytes of them are lost, the file `voucher`, which says that they are right,
     /// is removed.
-    pub(crate) fn start<'a>(
+    pub fn start<'a>(
         files: impl IntoIterator<Item = (&'a File, &'a Path)>,
         voucher: Option<PathBuf>,
         right: Right,
@@ -76,7 +76,7 @@ impl Writeback {
     }
 
     /// Says that so many bytes were written. Never waits.
-    pub(crate) fn wrote(&self, bytes: usize) {
+    pub fn wrote(&self, bytes: usize) {
         let unsynced_bytes = self.unsynced_bytes.fetch_add(bytes as u64, Ordering::Relaxed) + bytes as u64;
         if unsynced_bytes >= EVERY_BYTES {
             self.unsynced_bytes.store(0, Ordering::Relaxed);
@@ -89,7 +89,7 @@ impl Writeback {
     ///
     /// # Errors
     /// When bytes could not be written. The system says so once only: whoever syncs again hears nothing of it.
-    pub(crate) fn finish(self) -> Result<(), CacheError> {
+    pub fn finish(self) -> Result<(), CacheError> {
         let Self { due, thread, .. } = self;
         drop(due);
         thread.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic))

@@ -12,7 +12,7 @@ use super::lock::{self, LockFile};
 use super::{Cache, CacheError, FillLock};
 
 /// How often it is looked whether the right can be had.
-pub(crate) const PAUSE: Duration = Duration::from_millis(50);
+pub const PAUSE: Duration = Duration::from_millis(50);
 /// Over this time it is measured how busy a process is.
 const MEASURED: Duration = Duration::from_secs(1);
 /// A process that uses this part of a processor gets on, such as by hashing what is there. One that waits uses less.
@@ -20,7 +20,7 @@ const BUSY_PERCENT: u128 = 20;
 
 /// One who waits. Nothing is left when it is dropped.
 #[derive(Debug)]
-pub(crate) struct Turn {
+pub struct Turn {
     cache: Cache,
     digest: Digest,
     files: Vec<Option<(u64, SystemTime)>>,
@@ -31,15 +31,21 @@ pub(crate) struct Turn {
 
 /// What one who waits finds.
 #[derive(Debug)]
-pub(crate) enum Look {
+pub enum Look {
     /// It has the right now.
     Mine(FillLock),
     /// These have it, and have not got on for so long.
-    Theirs { holders: Holders, idle: Duration },
+    Theirs {
+        /// Who has it, as far as the system tells.
+        holders: Holders,
+        /// For how long.
+        idle: Duration,
+    },
 }
 
 impl Turn {
-    pub(crate) fn new(cache: &Cache, digest: Digest, now: Instant) -> Self {
+    /// One who waits for this model from now on.
+    pub fn new(cache: &Cache, digest: Digest, now: Instant) -> Self {
         Self { cache: cache.clone(), digest, files: Vec::new(), measured: (now, 0), alive: now }
     }
 
@@ -47,7 +53,7 @@ impl Turn {
     ///
     /// # Errors
     /// [`CacheError::Io`].
-    pub(crate) fn look(&mut self, now: Instant) -> Result<Look, CacheError> {
+    pub fn look(&mut self, now: Instant) -> Result<Look, CacheError> {
         let locks = self.cache.layout().locks();
         if let Some(lock) = lock::try_fill(&locks, &self.digest)? {
             return Ok(Look::Mine(lock));
@@ -85,7 +91,7 @@ fn looks(path: &Path) -> Option<(u64, SystemTime)> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::cache::holder::Holder;
+    use crate::holder::Holder;
 
     fn idle(look: Look) -> Duration {
         match look {

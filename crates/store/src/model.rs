@@ -112,7 +112,8 @@ impl Model {
         Held::file(atomic::open(&self.parity_path(shard))?).map(Some)
     }
 
-    pub(crate) fn dir(&self) -> &Path {
+    /// The directory of its files.
+    pub fn dir(&self) -> &Path {
         self.weights.path().parent().unwrap_or(Path::new(""))
     }
 
@@ -180,7 +181,7 @@ impl Weights {
 
     /// The weights as a blob of `size_bytes` that begins like them: their first `stored_bytes` bytes at most, and zeros
     /// after those.
-    pub(crate) fn padded(&self, stored_bytes: u64, size_bytes: u64) -> Held {
+    pub fn padded(&self, stored_bytes: u64, size_bytes: u64) -> Held {
         let stored_bytes = stored_bytes.min(self.len() as u64).min(size_bytes);
         Held { bytes: Stored::Weights(self.clone()), start: 0, stored_bytes, size_bytes }
     }

@@ -29,7 +29,7 @@ impl Cache {
     /// # Errors
     /// [`CacheError::NoRoomToHeal`] when somebody else uses the model and there is no room for another one;
     /// [`CacheError::Io`], [`CacheError::DiskFull`].
-    pub(crate) fn heal(&self, lock: &FillLock, geometry: &Geometry) -> Result<(), CacheError> {
+    pub fn heal(&self, lock: &FillLock, geometry: &Geometry) -> Result<(), CacheError> {
         let (bad, partial) = (self.layout().model(lock.digest()), self.layout().partial(lock.digest()));
         if !bad.exists() || partial.exists() {
             return Ok(());
