@@ -44,7 +44,11 @@ pub async fn before_1970(dir: &Path, command: &Command) -> Command {
     command
 }
 
-fn behind<'a>(program: &str, args: impl IntoIterator<Item = &'a OsStr>, command: &Command) -> Command {
+pub(crate) fn behind<'a>(
+    program: &str,
+    args: impl IntoIterator<Item = &'a OsStr>,
+    command: &Command,
+) -> Command {
     let command = command.as_std();
     let mut outer = Command::new(program);
     outer.env_clear().args(args).arg(command.get_program()).args(command.get_args());

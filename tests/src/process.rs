@@ -72,9 +72,16 @@ impl Process {
     /// # Panics
     /// When the process ends without it.
     pub async fn line(&mut self, before: usize) -> String {
-        let is_there = |text: &str| text.matches('\n').count() > before;
-        let text = wait(&self.line, &mut self.stdout, &self.stderr, is_there).await;
+        let text = self.prints(|text| text.matches('\n').count() > before).await;
         text.lines().nth(before).unwrap_or_default().to_owned()
+    }
+
+    /// Waits until stdout is like this, and returns it.
+    ///
+    /// # Panics
+    /// When the process ends without it.
+    pub async fn prints(&mut self, is_it: impl Fn(&str) -> bool) -> String {
+        wait(&self.line, &mut self.stdout, &self.stderr, is_it).await
     }
 
     /// Waits until the last whole line of stdout is an object like this.

@@ -25,3 +25,4 @@ mod single_blob;
 mod soak;
 mod space;
 mod update;
+mod victims;

@@ -1,9 +1,6 @@
-//! A peer that attacks a node, in ways that have names. All that it sends is its own: raw sockets, or libp2p without any of
-//! our crates.
+//! Attacks that take all places of a node.
 //!
-//! `attacker ATTACK TARGET FROM [BLOB SIZE]` attacks the node at the multiaddress TARGET from the IP address FROM, prints
-//! `attacking` when all has been tried once, and goes on until it is killed: what it loses it takes again.
-#![expect(clippy::unwrap_used, clippy::print_stdout, reason = "a tool of the tests: it fails by panicking")]
+//! `BLOB` is something that the node serves, `SIZE` how many bytes it has. Prints `attacking` when all has been tried once.
 
 use std::net::{IpAddr, SocketAddr};
 use std::time::Duration;
@@ -12,43 +9,48 @@ use futures::{AsyncReadExt as _, AsyncWriteExt as _, StreamExt as _};
 use libp2p::multiaddr::Protocol;
 use libp2p::swarm::SwarmEvent;
 use libp2p::swarm::dial_opts::{DialOpts, PeerCondition};
-use libp2p::{Multiaddr, PeerId, Stream, StreamProtocol, Swarm, SwarmBuilder, noise, tcp, yamux};
+use libp2p::{Multiaddr, PeerId, Stream, StreamProtocol, Swarm};
 use tokio::io::AsyncWriteExt as _;
 use tokio::net::{TcpSocket, TcpStream};
 use tokio::sync::mpsc;
 
 const BLOBS: StreamProtocol = StreamProtocol::new("/autonet/blob/1.0.0");
-const RANGES: StreamProtocol = StreamProtocol::new("/autonet/blob/2.0.0");
+pub(crate) const RANGES: StreamProtocol = StreamProtocol::new("/autonet/blob/2.0.0");
 /// Between one attempt and the next.
 const PAUSE: Duration = Duration::from_millis(500);
 
 /// What is attacked, and from where.
 #[derive(Clone)]
-struct Aim {
+pub(crate) struct Aim {
     target: SocketAddr,
-    peer: PeerId,
+    pub(crate) peer: PeerId,
     from: IpAddr,
     /// Something that the target serves: its digest, and its size in bytes.
     blob: Option<(Vec<u8>, u64)>,
 }
 
-#[tokio::main]
-async fn main() {
-    let words: Vec<String> = std::env::args().skip(1).collect();
-    let [attack, target, from, blob @ ..] = &words[..] else { panic!("{words:?}") };
-    let target: Multiaddr = target.parse().unwrap();
-    let parts: Vec<_> = target.iter().collect();
-    let [Protocol::Ip4(ip), Protocol::Tcp(port), Protocol::P2p(peer)] = &parts[..] else {
-        panic!("{target}")
-    };
+impl Aim {
+    /// The node at this multiaddress.
+    pub(crate) fn at(target: &str, from: IpAddr) -> Self {
+        let target: Multiaddr = target.parse().unwrap();
+        let parts: Vec<_> = target.iter().collect();
+        let [Protocol::Ip4(ip), Protocol::Tcp(port), Protocol::P2p(peer)] = &parts[..] else {
+            panic!("{target}")
+        };
+        Self { target: (*ip, *port).into(), peer: *peer, from, blob: None }
+    }
+}
+
+/// Attacks the node at this multiaddress. Goes on until the process is killed: what it loses it takes again.
+pub(crate) async fn run(attack: &str, target: &str, from: IpAddr, blob: &[String]) {
     let blob = match blob {
         [digest, size] => Some((unhex(digest), size.parse().unwrap())),
         _ => None,
     };
-    let aim = Aim { target: (*ip, *port).into(), peer: *peer, from: from.parse().unwrap(), blob };
+    let aim = Aim { blob, ..Aim::at(target, from) };
     let (tried, mut all) = mpsc::channel(1);
     let spawn = |count: usize, run: &dyn Fn(mpsc::Sender<()>)| (0..count).for_each(|_| run(tried.clone()));
-    match attack.as_str() {
+    match attack {
         "silent-sockets" => spawn(140, &|tried| drop(tokio::spawn(hold_socket(aim.clone(), b"", tried)))),
         "half-open-noise" => spawn(140, &|tried| {
             let begun = b"\x13/multistream/1.0.0\n\x07/noise\n";
@@ -99,7 +101,7 @@ async fn hold_socket(aim: Aim, says: &'static [u8], tried: mpsc::Sender<()>) {
 }
 
 /// A port on this machine from which everything goes to the target, and comes to it from the attacker's address.
-async fn forward(aim: Aim) -> Multiaddr {
+pub(crate) async fn forward(aim: Aim) -> Multiaddr {
     let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
     let port = listener.local_addr().unwrap().port();
     tokio::spawn(async move {
@@ -122,14 +124,7 @@ async fn identity(
     streams: Option<(StreamProtocol, usize)>,
     tried: mpsc::Sender<()>,
 ) {
-    let mut swarm = SwarmBuilder::with_new_identity()
-        .with_tokio()
-        .with_tcp(tcp::Config::default(), noise::Config::new, yamux::Config::default)
-        .unwrap()
-        .with_behaviour(|_| libp2p_stream::Behaviour::new())
-        .unwrap()
-        .with_swarm_config(|config| config.with_idle_connection_timeout(Duration::from_secs(3600)))
-        .build();
+    let mut swarm = crate::swarm(|_| libp2p_stream::Behaviour::new());
     let addr = forward(aim.clone()).await;
     let dial = |swarm: &mut Swarm<_>| {
         let to = DialOpts::peer_id(aim.peer).addresses(vec![addr.clone()]).condition(PeerCondition::Always);
