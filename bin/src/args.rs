@@ -329,7 +329,7 @@ pub(crate) struct Demo {
     /// Size of the model.
     #[arg(long, value_name = "SIZE", default_value = "256MiB", value_parser = parse_size)]
     pub(crate) size: u64,
-    /// The EVM node [default: `anvil` on the PATH]. See https://getfoundry.sh; `cargo xtask demo` brings one.
+    /// The EVM node, Foundry's anvil [default: the one on the PATH]; `cargo xtask demo` brings one.
     #[arg(long, value_name = "FILE", env = "LOADER_ANVIL", hide_env_values = true, default_value = "anvil")]
     pub(crate) anvil: PathBuf,
     /// Leave the directory there, and say where it is.

@@ -158,7 +158,7 @@ impl Done {
     }
 }
 
-/// Has the contract name the model: [`prepare`], then [`send`] from the signer's account, or [`wait_until_settled`] when
+/// Has the contract name the model: [`prepare()`], then [`send`] from the signer's account, or [`wait_until_settled`] when
 /// it names the model already.
 ///
 /// # Errors

@@ -50,7 +50,11 @@ pub use config::Config;
 pub use error::NodeError;
 pub use status::Status;
 pub use watch::{Update, Watch};
-pub use {chain_reader, loader, manifest, p2p_blob};
+pub use {chain_reader, loader, manifest, p2p_blob, store};
+
+#[cfg(doctest)]
+#[doc = include_str!("../../../README.md")]
+struct Readme;
 
 /// Where in the cache the state of chains is kept, unless [`chain_reader::Config::state_dir`] says otherwise.
 pub const CHAIN_DIR: &str = "chain";

@@ -3,7 +3,7 @@
 //! It does no I/O, reads no clock and draws no random number that it was not given: events and the time go in, actions
 //! come out, so that a simulation runs in virtual time and a failure replays. The `loader` drives it with real sources.
 //!
-//! Every piece is in exactly one [`pieces::PieceState`]. A piece is asked of one source at a time, but of a second
+//! Every piece is in exactly one `pieces::PieceState`. A piece is asked of one source at a time, but of a second
 //! one when the first is late; a source that makes no progress loses everything it was asked for but its oldest
 //! request, which stays as a probe.
 

@@ -1,6 +1,6 @@
 //! Texts of a user that are not what they should be.
 
-/// Why a text is not an [`Address`].
+/// Why a text is not an [`Address`](crate::Address).
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum ParseAddressError {
     /// Not of the form of an address.
@@ -39,7 +39,7 @@ pub enum ParseRpcUrlError {
     Scheme,
 }
 
-/// Why a text is not a [`BlockTag`].
+/// Why a text is not a [`BlockTag`](crate::BlockTag).
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("\"{found}\" is not a block tag: expected latest, safe or finalized")]
 pub struct ParseBlockTagError {

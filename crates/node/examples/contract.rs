@@ -1,0 +1,32 @@
+//! Loads the model that a contract names now. Two endpoints of different providers must agree.
+//!
+//!     cargo run -p node --example contract -- CACHE CONTRACT RPC_URL RPC_URL PEER…
+#![expect(clippy::print_stdout, reason = "an example")]
+
+use std::env;
+
+use node::{Config, Node, chain_reader, loader};
+
+#[tokio::main]
+async fn main() -> Result<(), Box<dyn std::error::Error>> {
+    let mut args = env::args().skip(1);
+    let mut next = || args.next().ok_or("usage: contract CACHE CONTRACT RPC_URL RPC_URL PEER…");
+    let mut config = Config::new(next()?);
+    let contract = next()?.parse()?;
+    let mut chain = chain_reader::Config::new(next()?.parse()?, contract);
+    chain.rpc_urls.push(next()?.parse()?);
+    config.chain = Some(chain);
+    config.peers = args.map(|peer| peer.parse()).collect::<Result<_, _>>()?;
+
+    let node = Node::start(config).await?;
+    let named = node.mature_model().await?;
+    println!("block {} names {}", named.block_number, named.manifest);
+    let loaded = node.load(named.manifest, &loader::Silent).await?;
+    // While the chain cannot be read, this model will do.
+    node.note_loaded(&named).await;
+    for (name, tensor) in loaded.model.weights().safetensors()?.iter() {
+        println!("{name}: {:?} of {:?}", tensor.shape(), tensor.dtype());
+    }
+    node.shutdown().await;
+    Ok(())
+}

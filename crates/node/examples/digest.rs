@@ -1,0 +1,25 @@
+//! Loads a model by the digest of its manifest, and maps it.
+//!
+//!     cargo run -p node --example digest -- CACHE DIGEST PEER…
+#![expect(clippy::print_stdout, reason = "an example")]
+
+use std::env;
+
+use node::{Config, Node, loader};
+
+#[tokio::main(flavor = "current_thread")]
+async fn main() -> Result<(), Box<dyn std::error::Error>> {
+    let mut args = env::args().skip(1);
+    let usage = "usage: digest CACHE DIGEST PEER…";
+    let mut config = Config::new(args.next().ok_or(usage)?);
+    let digest = args.next().ok_or(usage)?.parse()?;
+    config.peers = args.map(|peer| peer.parse()).collect::<Result<_, _>>()?;
+
+    let node = Node::start(config).await?;
+    let loaded = node.load(digest, &loader::Silent).await?;
+    // Read-only, and shared with every process that maps the same model.
+    let weights = loaded.model.weights();
+    println!("{} bytes at {}", weights.len(), weights.path().display());
+    node.shutdown().await;
+    Ok(())
+}

@@ -1,0 +1,42 @@
+//! Follows a contract, and swaps: each model that it names is loaded beside the one in use, which stays mapped until the
+//! new one is there.
+//!
+//!     cargo run -p node --example follow -- CACHE CONTRACT RPC_URL PEER…
+#![expect(clippy::print_stdout, clippy::print_stderr, reason = "an example")]
+
+use std::env;
+use std::sync::Arc;
+
+use node::{Config, Node, Update, chain_reader, loader};
+
+#[tokio::main]
+async fn main() -> Result<(), Box<dyn std::error::Error>> {
+    let mut args = env::args().skip(1);
+    let mut next = || args.next().ok_or("usage: follow CACHE CONTRACT RPC_URL PEER…");
+    let mut config = Config::new(next()?);
+    let contract = next()?;
+    config.chain = Some(chain_reader::Config::new(next()?.parse()?, contract.parse()?));
+    config.peers = args.map(|peer| peer.parse()).collect::<Result<_, _>>()?;
+
+    let node = Node::start(config).await?;
+    let mut watch = node.watch(Arc::new(loader::Silent))?;
+    let mut in_use = None;
+    loop {
+        match watch.next().await {
+            Update::Ready { named, loaded } => {
+                let weights = loaded.model.weights().clone();
+                println!("block {}: {} bytes of {}", named.block_number, weights.len(), named.manifest);
+                // The old one is unmapped when the last clone of its weights is gone.
+                in_use = Some(weights);
+                // Two models stay in the cache: this one, and the one before.
+                node.keep_last(&contract, named.manifest, 2).await?;
+            }
+            Update::NotLoaded { named, error, .. } => eprintln!("{} is not loaded: {error}", named.manifest),
+            Update::Trouble(trouble) => {
+                let state = if in_use.is_some() { "the model in use stays" } else { "there is no model yet" };
+                eprintln!("{trouble:?}; {state}");
+            }
+            _ => {}
+        }
+    }
+}

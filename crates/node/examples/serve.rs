@@ -1,0 +1,29 @@
+//! Serves what is in a cache, and in a folder of blobs that are named by their digests, until it is interrupted.
+//!
+//!     cargo run -p node --example serve -- CACHE LISTEN [FOLDER]
+#![expect(clippy::print_stdout, reason = "an example")]
+
+use std::env;
+
+use node::{Config, Node};
+
+#[tokio::main]
+async fn main() -> Result<(), Box<dyn std::error::Error>> {
+    let mut args = env::args().skip(1);
+    let usage = "usage: serve CACHE LISTEN [FOLDER]";
+    let mut config = Config::new(args.next().ok_or(usage)?);
+    config.listen = vec![args.next().ok_or(usage)?.parse()?];
+    config.blob_dirs = args.map(Into::into).collect();
+
+    let node = Node::start(config).await?;
+    // Others find it, and are told what it holds.
+    node.join();
+    let mut addresses = node.listen_addrs();
+    for address in &*addresses.wait_for(|addresses| !addresses.is_empty()).await? {
+        println!("{address}");
+    }
+    tokio::signal::ctrl_c().await?;
+    // Answers that are under way may end.
+    node.shutdown().await;
+    Ok(())
+}
