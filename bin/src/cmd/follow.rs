@@ -5,6 +5,7 @@ use std::sync::Arc;
 
 use anyhow::Result;
 use chain_reader::Address;
+use futures::StreamExt as _;
 use loader::Observer;
 use manifest::Digest;
 use node::{Node, NodeError, Update};
@@ -35,7 +36,7 @@ pub(super) async fn follow(
     ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
     loop {
         let update = tokio::select! {
-            update = watch.next() => update,
+            Some(update) = watch.next() => update,
             () = released(hook) => {
                 if let (Some(room), Some(newest)) = (&room, newest) {
                     room.make(newest).await;

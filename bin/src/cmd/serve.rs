@@ -5,9 +5,9 @@ use std::convert::Infallible;
 
 use anyhow::{Context as _, Result};
 use chain_reader::Address;
+use futures::{Stream, StreamExt as _};
 use node::Node;
 use p2p_blob::Multiaddr;
-use tokio::sync::watch;
 
 use crate::answer::{Answer, Listening, Text};
 use crate::args;
@@ -55,17 +55,19 @@ pub(super) async fn seed(
 }
 
 /// Answers with each address as soon as the node listens there. Ends when writing fails, or the node does.
-async fn announce(mut addresses: watch::Receiver<Vec<Multiaddr>>, output: &Output) -> Result<Infallible> {
+async fn announce(
+    mut addresses: impl Stream<Item = Vec<Multiaddr>> + Unpin,
+    output: &Output,
+) -> Result<Infallible> {
     let mut announced = HashSet::new();
     loop {
-        let current = addresses.borrow_and_update().clone();
+        let current = addresses.next().await.context("the network task has ended")?;
         announced.retain(|address| current.contains(address));
         for address in current {
             if announced.insert(address.clone()) {
                 output.answer(&Answer::Listening(Listening { address: Text::of(address) }))?;
             }
         }
-        addresses.changed().await.context("the network task has ended")?;
     }
 }
 

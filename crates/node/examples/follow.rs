@@ -7,6 +7,7 @@
 use std::env;
 use std::sync::Arc;
 
+use futures::StreamExt as _;
 use node::{Config, Node, Update, chain_reader, loader};
 
 #[tokio::main]
@@ -21,8 +22,8 @@ async fn main() -> Result<(), Box<dyn std::error::Error>> {
     let node = Node::start(config).await?;
     let mut watch = node.watch(Arc::new(loader::Silent))?;
     let mut in_use = None;
-    loop {
-        match watch.next().await {
+    while let Some(update) = watch.next().await {
+        match update {
             Update::Ready { named, loaded } => {
                 let weights = loaded.model.weights().clone();
                 println!("block {}: {} bytes of {}", named.block_number, weights.len(), named.manifest);
@@ -39,4 +40,5 @@ async fn main() -> Result<(), Box<dyn std::error::Error>> {
             _ => {}
         }
     }
+    Ok(())
 }

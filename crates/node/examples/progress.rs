@@ -1,40 +1,12 @@
-//! Loads a model by digest, and prints what goes on: an observer is told of each piece, and of each peer that lies.
+//! Loads a model by digest, and prints how far it is.
 //!
 //!     cargo run -p node --example progress -- CACHE DIGEST PEER…
-#![expect(clippy::print_stdout, clippy::print_stderr, reason = "an example")]
+#![expect(clippy::print_stdout, reason = "an example")]
 
 use std::env;
-use std::sync::atomic::{AtomicU64, Ordering};
 
-use node::loader::{Event, Observer};
-use node::{Config, Node};
-
-/// Counts. It is called on the tasks of the fetch, and must be quick.
-#[derive(Default)]
-struct Progress {
-    total_bytes: AtomicU64,
-    here_bytes: AtomicU64,
-}
-
-impl Observer for Progress {
-    fn on_event(&self, event: &Event<'_>) {
-        match event {
-            Event::Manifest { manifest, .. } => {
-                self.total_bytes.store(manifest.total_size_bytes(), Ordering::Relaxed);
-            }
-            Event::PieceFetched { bytes, .. }
-            | Event::PieceRebuilt { bytes, .. }
-            | Event::Reused { bytes }
-            | Event::Resumed { bytes } => {
-                let here_bytes = self.here_bytes.fetch_add(*bytes, Ordering::Relaxed) + bytes;
-                // Parity counts as well, so that it may end above the total.
-                println!("{here_bytes} of {} bytes", self.total_bytes.load(Ordering::Relaxed));
-            }
-            Event::WrongBytes { source, bytes, .. } => eprintln!("{source} sent {bytes} wrong bytes"),
-            _ => {}
-        }
-    }
-}
+use futures::StreamExt as _;
+use node::{Config, Node, loader};
 
 #[tokio::main]
 async fn main() -> Result<(), Box<dyn std::error::Error>> {
@@ -45,10 +17,20 @@ async fn main() -> Result<(), Box<dyn std::error::Error>> {
     config.peers = args.map(|peer| peer.parse()).collect::<Result<_, _>>()?;
 
     let node = Node::start(config).await?;
-    let loaded = node.load(digest, &Progress::default()).await?;
+    // Whoever wants events, such as which peer lies, gives an observer of its own.
+    let progress = loader::Progress::new();
+    let mut numbers = progress.stream();
+    let mut load = Box::pin(node.load(digest, &progress));
+    let loaded = loop {
+        tokio::select! {
+            loaded = &mut load => break loaded?,
+            Some(numbers) = numbers.next() => println!("{numbers:?}"),
+        }
+    };
     for source in &loaded.report.sources {
         println!("{}: {} good bytes, {} bad ones", source.source, source.good_bytes, source.bad_bytes);
     }
+    drop(load);
     node.shutdown().await;
     Ok(())
 }

@@ -1,10 +1,10 @@
 //! Serves what is in a cache, and in a folder of blobs that are named by their digests, until it is interrupted.
 //!
 //!     cargo run -p node --example serve -- CACHE LISTEN [FOLDER]
-#![expect(clippy::print_stdout, reason = "an example")]
 
 use std::env;
 
+use futures::StreamExt as _;
 use node::{Config, Node};
 
 #[tokio::main]
@@ -19,10 +19,12 @@ async fn main() -> Result<(), Box<dyn std::error::Error>> {
     // Others find it, and are told what it holds.
     node.join();
     let mut addresses = node.listen_addrs();
-    for address in &*addresses.wait_for(|addresses| !addresses.is_empty()).await? {
-        println!("{address}");
+    loop {
+        tokio::select! {
+            Some(addresses) = addresses.next() => println!("listens at {addresses:?}"),
+            _ = tokio::signal::ctrl_c() => break,
+        }
     }
-    tokio::signal::ctrl_c().await?;
     // Answers that are under way may end.
     node.shutdown().await;
     Ok(())

@@ -45,7 +45,7 @@ impl Membership {
         if !tasks.is_empty() {
             return;
         }
-        let mut addrs: Vec<Multiaddr> = known.bootstrap.iter().chain(&known.peers).cloned().collect();
+        let mut addrs: Vec<Multiaddr> = known.bootstrap.iter().cloned().chain(known.peers.all()).collect();
         if addrs.is_empty() {
             addrs.extend(known.book.choose(FROM_BOOK).iter().filter_map(Contact::full_addr));
         }

@@ -33,12 +33,12 @@ mod watch;
 use std::sync::Arc;
 
 use chain_reader::{ChainReader, MatureModel};
-use futures::{FutureExt as _, StreamExt as _, stream};
+use futures::stream::{self, BoxStream};
+use futures::{FutureExt as _, StreamExt as _};
 use loader::{Observer, Report};
 use manifest::Digest;
-use p2p_blob::{Client, Identity, Multiaddr, PeerId};
-use store::{BlobDir, Blobs, Cache, CacheError, Model};
-use tokio::sync::watch::Receiver;
+use p2p_blob::{Client, Identity};
+use store::{BlobDir, Blobs, Cache, CacheError, Model, RecheckReport};
 
 use status::{Board, Socket};
 
@@ -48,6 +48,7 @@ use tending::Tending;
 
 pub use config::Config;
 pub use error::NodeError;
+pub use p2p_blob::{Multiaddr, PeerId};
 pub use status::Status;
 pub use watch::{Update, Watch};
 pub use {chain_reader, loader, manifest, p2p_blob, store};
@@ -142,7 +143,8 @@ impl Node {
             socket.inspect_err(|error| tracing::warn!(%error, "`loader status` will not see this node"));
         let _socket = socket.ok().flatten().map(Arc::new);
         let book = Arc::new(book);
-        let known = dial::Known { peers: config.peers, bootstrap: config.bootstrap, book, mdns: config.mdns };
+        let peers = dial::Peers::new(config.peers);
+        let known = dial::Known { peers, bootstrap: config.bootstrap, book, mdns: config.mdns };
         let membership = Arc::new(Membership::new(client.clone(), Arc::clone(&blobs)));
         let _tending = Arc::new(Tending::start(&blobs).map_err(NodeError::Thread)?);
         Ok(Self { cache, blobs, client, known, fetch, pages, chain, board, _socket, membership, _tending })
@@ -163,9 +165,37 @@ impl Node {
         self.client.peer_id()
     }
 
-    /// Where the node listens now, each address with its `/p2p/…`.
-    pub fn listen_addrs(&self) -> Receiver<Vec<Multiaddr>> {
-        self.client.listen_addrs()
+    /// Where the node listens, each address with its `/p2p/…`: now, and then again with each change. Ends with the node.
+    pub fn listen_addrs(&self) -> BoxStream<'static, Vec<Multiaddr>> {
+        let addresses = self.client.listen_addrs();
+        let first = Some(addresses.borrow().clone());
+        let addresses = stream::unfold((addresses, first), async |(mut addresses, first)| {
+            let current = match first {
+                Some(current) => current,
+                None => {
+                    addresses.changed().await.ok()?;
+                    addresses.borrow_and_update().clone()
+                }
+            };
+            Some((current, (addresses, None)))
+        });
+        addresses.boxed()
+    }
+
+    /// Has models fetched from this peer as well, as if it stood in [`Config::peers`]: also by loads that are under way.
+    pub fn add_peer(&self, address: Multiaddr) {
+        self.known.peers.add(address);
+    }
+
+    /// Hashes all of a finished model again, its parity too; `None` when it is not in the cache. What is found is remembered:
+    /// a model that is not right is not served any more, and [`Node::load`] heals it.
+    ///
+    /// # Errors
+    /// [`NodeError::Cache`] when a file cannot be read.
+    pub async fn verify(&self, manifest: Digest) -> Result<Option<RecheckReport>, NodeError> {
+        let cache = self.cache.clone();
+        let threads = self.fetch.threads;
+        blocking(move || cache.verify(&manifest, threads, &|_, _| ())).await
     }
 
     /// Lets others find this node: from now on it keeps connected to [`Config::bootstrap`] and [`Config::peers`], or, when

@@ -1,12 +1,13 @@
 //! Following the contract: each model that it names is loaded beside the one before.
 
 use std::pin::Pin;
+use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
 use chain_reader::{FollowEvent, MatureModel, Trouble};
-use futures::StreamExt as _;
 use futures::future::BoxFuture;
 use futures::stream::BoxStream;
+use futures::{Stream, StreamExt as _};
 use manifest::Digest;
 use tokio::time::{Instant, Sleep, sleep_until};
 
@@ -44,7 +45,12 @@ pub enum Update {
 
 type Loading = BoxFuture<'static, Result<Loaded, NodeError>>;
 
-/// Loads each model that the contract names. It does so while [`Watch::next`] is being awaited.
+/// Loads each model that the contract names: a stream that never ends, of what comes of that. It works while it is polled.
+///
+/// When the contract names another model while one is being loaded, that load is given up, and what it has verified is kept.
+/// Loads that fail for want of peers are tried again, for ever.
+///
+/// **Cancel safety.** Waiting for the next update may be given up at any time: the next wait goes on.
 pub struct Watch {
     events: BoxStream<'static, FollowEvent>,
     load: Box<dyn Fn(MatureModel) -> Loading + Send>,
@@ -73,31 +79,7 @@ impl Watch {
         events: BoxStream<'static, FollowEvent>,
         load: impl Fn(MatureModel) -> Loading + Send + 'static,
     ) -> Self {
-        Self { events, load: Box::new(load), current: None, wanted: None }
-    }
-
-    /// Waits for the next update. When the contract names another model while one is being loaded, that load is given
-    /// up, and what it has verified is kept. Loads that fail for want of peers are tried again, for ever.
-    ///
-    /// **Cancel safety.** Dropping the future loses nothing: the next call goes on.
-    pub async fn next(&mut self) -> Update {
-        loop {
-            tokio::select! {
-                biased;
-                // A chain is never done.
-                Some(event) = self.events.next() => match event {
-                    FollowEvent::Model(named) => self.want(named),
-                    FollowEvent::Trouble(trouble) => return Update::Trouble(trouble),
-                    FollowEvent::Recovered => return Update::Recovered,
-                    _ => {}
-                },
-                step = step(&mut self.wanted) => {
-                    if let Some(update) = self.on_step(step) {
-                        return update;
-                    }
-                }
-            }
-        }
+        Self { events: events.fuse().boxed(), load: Box::new(load), current: None, wanted: None }
     }
 
     fn want(&mut self, named: MatureModel) {
@@ -112,6 +94,15 @@ impl Watch {
                 let work = Work::Loading((self.load)(named.clone()));
                 self.wanted = Some(Wanted { named, failures: 0, work });
             }
+        }
+    }
+
+    /// What the work on a model has come to.
+    fn poll_step(&mut self, context: &mut Context<'_>) -> Poll<Step> {
+        match self.wanted.as_mut().map(|wanted| &mut wanted.work) {
+            Some(Work::Loading(loading)) => loading.as_mut().poll(context).map(Step::Loaded),
+            Some(Work::Pausing(pause)) => pause.as_mut().poll(context).map(|()| Step::Again),
+            Some(Work::GivenUp) | None => Poll::Pending,
         }
     }
 
@@ -145,21 +136,32 @@ impl Watch {
     }
 }
 
+impl Stream for Watch {
+    type Item = Update;
+
+    fn poll_next(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Option<Update>> {
+        let this = &mut *self;
+        loop {
+            // First of all: it may name another model than the one that is being loaded. A chain is never done.
+            while let Poll::Ready(Some(event)) = this.events.poll_next_unpin(context) {
+                match event {
+                    FollowEvent::Model(named) => this.want(named),
+                    FollowEvent::Trouble(trouble) => return Poll::Ready(Some(Update::Trouble(trouble))),
+                    FollowEvent::Recovered => return Poll::Ready(Some(Update::Recovered)),
+                    _ => {}
+                }
+            }
+            let step = ready!(this.poll_step(context));
+            if let Some(update) = this.on_step(step) {
+                return Poll::Ready(Some(update));
+            }
+        }
+    }
+}
+
 enum Step {
     Loaded(Result<Loaded, NodeError>),
     Again,
-}
-
-/// Waits for the work on a model to come to something. Cancel safe.
-async fn step(wanted: &mut Option<Wanted>) -> Step {
-    match wanted.as_mut().map(|wanted| &mut wanted.work) {
-        Some(Work::Loading(loading)) => Step::Loaded(loading.await),
-        Some(Work::Pausing(pause)) => {
-            pause.await;
-            Step::Again
-        }
-        Some(Work::GivenUp) | None => std::future::pending().await,
-    }
 }
 
 /// Whether the model can never be loaded.

@@ -3,6 +3,7 @@
 use std::sync::Arc;
 
 use e2e::{Home, Model, PIECE_BYTES, Peer, Recipe, TCP, soon};
+use futures::StreamExt as _;
 use loader::{Event, Observer};
 use manifest::{ByteRange, Digest};
 use node::{Loaded, Node, NodeError};
@@ -38,9 +39,9 @@ impl Fetcher {
         config.peers = peers.iter().map(|peer| peer.parse().unwrap()).collect();
         config.fetch.durable = false;
         let node = Arc::new(Node::start(config).await.unwrap());
-        let mut addresses = node.listen_addrs();
-        let listening = addresses.wait_for(|addresses| !addresses.is_empty());
-        let address = soon("an address", listening).await.unwrap()[0].to_string();
+        let addresses = node.listen_addrs().filter_map(async |addresses| addresses.into_iter().next());
+        let mut addresses = std::pin::pin!(addresses);
+        let address = soon("an address", addresses.next()).await.unwrap().to_string();
         Self { node, address, seen: Arc::default() }
     }
 

@@ -17,7 +17,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use loader::SourceEvent;
 use manifest::Digest;
 use p2p_blob::{Client, Contact, Multiaddr, PeerId};
-use tokio::sync::{Notify, mpsc};
+use tokio::sync::{Notify, mpsc, watch};
 use tokio::task::JoinSet;
 
 use self::candidates::Candidates;
@@ -39,13 +39,38 @@ const DISMISSED: &str = "sent wrong bytes";
 #[derive(Debug, Clone)]
 pub(crate) struct Known {
     /// Peers that may hold anything, and are asked for everything.
-    pub(crate) peers: Vec<Multiaddr>,
+    pub(crate) peers: Peers,
     /// Peers that know others.
     pub(crate) bootstrap: Vec<Multiaddr>,
     /// Peers of earlier runs.
     pub(crate) book: Arc<AddressBook>,
     /// Whether peers in the local network are looked for.
     pub(crate) mdns: bool,
+}
+
+/// The peers that the user has named; more may be added at any time. Clones share them.
+#[derive(Debug, Clone)]
+pub(crate) struct Peers(watch::Sender<Vec<Multiaddr>>);
+
+impl Peers {
+    pub(crate) fn new(peers: Vec<Multiaddr>) -> Self {
+        Self(watch::Sender::new(peers))
+    }
+
+    pub(crate) fn all(&self) -> Vec<Multiaddr> {
+        self.0.borrow().clone()
+    }
+
+    /// One that is there already changes nothing.
+    pub(crate) fn add(&self, addr: Multiaddr) {
+        self.0.send_if_modified(|peers| {
+            let is_new = !peers.contains(&addr);
+            if is_new {
+                peers.push(addr);
+            }
+            is_new
+        });
+    }
 }
 
 /// The connections of one fetch. Dropping it stops making new ones.
@@ -72,12 +97,13 @@ pub(crate) fn dial(
         searching: Pending::default(),
     };
     let mut tasks = JoinSet::new();
-    let peers = known.peers.iter().map(|addr| (addr, true));
-    for (addr, holds_unsaid) in peers.chain(known.bootstrap.iter().map(|addr| (addr, false))) {
+    for addr in &known.bootstrap {
         let tried = shared.untried.one();
-        tasks.spawn(Named::new(shared.clone(), addr.clone(), holds_unsaid, tried).run());
+        tasks.spawn(Named::new(shared.clone(), addr.clone(), false, tried).run());
     }
-    let is_only_hope = known.peers.is_empty() && known.bootstrap.is_empty();
+    let has_named = !known.peers.all().is_empty();
+    tasks.spawn(named::all(shared.clone(), known.peers.clone(), shared.untried.one()));
+    let is_only_hope = !has_named && known.bootstrap.is_empty();
     tasks.spawn(search::in_dht(shared.clone(), shared.searching.one()));
     let first = shared.searching.one();
     tasks.spawn(search::in_book(shared.clone(), Arc::clone(&known.book), is_only_hope, first));
@@ -85,7 +111,7 @@ pub(crate) fn dial(
         tasks.spawn(search::in_lan(shared.clone()));
     }
     let candidates = Candidates::new(client.peer_id(), fastrand::Rng::new());
-    let hopes = Hopes { has_named: !known.peers.is_empty(), has_lan: known.mdns };
+    let hopes = Hopes { has_named, has_lan: known.mdns };
     tasks.spawn(Crowd::new(shared, candidates, found_receiver, hopes).run());
     (Dialer { _tasks: tasks }, receiver)
 }

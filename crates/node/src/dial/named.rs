@@ -5,15 +5,37 @@ use std::time::Duration;
 
 use loader::{Source as _, SourceEvent};
 use p2p_blob::{Multiaddr, PeerId};
-use tokio::sync::mpsc;
+use tokio::sync::{mpsc, watch};
+use tokio::task::JoinSet;
 
 use super::link::{Link, disconnected};
-use super::{DISMISSED, PendingOne, Shared, with_causes};
+use super::{DISMISSED, Peers, PendingOne, Shared, with_causes};
 use crate::peer::Peer;
 
 /// Pauses between attempts to reach it: from the first to the last, doubling.
 const FIRST_PAUSE: Duration = Duration::from_millis(250);
 const LAST_PAUSE: Duration = Duration::from_secs(10);
+
+/// Keeps connected to all peers that are named, those that are added meanwhile too. `beginning` is over once the first have
+/// been begun with.
+pub(super) async fn all(shared: Shared, peers: Peers, beginning: PendingOne) {
+    let mut changes = peers.0.subscribe();
+    let (mut tasks, mut begun) = (JoinSet::new(), 0);
+    let mut begin = |changes: &mut watch::Receiver<Vec<Multiaddr>>| {
+        let new: Vec<Multiaddr> = changes.borrow_and_update()[begun..].to_vec();
+        begun += new.len();
+        for addr in new {
+            let tried = shared.untried.one();
+            tasks.spawn(Named::new(shared.clone(), addr, true, tried).run());
+        }
+    };
+    begin(&mut changes);
+    drop(beginning);
+    // Whoever adds some lives as long as this task.
+    while changes.changed().await.is_ok() {
+        begin(&mut changes);
+    }
+}
 
 /// Whether it is tried again.
 enum Next {

@@ -76,7 +76,7 @@ impl Stage {
 
     /// The model that is ready next.
     async fn ready(&mut self) -> Digest {
-        match self.watch.next().await {
+        match self.watch.next().await.unwrap() {
             Update::Ready { named, loaded } => {
                 assert_eq!(named.manifest, *loaded.model.digest());
                 named.manifest
@@ -86,7 +86,7 @@ impl Stage {
     }
 
     async fn not_loaded(&mut self) -> (Digest, Option<Duration>) {
-        match self.watch.next().await {
+        match self.watch.next().await.unwrap() {
             Update::NotLoaded { named, retry_after, .. } => (named.manifest, retry_after),
             other => panic!("{other:?}"),
         }
@@ -180,8 +180,8 @@ async fn giving_up_a_wait_loses_nothing_and_trouble_is_told() {
     stage.news.try_send(FollowEvent::Trouble(trouble)).unwrap();
     stage.news.try_send(FollowEvent::Recovered).unwrap();
     stage.name(a, 1);
-    assert!(matches!(stage.watch.next().await, Update::Trouble(_)));
-    assert!(matches!(stage.watch.next().await, Update::Recovered));
+    assert!(matches!(stage.watch.next().await.unwrap(), Update::Trouble(_)));
+    assert!(matches!(stage.watch.next().await.unwrap(), Update::Recovered));
     assert_eq!(stage.ready().await, a);
 }
 

@@ -1,9 +1,10 @@
 //! A new version is loaded while the old one is mapped.
 
+use futures::StreamExt as _;
 use loader::Silent;
 use loader::encode::{Input, Options, publish};
 use manifest::Digest;
-use node::{Config, Node};
+use node::{Config, Multiaddr, Node};
 use store::CacheError;
 
 /// A node that publishes and serves.
@@ -27,6 +28,15 @@ async fn seeder(dir: &std::path::Path, versions: &[Vec<u8>]) -> (Node, Vec<Diges
     (node, digests)
 }
 
+async fn address(node: &Node) -> Multiaddr {
+    let mut addresses = node.listen_addrs();
+    loop {
+        if let Some(address) = addresses.next().await.unwrap().first() {
+            return address.clone();
+        }
+    }
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn the_old_version_lives_for_as_long_as_somebody_maps_it() {
     let (from, to) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
@@ -34,8 +44,7 @@ async fn the_old_version_lives_for_as_long_as_somebody_maps_it() {
     let mut new = old.clone();
     new[..20_000].iter_mut().for_each(|byte| *byte ^= 1);
     let (seeder, digests) = seeder(from.path(), &[old.clone(), new.clone()]).await;
-    let mut addresses = seeder.listen_addrs();
-    let address = addresses.wait_for(|addresses| !addresses.is_empty()).await.unwrap()[0].clone();
+    let address = address(&seeder).await;
     let mut config = Config { mdns: false, ..Config::new(to.path()) };
     config.peers = vec![address];
     let node = Node::start(config).await.unwrap();
@@ -57,4 +66,36 @@ async fn the_old_version_lives_for_as_long_as_somebody_maps_it() {
     assert_eq!(node.keep_last("series", digests[1], 1).await.unwrap(), [digests[0]]);
     assert!(cache.model(&digests[0]).unwrap().is_none());
     assert!(second.model.weights().as_ref() == new);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_load_that_is_under_way_asks_peers_that_are_added() {
+    let (from, to) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+    let weights: Vec<u8> =
+        (0..100_000u32).map(|index| (index.wrapping_mul(0x9E37_79B9) >> 24) as u8).collect();
+    let (seeder, digests) = seeder(from.path(), std::slice::from_ref(&weights)).await;
+    let node = Node::start(Config { mdns: false, ..Config::new(to.path()) }).await.unwrap();
+    let mut load = Box::pin(node.load(digests[0], &Silent));
+    for _ in 0..10 {
+        assert!(futures::poll!(&mut load).is_pending(), "nobody is there to be asked");
+        tokio::task::yield_now().await;
+    }
+    node.add_peer(address(&seeder).await);
+    assert!(load.await.unwrap().model.weights().as_ref() == weights);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_node_verifies_what_its_cache_holds() {
+    let dir = tempfile::tempdir().unwrap();
+    let (node, digests) = seeder(dir.path(), &[vec![7; 50_000]]).await;
+    assert!(node.verify(digests[0]).await.unwrap().unwrap().is_good());
+    assert!(node.verify(Digest::of(b"another")).await.unwrap().is_none());
+    let path = node.load(digests[0], &Silent).await.unwrap().model.weights().path().to_owned();
+    let mut permissions = std::fs::metadata(&path).unwrap().permissions();
+    std::os::unix::fs::PermissionsExt::set_mode(&mut permissions, 0o644);
+    std::fs::set_permissions(&path, permissions).unwrap();
+    let file = std::fs::File::options().write(true).open(&path).unwrap();
+    std::os::unix::fs::FileExt::write_all_at(&file, &[8], 40_000).unwrap();
+    let report = node.verify(digests[0]).await.unwrap().unwrap();
+    assert!(!report.is_good(), "{report:?}");
 }
