@@ -4,6 +4,8 @@
 
 mod bench;
 mod chart;
+mod flags;
+mod full;
 mod kills;
 mod layers;
 mod recipes;
@@ -49,6 +51,8 @@ Recipes of the project. Each does its own set-up, and may be run at any time.
                             Kill `loader fetch`, `publish` and `cache rm` in place of each call that changes a file, and
                             fetches at so many random moments, with damage to what they leave. Fails when the next command
                             does not make all of it good; prints the seed. Needs Linux.
+  cargo xtask full          What is too heavy for each change: combinations of features, licences and sources of all that
+                            the product is built from (installs cargo-deny into target/tools), `kills`, and `soak`.
   cargo xtask layers        Check that no crate depends on one it must not know.
   cargo xtask setup         Only the set-up: the EVM node into tests/evm/node_modules, the Python peers' packages into
                             tests/python/.venv. Does nothing when both are up to date.
@@ -96,6 +100,7 @@ fn run() -> Result<()> {
         "kills" => kills::run(&root, &rest),
         "sim" => sim::run(&root, &rest),
         "soak" => soak::run(&root, &rest),
+        "full" => full::run(&root),
         "layers" => layers::check(&root),
         "setup" => setup::everything(&root).map(drop),
         "help" | "--help" | "-h" => {

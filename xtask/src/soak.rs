@@ -3,68 +3,22 @@
 use std::ffi::OsString;
 use std::path::Path;
 
-use anyhow::{Context as _, Result, bail};
+use anyhow::Result;
 
-use crate::{recipes, setup, tool};
-
-/// How long, and from which seed.
-#[derive(Debug, PartialEq)]
-struct Options {
-    seconds: u64,
-    /// `None` is another one each time.
-    seed: Option<u64>,
-}
+use crate::{flags, recipes, setup, tool};
 
 pub(crate) fn run(root: &Path, args: &[OsString]) -> Result<()> {
-    let options = Options::parse(args)?;
+    let [seconds, seed] = flags::numbers("soak", ["--seconds", "--seed"], args)?;
+    let seconds = seconds.unwrap_or(300);
     let tools = setup::everything(root)?;
     let loader = recipes::build_for_tests(root)?;
     let mut test = tool::cargo(root, &["test"]);
     test.args(["--workspace", "--test", "e2e", "--", "--nocapture", "soak::"])
         .env(setup::ANVIL, &tools.anvil)
         .env("LOADER_BIN", loader)
-        .env("LOADER_SOAK_SECONDS", options.seconds.to_string());
-    if let Some(seed) = options.seed {
+        .env("LOADER_SOAK_SECONDS", seconds.to_string());
+    if let Some(seed) = seed {
         test.env("LOADER_SOAK_SEED", seed.to_string());
     }
     tool::run(&mut test)
-}
-
-impl Options {
-    fn parse(args: &[OsString]) -> Result<Self> {
-        let mut options = Self { seconds: 300, seed: None };
-        let mut args = args.iter();
-        while let Some(flag) = args.next() {
-            let flag = flag.to_string_lossy();
-            let value = args.next().with_context(|| format!("{flag} needs a value"))?.to_string_lossy();
-            let number = || value.parse().with_context(|| format!("`{value}` is no number"));
-            match &*flag {
-                "--seconds" => options.seconds = number()?,
-                "--seed" => options.seed = Some(number()?),
-                _ => bail!("`soak` takes --seconds and --seed, not `{flag}`"),
-            }
-        }
-        Ok(options)
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn parse(line: &str) -> Result<Options> {
-        Options::parse(&line.split_whitespace().map(OsString::from).collect::<Vec<_>>())
-    }
-
-    #[test]
-    fn all_have_defaults_and_mistakes_are_told() {
-        assert_eq!(parse("").unwrap(), Options { seconds: 300, seed: None });
-        assert_eq!(parse("--seed 7 --seconds 20").unwrap(), Options { seconds: 20, seed: Some(7) });
-        for (line, told) in
-            [("--seed x", "no number"), ("--seconds", "needs a value"), ("--fast 1", "--fast")]
-        {
-            let error = parse(line).unwrap_err().to_string();
-            assert!(error.contains(told), "{line}: {error}");
-        }
-    }
 }

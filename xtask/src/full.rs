@@ -1,0 +1,53 @@
+//! `cargo xtask full`: what is too heavy for each change.
+
+use std::path::Path;
+use std::process::Command;
+
+use anyhow::Result;
+
+use crate::{kills, soak, tool};
+
+/// The version that `deny.toml` is for.
+const DENY: &str = "0.20.2";
+
+/// Packages and the features that they must do with.
+const FEATURES: [(&str, &[&str]); 5] = [
+    ("p2p-blob", &[]),
+    ("p2p-blob", &["autonat"]),
+    ("p2p-blob", &["relay"]),
+    ("node", &[]),
+    ("loader-cli", &[]),
+];
+
+pub(crate) fn run(root: &Path) -> Result<()> {
+    for (package, features) in FEATURES {
+        let mut clippy = tool::cargo(root, &["clippy", "--package", package, "--no-default-features"]);
+        clippy.args(["--features", &features.join(","), "--", "-D", "warnings"]);
+        tool::run(&mut clippy)?;
+    }
+    deny(root)?;
+    kills::run(root, &[])?;
+    soak::run(root, &[])
+}
+
+/// Licences, sources and banned crates. Advisories where their database can be had.
+fn deny(root: &Path) -> Result<()> {
+    let tools = root.join("target/tools");
+    let deny = tools.join("bin/cargo-deny");
+    let is_ours = |command: &mut Command| tool::output(command).is_ok_and(|said| said.contains(DENY));
+    if !deny.exists() || !is_ours(Command::new(&deny).arg("--version")) {
+        let mut install = tool::cargo(root, &["install", "cargo-deny", "--version", DENY]);
+        tool::run(install.arg("--root").arg(&tools))?;
+    }
+    let check = |what: &[&str]| {
+        let mut check = Command::new(&deny);
+        check.current_dir(root).args(["--locked", "check", "--allow", "duplicate"]).args(what);
+        check
+    };
+    tool::run(&mut check(&["licenses", "bans", "sources"]))?;
+    if tool::answers(Command::new(&deny).current_dir(root).args(["--locked", "fetch", "db"])) {
+        return tool::run(&mut check(&["advisories"]));
+    }
+    eprintln!("xtask: the database of advisories cannot be had: NOT CHECKED whether there are any");
+    Ok(())
+}
