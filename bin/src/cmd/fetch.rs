@@ -73,7 +73,7 @@ async fn fetch(flags: &args::Fetch, settings: &Settings, output: &Output) -> Res
         }
         None => load_from_peers(config, reader, digest, current.as_ref(), output).await?,
     };
-    let Loaded { model, report } = &loaded;
+    let Loaded { model, report, .. } = &loaded;
     output.note(&summary(report, model.manifest().total_size_bytes()));
     for source in report.sources.iter().filter(|source| source.bad_bytes > 0) {
         output.note(&format!("peer {} sent {} wrong bytes", source.source, source.bad_bytes));
@@ -102,7 +102,7 @@ async fn load_from_peers(
 }
 
 /// What is answered when a model is in the cache.
-pub(super) fn answer(Loaded { model, report }: &Loaded, chain: Option<OnChain>) -> answer::Fetched {
+pub(super) fn answer(Loaded { model, report, .. }: &Loaded, chain: Option<OnChain>) -> answer::Fetched {
     answer::Fetched {
         manifest: Text::of(model.digest()),
         weights: model.weights().path().to_owned(),

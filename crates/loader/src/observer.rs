@@ -105,6 +105,7 @@ impl Observer for Silent {
 
 /// What one source contributed.
 #[derive(Debug, Clone, PartialEq, Eq)]
+#[non_exhaustive]
 pub struct SourceReport {
     /// Its name: a peer id, or the address of one that was never reached.
     pub source: SourceId,
@@ -122,6 +123,7 @@ pub struct SourceReport {
 
 /// What a fetch did.
 #[derive(Debug, Clone, Default)]
+#[non_exhaustive]
 pub struct Report {
     /// The model was there already: no source was asked.
     pub from_cache: bool,
@@ -139,4 +141,11 @@ pub struct Report {
     pub sources: Vec<SourceReport>,
     /// How long it took.
     pub elapsed: Duration,
+}
+
+impl Report {
+    /// Of a model that was in the cache already.
+    pub fn of_cached() -> Self {
+        Self { from_cache: true, ..Self::default() }
+    }
 }

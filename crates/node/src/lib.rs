@@ -62,6 +62,7 @@ pub const CHAIN_DIR: &str = "chain";
 
 /// A model that is ready to use, and how it got here.
 #[derive(Debug, Clone)]
+#[non_exhaustive]
 pub struct Loaded {
     /// The model: its weights are mapped.
     pub model: Model,
@@ -255,7 +256,7 @@ impl Node {
         };
         let offering = serving::Offering::new(&self.blobs, observer);
         let (model, report) = match cached {
-            Some(model) => (model, Report { from_cache: true, ..Report::default() }),
+            Some(model) => (model, Report::of_cached()),
             None => {
                 // What is fetched comes before what is served.
                 let _fetching = self.client.fetching();
@@ -348,7 +349,7 @@ pub async fn cached(config: &Config, manifest: Digest) -> Result<Option<Loaded>,
         let Some(cache) = Cache::open_existing(&cache_dir)? else { return Ok(None) };
         let Some(model) = loader::cached(&cache, &manifest, &fetch)? else { return Ok(None) };
         model.weights().advise(pages)?;
-        Ok(Some(Loaded { model, report: Report { from_cache: true, ..Report::default() } }))
+        Ok(Some(Loaded { model, report: Report::of_cached() }))
     })
     .await
 }

@@ -14,6 +14,7 @@ use super::{Cache, CacheError, atomic, journal, lock, remove_file};
 
 /// One model in the cache.
 #[derive(Debug, Clone, PartialEq, Eq)]
+#[non_exhaustive]
 pub struct Entry {
     /// Digest of its manifest.
     pub digest: Digest,

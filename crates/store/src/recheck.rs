@@ -21,6 +21,7 @@ const LANES: u32 = WIDE_LANES as u32;
 
 /// What was found.
 #[derive(Debug, Clone, PartialEq, Eq)]
+#[non_exhaustive]
 pub struct RecheckReport {
     /// How many bytes of shards were hashed.
     pub checked_bytes: u64,
@@ -34,6 +35,7 @@ pub struct RecheckReport {
 
 /// A shard that does not have its digest.
 #[derive(Debug, Clone, PartialEq, Eq)]
+#[non_exhaustive]
 pub struct BadShard {
     /// Its index.
     pub shard: u32,
