@@ -25,7 +25,6 @@ pub(crate) enum Answer {
     ChainRemembered(Box<ChainRemembered>),
     ChainForgotten(ChainForgotten),
     Status(Box<node::Status>),
-    Demo(DemoDone),
     Error(Failure),
 }
 
@@ -256,18 +255,6 @@ pub(crate) struct ChainForgotten {
     pub(crate) block_tag: Text,
 }
 
-/// The demo has told its story.
-#[derive(Debug, Serialize)]
-pub(crate) struct DemoDone {
-    pub(crate) manifest: Text,
-    pub(crate) total_size_bytes: u64,
-    pub(crate) publish_ms: u64,
-    pub(crate) fetch_ms: u64,
-    pub(crate) fetched_bytes: u64,
-    pub(crate) rebuilt_bytes: u64,
-    pub(crate) wasted_bytes: u64,
-}
-
 /// The command failed.
 #[derive(Debug, Serialize)]
 pub(crate) struct Failure {
@@ -308,8 +295,7 @@ impl Display for Text {
 }
 
 impl Answer {
-    /// What is written without `--json`: one line, but for a manifest and a call; nothing for an error, nor for
-    /// the end of the demo, whose story is told already.
+    /// What is written without `--json`: one line, but for a manifest and a call; nothing for an error.
     pub(crate) fn plain(&self) -> Option<Plain> {
         Some(Plain::Text(match self {
             Self::Fetched(Fetched { weights: path, .. }) | Self::Path(PathAnswer { path }) => {
@@ -330,7 +316,7 @@ impl Answer {
             Self::ChainForgotten(ChainForgotten { contract, chain_id, block_tag, .. }) => {
                 format!("{contract}  chain {chain_id}  {block_tag}  forgotten")
             }
-            Self::Demo(_) | Self::Error(_) => return None,
+            Self::Error(_) => return None,
         }))
     }
 }

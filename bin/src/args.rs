@@ -14,7 +14,6 @@ pub(crate) use self::following::Following;
 pub(crate) use self::mistake::without_keys;
 pub(crate) use self::reading::{ChainCommand, Reading, Which};
 pub(crate) use self::signing::{CalldataForm, Key, Signing};
-use crate::cmd::Liar;
 use crate::config::secret::PASSWORD_VARIABLE;
 use crate::units::{parse_duration, parse_rate, parse_size};
 
@@ -28,8 +27,6 @@ const ABOUT: &str =
 
 const EXAMPLES: &str = "\
 Examples:
-  See the whole story on this machine:
-      loader demo
   Warm the cache before an inference server starts; prints the path of the weights:
       loader fetch --contract 0x5aAe… --rpc-url https://rpc.example.org \\
           --peer /ip4/192.0.2.7/tcp/4201
@@ -120,9 +117,6 @@ pub(crate) enum Command {
     /// Look at what is remembered of the chain, and forget it.
     #[command(subcommand)]
     Chain(ChainCommand),
-    Demo(Demo),
-    #[command(hide = true)]
-    DemoLiar(Liar),
 }
 
 /// Fetch a model into the cache and print the path of its weights.
@@ -317,24 +311,6 @@ pub(crate) enum Cache {
         #[arg(value_name = "DIGEST", required = true)]
         manifests: Vec<Digest>,
     },
-}
-
-/// Show the whole story on this machine: publish, chain, seeders, failures, fetch, verify, map.
-///
-/// Starts a real EVM node (anvil), deploys a stand-in for the RPB contract, publishes a made-up safetensors model,
-/// starts seeders that hold different shards, kills one, has one lie, and fetches. All of it is in one directory in the
-/// system's temporary one (TMPDIR), takes about five times --size there, and is removed at the end.
-#[derive(Debug, Args)]
-pub(crate) struct Demo {
-    /// Size of the model.
-    #[arg(long, value_name = "SIZE", default_value = "256MiB", value_parser = parse_size)]
-    pub(crate) size: u64,
-    /// The EVM node, Foundry's anvil [default: the one on the PATH]; `cargo xtask demo` brings one.
-    #[arg(long, value_name = "FILE", env = "LOADER_ANVIL", hide_env_values = true, default_value = "anvil")]
-    pub(crate) anvil: PathBuf,
-    /// Leave the directory there, and say where it is.
-    #[arg(long)]
-    pub(crate) keep: bool,
 }
 
 /// Digests of weights themselves, as contracts named them before there were manifests.

@@ -67,16 +67,6 @@ impl Output {
         }
     }
 
-    /// Tells a part of a story: to stdout, but to stderr when that is for objects.
-    pub(crate) fn tell(&self, text: &str) -> Result<()> {
-        let text = visible_lines(text);
-        if self.json {
-            self.bars.suspend(|| show(&text));
-            return Ok(());
-        }
-        self.print(text.as_bytes())
-    }
-
     /// Tells the person at the terminal something, above the bars.
     pub(crate) fn note(&self, text: &str) {
         self.bars.suspend(|| show(&visible(text)));

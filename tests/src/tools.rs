@@ -18,6 +18,16 @@ pub(crate) fn loader() -> PathBuf {
     tool("LOADER_BIN", beside, "`cargo build --package loader-cli`")
 }
 
+/// The demo, beside the `loader` command.
+///
+/// # Panics
+/// When it is not there.
+pub fn demo() -> PathBuf {
+    let demo = loader().with_file_name("loader-demo");
+    assert!(demo.exists(), "there is no {}: `cargo build --package demo`", demo.display());
+    demo
+}
+
 /// The EVM node: `LOADER_ANVIL`, else the one of `tests/evm`.
 ///
 /// # Panics

@@ -20,7 +20,7 @@ const FORBIDDEN: [(&str, &[&str]); 10] = [
     ("store", &["tokio", "futures", "libp2p", "alloy", "planner", "loader", "p2p-blob", "chain-reader"]),
     ("loader", &["libp2p", "alloy", "p2p-blob", "chain-reader"]),
     ("node", &["clap", "indicatif"]),
-    ("loader-cli", &["sim"]),
+    ("loader-cli", &["sim", "demo"]),
     ("sim", &["tokio", "libp2p", "alloy", "p2p-blob", "chain-reader", "store", "loader", "node"]),
 ];
 

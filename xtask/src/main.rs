@@ -23,7 +23,7 @@ use anyhow::{Context as _, Result, bail};
 const HELP: &str = "\
 Recipes of the project. Each does its own set-up, and may be run at any time.
 
-  cargo xtask demo [ARGS]   Build `loader` with optimisations and run `loader demo`: the whole story on this machine.
+  cargo xtask demo [ARGS]   Build `loader` and `loader-demo` with optimisations and run that: the whole story on this machine.
                             ARGS go to it, for instance `--size 1GiB`; `cargo xtask demo --help` lists them.
   cargo xtask test          Set up, build, and run all tests: unit, property, real EVM node, real binary, Python peers.
   cargo xtask ci            What must pass before a change goes in: formatting, lints, tests (runs `.ci/run`).

@@ -36,13 +36,20 @@ pub(crate) fn build_for_tests(root: &Path) -> Result<PathBuf> {
     Ok(profile_dir()?.join("loader"))
 }
 
-/// Becomes `loader demo`, so that signals reach it as they would without us.
+/// Becomes the demo, so that signals reach it as they would without us.
 pub(crate) fn demo(root: &Path, args: &[OsString]) -> Result<()> {
     tool::require(&[C_COMPILER, NODE, NPM])?;
     let anvil = setup::anvil(root)?;
-    let loader = release_loader(root)?;
-    let error = Command::new(&loader).arg("demo").arg("--anvil").arg(anvil).args(args).exec();
-    Err(error).with_context(|| format!("cannot run {}", loader.display()))
+    tool::run(tool::cargo(root, &["build"]).args([
+        "--release",
+        "--package",
+        "loader-cli",
+        "--package",
+        "demo",
+    ]))?;
+    let demo = profile_dir()?.with_file_name("release").join("loader-demo");
+    let error = Command::new(&demo).arg("--anvil").arg(anvil).args(args).exec();
+    Err(error).with_context(|| format!("cannot run {}", demo.display()))
 }
 
 /// Builds our own program with optimisations.

@@ -3,7 +3,6 @@
 mod cache;
 mod chain;
 mod completions;
-mod demo;
 mod fetch;
 mod follow;
 mod hook;
@@ -25,8 +24,6 @@ use crate::config::{NetworkSettings, Settings};
 use crate::exit::Usage;
 use crate::output::Output;
 use crate::system::block_on;
-
-pub(crate) use demo::liar::Liar;
 
 /// Runs what the command line asks for.
 pub(crate) fn run(line: CommandLine, output: &Output) -> Result<()> {
@@ -56,8 +53,6 @@ pub(crate) fn run(line: CommandLine, output: &Output) -> Result<()> {
         Command::Completions { shell } => completions::run(*shell),
         Command::Status => status::run(&settings, output),
         Command::Chain(command) => chain::run(command, &settings, output),
-        Command::Demo(flags) => block_on(demo::run(flags, output)),
-        Command::DemoLiar(flags) => block_on(demo::liar::run(flags, output)),
     }
 }
 

@@ -29,7 +29,7 @@ use check::{Evidence, NoEvidence};
 /// `getMatureModel()` returns what stands in the slot, which is the contract's code, nor the price.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum StringSlot {
-    /// The one that is known for the contract's code. Only the stand-in of `loader demo` is.
+    /// The one that is known for the contract's code. Only the stand-in of the demo is.
     OfKnownCode,
     /// This one, as `solc --storage-layout` tells.
     At(U256),

@@ -5,7 +5,7 @@ use std::fs::{File, Permissions};
 use std::os::unix::fs::{FileExt as _, PermissionsExt as _};
 use std::path::Path;
 
-use e2e::{Chain, Home, Model, PIECE_BYTES, Process, Recipe, Seeder, TCP, anvil, put, put_private};
+use e2e::{Chain, Home, Model, PIECE_BYTES, Process, Recipe, Seeder, TCP, put, put_private};
 use serde_json::Value;
 
 /// A home with the model in its cache.
@@ -25,9 +25,9 @@ async fn version_and_help() {
         (concat!("loader ", env!("CARGO_PKG_VERSION")), "")
     );
     let help = home.plain(["--help"]).await.expect(0);
-    for command in [
-        "fetch", "serve", "publish", "watch", "key", "verify", "manifest", "cache", "chain", "status", "demo",
-    ] {
+    for command in
+        ["fetch", "serve", "publish", "watch", "key", "verify", "manifest", "cache", "chain", "status"]
+    {
         assert!(help.stdout.contains(&format!("\n  {command} ")), "{command}: {}", help.stdout);
         home.plain([command, "--help"]).await.expect(0);
     }
@@ -178,18 +178,6 @@ async fn settings_come_from_flags_then_variables_then_the_file() {
     assert!(message.contains("line 1") && message.contains("did you mean cache-dir?"), "{message}");
 }
 
-#[tokio::test(flavor = "multi_thread")]
-async fn the_demo_tells_the_whole_story() {
-    let home = Home::new();
-    let mut command = home.command(["demo", "--size", "4MiB", "--anvil"]);
-    command.arg(anvil()).env("TMPDIR", home.path(""));
-    let story = Process::start(command).outcome().await.expect(0).stdout;
-    for part in ["anvil listens", "manifest ", "is killed", "rebuilt", "proved"] {
-        assert!(story.contains(part), "{part}: {story}");
-    }
-    assert_eq!(std::fs::read_dir(home.path("")).unwrap().count(), 0, "it leaves something behind");
-}
-
 /// The objects that `docs/cli.md` promises, by type.
 fn promised() -> BTreeMap<String, Value> {
     let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("../docs/cli.md");
@@ -267,7 +255,7 @@ async fn objects_are_those_of_the_documentation() {
             promised.remove(name).unwrap_or_else(|| panic!("docs/cli.md has no {name}, or it came twice"));
         assert_keeps(&promise, answer);
     }
-    assert!(promised.keys().all(|name| name == "demo"), "never answered: {:?}", promised.keys());
+    assert!(promised.is_empty(), "never answered: {:?}", promised.keys());
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -4,6 +4,7 @@
 mod access;
 mod chain;
 mod cli;
+mod demo;
 mod discovery;
 mod faults;
 mod fetch;

@@ -1,16 +1,12 @@
-//! `loader demo`: the whole story on one machine, told as it happens.
-
-pub(crate) mod liar;
-mod memory;
-mod model;
-mod seeder;
+//! What happens, in order.
 
 use std::fs::{self, File};
 use std::io::Read as _;
 use std::path::Path;
 use std::time::{Duration, Instant};
 
-use anyhow::{Context as _, Result};
+use anyhow::{Context as _, Result, anyhow, bail};
+use bytesize::ByteSize;
 use chain_reader::{BlockTag, Devnet, Signer, SubmitConfig, U256, set_mature_model};
 use loader::SourceReport;
 use loader::encode::{self, Input, Options, Published};
@@ -18,68 +14,40 @@ use manifest::Digest;
 use node::{Loaded, Node};
 use p2p_blob::Multiaddr;
 use store::{Blobs, Cache};
-use tempfile::TempDir;
 
-use crate::answer::{Answer, DemoDone, Text};
-use crate::args;
-use crate::cmd::fetch;
-use crate::exit::{Damaged, Interrupted, Usage};
-use crate::interrupt::Interrupt;
-use crate::output::Output;
-use crate::progress::{ByteProgress, FetchProgress};
-use crate::units::{show_duration, show_rate, show_size};
-use memory::PeakMemory;
-use seeder::Seeder;
+use crate::bar::Bar;
+use crate::memory::PeakMemory;
+use crate::model;
+use crate::seeder::{self, Seeder};
 
-const CONTRACT_JSON: &str = include_str!("../../../../tests/contracts/RPB.json");
+const CONTRACT_JSON: &str = include_str!("../../../tests/contracts/RPB.json");
 const LISTEN: &str = "/ip4/127.0.0.1/tcp/0";
 /// Which shards of ten data and four parity ones each honest seeder holds. The last one will be stopped.
 const HOLDINGS: [&[u32]; 3] = [&[0, 1, 2, 3, 10, 11], &[4, 5, 6, 7, 12, 13], &[8, 9]];
 
-pub(crate) async fn run(flags: &args::Demo, output: &Output) -> Result<()> {
-    if flags.size < model::MIN_SIZE_BYTES {
-        return Err(Usage::new(format!("--size is at least {}", show_size(model::MIN_SIZE_BYTES))).into());
-    }
-    let mut interrupt = Interrupt::new().context("cannot listen for signals")?;
-    let dir = tempfile::Builder::new().prefix("loader-demo-").tempdir().context("cannot make a directory")?;
-    let demo = Demo { dir: dir.path(), output, size_bytes: flags.size };
-    // Whatever happens, processes end with the story and the directory after them.
-    tokio::select! {
-        told = demo.tell(&flags.anvil) => told?,
-        () = interrupt.next() => return Err(Interrupted.into()),
-    }
-    tidy_up(dir, flags.keep, output)
+pub(super) struct Story<'a> {
+    /// Everything is in there.
+    pub(super) dir: &'a Path,
+    /// The `loader` command.
+    pub(super) loader: &'a Path,
+    pub(super) size_bytes: u64,
 }
 
-fn tidy_up(dir: TempDir, keep: bool, output: &Output) -> Result<()> {
-    if keep {
-        output.note(&format!("kept {}", dir.keep().display()));
-        return Ok(());
-    }
-    dir.close().context("cannot remove the demo's directory")
-}
-
-struct Demo<'a> {
-    dir: &'a Path,
-    output: &'a Output,
-    size_bytes: u64,
-}
-
-impl Demo<'_> {
-    async fn tell(&self, anvil: &Path) -> Result<()> {
+impl Story<'_> {
+    pub(super) async fn tell(&self, anvil: &Path) -> Result<()> {
         let chain = Devnet::start(anvil, CONTRACT_JSON).await.with_context(|| {
             format!(
                 "cannot start the EVM node {}: `cargo xtask demo` brings one, or give --anvil",
                 anvil.display()
             )
         })?;
-        self.step(
+        step(
             "chain",
             &format!("anvil listens at {}; RPB contract {}, no model", chain.rpc_url(), chain.contract()),
-        )?;
+        );
 
         let source = self.dir.join("model.safetensors");
-        let (published, publish_time) = tokio::task::block_in_place(|| self.publish(&source))?;
+        let published = tokio::task::block_in_place(|| self.publish(&source))?;
         self.set_on_chain(&chain, published.digest).await?;
 
         let mut seeders = self.start_seeders(&published).await?;
@@ -87,13 +55,13 @@ impl Demo<'_> {
         let stopped = &mut seeders[HOLDINGS.len() - 1];
         let process_id = stopped.process_id().map_or("?".to_owned(), |id| id.to_string());
         stopped.kill().await.context("cannot stop a seeder")?;
-        self.step(
+        step(
             "failure",
             &format!(
                 "seeder 3 (process {process_id}) is killed: shards {} are nowhere now",
                 list(HOLDINGS[2])
             ),
-        )?;
+        );
 
         let mut config = node::Config::new(self.dir.join("node"));
         // This story has a cast of its own.
@@ -104,38 +72,23 @@ impl Demo<'_> {
         config.chain = Some(contract);
         let loaded = self.fetch(config).await?;
         self.report_liars(&loaded.report.sources, &addresses)?;
-        self.prove(&source, &loaded)?;
-        self.output.answer(&Answer::Demo(DemoDone {
-            manifest: Text::of(published.digest),
-            total_size_bytes: published.manifest.total_size_bytes(),
-            publish_ms: answer_ms(publish_time),
-            fetch_ms: answer_ms(loaded.report.elapsed),
-            fetched_bytes: loaded.report.fetched_bytes,
-            rebuilt_bytes: loaded.report.rebuilt_bytes,
-            wasted_bytes: loaded.report.wasted_bytes,
-        }))
+        self.prove(&source, &loaded)
     }
 
-    fn step(&self, name: &str, text: &str) -> Result<()> {
-        self.output.tell(&format!("{name:<9}{text}"))
-    }
-
-    fn publish(&self, source: &Path) -> Result<(Published, Duration)> {
+    fn publish(&self, source: &Path) -> Result<Published> {
         model::write(source, self.size_bytes)
             .with_context(|| format!("cannot write {}", source.display()))?;
         let cache = Cache::open(&self.dir.join("publisher"))?;
         let options = Options { model_kind: "simplenet".to_owned(), ..Options::default() };
-        let progress = ByteProgress::new(self.output, "encoding");
         let started = Instant::now();
-        let published =
-            encode::publish(&cache, &Input::File(source.to_owned()), &options, &|done, total| {
-                progress.update(done, total);
-            })?;
+        let bar = Bar::new("publish");
+        let update = |done_bytes, total_bytes| bar.update(done_bytes, total_bytes);
+        let published = encode::publish(&cache, &Input::File(source.to_owned()), &options, &update)?;
+        drop(bar);
         let elapsed = started.elapsed();
-        drop(progress);
         let manifest = &published.manifest;
         let size_bytes = manifest.total_size_bytes();
-        self.step(
+        step(
             "publish",
             &format!(
                 "{} safetensors file in {} data + {} parity shards, in {} ({})",
@@ -145,9 +98,9 @@ impl Demo<'_> {
                 show_duration(elapsed),
                 show_rate(size_bytes, elapsed)
             ),
-        )?;
-        self.step("", &format!("manifest {}", published.digest))?;
-        Ok((published, elapsed))
+        );
+        step("", &format!("manifest {}", published.digest));
+        Ok(published)
     }
 
     async fn set_on_chain(&self, chain: &Devnet, digest: Digest) -> Result<()> {
@@ -155,7 +108,8 @@ impl Demo<'_> {
         let config = SubmitConfig::new(chain.rpc_url().clone(), chain.contract());
         let set = set_mature_model(&config, &signer, digest, U256::ZERO).await?;
         chain.mine(2).await?;
-        self.step("", &format!("setMatureModel in block {}, final two blocks later", set.block_number()))
+        step("", &format!("setMatureModel in block {}, final two blocks later", set.block_number()));
+        Ok(())
     }
 
     /// Three honest seeders, each with some of the shards, and one that has all and lies.
@@ -171,39 +125,44 @@ impl Demo<'_> {
             let blobs: Vec<_> = small().chain(held.map(|shard| shard.digest)).collect();
             let folder = dir.join("blobs");
             seeder::link_some(&all, &folder, &blobs)?;
-            let args = ["serve", "--no-mdns", "--listen", LISTEN, "--blob-dir", utf8(&folder)?];
-            seeders.push(Seeder::start(&dir, &args).await?);
-            self.step(
+            seeders.push(Seeder::serving(self.loader, &dir, &folder, LISTEN).await?);
+            step(
                 if index == 0 { "seeders" } else { "" },
                 &format!("{} holds shards {}", index + 1, list(shards)),
-            )?;
+            );
         }
         let dir = self.dir.join("liar");
         fs::create_dir_all(&dir).with_context(|| format!("cannot make {}", dir.display()))?;
-        let digest = published.digest.to_string();
-        let args = ["demo-liar", "--listen", LISTEN, "--blob-dir", utf8(&all)?, "--manifest", &digest];
-        seeders.push(Seeder::start(&dir, &args).await?);
-        self.step("", "4 holds all shards, and flips a bit in each piece it sends")?;
+        seeders.push(Seeder::lying(&dir, &all, published.digest, LISTEN).await?);
+        step("", "4 holds all shards, and flips a bit in each piece it sends");
         Ok(seeders)
     }
 
     async fn fetch(&self, config: node::Config) -> Result<Loaded> {
         let node = Node::start(config).await?;
         let current = node.mature_model().await?;
-        self.step(
-            "fetch",
-            &format!("the contract says {} at block {}", current.manifest, current.block_number),
-        )?;
-        let progress = FetchProgress::new(self.output);
+        step("fetch", &format!("the contract says {} at block {}", current.manifest, current.block_number));
         let memory = PeakMemory::start();
-        let loaded = fetch::load(&node, current.manifest, &progress).await;
-        progress.finish();
+        let bar = Bar::new("fetch");
+        let loaded = node.load(current.manifest, &bar).await;
+        drop(bar);
         node.shutdown().await;
         let (loaded, peak) = (loaded?, memory.end());
-        self.step("", &fetch::summary(&loaded.report, loaded.model.manifest().total_size_bytes()))?;
+        let (report, size_bytes) = (&loaded.report, loaded.model.manifest().total_size_bytes());
+        step(
+            "",
+            &format!(
+                "{} verified and mapped in {} ({}): {} fetched, {} rebuilt",
+                show_size(size_bytes),
+                show_duration(report.elapsed),
+                show_rate(size_bytes, report.elapsed),
+                show_size(report.fetched_bytes),
+                show_size(report.rebuilt_bytes)
+            ),
+        );
         if let Some(peak_bytes) = peak {
             let peak = show_size(peak_bytes);
-            self.step("", &format!("at most {peak} of memory, besides the page cache"))?;
+            step("", &format!("at most {peak} of memory, besides the page cache"));
         }
         Ok(loaded)
     }
@@ -215,31 +174,31 @@ impl Demo<'_> {
                 addresses.iter().position(is_at).map_or("?".to_owned(), |index| (index + 1).to_string());
             let banned = if source.banned { " and was banned" } else { "" };
             let bad = show_size(source.bad_bytes);
-            self.step("", &format!("seeder {name} sent {bad} of wrong bytes{banned}; none of them got in"))?;
+            step("", &format!("seeder {name} sent {bad} of wrong bytes{banned}; none of them got in"));
         }
         Ok(())
     }
 
     fn prove(&self, source: &Path, loaded: &Loaded) -> Result<()> {
         let weights = loaded.model.weights();
-        let tensors = model::read(weights).ok_or_else(|| {
-            Damaged("the mapped weights are not the tensors that were published".to_owned())
-        })?;
-        self.step(
+        let tensors = model::read(weights)
+            .ok_or_else(|| anyhow!("the mapped weights are not the tensors that were published"))?;
+        step(
             "map",
             &format!(
                 "{tensors} tensors in a read-only map; `{}` read in place, without a copy",
                 model::PROBE
             ),
-        )?;
+        );
         if !tokio::task::block_in_place(|| is_same(source, weights.as_ref()))? {
-            return Err(Damaged("the mapped weights differ from the published file".to_owned()).into());
+            bail!("the mapped weights differ from the published file");
         }
-        self.step(
+        step(
             "proved",
             "contract → manifest → shards → weights: each byte hashed against the link before it,",
-        )?;
-        self.step("", "and all of them are those of the published file")
+        );
+        step("", "and all of them are those of the published file");
+        Ok(())
     }
 }
 
@@ -276,10 +235,19 @@ fn list(shards: &[u32]) -> String {
     shards.iter().map(u32::to_string).collect::<Vec<_>>().join(", ")
 }
 
-fn utf8(path: &Path) -> Result<&str> {
-    path.to_str().ok_or_else(|| Usage::new(format!("{} is not UTF-8", path.display())).into())
+fn step(name: &str, text: &str) {
+    println!("{name:<9}{text}");
 }
 
-fn answer_ms(time: Duration) -> u64 {
-    u64::try_from(time.as_millis()).unwrap_or(u64::MAX)
+fn show_size(bytes: u64) -> String {
+    ByteSize::b(bytes).display().iec().to_string()
+}
+
+fn show_duration(time: Duration) -> String {
+    format!("{:.1} s", time.as_secs_f64())
+}
+
+/// In MB/s, 10^6 bytes a second, as networks and disks are rated.
+fn show_rate(bytes: u64, time: Duration) -> String {
+    format!("{:.0} MB/s", bytes as f64 / time.as_secs_f64().max(0.001) / 1e6)
 }

@@ -27,15 +27,31 @@ pub(super) struct Seeder {
 }
 
 impl Seeder {
-    /// Runs this program again, in `dir`, and waits until it says where it listens.
-    pub(super) async fn start(dir: &Path, args: &[&str]) -> Result<Self> {
+    /// A `loader` that serves a folder of blobs. Its own files are in `dir`.
+    pub(super) async fn serving(loader: &Path, dir: &Path, folder: &Path, listen: &str) -> Result<Self> {
+        // The user's settings are not for the demo.
+        let settings = dir.join("loader.toml");
+        File::create(&settings).with_context(|| format!("cannot make {}", settings.display()))?;
+        let mut command = Command::new(loader);
+        command.arg("--json").arg("--config").arg(settings).arg("--cache-dir").arg(dir.join("cache"));
+        command.args(["serve", "--no-mdns", "--listen", listen, "--blob-dir"]).arg(folder);
+        Self::start(dir, command).await
+    }
+
+    /// This program again, as the liar about the shards of a manifest.
+    pub(super) async fn lying(dir: &Path, folder: &Path, manifest: Digest, listen: &str) -> Result<Self> {
+        let mut command = Command::new(std::env::current_exe().context("cannot find this program")?);
+        command
+            .args(["liar", "--listen", listen, "--manifest", &manifest.to_string(), "--blob-dir"])
+            .arg(folder);
+        Self::start(dir, command).await
+    }
+
+    /// Waits until it says where it listens.
+    async fn start(dir: &Path, mut command: Command) -> Result<Self> {
         let log_path = dir.join("log");
         let log = File::create(&log_path).with_context(|| format!("cannot make {}", log_path.display()))?;
-        let mut command = Command::new(std::env::current_exe().context("cannot find this program")?);
-        // The user's settings are not for the demo.
-        File::create(dir.join("loader.toml"))?;
-        command.env_clear().arg("--json").arg("--config").arg(dir.join("loader.toml"));
-        command.arg("--cache-dir").arg(dir.join("cache")).args(args);
+        command.env_clear();
         command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(log).kill_on_drop(true);
         let mut child = command.spawn().context("cannot start a seeder")?;
         let address = timeout(START_TIMEOUT, address(&mut child)).await.ok().flatten();

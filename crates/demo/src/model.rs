@@ -7,11 +7,12 @@ use std::fs::File;
 use std::io::{self, BufWriter, Write as _};
 use std::path::Path;
 
+use bytesize::ByteSize;
 use serde_json::{Map, Value, json};
 use store::Weights;
 
 /// The smallest model there is.
-pub(super) const MIN_SIZE_BYTES: u64 = 1 << 20;
+pub(super) const MIN_SIZE: ByteSize = ByteSize::mib(1);
 const HEADER_BYTES: usize = 2048;
 const LAYERS: u64 = 8;
 /// The tensor that is read again in the end: 256 numbers, each half its index.
@@ -81,7 +82,7 @@ mod tests {
     fn a_made_up_model_is_a_safetensors_file_of_its_size() {
         let dir = tempfile::tempdir().unwrap();
         let path: PathBuf = dir.path().join("model");
-        for size_bytes in [MIN_SIZE_BYTES, MIN_SIZE_BYTES + 3] {
+        for size_bytes in [MIN_SIZE.as_u64(), MIN_SIZE.as_u64() + 3] {
             write(&path, size_bytes).unwrap();
             assert_eq!(path.metadata().unwrap().len(), size_bytes & !1);
         }

@@ -8,12 +8,8 @@ use anyhow::{Context as _, Result};
 use clap::Args;
 use manifest::{Digest, Have, HaveChange, Manifest, PieceSet};
 use p2p_blob::{Blob, Identity, Multiaddr, ReadOutcome, Store};
+use serde_json::json;
 use store::{BlobDir, Held};
-
-use crate::answer::{Answer, Listening, Text};
-use crate::exit::Usage;
-use crate::interrupt::Interrupt;
-use crate::output::Output;
 
 /// Serve a folder of blobs with a bit flipped in each piece. Part of the demo.
 #[derive(Debug, Args)]
@@ -29,11 +25,9 @@ pub(crate) struct Liar {
     listen: Multiaddr,
 }
 
-pub(crate) async fn run(flags: &Liar, output: &Output) -> Result<()> {
-    let mut interrupt = Interrupt::new().context("cannot listen for signals")?;
+pub(crate) async fn run(flags: &Liar) -> Result<()> {
     let dir = BlobDir::open(&flags.blob_dir)?;
-    let held =
-        dir.lookup(&flags.manifest)?.ok_or_else(|| Usage::new("the folder does not have the manifest"))?;
+    let held = dir.lookup(&flags.manifest)?.context("the folder does not have the manifest")?;
     let mut bytes = vec![0; usize::try_from(held.size_bytes())?];
     held.read_at(0, &mut bytes)?;
     let store = LyingStore { dir, digest: flags.manifest, manifest: Manifest::parse(&bytes)? };
@@ -42,10 +36,10 @@ pub(crate) async fn run(flags: &Liar, output: &Output) -> Result<()> {
     let (client, _task) = p2p_blob::start(config, Arc::new(store))?;
     let mut addresses = client.listen_addrs();
     for address in &*addresses.wait_for(|addresses| !addresses.is_empty()).await? {
-        output.answer(&Answer::Listening(Listening { address: Text::of(address) }))?;
+        println!("{}", json!({"address": address.to_string()}));
     }
-    interrupt.next().await;
-    Ok(())
+    // Whoever has started it ends it.
+    std::future::pending().await
 }
 
 struct LyingStore {
