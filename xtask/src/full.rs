@@ -11,11 +11,12 @@ use crate::{kills, soak, tool};
 const DENY: &str = "0.20.2";
 
 /// Packages and the features that they must do with.
-const FEATURES: [(&str, &[&str]); 5] = [
+const FEATURES: [(&str, &[&str]); 6] = [
     ("p2p-blob", &[]),
     ("p2p-blob", &["autonat"]),
     ("p2p-blob", &["relay"]),
     ("node", &[]),
+    ("node", &["chain"]),
     ("loader-cli", &[]),
 ];
 

@@ -24,11 +24,17 @@ const FORBIDDEN: [(&str, &[&str]); 10] = [
     ("sim", &["tokio", "libp2p", "alloy", "p2p-blob", "chain-reader", "store", "loader", "node"]),
 ];
 
+/// Of this one without its features: whoever loads by digest compiles nothing of Ethereum.
+const WITHOUT_FEATURES: (&str, &[&str]) = ("node", &["alloy", "chain-reader", "clap", "indicatif"]);
+
 /// Fails when a crate depends on one that it must not know.
 pub(crate) fn check(root: &Path) -> Result<()> {
-    for (package, forbidden) in FORBIDDEN {
+    let default: &[&str] = &[];
+    let all = FORBIDDEN.into_iter().map(|forbidden| (forbidden, default));
+    for ((package, forbidden), flags) in all.chain([(WITHOUT_FEATURES, &["--no-default-features"][..])]) {
         let mut tree = tool::cargo(root, &["tree"]);
         tree.args(["--package", package, "--edges", "normal,build", "--prefix", "none", "--format", "{p}"]);
+        tree.args(flags);
         if let Some(found) = first_forbidden(&tool::output(&mut tree)?, forbidden) {
             bail!(
                 "`{package}` depends on `{found}`, which it must not know; \

@@ -3,12 +3,9 @@
 use std::collections::HashSet;
 use std::path::PathBuf;
 
-use chain_reader::ChainReader;
 use loader::FetchOptions;
 use p2p_blob::{DhtMode, Limits, Multiaddr, NetworkKey, PeerId};
 use store::Pages;
-
-use crate::{CHAIN_DIR, NodeError};
 
 /// How a node behaves. [`Config::new`] has the defaults.
 #[derive(Debug, Clone)]
@@ -36,6 +33,7 @@ pub struct Config {
     /// What it takes on at most, and at which rates. Default: those of the network.
     pub limits: Limits,
     /// The contract to read. Default: none, models are loaded by digest.
+    #[cfg(feature = "chain")]
     pub chain: Option<chain_reader::Config>,
     /// How models are fetched.
     pub fetch: FetchOptions,
@@ -48,11 +46,12 @@ impl Config {
     /// configuration says otherwise.
     ///
     /// # Errors
-    /// [`NodeError::Chain`] when the contract's configuration is no good.
-    pub fn reader(&self) -> Result<Option<ChainReader>, NodeError> {
+    /// [`NodeError::Chain`](crate::NodeError::Chain) when the contract's configuration is no good.
+    #[cfg(feature = "chain")]
+    pub fn reader(&self) -> Result<Option<chain_reader::ChainReader>, crate::NodeError> {
         let Some(mut chain) = self.chain.clone() else { return Ok(None) };
-        chain.state_dir.get_or_insert_with(|| self.cache_dir.join(CHAIN_DIR));
-        Ok(Some(ChainReader::new(chain)?))
+        chain.state_dir.get_or_insert_with(|| self.cache_dir.join(crate::CHAIN_DIR));
+        Ok(Some(chain_reader::ChainReader::new(chain)?))
     }
 
     /// The defaults, with this cache.
@@ -69,6 +68,7 @@ impl Config {
             mdns: true,
             dht: DhtMode::default(),
             limits: Limits::default(),
+            #[cfg(feature = "chain")]
             chain: None,
             fetch: FetchOptions::default(),
             pages: Pages::default(),

@@ -1,6 +1,5 @@
 //! Why a node could not do what it was asked.
 
-use chain_reader::ChainError;
 use loader::LoadError;
 use manifest::Blame;
 use p2p_blob::{IdentityError, StartError};
@@ -20,12 +19,14 @@ pub enum NodeError {
     #[error(transparent)]
     Network(#[from] StartError),
     /// The contract could not be read.
+    #[cfg(feature = "chain")]
     #[error(transparent)]
-    Chain(#[from] ChainError),
+    Chain(#[from] chain_reader::ChainError),
     /// The model could not be loaded.
     #[error(transparent)]
     Load(#[from] LoadError),
     /// The current model was asked for, but the configuration names no contract.
+    #[cfg(feature = "chain")]
     #[error("no contract is configured: set Config::chain, or load a model by its digest")]
     NoContract,
     /// A thread of the node cannot be started.
@@ -43,8 +44,10 @@ impl NodeError {
             Self::Cache(error) => error.blame(),
             Self::Identity(error) => error.blame(),
             Self::Network(error) => error.blame(),
+            #[cfg(feature = "chain")]
             Self::Chain(error) => error.blame(),
             Self::Load(error) => error.blame(),
+            #[cfg(feature = "chain")]
             Self::NoContract => Blame::Caller,
             Self::Worker | Self::Thread(_) => Blame::Us,
         }

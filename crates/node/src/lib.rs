@@ -20,6 +20,7 @@
 
 mod book;
 mod config;
+mod contract;
 mod dial;
 mod error;
 mod join;
@@ -28,13 +29,13 @@ mod peer;
 mod serving;
 pub mod status;
 mod tending;
+#[cfg(feature = "chain")]
 mod watch;
 
 use std::sync::Arc;
 
-use chain_reader::{ChainReader, MatureModel};
+use futures::StreamExt as _;
 use futures::stream::{self, BoxStream};
-use futures::{FutureExt as _, StreamExt as _};
 use loader::{Observer, Report};
 use manifest::Digest;
 use p2p_blob::{Client, Identity};
@@ -43,22 +44,25 @@ use store::{BlobDir, Blobs, Cache, CacheError, Model, RecheckReport};
 use status::{Board, Socket};
 
 use book::AddressBook;
+use contract::Contract;
 use join::Membership;
 use tending::Tending;
 
+#[cfg(feature = "chain")]
+pub use chain_reader;
 pub use config::Config;
+#[cfg(feature = "chain")]
+pub use contract::CHAIN_DIR;
 pub use error::NodeError;
 pub use p2p_blob::{Multiaddr, PeerId};
 pub use status::Status;
+#[cfg(feature = "chain")]
 pub use watch::{Update, Watch};
-pub use {chain_reader, loader, manifest, p2p_blob, store};
+pub use {loader, manifest, p2p_blob, store};
 
-#[cfg(doctest)]
+#[cfg(all(doctest, feature = "chain"))]
 #[doc = include_str!("../../../README.md")]
 struct Readme;
-
-/// Where in the cache the state of chains is kept, unless [`chain_reader::Config::state_dir`] says otherwise.
-pub const CHAIN_DIR: &str = "chain";
 
 /// A model that is ready to use, and how it got here.
 #[derive(Debug, Clone)]
@@ -79,7 +83,8 @@ pub struct Node {
     known: dial::Known,
     fetch: loader::FetchOptions,
     pages: store::Pages,
-    chain: Option<ChainReader>,
+    #[cfg_attr(not(feature = "chain"), expect(dead_code, reason = "there is none"))]
+    contract: Contract,
     board: Arc<Board>,
     /// Answers `loader status`; `None` where the system has no socket for it.
     _socket: Option<Arc<Socket>>,
@@ -93,15 +98,14 @@ impl Node {
     /// # Errors
     /// When the cache, the identity in it, a listen address or the contract's configuration is no good.
     pub async fn start(config: Config) -> Result<Self, NodeError> {
-        let chain = config.reader()?;
-        Self::start_reading(config, chain).await
+        #[cfg(feature = "chain")]
+        let contract = config.reader()?.into();
+        #[cfg(not(feature = "chain"))]
+        let contract = Contract::default();
+        Self::start_with(config, contract).await
     }
 
-    /// The same with what reads the contract already: [`Config::reader`].
-    ///
-    /// # Errors
-    /// Those of [`Node::start`].
-    pub async fn start_reading(config: Config, chain: Option<ChainReader>) -> Result<Self, NodeError> {
+    async fn start_with(config: Config, contract: Contract) -> Result<Self, NodeError> {
         let (cache_dir, blob_dirs) = (config.cache_dir, config.blob_dirs);
         let (fetch, pages) = (config.fetch, config.pages);
         let open = move || -> Result<_, NodeError> {
@@ -136,7 +140,7 @@ impl Node {
         network.limits = config.limits;
         let store = Arc::new(serving::CacheStore(Arc::clone(&blobs)));
         let (client, _task) = p2p_blob::start(network, store)?;
-        let board = Arc::new(Board::new(&client, Arc::clone(&blobs), chain.clone()));
+        let board = Arc::new(Board::new(&client, Arc::clone(&blobs), contract.clone()));
         let open = || Socket::open(cache.dir(), Arc::clone(&board));
         let socket = (!cache.is_read_only()).then(open).transpose();
         // A node works without it.
@@ -148,7 +152,7 @@ impl Node {
         let known = dial::Known { peers, bootstrap: config.bootstrap, book, mdns: config.mdns };
         let membership = Arc::new(Membership::new(client.clone(), Arc::clone(&blobs)));
         let _tending = Arc::new(Tending::start(&blobs).map_err(NodeError::Thread)?);
-        Ok(Self { cache, blobs, client, known, fetch, pages, chain, board, _socket, membership, _tending })
+        Ok(Self { cache, blobs, client, known, fetch, pages, contract, board, _socket, membership, _tending })
     }
 
     /// What the node is doing now.
@@ -206,41 +210,6 @@ impl Node {
         self.membership.join(&self.known);
     }
 
-    /// Which model the contract names now.
-    ///
-    /// # Errors
-    /// [`NodeError::NoContract`] when none is configured, [`NodeError::Chain`].
-    pub async fn mature_model(&self) -> Result<MatureModel, NodeError> {
-        let chain = self.chain.as_ref().ok_or(NodeError::NoContract)?;
-        Ok(chain.mature_model().await?)
-    }
-
-    /// Loads the model that the contract names now: [`Node::mature_model`], then [`Node::load`].
-    ///
-    /// # Errors
-    /// Those of both.
-    pub async fn load_mature(&self, observer: &dyn Observer) -> Result<Loaded, NodeError> {
-        let mature = self.mature_model().await?;
-        let loaded = self.load(mature.manifest, observer).await?;
-        self.note_loaded(&mature).await;
-        Ok(loaded)
-    }
-
-    /// Remembers that the model which the contract names is loaded: while the chain cannot be reached, it will do, if
-    /// [`Staleness`](chain_reader::Staleness) says so. That this fails is logged: the model is there all the same.
-    pub async fn note_loaded(&self, mature: &MatureModel) {
-        if let Some(chain) = &self.chain
-            && let Err(error) = chain.note_loaded(mature).await
-        {
-            tracing::warn!(%error, "cannot remember which model was loaded");
-        }
-    }
-
-    /// What reads the chain; `None` when no contract is configured.
-    pub fn chain(&self) -> Option<&ChainReader> {
-        self.chain.as_ref()
-    }
-
     /// Loads a model: maps it when it is in the cache, else fetches it from the configured peers first. Each piece is
     /// served from when it is verified on. Its pages are as [`Config::pages`] says. The digest may be that of the weights
     /// themselves if [`FetchOptions::single_blob_max_bytes`](loader::FetchOptions) allows that.
@@ -274,27 +243,6 @@ impl Node {
         let (weights, pages) = (model.weights().clone(), self.pages);
         blocking(move || weights.advise(pages)).await?;
         Ok(Loaded { model, report })
-    }
-
-    /// Follows the contract: each model that it names is loaded as by [`Node::load`], beside the one before, and yielded
-    /// once. `observer` is told of all those loads.
-    ///
-    /// # Errors
-    /// [`NodeError::NoContract`].
-    pub fn watch(&self, observer: Arc<dyn Observer>) -> Result<Watch, NodeError> {
-        let follower = self.chain.as_ref().ok_or(NodeError::NoContract)?.follow(None);
-        let events = stream::unfold(follower, async |mut follower| Some((follower.next().await, follower)));
-        let node = self.clone();
-        let load = move |named: MatureModel| {
-            let (node, observer) = (node.clone(), Arc::clone(&observer));
-            async move {
-                let loaded = node.load(named.manifest, &*observer).await?;
-                node.note_loaded(&named).await;
-                Ok(loaded)
-            }
-            .boxed()
-        };
-        Ok(Watch::new(events.boxed(), load))
     }
 
     /// Notes that the model was loaded for `series`, a word such as a contract's address, and removes from the cache

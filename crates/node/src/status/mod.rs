@@ -6,12 +6,13 @@ use std::collections::{BTreeMap, HashSet};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Instant;
 
-use chain_reader::{ChainReader, ChainStatus};
 use loader::{Event, Observer};
 use manifest::{Digest, Manifest};
 use p2p_blob::Client;
 use serde::{Deserialize, Serialize};
 use store::Blobs;
+
+use crate::contract::Contract;
 
 pub(crate) use socket::Socket;
 pub use socket::{QueryError, Running, running};
@@ -36,7 +37,8 @@ pub struct Status {
     /// What is being loaded.
     pub loading: Vec<Loading>,
     /// What is seen of the chain; `None` without a contract.
-    pub chain: Option<ChainStatus>,
+    #[cfg(feature = "chain")]
+    pub chain: Option<chain_reader::ChainStatus>,
 }
 
 /// A model that is being loaded.
@@ -57,7 +59,8 @@ pub(crate) struct Board {
     client: Client,
     started: Instant,
     blobs: Arc<Blobs>,
-    chain: Option<ChainReader>,
+    #[cfg_attr(not(feature = "chain"), expect(dead_code, reason = "there is none"))]
+    contract: Contract,
     loads: Mutex<BTreeMap<Digest, Load>>,
 }
 
@@ -72,8 +75,8 @@ struct Load {
 }
 
 impl Board {
-    pub(crate) fn new(client: &Client, blobs: Arc<Blobs>, chain: Option<ChainReader>) -> Self {
-        Self { client: client.clone(), started: Instant::now(), blobs, chain, loads: Mutex::default() }
+    pub(crate) fn new(client: &Client, blobs: Arc<Blobs>, contract: Contract) -> Self {
+        Self { client: client.clone(), started: Instant::now(), blobs, contract, loads: Mutex::default() }
     }
 
     pub(crate) fn status(&self) -> Status {
@@ -94,7 +97,8 @@ impl Board {
             models,
             uploaded_bytes: self.client.sent_bytes(),
             loading: self.loads().iter().map(loading).collect(),
-            chain: self.chain.as_ref().map(ChainReader::status),
+            #[cfg(feature = "chain")]
+            chain: self.contract.reader().map(chain_reader::ChainReader::status),
         }
     }
 
