@@ -303,6 +303,13 @@ impl Partial {
         self.journal().1.claim(&self.geometry, shard, piece) > Claim::Missing
     }
 
+    /// Gives it up, and waits until nothing of this process holds on to its files: what is removed then is gone. Dropping it
+    /// does not wait. What was recorded stays for the next one.
+    pub fn close(mut self) {
+        // What became of the files, its thread has said where it matters.
+        let _ = self.writeback.take().map(Writeback::finish);
+    }
+
     /// Makes a finished model of it: read-only, stamped, and under its final name, all or nothing. Parity shards that
     /// are not wanted, or not complete, are dropped.
     ///

@@ -152,12 +152,17 @@ async fn keep_manifest(cache: &Cache, bytes: Vec<u8>) -> Result<Arc<Manifest>, L
     }
 }
 
-/// A disk that turned out to be full is not kept full by what was reserved.
-fn give_back(store: &Arc<Partial>, error: LoadError) -> LoadError {
-    match error {
+/// Ends a load that has failed: nothing holds on to the partial files afterwards. A disk that turned out to be full is not kept
+/// full by what was reserved.
+fn close(store: Arc<Partial>, error: LoadError) -> LoadError {
+    let error = match error {
         LoadError::Cache(full) if full.is_disk_full() => store.give_back(full).into(),
         error => error,
+    };
+    if let Some(store) = Arc::into_inner(store) {
+        store.close();
     }
+    error
 }
 
 /// Runs what blocks on a thread for that.
@@ -311,8 +316,8 @@ impl Fetch<'_> {
         self.observer.on_event(&Event::Filling { offer: store.offer() });
         let store = Arc::new(store);
         if let Err(error) = self.fill(&store, &manifest, events, report).await {
-            // The lock on the partial files goes with them, once the disk is done with them.
-            let error = blocking(move || give_back(&store, error)).await?;
+            // Whoever comes next finds the room, and the right to it.
+            let error = blocking(move || close(store, error)).await?;
             if error.is_integrity() {
                 self.discard().await;
             }

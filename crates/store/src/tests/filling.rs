@@ -284,3 +284,21 @@ fn of_many_who_want_a_model_one_fills_it() {
     });
     assert_eq!(fills.into_inner(), 1);
 }
+
+#[cfg(target_os = "linux")]
+#[test]
+fn whoever_closes_it_has_let_go_of_its_files() {
+    let ((_a, from), (_b, cache)) = (cache(), cache());
+    let published = publish(&from);
+    let partial = begin(&cache, &published);
+    copy(&partial, &published.model, &all_pieces(&published.manifest, [0, 3]));
+    let open = || {
+        let links =
+            fs::read_dir("/proc/self/fd").unwrap().filter_map(|entry| fs::read_link(entry.ok()?.path()).ok());
+        links.filter(|link| link.starts_with(cache.dir())).collect::<Vec<_>>()
+    };
+    assert!(!open().is_empty());
+    partial.close();
+    // Else the room that they take would not be there when they are removed.
+    assert_eq!(open(), Vec::<std::path::PathBuf>::new());
+}
