@@ -11,6 +11,7 @@ mod follow;
 mod heal;
 mod integrity;
 mod kills;
+mod liars;
 mod limits;
 mod listening;
 mod money;
