@@ -5,8 +5,7 @@ use std::io;
 use std::sync::Arc;
 
 use manifest::{Digest, Have};
-use p2p_blob::{Blob, Client, Config, Identity, PeerEvent, ReadOutcome, Store, Task, Versions};
-use tokio::sync::broadcast;
+use p2p_blob::{Blob, Client, Config, Identity, ReadOutcome, Store, Task, Versions};
 
 use crate::{Gate, TCP, soon};
 
@@ -64,7 +63,6 @@ pub struct Peer {
     task: Task,
     gate: Arc<Gate>,
     address: String,
-    events: broadcast::Receiver<PeerEvent>,
 }
 
 impl Peer {
@@ -80,26 +78,15 @@ impl Peer {
         let Conduct { blobs, gated, .. } = conduct;
         let store = Arc::new(Blobs { blobs, gated, gate: Arc::clone(&gate) });
         let (client, task) = p2p_blob::start(config, store).unwrap();
-        let events = client.peer_events();
         let mut addresses = client.listen_addrs();
         let listening = addresses.wait_for(|addresses| !addresses.is_empty());
         let address = soon("an address", listening).await.unwrap()[0].to_string();
-        Self { client, task, gate, address, events }
+        Self { client, task, gate, address }
     }
 
     /// Where others find it.
     pub fn address(&self) -> &str {
         &self.address
-    }
-
-    /// Waits until somebody has connected.
-    ///
-    /// # Panics
-    /// When nobody does.
-    pub async fn connected(&mut self) {
-        let connected =
-            async { while !matches!(self.events.recv().await, Ok(PeerEvent::Connected { .. })) {} };
-        soon("a connection", connected).await;
     }
 
     /// Its name in reports.

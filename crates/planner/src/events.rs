@@ -150,6 +150,10 @@ impl Planner {
                 self.pieces.drop_bad(piece);
                 self.reopen(piece);
             }
+            (Checked::Stored, _) if self.pieces.is_left_of_trial(piece, source) => {
+                self.pieces.drop_bad(piece);
+                self.reopen(piece);
+            }
             (Checked::Good, _) if is_indexed => {
                 for liar in self.pieces.proven(piece, source) {
                     self.ban(liar, Source::convict);

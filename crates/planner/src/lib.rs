@@ -161,6 +161,12 @@ impl Planner {
         self.pieces.is_good(piece)
     }
 
+    /// Whether a piece that was stored without a check of its own is of no use any more, since the trial of its shard has ended:
+    /// it counts as missing once it is told of as [`Checked::Stored`].
+    pub fn is_left_of_trial(&self, piece: PieceId, source: Option<SourceKey>) -> bool {
+        self.pieces.is_left_of_trial(piece, source)
+    }
+
     /// Whom a request was made to, while it is under way.
     pub fn source_of(&self, request: RequestId) -> Option<SourceKey> {
         self.requests.get(request).map(|request| request.source)

@@ -141,6 +141,12 @@ impl Pieces {
         self.indexed && !self.trials.is_on(shard)
     }
 
+    /// Whether a piece that only its whole shard can prove is left of a trial that has ended: nobody will check it.
+    pub(super) fn is_left_of_trial(&self, piece: PieceId, source: Option<SourceKey>) -> bool {
+        let is_of = |trial: Trial| trial.shard == piece.shard && Some(trial.source) == source;
+        self.indexed && !self.trials.current().is_some_and(is_of)
+    }
+
     /// Whether a shard is to come from one source alone.
     pub(super) fn is_solo(&self, shard: u32) -> bool {
         self.whole.is_solo() && !self.is_indexed(shard) && !self.whole.is_mixed(shard)

@@ -1,6 +1,6 @@
 //! Finding peers: nodes that know only one other find the rest.
 
-use e2e::{Fetched, Home, Model, PIECE_BYTES, Peer, Process, Recipe, Seeder, TCP, put};
+use e2e::{Fetched, Home, Model, Process, Recipe, Seeder, TCP, put};
 
 /// A `loader serve` that holds nothing; its address.
 async fn bootstrap(home: &Home) -> (Process, String) {
@@ -39,31 +39,6 @@ async fn a_node_that_knows_one_peer_finds_all_holders() {
     let fetched = Fetched::of(home.run(fetch).await);
     home.assert_has(&model, &fetched);
     assert_all_gave(&fetched, &seeders);
-}
-
-#[tokio::test(flavor = "multi_thread")]
-async fn liars_lose_their_places_to_others() {
-    let model = Recipe::default().publish().await;
-    let (hub, home) = (Home::new(), Home::new());
-    let (_bootstrap, address) = bootstrap(&hub).await;
-    // As many as a fetch has sources.
-    let mut liars = Vec::new();
-    for _ in 0..50 {
-        liars.push(Peer::start(model.conduct().lying_about(model.shards())).await);
-    }
-    let mut fetch = vec!["fetch", "--wait", "60s", "--manifest", &model.id, "--bootstrap", &address];
-    liars.iter().for_each(|liar| fetch.extend(["--peer", liar.address()]));
-    let fetching = home.start(fetch);
-    for liar in &mut liars {
-        liar.connected().await;
-    }
-    let seeder = Seeder::with(TCP, &model, &model.shards_but(&[]), &["--bootstrap", &address]).await;
-    let fetched = Fetched::of(fetching.outcome().await);
-    home.assert_has(&model, &fetched);
-    assert_eq!(fetched.source(seeder.id()).good_bytes, fetched.fetched_bytes);
-    // Besides, each name that never sent anything before costs a piece.
-    let names_bytes = (liars.len() * PIECE_BYTES) as u64;
-    assert!(fetched.wasted_bytes <= 2 * model.weights.len() as u64 + names_bytes, "{fetched:?}");
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -12,6 +12,7 @@ mod follow;
 mod heal;
 mod integrity;
 mod kills;
+mod liars;
 mod limits;
 mod listening;
 mod money;

@@ -71,6 +71,8 @@ impl Driver<'_> {
                 self.act(action);
             }
             if self.planner.is_done() {
+                let left: Vec<_> = self.on_trial.drain().collect();
+                left.into_iter().for_each(|((_, source), bytes)| self.note_left_of_trial(source, bytes));
                 self.note_bans();
                 return Ok(());
             }
@@ -263,6 +265,10 @@ impl Driver<'_> {
             }
             return;
         };
+        if outcome == Checked::Stored && self.planner.is_left_of_trial(piece, source) {
+            self.note_left_of_trial(key, bytes);
+            return;
+        }
         if !bad && self.planner.is_on_trial(piece.shard) {
             *self.on_trial.entry((piece.shard, key)).or_default() += bytes;
             return;
@@ -287,6 +293,11 @@ impl Driver<'_> {
     fn credit_trial(&mut self, shard: u32, good: bool) {
         let of_shard: Vec<_> = self.on_trial.extract_if(|(of, _), _| *of == shard).collect();
         for ((_, source), bytes) in of_shard {
+            // Another source was on trial for it before, and could not go on.
+            if self.planner.is_left_of_trial(PieceId { shard, piece: 0 }, Some(source)) {
+                self.note_left_of_trial(source, bytes);
+                continue;
+            }
             if good {
                 self.report.fetched_bytes += bytes;
             } else {
@@ -301,6 +312,14 @@ impl Driver<'_> {
                 report.bad_bytes += bytes;
                 report.last_error = Some(format!("sent a wrong shard {shard}"));
             }
+        }
+    }
+
+    /// Nobody knows whether this was right, as the trial that it came of has ended before.
+    fn note_left_of_trial(&mut self, source: SourceKey, bytes: u64) {
+        self.report.wasted_bytes += bytes;
+        if let Some(report) = self.sources.report_mut(source) {
+            report.duplicate_bytes += bytes;
         }
     }
 

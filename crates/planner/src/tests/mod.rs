@@ -43,7 +43,8 @@ struct Asked {
 /// What happens later.
 #[derive(Debug, Clone)]
 enum Later {
-    Checked(PieceId, Option<usize>, u64),
+    /// What came from this source, or was rebuilt, and whether the index was asked.
+    Checked(PieceId, Option<usize>, u64, bool),
     ShardChecked(u32),
     Rechecked(PieceId, bool),
     PeerChanges,
@@ -355,7 +356,8 @@ impl Net {
         let is_wanted = self.planner.arrived(id, piece, self.start + self.now);
         self.check();
         if is_wanted {
-            self.later(self.now + WORK, Later::Checked(piece, Some(source), content));
+            let indexed = self.planner.is_indexed(piece.shard);
+            self.later(self.now + WORK, Later::Checked(piece, Some(source), content, indexed));
         }
         if is_last {
             self.end(id, None);
@@ -378,11 +380,11 @@ impl Net {
 
     fn happen(&mut self, what: Later) {
         match what {
-            Later::Checked(piece, source, content) => {
+            Later::Checked(piece, source, content, indexed) => {
                 let key = source.map(|source| SourceKey(source as u32));
                 let is_right = content == 0 && !self.wrong_index.contains(&piece.shard);
                 let outcome = match () {
-                    () if !self.planner.is_indexed(piece.shard) => {
+                    () if !indexed => {
                         self.stored.insert(piece, content);
                         Checked::Stored
                     }
@@ -471,7 +473,8 @@ impl Net {
                     self.tally.rebuilt.insert(piece);
                     let is_wrong = self.wrong_parity || self.is_made_of_rot(piece);
                     let content = u64::from(is_wrong) * u64::MAX;
-                    self.later(self.now + WORK, Later::Checked(piece, None, content));
+                    let indexed = self.planner.is_indexed(piece.shard);
+                    self.later(self.now + WORK, Later::Checked(piece, None, content, indexed));
                 }
             }
             PlanAction::DropParity { piece } => {

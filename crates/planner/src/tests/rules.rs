@@ -185,6 +185,17 @@ fn many_liars_with_equal_bytes_cost_two_models_at_most_and_hardly_any_time() {
 }
 
 #[test]
+fn what_a_trial_leaves_when_its_source_is_gone_is_fetched_again() {
+    let model = Model::columns(6);
+    // At any moment of the trial, also while a piece is on its way to the disk.
+    for gone_ms in 1..100 {
+        let liar = peer(&model, 50).lying(0..14, 7).up(&[(0, gone_ms)]);
+        let net = run(&model, vec![liar.clone(), liar, peer(&model, 50).up(&[(1_000, 1_000_000)])]);
+        assert!(!net.is_banned(2), "{gone_ms}");
+    }
+}
+
+#[test]
 fn a_wrong_index_bans_nobody_and_is_found_out_by_one_trial() {
     let model = Model::columns(6);
     for count in [1, 3] {

@@ -3,11 +3,13 @@
 //!
 //! - `attacker ATTACK TARGET FROM [BLOB SIZE]` takes the [`places`] of the node at the multiaddress TARGET.
 //! - `attacker ATTACK TARGET FROM VICTIM...` has it dial [`victims`], which are IP addresses.
+//! - `attacker ATTACK MANIFEST FROM FOLDER COUNT HUB...` is so many [`sources`] of a model, whose blobs are in the folder.
 //!
 //! FROM is the IP address that it comes from, or is found at.
 #![expect(clippy::unwrap_used, clippy::print_stdout, reason = "a tool of the tests: it fails by panicking")]
 
 mod places;
+mod sources;
 mod victims;
 mod wire;
 
@@ -25,6 +27,9 @@ async fn main() {
     match attack.as_str() {
         "peers-flood" | "peers-nearby" | "dht-nearby" | "autonat-nearby" => {
             victims::run(attack, target, from, more).await;
+        }
+        "equal-lies" | "one-byte-each" | "one-piece-each" | "silent-manifests" | "slow-manifests" => {
+            sources::run(attack, target, from, more).await;
         }
         _ => places::run(attack, target, from, more).await,
     }

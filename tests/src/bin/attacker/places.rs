@@ -74,7 +74,7 @@ pub(crate) async fn run(attack: &str, target: &str, from: IpAddr, blob: &[String
     std::future::pending().await
 }
 
-fn unhex(text: &str) -> Vec<u8> {
+pub(crate) fn unhex(text: &str) -> Vec<u8> {
     (0..text.len()).step_by(2).map(|at| u8::from_str_radix(&text[at..at + 2], 16).unwrap()).collect()
 }
 

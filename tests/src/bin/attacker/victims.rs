@@ -240,7 +240,7 @@ async fn ask_for_dials(victims: &mut Victims, target: &str, from: IpAddr, ips: &
 }
 
 /// Listens there, and prints where.
-async fn listen<B: NetworkBehaviour>(swarm: &mut Swarm<B>, ip: IpAddr) {
+pub(crate) async fn listen<B: NetworkBehaviour>(swarm: &mut Swarm<B>, ip: IpAddr) {
     swarm.listen_on(Multiaddr::from(ip).with(libp2p::multiaddr::Protocol::Tcp(0))).unwrap();
     loop {
         if let SwarmEvent::NewListenAddr { address, .. } = swarm.select_next_some().await {
