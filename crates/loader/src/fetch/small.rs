@@ -95,7 +95,10 @@ pub(super) async fn find(
                 let Ok((key, result)) = answer else { continue };
                 queue.answered(key);
                 match result {
-                    Ok(Answer::Right(bytes)) => return Found::Blob(bytes),
+                    Ok(Answer::Right(bytes)) => {
+                        sources.has_given = Some(key);
+                        return Found::Blob(bytes);
+                    }
                     Ok(Answer::Wrong { bytes }) => blame(key, bytes, sources, observer),
                     Err(error) => {
                         if let (SourceError::TooLarge { claimed_bytes }, Some(source)) =
@@ -197,7 +200,7 @@ impl Queue {
         }
     }
 
-    /// The source that waits to be asked and was asked least often.
+    /// The source that waits to be asked and was asked least often; of those, first the one that gave the blob before.
     fn waiting<'a>(&self, sources: &'a Sources) -> Option<(SourceKey, &'a Arc<dyn Source>)> {
         let turns = |source: &Arc<dyn Source>| match self.turns.get(source.id()) {
             Some(turns) if turns.is_done => None,
@@ -206,7 +209,8 @@ impl Queue {
         let is_asked = |key| self.asked.iter().any(|asked| asked.key == key);
         let waiting = sources.up().filter(|(key, _)| !is_asked(*key));
         let waiting = waiting.filter_map(|(key, source)| Some((turns(source)?, key, source)));
-        waiting.min_by_key(|(turns, key, _)| (*turns, key.0)).map(|(_, key, source)| (key, source))
+        let rank = |(turns, key, _): &(u32, SourceKey, _)| (*turns, sources.has_given != Some(*key), key.0);
+        waiting.min_by_key(rank).map(|(_, key, source)| (key, source))
     }
 
     /// Whom to ask now.

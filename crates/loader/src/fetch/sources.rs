@@ -54,6 +54,8 @@ pub(super) struct Sources {
     keys: HashMap<SourceId, SourceKey>,
     known: Vec<Known>,
     pub(super) connecting: bool,
+    /// Who gave the blob that was looked for last: the manifest, before the index.
+    pub(super) has_given: Option<SourceKey>,
     /// Who was caught lying in earlier runs.
     pub(super) bans: Bans,
     /// Who was caught in this one.

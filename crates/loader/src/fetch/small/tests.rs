@@ -134,6 +134,11 @@ impl Source for Fake {
 
 /// Looks for the blob at these sources. Gives what came of it, how long it took, and how much memory it used.
 async fn look(habits: &[Habit]) -> (Found, Duration, u64) {
+    look_again(habits, &mut Sources::default()).await
+}
+
+/// The same with what is known of the sources already.
+async fn look_again(habits: &[Habit], sources: &mut Sources) -> (Found, Duration, u64) {
     let memory = Arc::<Memory>::default();
     let (events, receiver) = mpsc::channel(habits.len() + 1);
     for (number, habit) in habits.iter().enumerate() {
@@ -144,7 +149,7 @@ async fn look(habits: &[Habit]) -> (Found, Duration, u64) {
     drop(events);
     let wanted = Wanted { blob: Digest::of(BLOB), max_bytes: MAX_BYTES, wait: Duration::from_secs(30) };
     let started = Instant::now();
-    let found = find(wanted, &mut Sources::default(), &mut Arrivals::new(receiver), &Silent).await;
+    let found = find(wanted, sources, &mut Arrivals::new(receiver), &Silent).await;
     let (now, most) = *memory.0.lock().unwrap();
     assert_eq!(now, 0, "nothing is asked any more");
     (found, started.elapsed(), most)
@@ -195,4 +200,12 @@ async fn looking_ends_when_nobody_has_it_however_they_say_so() {
         assert!(matches!(found, Found::Nowhere { too_large: None }));
         assert!(took < Duration::from_secs(400), "{took:?}");
     }
+}
+
+#[tokio::test(start_paused = true)]
+async fn whoever_gave_the_manifest_is_asked_for_the_index_first() {
+    let (habits, mut sources) = (after_49(Habit::Silent), Sources::default());
+    let (_, first, _) = look_again(&habits, &mut sources).await;
+    let (found, again, _) = look_again(&habits, &mut sources).await;
+    assert!(is_found(&found) && first > Duration::from_secs(1) && again < HEAD_START, "{first:?}, {again:?}");
 }
