@@ -3,9 +3,9 @@
 use std::backtrace::Backtrace;
 use std::future::Future;
 use std::panic::{AssertUnwindSafe, PanicHookInfo, catch_unwind};
-use std::sync::{Arc, Barrier, RwLock};
+use std::sync::{Arc, Condvar, Mutex, PoisonError, RwLock};
 use std::thread::{self, available_parallelism};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result, anyhow};
 use rustix::process::{Resource, Rlimit, Signal, getrlimit, setrlimit};
@@ -21,6 +21,9 @@ const DISK_THREADS: usize = 4;
 /// More than that are never needed, and those that were are kept, as later ones may not be had.
 const MAX_BLOCKING_THREADS: usize = 64;
 const KEEP_THREADS: Duration = Duration::from_secs(365 * 24 * 3600);
+/// For so long they wait for each other to be there, so often.
+const MEETING: Duration = Duration::from_millis(200);
+const MEETINGS: usize = 10;
 /// A load hashes and writes on this many at least.
 const LOAD_THREADS: usize = 6;
 
@@ -73,11 +76,14 @@ pub(crate) fn block_on<T>(work: impl Future<Output = Result<T>>) -> Result<T> {
     // The runtime ends the process, or waits for ever, when it gets none.
     let threads = count_threads(cores + DISK_THREADS + LOAD_THREADS);
     let needed = 1 + DISK_THREADS + LOAD_THREADS;
-    if threads < needed {
-        return Err(anyhow!(
+    let too_few = |threads: usize| {
+        anyhow!(
             "the system lets this user or container start {threads} more threads, and {needed} are needed: end others, or \
              raise the limit (`ulimit -u`, or the `pids` limit of the container)"
-        ));
+        )
+    };
+    if threads < needed {
+        return Err(too_few(threads));
     }
     let runtime = Builder::new_multi_thread()
         .worker_threads(cores.min(threads - DISK_THREADS - LOAD_THREADS))
@@ -87,8 +93,11 @@ pub(crate) fn block_on<T>(work: impl Future<Output = Result<T>>) -> Result<T> {
         .build()
         .context("cannot start the threads of the runtime")?;
     let done = runtime.block_on(async {
-        hold_disk_threads().await;
-        work.await
+        match hold_disk_threads().await {
+            DISK_THREADS => work.await,
+            // Others have taken them meanwhile.
+            held => Err(too_few(threads - DISK_THREADS + held)),
+        }
     });
     runtime.shutdown_background();
     done
@@ -96,27 +105,55 @@ pub(crate) fn block_on<T>(work: impl Future<Output = Result<T>>) -> Result<T> {
 
 /// How many threads can be started now, up to `wanted`.
 fn count_threads(wanted: usize) -> usize {
-    let gate = RwLock::new(());
+    let (gate, before) = (RwLock::new(()), running_threads());
     let closed = gate.write();
-    thread::scope(|scope| {
+    let count = thread::scope(|scope| {
         let start = |_| thread::Builder::new().spawn_scoped(scope, || drop(gate.read())).ok();
         let count = (0..wanted).map_while(start).count();
         drop(closed);
         count
-    })
+    });
+    // One that has ended still counts until the system has cleared it away.
+    let started = Instant::now();
+    while running_threads() > before && started.elapsed() < MEETING {
+        thread::yield_now();
+    }
+    count
 }
 
-/// Makes the runtime start threads for what blocks.
-async fn hold_disk_threads() {
-    let barrier = Arc::new(Barrier::new(DISK_THREADS));
-    let meet = |_| {
-        let barrier = Arc::clone(&barrier);
-        tokio::task::spawn_blocking(move || barrier.wait())
-    };
-    let met: Vec<_> = (0..DISK_THREADS).map(meet).collect();
-    for thread in met {
-        let _ = thread.await;
+/// Threads of this process, as far as the system tells.
+fn running_threads() -> usize {
+    std::fs::read_dir("/proc/self/task").map_or(0, Iterator::count)
+}
+
+/// Makes the runtime start threads for what blocks; gives how many of them there are at least. Where the system gives no more,
+/// what is spawned waits for those that run: none of them may wait for it for ever.
+async fn hold_disk_threads() -> usize {
+    let mut held = 0;
+    for _ in 0..MEETINGS {
+        let meeting = Arc::new((Mutex::new(0), Condvar::new()));
+        let meet = |_| {
+            let meeting = Arc::clone(&meeting);
+            tokio::task::spawn_blocking(move || {
+                let (arrived, all) = &*meeting;
+                let mut arrived = arrived.lock().unwrap_or_else(PoisonError::into_inner);
+                *arrived += 1;
+                all.notify_all();
+                let waited = all.wait_timeout_while(arrived, MEETING, |arrived| *arrived < DISK_THREADS);
+                !waited.unwrap_or_else(PoisonError::into_inner).1.timed_out()
+            })
+        };
+        let threads: Vec<_> = (0..DISK_THREADS).map(meet).collect();
+        let mut met = 0;
+        for thread in threads {
+            met += usize::from(thread.await.unwrap_or(false));
+        }
+        held = held.max(met);
+        if held == DISK_THREADS {
+            break;
+        }
     }
+    held
 }
 
 #[cfg(test)]
@@ -127,6 +164,17 @@ mod tests {
     fn threads_are_counted_up_to_what_is_wanted() {
         assert_eq!(count_threads(0), 0);
         assert_eq!(count_threads(7), 7);
+    }
+
+    #[test]
+    fn threads_that_cannot_be_had_are_not_waited_for() {
+        let held = |max| {
+            let runtime =
+                Builder::new_current_thread().enable_all().max_blocking_threads(max).build().unwrap();
+            runtime.block_on(hold_disk_threads())
+        };
+        assert_eq!(held(DISK_THREADS), DISK_THREADS);
+        assert!(held(DISK_THREADS / 2) < DISK_THREADS);
     }
 
     #[test]
