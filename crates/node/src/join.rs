@@ -16,6 +16,8 @@ use crate::dial::Known;
 /// How often a peer is told, on average. Peers forget who did not speak of a manifest for 15 minutes, and connections
 /// without a stream are closed after two.
 const TELL_EVERY: Duration = Duration::from_secs(60);
+/// The same when there was nothing to tell, or it was not heard.
+const TELL_AGAIN: Duration = Duration::from_secs(5);
 /// Manifests told of: peers remember as many of one node.
 const MAX_TOLD: usize = 32;
 /// Peers of earlier runs that are kept connected to when none is named.
@@ -105,10 +107,17 @@ impl Keeper {
     async fn keep(&mut self, peer: PeerId, events: &mut broadcast::Receiver<PeerEvent>) {
         loop {
             self.news.mark_unchanged();
-            if let Err(error) = self.tell(peer).await {
-                tracing::debug!(%peer, error = &error as &dyn std::error::Error, "was not told what is held here");
-            }
-            let next = tokio::time::sleep(TELL_EVERY.mul_f64(fastrand::f64() * 0.5 + 0.75));
+            let pause = match self.tell(peer).await {
+                Ok(true) => TELL_EVERY,
+                // What is here may be being hashed.
+                Ok(false) => TELL_AGAIN,
+                Err(error) => {
+                    let error = &error as &dyn std::error::Error;
+                    tracing::debug!(%peer, error, "was not told what is held here");
+                    TELL_AGAIN
+                }
+            };
+            let next = tokio::time::sleep(pause.mul_f64(fastrand::f64() * 0.5 + 0.75));
             tokio::pin!(next);
             loop {
                 tokio::select! {
@@ -125,19 +134,20 @@ impl Keeper {
         }
     }
 
-    /// Asks who else holds what is held here. Whoever asks that is known to hold it.
-    async fn tell(&self, peer: PeerId) -> Result<(), FetchError> {
+    /// Asks who else holds what is held here. Whoever asks that is known to hold it. False when nothing is held here.
+    async fn tell(&self, peer: PeerId) -> Result<bool, FetchError> {
         // A stream for each time: peers have few, and there may be many nodes.
-        let Session::Ranges(session) = self.client.open(peer).await? else { return Ok(()) };
+        let Session::Ranges(session) = self.client.open(peer).await? else { return Ok(true) };
         let mut held = fastrand::choose_multiple(held(&self.blobs).await, MAX_TOLD);
-        if held.is_empty() {
+        let is_any = !held.is_empty();
+        if !is_any {
             // Something must be said, or the connection is closed as idle.
             held.push(Digest::ZERO);
         }
         for manifest in held {
             session.peers(manifest).await?;
         }
-        Ok(())
+        Ok(is_any)
     }
 }
 
