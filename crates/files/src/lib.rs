@@ -14,9 +14,10 @@ mod place;
 mod refused;
 mod replace;
 
-use std::fs::File;
+use std::fs::{File, TryLockError};
 use std::io::{self, Read as _};
 use std::path::Path;
+use std::time::{Duration, Instant};
 
 use rustix::fs::{AtFlags, Mode, OFlags};
 use rustix::io::Errno;
@@ -29,6 +30,8 @@ use place::{Parent, adopt, identify};
 
 /// Nothing of ours waits in `open`, and no link is followed.
 const GUARDED: OFlags = OFlags::NOFOLLOW.union(OFlags::NONBLOCK).union(OFlags::CLOEXEC);
+/// How often it is looked whether a lock can be had.
+const LOCK_PAUSE: Duration = Duration::from_millis(20);
 
 /// Opens a file for reading.
 ///
@@ -61,6 +64,28 @@ pub fn open_or_create(place: Place<'_>) -> io::Result<File> {
 /// When there is something already; what the system says.
 pub fn create_new(place: Place<'_>) -> io::Result<File> {
     change(place, OFlags::RDWR.union(OFlags::CREATE).union(OFlags::EXCL))
+}
+
+/// Takes a lock that others may have, with `take` ([`File::try_lock`] or [`File::try_lock_shared`]), within `patience`: whoever
+/// has one may have been stopped. False when it was not to be had. Blocks.
+///
+/// # Errors
+/// When the file cannot be locked.
+pub fn lock_within(
+    file: &File,
+    take: impl Fn(&File) -> Result<(), TryLockError>,
+    patience: Duration,
+) -> io::Result<bool> {
+    let started = Instant::now();
+    loop {
+        match take(file) {
+            Ok(()) => return Ok(true),
+            Err(TryLockError::WouldBlock) if started.elapsed() < patience => std::thread::sleep(LOCK_PAUSE),
+            Err(TryLockError::WouldBlock) => return Ok(false),
+            Err(TryLockError::Error(error)) if error.kind() == io::ErrorKind::Interrupted => {}
+            Err(TryLockError::Error(error)) => return Err(error),
+        }
+    }
 }
 
 /// Opens a file to lock it: one that cannot be written to will do, and one that is not there is created.

@@ -17,7 +17,6 @@ use super::{Cache, CacheError};
 
 /// Whoever holds a lock that is waited for is done in a moment, unless it was stopped or its disk hangs.
 const PATIENCE: Duration = Duration::from_secs(30);
-const PAUSE: Duration = Duration::from_millis(20);
 
 /// The exclusive right to fill one model's partial directory. Dropping it gives the right back.
 #[derive(Debug)]
@@ -107,15 +106,11 @@ impl LockFile {
         take: impl Fn(&File) -> Result<(), TryLockError>,
         patience: Duration,
     ) -> Result<Guard, CacheError> {
-        let (file, started) = (self.open()?, Instant::now());
-        loop {
-            match take(&file) {
-                Ok(()) => return Ok(Guard(Some(file))),
-                Err(TryLockError::WouldBlock) if started.elapsed() < patience => std::thread::sleep(PAUSE),
-                Err(TryLockError::WouldBlock) => return Err(self.held(patience)),
-                Err(TryLockError::Error(error)) if error.kind() == io::ErrorKind::Interrupted => {}
-                Err(TryLockError::Error(source)) => return Err(CacheError::io("lock", &self.path, source)),
-            }
+        let file = self.open()?;
+        match files::lock_within(&file, take, patience) {
+            Ok(true) => Ok(Guard(Some(file))),
+            Ok(false) => Err(self.held(patience)),
+            Err(source) => Err(CacheError::io("lock", &self.path, source)),
         }
     }
 

@@ -6,10 +6,10 @@
 //! the chain id: two files of it are refused.
 
 use std::ffi::OsStr;
-use std::fs::{self, File, TryLockError};
+use std::fs::{self, File};
 use std::io;
 use std::path::{Path, PathBuf};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use alloy::primitives::B256;
 use serde::{Deserialize, Serialize};
@@ -25,7 +25,6 @@ const MAX_FILE_BYTES: u64 = 16 << 10;
 const VERSION: u32 = 1;
 /// Whoever holds the lock is done in a moment, unless it was stopped or its disk hangs.
 const LOCK_PATIENCE: Duration = Duration::from_secs(30);
-const LOCK_PAUSE: Duration = Duration::from_millis(20);
 /// What stands in a file's name in the place of a first block that is not known.
 const NO_GENESIS: &str = "unknown";
 
@@ -179,15 +178,10 @@ pub(super) fn lock_within(dir: &Path, patience: Duration) -> Result<File, StateE
     let path = dir.join("lock");
     let file =
         files::open_to_lock(files::Place::of(&path)).map_err(|source| failed("open", &path, source))?;
-    let started = Instant::now();
-    loop {
-        match file.try_lock() {
-            Ok(()) => return Ok(file),
-            Err(TryLockError::WouldBlock) if started.elapsed() < patience => std::thread::sleep(LOCK_PAUSE),
-            Err(TryLockError::WouldBlock) => return Err(StateError::Held { path, waited: patience }),
-            Err(TryLockError::Error(error)) if error.kind() == io::ErrorKind::Interrupted => {}
-            Err(TryLockError::Error(source)) => return Err(failed("lock", &path, source)),
-        }
+    match files::lock_within(&file, File::try_lock, patience) {
+        Ok(true) => Ok(file),
+        Ok(false) => Err(StateError::Held { path, waited: patience }),
+        Err(source) => Err(failed("lock", &path, source)),
     }
 }
 

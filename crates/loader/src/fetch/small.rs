@@ -190,7 +190,7 @@ impl Queue {
         }
         if now >= self.next_ask {
             self.next_ask = now + HEAD_START;
-            let places = self.asked.iter().filter(|asked| asked.bytes > 0).count();
+            let places = self.places();
             let (burst, most) = match places {
                 0 => (self.next_burst, MAX_ASKED),
                 _ => (1, PLACES.saturating_sub(places)),
@@ -213,10 +213,14 @@ impl Queue {
         waiting.min_by_key(rank).map(|(_, key, source)| (key, source))
     }
 
+    /// How many have sent a part.
+    fn places(&self) -> usize {
+        self.asked.iter().filter(|asked| asked.bytes > 0).count()
+    }
+
     /// Whom to ask now.
     fn next<'a>(&self, sources: &'a Sources) -> Option<(SourceKey, &'a Arc<dyn Source>)> {
-        let places = self.asked.iter().filter(|asked| asked.bytes > 0).count();
-        let has_room = places < PLACES && self.asked.len() < MAX_ASKED;
+        let has_room = self.places() < PLACES && self.asked.len() < MAX_ASKED;
         let may_ask = has_room && (self.may_ask > 0 || self.asked.is_empty());
         self.waiting(sources).filter(|_| may_ask)
     }

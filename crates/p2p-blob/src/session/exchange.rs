@@ -306,14 +306,16 @@ impl Exchange {
     ) -> Result<Option<Vec<u8>>, FetchError> {
         let halted = |halt| halted(&self.peer, self.limit, halt);
         let mut left_bytes = length as usize;
-        let mut count = |bytes: usize| {
-            left_bytes -= bytes;
+        let count = |left_bytes: &mut usize, bytes: usize| {
+            *left_bytes -= bytes;
             self.received_bytes.fetch_add(bytes as u64, Ordering::Relaxed);
         };
         let mut body = buf.take();
         if let Some(buf) = &mut body {
             tokio::select! {
-                read = download.read_exact(reader, buf, self.limit, &mut count) => read.map_err(halted)?,
+                read = download.read_exact(reader, buf, self.limit, |bytes| count(&mut left_bytes, bytes)) => {
+                    read.map_err(halted)?;
+                }
                 () = reply.closed() => body = None,
             }
         }
@@ -321,11 +323,9 @@ impl Exchange {
         let mut skipped = vec![0; left_bytes.min(SKIP_BYTES)];
         while left_bytes > 0 {
             let next_bytes = left_bytes.min(SKIP_BYTES);
-            let count = |bytes: usize| {
-                left_bytes -= bytes;
-                self.received_bytes.fetch_add(bytes as u64, Ordering::Relaxed);
-            };
-            let read = download.read_exact(reader, &mut skipped[..next_bytes], self.limit, count);
+            let skipped = &mut skipped[..next_bytes];
+            let read =
+                download.read_exact(reader, skipped, self.limit, |bytes| count(&mut left_bytes, bytes));
             read.await.map_err(halted)?;
         }
         self.uploads.received(&download.peer(), u64::from(length));
