@@ -9,6 +9,7 @@ use std::path::Path;
 use divan::Bencher;
 use divan::counter::BytesCount;
 use loader::encode::{Input, Options, Published, publish};
+use manifest::{Geometry, PieceId};
 use store::Pages;
 use store::{Cache, Model};
 use tempfile::TempDir;
@@ -67,27 +68,29 @@ fn publish_durably(bencher: Bencher<'_, '_>) {
 #[divan::bench(args = [true, false], sample_count = 5)]
 fn fill(bencher: Bencher<'_, '_>, durable: bool) {
     let (_dir, published) = published();
-    let (manifest, weights) = (&published.manifest, published.model.weights());
+    let (manifest, index) = (&published.manifest, published.model.index().unwrap().unwrap());
     let data = 0..manifest.data_shard_count();
-    let pieces: Vec<(u32, u32)> =
-        data.flat_map(|shard| (0..manifest.piece_count(shard)).map(move |piece| (shard, piece))).collect();
+    let pieces =
+        data.flat_map(|shard| (0..manifest.piece_count(shard)).map(move |piece| PieceId { shard, piece }));
+    let bytes_of = |piece: PieceId| {
+        let range = manifest.piece_range(piece.shard, piece.piece);
+        let mut bytes = vec![0; usize::try_from(range.len()).unwrap()];
+        published.model.shard(piece.shard).unwrap().unwrap().read_at(range.start, &mut bytes).unwrap();
+        (piece, bytes)
+    };
+    let pieces: Vec<(PieceId, Vec<u8>)> = pieces.map(bytes_of).collect();
+    let pieces: Vec<_> = pieces.iter().map(|(piece, bytes)| (*piece, bytes.as_slice())).collect();
+    let verified: Vec<_> = index.verify(&pieces).into_iter().flatten().collect();
+    assert_eq!(verified.len(), pieces.len());
     let empty = || {
         let dir = tempfile::tempdir().unwrap();
         let cache = Cache::open(dir.path()).unwrap();
         let (digest, manifest) = cache.store_manifest(&manifest.to_json()).unwrap();
-        let partial = cache.partial(cache.lock_fill(&digest).unwrap(), manifest, durable).unwrap();
-        (dir, partial)
+        let lock = cache.lock_fill(&digest).unwrap();
+        (dir, cache.partial(lock, Geometry::new(manifest), durable).unwrap())
     };
     bencher.counter(BytesCount::new(MODEL_BYTES)).with_inputs(empty).bench_local_values(|(dir, partial)| {
-        for (shard, piece) in &pieces {
-            let range = manifest.piece_range(*shard, *piece);
-            let (start, end) = (usize::try_from(range.start).unwrap(), usize::try_from(range.end).unwrap());
-            let shard_bytes = weights.shard(*shard).unwrap();
-            let mut bytes = shard_bytes[start..end.min(shard_bytes.len())].to_vec();
-            bytes.resize(end - start, 0);
-            partial.write_piece(*shard, *piece, &bytes).unwrap();
-            partial.record(&[(*shard, *piece)]).unwrap();
-        }
+        verified.iter().for_each(|piece| partial.write_verified(&[*piece]).unwrap());
         (partial.finish(false).unwrap(), dir)
     });
 }

@@ -9,7 +9,7 @@ use std::io;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
-use manifest::piece_index::{PieceCheck, PieceIndex, ShardHasher};
+use manifest::piece_index::{PieceIndex, ShardHasher, VerifiedPiece};
 use manifest::{ByteRange, Digest, Geometry, PieceId};
 use sha256_lanes::WIDE_LANES;
 use store::Map;
@@ -20,19 +20,16 @@ use store::{bytes, on_threads};
 /// other. One that shares a hundredth of its bytes in one place, or a twentieth anywhere, is hardly missed.
 const SAMPLE: usize = 128;
 
-/// A piece of the new model whose bytes the old one has.
-pub(crate) struct Match<'a> {
-    pub(crate) piece: PieceId,
-    /// The bytes, padding included.
-    pub(crate) bytes: &'a [u8],
-    /// Where the old model has them.
-    pub(crate) held: &'a Held,
-    /// From where on in that.
-    pub(crate) offset: u64,
+/// Bytes of the new model which the old one has.
+pub(crate) enum Matched<'a> {
+    /// Pieces, each with where the old model has it, and from where on in that.
+    Pieces(&'a [(VerifiedPiece<'a>, &'a Held, u64)]),
+    /// A whole shard, and these pieces of it that are wanted.
+    Shard { shard: u32, held: &'a Held, wanted: &'a [PieceId] },
 }
 
-/// Is told of matches, from several threads.
-pub(crate) type OnMatches<'a> = dyn Fn(&[Match<'_>]) -> Result<(), CacheError> + Sync + 'a;
+/// Is told of matches, from several threads; says whether they count.
+pub(crate) type OnMatch<'a> = dyn Fn(&Matched<'_>) -> Result<bool, CacheError> + Sync + 'a;
 
 /// What is looked for.
 pub(crate) struct Search<'a> {
@@ -65,15 +62,15 @@ impl Search<'_> {
         stored.flat_map(|shard| (0..manifest.piece_count(shard)).map(move |piece| PieceId { shard, piece }))
     }
 
-    /// Tells `on_matches` of the `wanted` pieces that `old` has, and returns them, in order.
+    /// Tells `on_match` of the `wanted` pieces that `old` has, and returns them, in order.
     ///
     /// # Errors
-    /// [`CacheError::Io`] when the old model cannot be read; what `on_matches` returns.
+    /// [`CacheError::Io`] when the old model cannot be read; what `on_match` returns.
     pub(crate) fn run(
         &self,
         old: &Model,
         wanted: &[PieceId],
-        on_matches: &OnMatches<'_>,
+        on_match: &OnMatch<'_>,
     ) -> Result<Vec<PieceId>, CacheError> {
         let fail = |source| CacheError::io("read", old.dir(), source);
         let manifest = self.geometry.manifest();
@@ -82,21 +79,26 @@ impl Search<'_> {
         let mut blobs = vec![old.weights().padded(manifest.total_size_bytes(), whole_bytes)];
         let equal = equal_shards(self.geometry, old, &mut blobs).map_err(fail)?;
         let found = Mutex::new(Vec::new());
-        let on_matches = |matches: &[Match<'_>]| {
-            on_matches(matches)?;
-            let pieces = matches.iter().map(|found| found.piece);
-            found.lock().unwrap_or_else(PoisonError::into_inner).extend(pieces);
-            Ok(())
+        let on_match = |matched: &Matched<'_>| {
+            if !on_match(matched)? {
+                return Ok(false);
+            }
+            let mut found = found.lock().unwrap_or_else(PoisonError::into_inner);
+            match matched {
+                Matched::Pieces(pieces) => found.extend(pieces.iter().map(|(piece, ..)| piece.piece())),
+                Matched::Shard { wanted, .. } => found.extend_from_slice(wanted),
+            }
+            Ok(true)
         };
         match self.index {
             Some(index) => {
                 let places: Vec<Place> =
                     wanted.iter().filter_map(|piece| self.place(*piece, &equal, &blobs)).collect();
                 if !equal.is_empty() || self.is_related(index, &places, &blobs).map_err(fail)? {
-                    self.check_pieces(index, &places, &blobs, old, &on_matches)?;
+                    self.check_pieces(index, &places, &blobs, old, &on_match)?;
                 }
             }
-            None => self.check_shards(wanted, &equal, &blobs, old, &on_matches)?,
+            None => self.check_shards(wanted, &equal, &blobs, old, &on_match)?,
         }
         let mut found = found.into_inner().unwrap_or_else(PoisonError::into_inner);
         found.sort_unstable();
@@ -119,7 +121,7 @@ impl Search<'_> {
             places.iter().step_by(places.len().div_ceil(SAMPLE).max(1)).copied().collect();
         let mut buffers = vec![Vec::new(); WIDE_LANES];
         for batch in sample.chunks(WIDE_LANES) {
-            if self.checks(index, batch, blobs, &mut buffers)?.iter().any(|check| check.good) {
+            if self.verify(index, batch, blobs, &mut buffers)?.iter().any(Option::is_some) {
                 return Ok(true);
             }
         }
@@ -132,7 +134,7 @@ impl Search<'_> {
         places: &[Place],
         blobs: &[Held],
         old: &Model,
-        on_matches: &OnMatches<'_>,
+        on_match: &OnMatch<'_>,
     ) -> Result<(), CacheError> {
         let next = AtomicUsize::new(0);
         on_threads(self.threads, || {
@@ -145,40 +147,32 @@ impl Search<'_> {
                 if batch.is_empty() || self.stop.load(Ordering::Relaxed) {
                     return Ok(());
                 }
-                let checks = self.checks(index, batch, blobs, &mut buffers);
-                let checks = checks.map_err(|source| CacheError::io("read", old.dir(), source))?;
-                let good = batch.iter().zip(&checks).filter(|(_, check)| check.good);
-                let matches: Vec<Match<'_>> = good
-                    .map(|(place, check)| Match {
-                        piece: place.piece,
-                        bytes: check.bytes,
-                        held: &blobs[place.blob],
-                        offset: place.offset,
-                    })
+                let verified = self.verify(index, batch, blobs, &mut buffers);
+                let verified = verified.map_err(|source| CacheError::io("read", old.dir(), source))?;
+                let found = batch.iter().zip(verified);
+                let matches: Vec<_> = found
+                    .filter_map(|(place, verified)| Some((verified?, &blobs[place.blob], place.offset)))
                     .collect();
-                on_matches(&matches)?;
+                on_match(&Matched::Pieces(&matches))?;
             }
         })
     }
 
     /// Hashes up to [`WIDE_LANES`] pieces together.
-    fn checks<'b>(
+    fn verify<'b>(
         &self,
         index: &PieceIndex<Map>,
         places: &[Place],
         blobs: &'b [Held],
         buffers: &'b mut [Vec<u8>],
-    ) -> io::Result<Vec<PieceCheck<'b>>> {
-        let manifest = self.geometry.manifest();
-        let mut checks = Vec::with_capacity(places.len());
+    ) -> io::Result<Vec<Option<VerifiedPiece<'b>>>> {
+        let mut pieces = Vec::with_capacity(places.len());
         for (place, buffer) in places.iter().zip(buffers) {
-            let PieceId { shard, piece } = place.piece;
             let end = place.offset + self.geometry.piece_bytes(place.piece);
             let bytes = bytes(&blobs[place.blob], ByteRange::new(place.offset, end), buffer)?;
-            checks.push(PieceCheck { shard, piece, bytes, good: false });
+            pieces.push((place.piece, bytes));
         }
-        index.verify(manifest, &mut checks);
-        Ok(checks)
+        Ok(index.verify(&pieces))
     }
 
     /// Without an index: hashes equal shards as a whole.
@@ -188,7 +182,7 @@ impl Search<'_> {
         equal: &HashMap<u32, usize>,
         blobs: &[Held],
         old: &Model,
-        on_matches: &OnMatches<'_>,
+        on_match: &OnMatch<'_>,
     ) -> Result<(), CacheError> {
         let fail = |source| CacheError::io("read", old.dir(), source);
         let manifest = self.geometry.manifest();
@@ -208,11 +202,8 @@ impl Search<'_> {
             if hasher.finish().0 != entry.digest {
                 continue;
             }
-            for piece in wanted.iter().copied().filter(|piece| piece.shard == *shard) {
-                let range = manifest.piece_range(*shard, piece.piece);
-                let bytes = bytes(held, range, &mut buffer).map_err(fail)?;
-                on_matches(&[Match { piece, bytes, held, offset: range.start }])?;
-            }
+            let wanted: Vec<_> = wanted.iter().copied().filter(|piece| piece.shard == *shard).collect();
+            on_match(&Matched::Shard { shard: *shard, held, wanted: &wanted })?;
         }
         Ok(())
     }
@@ -240,7 +231,7 @@ pub fn overlap(new: &Model, base: &Model, threads: usize) -> Result<Overlap, Cac
     let search = Search { geometry: &geometry, index: index.as_ref(), threads, stop: &stop };
     let wanted: Vec<PieceId> = Search::wanted(&geometry).collect();
     let bytes = |pieces: &[PieceId]| pieces.iter().map(|piece| geometry.piece_bytes(*piece)).sum::<u64>();
-    let reused_bytes = bytes(&search.run(base, &wanted, &|_| Ok(()))?);
+    let reused_bytes = bytes(&search.run(base, &wanted, &|_| Ok(true))?);
     let index_bytes = index.map_or(0, |_| new.manifest().index_size_bytes());
     Ok(Overlap { reused_bytes, fetched_bytes: bytes(&wanted) - reused_bytes, index_bytes })
 }

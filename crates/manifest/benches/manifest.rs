@@ -2,10 +2,12 @@
 //! `cargo bench -p manifest`.
 #![expect(clippy::unwrap_used, reason = "a benchmark that fails panics")]
 
+use std::sync::Arc;
+
 use divan::counter::BytesCount;
 use divan::{Bencher, black_box};
-use manifest::piece_index::{PieceCheck, PieceIndex, ShardHasher, encode_index};
-use manifest::{Codec, Digest, Manifest, Pieces, Shard};
+use manifest::piece_index::{PieceIndex, ShardHasher, encode_index};
+use manifest::{Codec, Digest, Manifest, PieceId, Pieces, Shard};
 use sha2::{Digest as _, Sha256};
 
 const PIECE_BYTES: u32 = 1 << 20;
@@ -21,12 +23,11 @@ fn verify(bencher: Bencher<'_, '_>, count: u32) {
     let (manifest, bytes, index) = model();
     let index = PieceIndex::parse(index, &manifest).unwrap();
     let pieces = bytes.chunks(PIECE_BYTES as usize);
-    let check = |(piece, bytes)| PieceCheck { shard: 0, piece, bytes, good: false };
-    let mut checks: Vec<_> = (0..count).zip(pieces).map(check).collect();
-    bencher.counter(BytesCount::new(u64::from(count) * u64::from(PIECE_BYTES))).bench_local(|| {
-        index.verify(&manifest, black_box(&mut checks));
-    });
-    assert!(checks.iter().all(|check| check.good));
+    let pieces: Vec<_> = (0..count).map(|piece| PieceId { shard: 0, piece }).zip(pieces).collect();
+    bencher
+        .counter(BytesCount::new(u64::from(count) * u64::from(PIECE_BYTES)))
+        .bench_local(|| index.verify(black_box(&pieces)));
+    assert!(index.verify(&pieces).iter().all(Option::is_some));
 }
 
 #[divan::bench]
@@ -47,7 +48,7 @@ fn parse(bencher: Bencher<'_, '_>, shards: u32) {
 }
 
 /// One shard of some pieces: its manifest, its bytes, its piece index.
-fn model() -> (Manifest, Vec<u8>, Vec<u8>) {
+fn model() -> (Arc<Manifest>, Vec<u8>, Vec<u8>) {
     let bytes = vec![7; (PIECES * PIECE_BYTES) as usize];
     let mut hashers = [ShardHasher::new(bytes.len() as u64, PIECE_BYTES)];
     ShardHasher::update_all(&mut hashers, &[&bytes]);
@@ -59,5 +60,5 @@ fn model() -> (Manifest, Vec<u8>, Vec<u8>) {
     let pieces = Pieces { size_bytes: PIECE_BYTES, index: Digest::of(&index) };
     let manifest =
         Manifest::new("simplenet".to_owned(), size_bytes, vec![shard], 1, 0, Codec::Rs, Some(pieces));
-    (manifest.unwrap(), bytes, index)
+    (Arc::new(manifest.unwrap()), bytes, index)
 }

@@ -7,7 +7,7 @@
 use std::collections::HashMap;
 use std::sync::Arc;
 
-use crate::{ByteRange, Digest, Layout, Manifest};
+use crate::{ByteRange, Layout, Manifest};
 
 /// One piece of one shard.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -50,14 +50,10 @@ pub struct Geometry {
 
 #[derive(Debug)]
 struct Tables {
-    /// Where in the weights each data shard begins, and after the last where it ends; before clipping.
-    shard_starts: Vec<u64>,
     /// Number of pieces before each shard.
     piece_bases: Vec<u32>,
     /// First row offset of each stripe, then `S`.
     stripe_bounds: Vec<u64>,
-    /// For each shard, the first shard with its digest.
-    canonical: Vec<u32>,
     /// The shards that share a digest with others, by the first of them.
     same: HashMap<u32, Vec<u32>>,
 }
@@ -65,27 +61,17 @@ struct Tables {
 impl Geometry {
     /// Works out the geometry of `manifest`: time and memory grow with its number of pieces.
     pub fn new(manifest: Arc<Manifest>) -> Self {
-        let mut shard_starts = vec![0];
         let mut piece_bases = vec![0];
-        let (mut start, mut base) = (0, 0);
-        let mut first_with: HashMap<Digest, u32> = HashMap::new();
-        let mut canonical = Vec::with_capacity(manifest.shards().len());
+        let mut base = 0;
         let mut same: HashMap<u32, Vec<u32>> = HashMap::new();
-        for (index, shard) in (0..).zip(manifest.shards()) {
-            if !shard.is_parity {
-                start += shard.size_bytes;
-                shard_starts.push(start);
-            }
-            base += manifest.piece_count(index);
+        for shard in 0..manifest.shard_count() {
+            base += manifest.piece_count(shard);
             piece_bases.push(base);
-            let first = *first_with.entry(shard.digest).or_insert(index);
-            canonical.push(first);
-            same.entry(first).or_default().push(index);
+            same.entry(manifest.canonical(shard)).or_default().push(shard);
         }
         same.retain(|_, shards| shards.len() > 1);
-        let stripe_bounds = stripe_bounds(&manifest, &shard_starts);
-        let tables = Tables { shard_starts, piece_bases, stripe_bounds, canonical, same };
-        Self { manifest, tables: Arc::new(tables) }
+        let stripe_bounds = stripe_bounds(&manifest);
+        Self { manifest, tables: Arc::new(Tables { piece_bases, stripe_bounds, same }) }
     }
 
     /// The manifest it was made from.
@@ -95,7 +81,7 @@ impl Geometry {
 
     /// The first shard with the digest of `shard`: replicas are fetched once, under this index.
     pub fn canonical(&self, shard: u32) -> u32 {
-        self.tables.canonical[shard as usize]
+        self.manifest.canonical(shard)
     }
 
     /// All shards with the digest of `shard`, which is the first of them, in index order.
@@ -138,10 +124,7 @@ impl Geometry {
     /// Which bytes of the weights a piece of a data shard holds, without padding; empty for padding only, `None` for
     /// a piece of a parity shard.
     pub fn weights_of(&self, piece: PieceId) -> Option<ByteRange> {
-        if piece.shard >= self.manifest.data_shard_count() {
-            return None;
-        }
-        let start = self.tables.shard_starts[piece.shard as usize];
+        let start = self.manifest.weights_start(piece.shard)?;
         let range = self.manifest.piece_range(piece.shard, piece.piece);
         let total = self.manifest.total_size_bytes();
         Some(ByteRange::new((start + range.start).min(total), (start + range.end).min(total)))
@@ -183,11 +166,12 @@ impl Geometry {
                 continue;
             }
             // A row that is padding only has no cells of its own.
-            if self.tables.shard_starts[shard as usize] >= self.manifest.total_size_bytes() {
+            let Some(start) = self.manifest.weights_start(shard) else { continue };
+            if start >= self.manifest.total_size_bytes() {
                 continue;
             }
             let row_bytes = self.manifest.row_size_bytes();
-            let start = self.tables.shard_starts[shard as usize] + range.start;
+            let start = start + range.start;
             let mut at = start;
             while at < start + range.len() {
                 let row = at / row_bytes;
@@ -230,10 +214,7 @@ impl Geometry {
 
     /// The piece that holds the weights byte `at`, and where in its shard that byte is.
     fn piece_at(&self, at: u64) -> (PieceId, u64) {
-        let shard = self.tables.shard_starts.partition_point(|start| *start <= at) - 1;
-        let offset = at - self.tables.shard_starts[shard];
-        #[expect(clippy::cast_possible_truncation, reason = "a manifest has at most 65,536 shards")]
-        let shard = shard as u32;
+        let (shard, offset) = self.manifest.shard_at(at);
         (PieceId { shard, piece: self.piece_index_at(offset) }, offset)
     }
 
@@ -244,13 +225,14 @@ impl Geometry {
     }
 }
 
-fn stripe_bounds(manifest: &Manifest, shard_starts: &[u64]) -> Vec<u64> {
+fn stripe_bounds(manifest: &Manifest) -> Vec<u64> {
     let row_bytes = manifest.row_size_bytes();
     let piece_bytes = u64::from(manifest.piece_size_bytes());
     let columns = (0..row_bytes.div_ceil(piece_bytes)).map(|column| column * piece_bytes);
     let mut bounds: Vec<u64> = columns.chain([row_bytes]).collect();
     if manifest.layout() == Layout::LayerWise {
-        for (shard, start) in (0..).zip(&shard_starts[..shard_starts.len() - 1]) {
+        for shard in 0..manifest.data_shard_count() {
+            let start = manifest.weights_start(shard).unwrap_or(0);
             for piece in 0..manifest.piece_count(shard) {
                 bounds.push((start + manifest.piece_range(shard, piece).end) % row_bytes);
             }
@@ -264,7 +246,7 @@ fn stripe_bounds(manifest: &Manifest, shard_starts: &[u64]) -> Vec<u64> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::{Codec, Shard};
+    use crate::{Codec, Digest, Shard};
 
     #[test]
     fn a_clone_costs_the_same_whatever_the_model() {

@@ -190,10 +190,15 @@ impl Manifest {
         &self.shards
     }
 
-    /// Number of data shards. In the layer-wise layout these are not the rows.
+    /// Number of all shards.
     #[expect(clippy::cast_possible_truncation, reason = "there are at most 65,536 shards")]
+    pub fn shard_count(&self) -> u32 {
+        self.shards.len() as u32
+    }
+
+    /// Number of data shards. In the layer-wise layout these are not the rows.
     pub fn data_shard_count(&self) -> u32 {
-        self.shards.len() as u32 - self.parity
+        self.shard_count() - self.parity
     }
 
     /// Number of rows.
@@ -258,9 +263,21 @@ impl Manifest {
     /// Which bytes of the weights a shard holds, without padding: empty for a row that is padding only, `None` for a
     /// parity shard or one that there is not.
     pub fn weights_range(&self, shard: u32) -> Option<ByteRange> {
-        let start = *self.starts.get(shard as usize)?;
+        let start = self.weights_start(shard)?;
         let end = start + self.shards[shard as usize].size_bytes;
         Some(ByteRange::new(start.min(self.total_size_bytes), end.min(self.total_size_bytes)))
+    }
+
+    /// Where in the weights a data shard begins; past their end for a row that is padding only.
+    pub(crate) fn weights_start(&self, shard: u32) -> Option<u64> {
+        self.starts.get(shard as usize).copied()
+    }
+
+    /// The data shard that holds the byte `at` of the weights, and where in it that byte is.
+    #[expect(clippy::cast_possible_truncation, reason = "a manifest has at most 65,536 shards")]
+    pub(crate) fn shard_at(&self, at: u64) -> (u32, u64) {
+        let shard = self.starts.partition_point(|start| *start <= at) - 1;
+        (shard as u32, at - self.starts[shard])
     }
 
     /// The first shard that has the digest of this one; most often this one itself.

@@ -5,10 +5,12 @@
 //! when it leads to the shard's digest. Pieces that are all right therefore have the shard's digest, whatever the
 //! index says. Source: `docs/manifest.md`, "Piece index".
 
+use std::sync::Arc;
+
 use sha256_lanes::{INITIAL, Lane, State};
 
 pub use crate::shard_hasher::ShardHasher;
-use crate::{Digest, IndexError, Manifest};
+use crate::{Digest, IndexError, Manifest, PieceId};
 
 /// The first bytes of an index.
 const MAGIC: [u8; 4] = *b"RPBX";
@@ -21,22 +23,38 @@ const VALUE_BYTES: usize = 32;
 #[derive(Debug)]
 pub struct PieceIndex<B> {
     blob: B,
+    manifest: Arc<Manifest>,
     /// For each shard, how many values stand before its own; for one whose digest is in an earlier shard too, before
     /// those of the first such shard.
     value_bases: Vec<usize>,
 }
 
-/// A piece to be verified, and whether it was right.
+/// Bytes that are a piece of some manifest: they were hashed. Only [`PieceIndex::verify`] makes one.
 #[derive(Debug, Clone, Copy)]
-pub struct PieceCheck<'a> {
-    /// Index of the shard.
-    pub shard: u32,
-    /// Index of the piece in the shard.
-    pub piece: u32,
-    /// What the piece should be.
-    pub bytes: &'a [u8],
-    /// Set by [`PieceIndex::verify`].
-    pub good: bool,
+pub struct VerifiedPiece<'a> {
+    piece: PieceId,
+    bytes: &'a [u8],
+    /// The Merkle root of the manifest's shards.
+    root: Digest,
+    index: Digest,
+}
+
+impl<'a> VerifiedPiece<'a> {
+    /// Which piece.
+    pub fn piece(&self) -> PieceId {
+        self.piece
+    }
+
+    /// All of it, padding included.
+    pub fn bytes(&self) -> &'a [u8] {
+        self.bytes
+    }
+
+    /// Whether it is a piece of this manifest, or of one with the same shards and the same index.
+    pub fn is_of(&self, manifest: &Manifest) -> bool {
+        self.root == manifest.merkle_root()
+            && manifest.pieces().is_some_and(|pieces| pieces.index == self.index)
+    }
 }
 
 impl<B: AsRef<[u8]>> PieceIndex<B> {
@@ -46,7 +64,7 @@ impl<B: AsRef<[u8]>> PieceIndex<B> {
     /// - [`IndexError::NoIndex`]: the manifest names none.
     /// - [`IndexError::WrongSize`], [`IndexError::WrongDigest`]: not the bytes that the manifest names.
     /// - the others: the manifest names something that is not its index.
-    pub fn parse(blob: B, manifest: &Manifest) -> Result<Self, IndexError> {
+    pub fn parse(blob: B, manifest: &Arc<Manifest>) -> Result<Self, IndexError> {
         let pieces = manifest.pieces().ok_or(IndexError::NoIndex)?;
         let bytes = blob.as_ref();
         let (found_bytes, expected_bytes) = (bytes.len() as u64, manifest.index_size_bytes());
@@ -60,42 +78,57 @@ impl<B: AsRef<[u8]>> PieceIndex<B> {
         }
         check_header(header, manifest, pieces.size_bytes)?;
         let value_bases = value_bases(manifest);
-        Ok(Self { blob, value_bases })
+        Ok(Self { blob, manifest: Arc::clone(manifest), value_bases })
     }
 
-    /// Hashes each piece and sets `good` where it is the right one. Several pieces are hashed at once on the calling
+    /// Hashes each piece; `out[i]` is `pieces[i]` when it is right. Several pieces are hashed at once on the calling
     /// thread: pass as many as there are.
     ///
-    /// Not good as well: bytes of another length than the piece, and pieces that there are not. In shards with the
+    /// Not right as well: bytes of another length than the piece, and pieces that there are not. In shards with the
     /// same digest the values of the first of them count.
-    pub fn verify(&self, manifest: &Manifest, checks: &mut [PieceCheck<'_>]) {
-        let mut states: Vec<State> = Vec::with_capacity(checks.len());
-        for check in &mut *checks {
-            check.good = is_piece(manifest, check);
-            states.push(if check.good { self.value(check.shard, check.piece) } else { INITIAL });
-        }
-        let mut lanes: Vec<Lane<'_>> = Vec::with_capacity(checks.len());
-        for (check, state) in checks.iter().zip(&mut states).filter(|(check, _)| check.good) {
-            lanes.push(Lane { state, blocks: whole_blocks(check.bytes).0 });
-        }
+    pub fn verify<'a>(&self, pieces: &[(PieceId, &'a [u8])]) -> Vec<Option<VerifiedPiece<'a>>> {
+        let mut states: Vec<Option<State>> = pieces
+            .iter()
+            .map(|(piece, bytes)| {
+                self.has_length(*piece, bytes).then(|| self.value(piece.shard, piece.piece))
+            })
+            .collect();
+        let lanes = pieces.iter().zip(&mut states);
+        let mut lanes: Vec<Lane<'_>> = lanes
+            .filter_map(|((_, bytes), state)| {
+                Some(Lane { state: state.as_mut()?, blocks: whole_blocks(bytes).0 })
+            })
+            .collect();
         sha256_lanes::compress(&mut lanes);
-        for (check, state) in checks.iter_mut().zip(states).filter(|(check, _)| check.good) {
-            check.good = if check.piece + 1 < manifest.piece_count(check.shard) {
-                state == self.value(check.shard, check.piece + 1)
-            } else {
-                let shard = manifest.shards()[check.shard as usize];
-                let tail = whole_blocks(check.bytes).1;
-                sha256_lanes::finish(state, tail, shard.size_bytes) == *shard.digest.as_bytes()
-            };
-        }
+        let hashed = pieces.iter().zip(states);
+        hashed.map(|((piece, bytes), state)| self.end(*piece, bytes, state?)).collect()
+    }
+
+    /// `state` is what whole blocks of the piece lead to.
+    fn end<'a>(&self, piece: PieceId, bytes: &'a [u8], state: State) -> Option<VerifiedPiece<'a>> {
+        let PieceId { shard, piece: number } = piece;
+        let is_right = if number + 1 < self.manifest.piece_count(shard) {
+            state == self.value(shard, number + 1)
+        } else {
+            let shard = self.manifest.shards()[shard as usize];
+            sha256_lanes::finish(state, whole_blocks(bytes).1, shard.size_bytes) == *shard.digest.as_bytes()
+        };
+        let index = self.manifest.pieces()?.index;
+        is_right.then(|| VerifiedPiece { piece, bytes, root: self.manifest.merkle_root(), index })
+    }
+
+    fn has_length(&self, PieceId { shard, piece }: PieceId, bytes: &[u8]) -> bool {
+        shard < self.manifest.shard_count()
+            && piece < self.manifest.piece_count(shard)
+            && bytes.len() as u64 == self.manifest.piece_range(shard, piece).len()
     }
 
     /// Whether it holds just these values for a shard: `v(1) … v(n-1)`, as [`ShardHasher::finish`] gives them. In shards
     /// with the same digest the values of the first of them count.
-    pub fn agrees(&self, manifest: &Manifest, shard: u32, values: &[[u8; VALUE_BYTES]]) -> bool {
+    pub fn agrees(&self, shard: u32, values: &[[u8; VALUE_BYTES]]) -> bool {
         let Some(base) = self.value_bases.get(shard as usize) else { return false };
         let start = HEADER_BYTES + VALUE_BYTES * base;
-        let held = values.len() + 1 == manifest.piece_count(shard) as usize;
+        let held = values.len() + 1 == self.manifest.piece_count(shard) as usize;
         held && self.blob.as_ref()[start..].starts_with(values.as_flattened())
     }
 
@@ -129,8 +162,7 @@ fn check_header(
     if found_bytes != piece_bytes {
         return Err(IndexError::PieceSize { found_bytes, expected_bytes: piece_bytes });
     }
-    let (found, expected) =
-        (u32::from_be_bytes([s0, s1, s2, s3]), manifest.data_shard_count() + manifest.parity());
+    let (found, expected) = (u32::from_be_bytes([s0, s1, s2, s3]), manifest.shard_count());
     if found != expected {
         return Err(IndexError::ShardCount { found, expected });
     }
@@ -140,18 +172,12 @@ fn check_header(
 fn value_bases(manifest: &Manifest) -> Vec<usize> {
     let mut next = 0;
     let mut bases = Vec::with_capacity(manifest.shards().len());
-    for shard in 0..manifest.data_shard_count() + manifest.parity() {
+    for shard in 0..manifest.shard_count() {
         let first = manifest.canonical(shard);
         bases.push(if first == shard { next } else { bases[first as usize] });
         next += manifest.piece_count(shard) as usize - 1;
     }
     bases
-}
-
-fn is_piece(manifest: &Manifest, check: &PieceCheck<'_>) -> bool {
-    (check.shard as usize) < manifest.shards().len()
-        && check.piece < manifest.piece_count(check.shard)
-        && check.bytes.len() as u64 == manifest.piece_range(check.shard, check.piece).len()
 }
 
 /// Splits bytes into whole SHA-256 blocks and the fewer than 64 bytes after them.

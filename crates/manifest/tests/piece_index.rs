@@ -5,15 +5,17 @@
     reason = "a failed test panics, and its numbers are small"
 )]
 
-use manifest::piece_index::{PieceCheck, PieceIndex, ShardHasher, encode_index};
-use manifest::{Blame, Codec, Digest, IndexError, Manifest, Pieces, Shard};
+use std::sync::Arc;
+
+use manifest::piece_index::{PieceIndex, ShardHasher, encode_index};
+use manifest::{Blame, Codec, Digest, IndexError, Manifest, PieceId, Pieces, Shard};
 use proptest::prelude::*;
 
 const SIZES: [usize; 8] = [1, 63, 64, 65, 127, 128, 129, 200];
 
 /// A model: its manifest, its shards' bytes, its piece index.
 struct Model {
-    manifest: Manifest,
+    manifest: Arc<Manifest>,
     shards: Vec<Vec<u8>>,
     index: Vec<u8>,
 }
@@ -40,31 +42,35 @@ fn layers(shards: Vec<Vec<u8>>, piece_size_bytes: u32) -> Model {
     };
     let list = shards.iter().map(shard).collect();
     let manifest = Manifest::new("simplenet".into(), total, list, 1, 0, Codec::Rs, Some(pieces)).unwrap();
-    Model { manifest, shards, index }
+    Model { manifest: Arc::new(manifest), shards, index }
 }
 
 fn vector(piece_size_bytes: u32) -> Model {
     layers(SIZES.map(|len| bytes(0, len)).to_vec(), piece_size_bytes)
 }
 
-fn checks<'a>(manifest: &Manifest, shards: &'a [Vec<u8>]) -> Vec<PieceCheck<'a>> {
-    let mut checks = Vec::new();
+fn pieces<'a>(manifest: &Manifest, shards: &'a [Vec<u8>]) -> Vec<(PieceId, &'a [u8])> {
+    let mut pieces = Vec::new();
     for (shard, bytes) in (0..).zip(shards) {
         for piece in 0..manifest.piece_count(shard) {
             let range = manifest.piece_range(shard, piece);
-            let bytes = &bytes[range.start as usize..range.end as usize];
-            checks.push(PieceCheck { shard, piece, bytes, good: false });
+            pieces.push((PieceId { shard, piece }, &bytes[range.start as usize..range.end as usize]));
         }
     }
-    checks
+    pieces
 }
 
 /// Which pieces of `shards` are good for `model`.
 fn verify(model: &Model, shards: &[Vec<u8>]) -> Vec<bool> {
     let index = PieceIndex::parse(&model.index, &model.manifest).unwrap();
-    let mut checks = checks(&model.manifest, shards);
-    index.verify(&model.manifest, &mut checks);
-    checks.iter().map(|check| check.good).collect()
+    let pieces = pieces(&model.manifest, shards);
+    let verified = index.verify(&pieces);
+    for (found, (piece, bytes)) in verified.iter().zip(&pieces) {
+        let Some(found) = found else { continue };
+        assert_eq!((found.piece(), found.bytes()), (*piece, *bytes));
+        assert!(found.is_of(&model.manifest));
+    }
+    verified.iter().map(Option::is_some).collect()
 }
 
 /// `model` with another index, which its manifest names.
@@ -73,7 +79,7 @@ fn with_index(model: &Model, index: Vec<u8>) -> Model {
     let list = model.manifest.shards().to_vec();
     let total = model.manifest.total_size_bytes();
     let manifest = Manifest::new("simplenet".into(), total, list, 1, 0, Codec::Rs, Some(pieces)).unwrap();
-    Model { manifest, shards: model.shards.clone(), index }
+    Model { manifest: Arc::new(manifest), shards: model.shards.clone(), index }
 }
 
 #[test]
@@ -96,7 +102,7 @@ fn a_manifest_without_pieces_has_no_index() {
     let list = model.manifest.shards().to_vec();
     let total = model.manifest.total_size_bytes();
     let manifest = Manifest::new("simplenet".into(), total, list, 1, 0, Codec::Rs, None).unwrap();
-    assert_eq!(PieceIndex::parse(&model.index, &manifest).unwrap_err(), IndexError::NoIndex);
+    assert_eq!(PieceIndex::parse(&model.index, &Arc::new(manifest)).unwrap_err(), IndexError::NoIndex);
 }
 
 #[test]
@@ -139,7 +145,7 @@ fn pieces_that_there_are_not_are_not_good() {
     let Model { manifest, shards, index } = vector(64);
     let index = PieceIndex::parse(index, &manifest).unwrap();
     let bytes = shards[7].as_slice();
-    let mut checks = [
+    let pieces = [
         (8, 0, &bytes[..64]),
         (u32::MAX, u32::MAX, &bytes[..64]),
         (7, 4, &bytes[..0]),
@@ -150,10 +156,20 @@ fn pieces_that_there_are_not_are_not_good() {
         (7, 0, &bytes[..0]),
         (7, 3, &bytes[192..199]),
     ]
-    .map(|(shard, piece, bytes)| PieceCheck { shard, piece, bytes, good: true });
-    index.verify(&manifest, &mut checks);
-    assert!(checks.iter().all(|check| !check.good), "{checks:?}");
-    index.verify(&manifest, &mut []);
+    .map(|(shard, piece, bytes)| (PieceId { shard, piece }, bytes));
+    let found = index.verify(&pieces);
+    assert!(found.iter().all(Option::is_none), "{found:?}");
+    assert!(index.verify(&[]).is_empty());
+}
+
+#[test]
+fn what_is_verified_is_so_for_its_model_only() {
+    let (model, other) = (vector(64), layers(vec![bytes(1, 100), bytes(2, 100)], 64));
+    let index = PieceIndex::parse(&model.index, &model.manifest).unwrap();
+    let piece = (PieceId { shard: 0, piece: 0 }, model.shards[0].as_slice());
+    let found = index.verify(&[piece]).pop().flatten().unwrap();
+    assert!(found.is_of(&model.manifest) && !found.is_of(&other.manifest));
+    assert!(!found.is_of(&vector(128).manifest), "cut into other pieces");
 }
 
 #[test]
@@ -231,9 +247,9 @@ proptest! {
         }
         shards[flipped][at] ^= 1 << bit;
         let good = verify(&model, &shards);
-        let expected: Vec<bool> = checks(&model.manifest, &shards)
+        let expected: Vec<bool> = pieces(&model.manifest, &shards)
             .iter()
-            .map(|check| (check.shard as usize, check.piece) != (flipped, at as u32 / piece_size_bytes))
+            .map(|(id, _)| (id.shard as usize, id.piece) != (flipped, at as u32 / piece_size_bytes))
             .collect();
         prop_assert_eq!(good, expected);
     }

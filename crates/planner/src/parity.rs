@@ -54,7 +54,7 @@ impl Planner {
 
     fn parity_shards(&self) -> std::ops::Range<u32> {
         let manifest = self.geometry().manifest();
-        manifest.data_shard_count()..manifest.data_shard_count() + manifest.parity()
+        manifest.data_shard_count()..manifest.shard_count()
     }
 
     /// Where parity shards are checked as a whole, one that was begun is of use only when it is completed.

@@ -4,7 +4,7 @@ use std::io;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use manifest::{Blame, ByteRange, Digest, IndexError, ManifestError};
+use manifest::{Blame, ByteRange, Digest, IndexError, ManifestError, PieceId};
 
 use super::holder::Holders;
 use super::space::{self, Free};
@@ -199,6 +199,14 @@ pub enum CacheError {
         /// How long the shard is; 0 when there is no such shard.
         size_bytes: u64,
     },
+    /// A piece that was verified against another manifest.
+    #[error("piece {} of shard {} was verified for another model than {digest}", piece.piece, piece.shard)]
+    OtherModel {
+        /// Digest of the manifest of the model that it was given to.
+        digest: Digest,
+        /// Which piece.
+        piece: PieceId,
+    },
     /// A piece, or a buffer for a range, of the wrong length.
     #[error("{found_bytes} bytes were given for {range} of shard {shard}")]
     WrongLength {
@@ -271,6 +279,7 @@ impl CacheError {
             | Self::NoRoomToHeal { .. }
             | Self::NotCached { .. }
             | Self::OutOfBounds { .. }
+            | Self::OtherModel { .. }
             | Self::WrongLength { .. }
             | Self::Incomplete { .. } => Blame::Caller,
         }

@@ -8,14 +8,30 @@ use manifest::Manifest;
 
 use super::layout::{JOURNAL, PARITY, PIECES, WEIGHTS};
 use super::stamp::Verdict;
-use super::{Cache, CacheError, FillLock, Model, atomic, relocate, remove_file, stamp, writeback};
+use super::{Cache, CacheError, FillLock, Model, Staging, atomic, relocate, remove_file, stamp, writeback};
 
 impl Cache {
+    /// Makes a finished model of one that was written from its source: read-only, on the disk, under its final name. When there is a good one
+    /// already, that one is the result.
+    ///
+    /// **Trust.** Nothing is hashed here: `manifest` is what the caller made of the digests of the very bytes that it wrote.
+    ///
+    /// # Errors
+    /// [`CacheError::DiskFull`], [`CacheError::Io`].
+    pub fn install_encoded(
+        &self,
+        staging: &Staging,
+        lock: &FillLock,
+        manifest: Arc<Manifest>,
+    ) -> Result<Model, CacheError> {
+        self.install(staging.path(), lock, manifest, true)
+    }
+
     /// Makes the model in `dir`, whose bytes have all been verified, read-only, moves it to its final name, and stamps it
     /// there; if it is to be `durable`, once all of it is on the disk. If not, it is trusted by this process only. When
     /// there is a good one already, that one is the result; a bad one gives way, and lives on for those who have it
     /// mapped.
-    pub fn install(
+    pub(crate) fn install(
         &self,
         dir: &Path,
         lock: &FillLock,
@@ -62,8 +78,13 @@ impl Cache {
         self.installed(lock, &manifest)
     }
 
-    /// Adds to a finished model the parity shards and the piece index of `dir` that it does not have.
-    pub fn complete(&self, model: Model, dir: &Path) -> Result<Model, CacheError> {
+    /// Adds to a finished model the parity shards and the piece index of `staging` that it does not have. **Trust**: see
+    /// [`Self::install_encoded`].
+    ///
+    /// # Errors
+    /// [`CacheError::DiskFull`], [`CacheError::Io`].
+    pub fn complete(&self, model: Model, staging: &Staging) -> Result<Model, CacheError> {
+        let dir = staging.path();
         let mut moves = Vec::new();
         for shard in stamp::parity_kept(dir)? {
             moves.push((dir.join(PARITY).join(shard.to_string()), model.parity_path(shard)));

@@ -63,7 +63,7 @@ use std::sync::atomic::AtomicBool;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::thread::available_parallelism;
 
-use manifest::{Digest, MAX_MANIFEST_BYTES, Manifest};
+use manifest::{Digest, Geometry, MAX_MANIFEST_BYTES, Manifest};
 
 pub use atomic::create_new;
 pub use ban_list::Bans;
@@ -77,7 +77,7 @@ pub use lock::FillLock;
 pub use mmap::{Map, Pages};
 pub use model::{Held, Model, Weights};
 pub use offer::{Offer, Offered};
-pub use partial::Partial;
+pub use partial::{CheckedShard, Partial, Rechecked};
 pub use recheck::{BadShard, IndexState, RecheckReport, bytes, on_threads, recheck};
 pub use space::{Free, require, require_files, reserve};
 pub use staging::Staging;
@@ -284,13 +284,8 @@ impl Cache {
     ///
     /// # Errors
     /// [`CacheError::DiskFull`], [`CacheError::Io`].
-    pub fn partial(
-        &self,
-        lock: FillLock,
-        manifest: Arc<Manifest>,
-        durable: bool,
-    ) -> Result<Partial, CacheError> {
-        Partial::open(self.clone(), lock, manifest, durable)
+    pub fn partial(&self, lock: FillLock, geometry: Geometry, durable: bool) -> Result<Partial, CacheError> {
+        Partial::open(self.clone(), lock, geometry, durable)
     }
 
     fn layout(&self) -> &Layout {

@@ -130,7 +130,7 @@ impl Model {
 pub(super) fn open_index(
     path: &Path,
     digest: &Digest,
-    manifest: &Manifest,
+    manifest: &Arc<Manifest>,
 ) -> Result<Option<PieceIndex<Map>>, CacheError> {
     if manifest.pieces().is_none() {
         return Ok(None);

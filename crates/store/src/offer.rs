@@ -111,16 +111,16 @@ impl Offer {
         self.available().version()
     }
 
-    /// Offers pieces, as (shard, piece), that are written and verified.
-    pub(super) fn add(&self, pieces: impl IntoIterator<Item = (u32, u32)>) {
+    /// Offers pieces that are written and verified.
+    pub(super) fn add(&self, pieces: impl IntoIterator<Item = PieceId>) {
         let mut available = self.available();
-        for (shard, piece) in pieces {
+        for PieceId { shard, piece } in pieces {
             available.add(PieceId { shard: self.geometry.canonical(shard), piece });
         }
     }
 
     /// Offers a piece no more: it is not right.
-    pub(super) fn withdraw_piece(&self, shard: u32, piece: u32) {
+    pub(super) fn withdraw_piece(&self, PieceId { shard, piece }: PieceId) {
         self.available().remove(PieceId { shard: self.geometry.canonical(shard), piece });
     }
 

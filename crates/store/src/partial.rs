@@ -1,5 +1,8 @@
 //! A model that is being filled.
 
+mod check;
+mod files;
+
 use std::collections::HashMap;
 use std::fs::{self, File};
 use std::io;
@@ -10,16 +13,14 @@ use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use manifest::piece_index::PieceIndex;
 use manifest::{ByteRange, Geometry, Manifest, PieceId};
 
+pub use check::{CheckedShard, Rechecked};
+
 use super::journal::{Journal, Record};
 use super::layout::{JOURNAL, PARITY, PIECES, WEIGHTS};
 use super::progress::{self, Claim, Progress};
-use super::{
-    Cache, CacheError, FillLock, Held, Model, Offer, Writeback, atomic, journal, model, space, stamp,
-};
+use super::{Cache, CacheError, FillLock, Model, Offer, Writeback, atomic, model, space, stamp};
 use crate::mmap::Map;
-
-/// Files and directories of a partial model, but for parity that memory has no room for; rather more than fewer.
-const NEW_FILES: u64 = 8;
+use files::{give_back, is_proven, make_room, open_sized};
 
 /// A model that is being filled: its weights file, its parity files, and the journal of what is verified in them.
 ///
@@ -46,11 +47,10 @@ impl Partial {
     pub(super) fn open(
         cache: Cache,
         lock: FillLock,
-        manifest: Arc<Manifest>,
+        geometry: Geometry,
         durable: bool,
     ) -> Result<Self, CacheError> {
         let dir = cache.layout().partial(lock.digest());
-        let geometry = Geometry::new(manifest);
         let (weights, weights_were_there) = make_room(&dir, &geometry)?;
         let mut progress = Progress::new(&geometry);
         let claim = |record| progress.apply(&geometry, record, Claim::Claimed);
@@ -98,47 +98,12 @@ impl Partial {
         &self.offer
     }
 
-    /// The pieces that an earlier process has recorded and this one has not hashed yet, as (shard, piece); of shards with
-    /// the same digest, the first stands for all. Each is to be hashed, and then [`confirmed`](Self::confirm) or
-    /// [`voided`](Self::void).
-    pub fn claims(&self) -> Vec<(u32, u32)> {
+    /// The pieces that an earlier process has recorded and this one has not hashed yet; of shards with the same digest, the
+    /// first stands for all. Each is to be [hashed](Self::recheck).
+    pub fn claims(&self) -> Vec<PieceId> {
         let (_, progress) = &*self.journal();
-        let is_claim =
-            |(shard, piece): &(u32, u32)| progress.claim(&self.geometry, *shard, *piece) == Claim::Claimed;
+        let is_claim = |piece: &PieceId| progress.claim(&self.geometry, *piece) == Claim::Claimed;
         progress.pieces(&self.geometry, Claim::Claimed).filter(is_claim).collect()
-    }
-
-    /// Counts pieces that were hashed and are right: what is claimed of them is true. Returns those that were claims.
-    pub fn confirm(&self, pieces: &[(u32, u32)]) -> Vec<(u32, u32)> {
-        let (_, progress) = &mut *self.journal();
-        let is_claim = |(shard, piece): &(u32, u32)| {
-            progress::exists(&self.geometry, *shard, *piece)
-                && progress.claim(&self.geometry, *shard, *piece) == Claim::Claimed
-        };
-        let claims: Vec<_> = pieces.iter().copied().filter(is_claim).collect();
-        for (shard, piece) in &claims {
-            progress.apply(&self.geometry, Record::Piece(*shard, *piece), Claim::Verified);
-        }
-        self.offer.add(claims.iter().copied());
-        claims
-    }
-
-    /// Voids what was recorded of pieces that were hashed and are wrong.
-    ///
-    /// # Errors
-    /// [`CacheError::DiskFull`], [`CacheError::Io`].
-    pub fn void(&self, pieces: &[(u32, u32)]) -> Result<(), CacheError> {
-        let (journal, progress) = &mut *self.journal();
-        let is_recorded = |(shard, piece): &&(u32, u32)| {
-            progress::exists(&self.geometry, *shard, *piece)
-                && progress.claim(&self.geometry, *shard, *piece) > Claim::Missing
-        };
-        let recorded: Vec<_> = pieces.iter().filter(is_recorded).copied().collect();
-        recorded.iter().for_each(|(shard, piece)| self.offer.withdraw_piece(*shard, *piece));
-        let records = recorded.iter().map(|(shard, piece)| Record::Void(*shard, *piece));
-        journal.append(records.clone())?;
-        records.for_each(|record| progress.apply(&self.geometry, record, Claim::Missing));
-        Ok(())
     }
 
     /// Keeps the piece index blob, after checking that it is the one the manifest names.
@@ -172,64 +137,6 @@ impl Partial {
         }
     }
 
-    /// Writes a verified piece in place, and to every data shard with the same digest. Padding is not stored.
-    ///
-    /// # Errors
-    /// [`CacheError::OutOfBounds`] when there is no such piece, [`CacheError::WrongLength`] when `bytes` is not as
-    /// long as it, [`CacheError::DiskFull`], [`CacheError::Io`].
-    pub fn write_piece(&self, shard: u32, piece: u32, bytes: &[u8]) -> Result<(), CacheError> {
-        let range = self.piece_range(shard, piece)?;
-        check_length(shard, range, bytes)?;
-        let first = self.geometry.canonical(shard);
-        if !is_data(&self.geometry, first) {
-            let file = self.parity_file(first, true)?;
-            let written = file.write_all_at(bytes, range.start);
-            return written.map_err(|source| CacheError::io("write", &parity_path(&self.dir, first), source));
-        }
-        for twin in self.geometry.same(first).filter(|shard| is_data(&self.geometry, *shard)) {
-            let (stored, at) = self.stored(twin, range);
-            let written = self.weights.write_all_at(&bytes[..stored], at);
-            written.map_err(|source| CacheError::io("write", &self.dir.join(WEIGHTS), source))?;
-            if let Some(writeback) = &self.writeback {
-                writeback.wrote(stored);
-            }
-        }
-        Ok(())
-    }
-
-    /// Copies a verified piece of a data shard in place, and to every data shard with the same digest: by sharing
-    /// blocks where the file system can. `bytes` are the piece's; they are at `offset` of `from`, too.
-    ///
-    /// # Errors
-    /// Those of [`Self::write_piece`].
-    pub fn copy_piece(
-        &self,
-        piece: PieceId,
-        bytes: &[u8],
-        from: &Held,
-        offset: u64,
-    ) -> Result<(), CacheError> {
-        let PieceId { shard, piece } = piece;
-        let range = self.piece_range(shard, piece)?;
-        check_length(shard, range, bytes)?;
-        let first = self.geometry.canonical(shard);
-        let (stored, at) = self.stored(first, range);
-        let source = from.in_file(ByteRange::new(offset, offset + stored as u64));
-        match source {
-            // Twins would have to be copied one by one; they are rare.
-            Some((file, start)) if self.geometry.same(first).nth(1).is_none() => {
-                if !copy_range(file, start, &self.weights, at, stored) {
-                    return self.write_piece(shard, piece, bytes);
-                }
-                if let Some(writeback) = &self.writeback {
-                    writeback.wrote(stored);
-                }
-                Ok(())
-            }
-            _ => self.write_piece(shard, piece, bytes),
-        }
-    }
-
     /// Fills `buffer` with `range` of a shard, as far as it was written: what was not is arbitrary. Padding reads as
     /// zeros.
     ///
@@ -241,7 +148,7 @@ impl Partial {
         if range.end > size_bytes {
             return Err(CacheError::OutOfBounds { shard, range, size_bytes });
         }
-        check_length(shard, range, buffer)?;
+        self.check_length(shard, range, buffer)?;
         let first = self.geometry.canonical(shard);
         if !is_data(&self.geometry, first) {
             let file = self.parity_file(first, false)?;
@@ -253,25 +160,6 @@ impl Partial {
         padding.fill(0);
         let read = self.weights.read_exact_at(stored, at);
         read.map_err(|source| CacheError::io("read", &self.dir.join(WEIGHTS), source))
-    }
-
-    /// Records pieces as verified, after they were written: from here on they survive a `kill -9`.
-    ///
-    /// # Errors
-    /// [`CacheError::OutOfBounds`] when there is no such piece, [`CacheError::DiskFull`], [`CacheError::Io`].
-    pub fn record(&self, pieces: &[(u32, u32)]) -> Result<(), CacheError> {
-        for (shard, piece) in pieces {
-            self.piece_range(*shard, *piece)?;
-        }
-        let (journal, progress) = &mut *self.journal();
-        let fresh =
-            |(shard, piece): &&(u32, u32)| progress.claim(&self.geometry, *shard, *piece) < Claim::Verified;
-        let fresh: Vec<_> = pieces.iter().filter(fresh).copied().collect();
-        let records = fresh.iter().map(|(shard, piece)| Record::Piece(*shard, *piece));
-        journal.append(records.clone())?;
-        records.for_each(|record| progress.apply(&self.geometry, record, Claim::Verified));
-        self.offer.add(fresh);
-        Ok(())
     }
 
     /// Voids what was recorded about a shard, and about those with the same digest: it was found bad as a whole.
@@ -298,11 +186,6 @@ impl Partial {
         space::require(&path, missing_bytes).err().unwrap_or(full)
     }
 
-    /// Whether a piece was recorded, by this process or an earlier one.
-    pub fn is_recorded(&self, shard: u32, piece: u32) -> bool {
-        self.journal().1.claim(&self.geometry, shard, piece) > Claim::Missing
-    }
-
     /// Gives it up, and waits until nothing of this process holds on to its files: what is removed then is gone. Dropping it
     /// does not wait. What was recorded stays for the next one.
     pub fn close(mut self) {
@@ -319,7 +202,7 @@ impl Partial {
     /// When another process was first, what that one left is checked, and is the result.
     ///
     /// # Errors
-    /// [`CacheError::Incomplete`] unless every piece of every data shard was recorded or confirmed by this process, but for
+    /// [`CacheError::Incomplete`] unless every piece of every data shard was hashed by this process, but for
     /// rows that are padding only; [`CacheError::DiskFull`], [`CacheError::Io`]; [`CacheError::Corrupt`] when what another
     /// process left is bad.
     pub fn finish(mut self, keep_parity: bool) -> Result<Model, CacheError> {
@@ -356,27 +239,7 @@ impl Partial {
 
     fn parity_stored(&self) -> Result<Vec<u32>, CacheError> {
         let kept = stamp::parity_kept(&self.dir)?;
-        Ok(kept.into_iter().filter(|shard| progress::exists(&self.geometry, *shard, 0)).collect())
-    }
-
-    fn piece_range(&self, shard: u32, piece: u32) -> Result<ByteRange, CacheError> {
-        let manifest = self.manifest();
-        if progress::exists(&self.geometry, shard, piece) {
-            return Ok(manifest.piece_range(shard, piece));
-        }
-        let size_bytes = manifest.shards().get(shard as usize).map_or(0, |shard| shard.size_bytes);
-        let start = u64::from(piece) * u64::from(manifest.piece_size_bytes());
-        let range = ByteRange::new(start, start + u64::from(manifest.piece_size_bytes()));
-        Err(CacheError::OutOfBounds { shard, range, size_bytes })
-    }
-
-    /// How many bytes of `range` of a data shard are stored, and where in the weights they begin.
-    fn stored(&self, shard: u32, range: ByteRange) -> (usize, u64) {
-        let Some(held) = self.manifest().weights_range(shard) else { return (0, 0) };
-        let at = (held.start + range.start).min(held.end);
-        let bytes = (held.end - at).min(range.len());
-        // A range is as long as a buffer that is in memory, so this never saturates.
-        (usize::try_from(bytes).unwrap_or(usize::MAX), at)
+        Ok(kept.into_iter().filter(|shard| *shard < self.manifest().shard_count()).collect())
     }
 
     fn parity_file(&self, shard: u32, create: bool) -> Result<Arc<File>, CacheError> {
@@ -399,90 +262,10 @@ impl Partial {
     }
 }
 
-/// Makes the directory of a partial model, and room in it: all or nothing. Gives the weights, and whether they were there.
-fn make_room(dir: &Path, geometry: &Geometry) -> Result<(File, bool), CacheError> {
-    let (manifest, path, is_new) = (geometry.manifest(), dir.join(WEIGHTS), !dir.exists());
-    let total_bytes = manifest.total_size_bytes();
-    let missing_bytes = total_bytes.saturating_sub(space::held_bytes(&path));
-    if missing_bytes > 0 {
-        let beside_bytes = manifest.index_size_bytes() + journal::size_bytes(geometry.piece_total());
-        space::require(&path, missing_bytes.saturating_add(beside_bytes))?;
-    }
-    if is_new {
-        space::require_files(&path, NEW_FILES)?;
-    }
-    let made = atomic::create_dir(&dir.join(PARITY));
-    let made = made.and_then(|()| open_sized(&path, total_bytes, is_proven(geometry)));
-    if made.is_err()
-        && is_new
-        && let Err(error) = fs::remove_dir_all(dir)
-    {
-        tracing::warn!(%error, dir = %dir.display(), "cannot remove what there was no room for");
-    }
-    made
-}
-
-/// Whether the manifest proves how large the model is: nothing is reserved for sizes that are only claimed.
-fn is_proven(geometry: &Geometry) -> bool {
-    geometry.manifest().single_blob().is_none()
-}
-
-fn give_back(file: &File) {
-    if let Err(error) = space::give_back(file) {
-        tracing::warn!(%error, "cannot give back reserved space");
-    }
-}
-
-/// Opens a file for reading and writing and makes it `size_bytes` long, if need be by reserving space. A new one that does
-/// not fit is removed. The second value says whether it was there with that size already.
-fn open_sized(path: &Path, size_bytes: u64, reserve: bool) -> Result<(File, bool), CacheError> {
-    let is_new = !path.exists();
-    let file =
-        files::open_or_create(atomic::place(path)).map_err(|source| CacheError::io("open", path, source))?;
-    let found = file.metadata().map_err(|source| CacheError::io("inspect", path, source))?.len();
-    let sized = if reserve && (found != size_bytes || space::held_bytes(path) < size_bytes) {
-        space::reserve(&file, path, size_bytes)
-    } else if found != size_bytes {
-        space::allow_size(path, size_bytes)
-            .and_then(|()| file.set_len(size_bytes).map_err(|source| CacheError::io("resize", path, source)))
-    } else {
-        Ok(())
-    };
-    if let (Err(_), true) = (&sized, is_new) {
-        super::remove_file(path)?;
-    }
-    sized.map(|()| (file, found == size_bytes))
-}
-
-/// Copies bytes between files within the system, which shares blocks where it can. False: not all of them were copied.
-#[cfg(target_os = "linux")]
-fn copy_range(from: &File, mut from_at: u64, to: &File, mut to_at: u64, mut left: usize) -> bool {
-    while left > 0 {
-        match rustix::fs::copy_file_range(from, Some(&mut from_at), to, Some(&mut to_at), left) {
-            Ok(copied) if copied > 0 => left -= copied,
-            _ => return false,
-        }
-    }
-    true
-}
-
-/// Only Linux can.
-#[cfg(not(target_os = "linux"))]
-fn copy_range(_: &File, _: u64, _: &File, _: u64, _: usize) -> bool {
-    false
-}
-
 pub(super) fn is_data(geometry: &Geometry, shard: u32) -> bool {
     shard < geometry.manifest().data_shard_count()
 }
 
 pub(super) fn parity_path(dir: &Path, shard: u32) -> PathBuf {
     dir.join(PARITY).join(shard.to_string())
-}
-
-fn check_length(shard: u32, range: ByteRange, bytes: &[u8]) -> Result<(), CacheError> {
-    if bytes.len() as u64 == range.len() {
-        return Ok(());
-    }
-    Err(CacheError::WrongLength { shard, range, found_bytes: bytes.len() })
 }

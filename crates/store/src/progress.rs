@@ -32,75 +32,81 @@ impl Progress {
     pub(super) fn apply(&mut self, geometry: &Geometry, record: Record, claim: Claim) {
         match record {
             Record::Piece(shard, piece) => {
-                if let Some(found) = self.claim_mut(geometry, shard, piece) {
+                if let Some(found) = self.claim_mut(geometry, PieceId { shard, piece }) {
                     *found = (*found).max(claim);
                 }
             }
             Record::Forget(shard) => self.forget(geometry, shard),
             Record::Void(shard, piece) => {
-                if let Some(found) = self.claim_mut(geometry, shard, piece) {
+                if let Some(found) = self.claim_mut(geometry, PieceId { shard, piece }) {
                     *found = Claim::Missing;
                 }
             }
         }
     }
 
-    pub(super) fn claim(&self, geometry: &Geometry, shard: u32, piece: u32) -> Claim {
-        self.claims[flat(geometry, shard, piece)]
+    pub(super) fn claim(&self, geometry: &Geometry, piece: PieceId) -> Claim {
+        self.claims[flat(geometry, piece)]
     }
 
     /// The first piece of a shard that is less sure than `claim`.
     pub(super) fn first_below(&self, geometry: &Geometry, shard: u32, claim: Claim) -> Option<u32> {
         let mut pieces = 0..geometry.manifest().piece_count(shard);
-        pieces.find(|piece| self.claim(geometry, shard, *piece) < claim)
+        pieces.find(|piece| self.claim(geometry, PieceId { shard, piece: *piece }) < claim)
     }
 
     /// Whether anything is claimed of a shard.
     pub(super) fn any(&self, geometry: &Geometry, shard: u32) -> bool {
         let mut pieces = 0..geometry.manifest().piece_count(shard);
-        pieces.any(|piece| self.claim(geometry, shard, piece) > Claim::Missing)
+        pieces.any(|piece| self.claim(geometry, PieceId { shard, piece }) > Claim::Missing)
     }
 
     /// The pieces that are at least as sure as `claim`, in order.
-    pub(super) fn pieces(&self, geometry: &Geometry, claim: Claim) -> impl Iterator<Item = (u32, u32)> {
+    pub(super) fn pieces(&self, geometry: &Geometry, claim: Claim) -> impl Iterator<Item = PieceId> {
         first_shards(geometry)
-            .flat_map(|shard| (0..geometry.manifest().piece_count(shard)).map(move |piece| (shard, piece)))
-            .filter(move |(shard, piece)| self.claim(geometry, *shard, *piece) >= claim)
+            .flat_map(|shard| {
+                (0..geometry.manifest().piece_count(shard)).map(move |piece| PieceId { shard, piece })
+            })
+            .filter(move |piece| self.claim(geometry, *piece) >= claim)
     }
 
     /// Bytes of the shards that are at least claimed.
     pub(super) fn bytes(&self, geometry: &Geometry) -> u64 {
         let pieces = self.pieces(geometry, Claim::Claimed);
-        pieces.map(|(shard, piece)| geometry.piece_bytes(PieceId { shard, piece })).sum()
+        pieces.map(|piece| geometry.piece_bytes(piece)).sum()
     }
 
-    fn claim_mut(&mut self, geometry: &Geometry, shard: u32, piece: u32) -> Option<&mut Claim> {
-        if !exists(geometry, shard, piece) {
+    fn claim_mut(&mut self, geometry: &Geometry, piece: PieceId) -> Option<&mut Claim> {
+        if !exists(geometry, piece) {
             return None;
         }
-        self.claims.get_mut(flat(geometry, shard, piece))
+        self.claims.get_mut(flat(geometry, piece))
     }
 
     fn forget(&mut self, geometry: &Geometry, shard: u32) {
-        let pieces = if exists(geometry, shard, 0) { geometry.manifest().piece_count(shard) } else { 0 };
+        let pieces = if exists(geometry, PieceId { shard, piece: 0 }) {
+            geometry.manifest().piece_count(shard)
+        } else {
+            0
+        };
         for piece in 0..pieces {
-            self.claims[flat(geometry, shard, piece)] = Claim::Missing;
+            self.claims[flat(geometry, PieceId { shard, piece })] = Claim::Missing;
         }
     }
 }
 
 /// Whether the manifest has such a piece.
-pub(super) fn exists(geometry: &Geometry, shard: u32, piece: u32) -> bool {
+pub(super) fn exists(geometry: &Geometry, PieceId { shard, piece }: PieceId) -> bool {
     let manifest = geometry.manifest();
-    (shard as usize) < manifest.shards().len() && piece < manifest.piece_count(shard)
+    shard < manifest.shard_count() && piece < manifest.piece_count(shard)
 }
 
-fn flat(geometry: &Geometry, shard: u32, piece: u32) -> usize {
+fn flat(geometry: &Geometry, PieceId { shard, piece }: PieceId) -> usize {
     geometry.flat(PieceId { shard: geometry.canonical(shard), piece })
 }
 
 /// The shards that are the first with their digest, in order.
 pub(super) fn first_shards(geometry: &Geometry) -> impl Iterator<Item = u32> {
-    let shards = (0..).zip(geometry.manifest().shards()).map(|(shard, _)| shard);
+    let shards = 0..geometry.manifest().shard_count();
     shards.filter(|shard| geometry.canonical(*shard) == *shard)
 }

@@ -6,8 +6,8 @@ use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, AtomicUsize, Ordering}
 use std::sync::{Mutex, PoisonError};
 use std::thread;
 
-use manifest::piece_index::{PieceCheck, PieceIndex, ShardHasher};
-use manifest::{ByteRange, Digest, Manifest};
+use manifest::piece_index::{PieceIndex, ShardHasher};
+use manifest::{ByteRange, Digest, Manifest, PieceId};
 use sha256_lanes::WIDE_LANES;
 
 use crate::mmap::Map;
@@ -248,19 +248,20 @@ impl Work<'_> {
                     return Ok(());
                 }
                 self.may_go_on()?;
-                let mut checks = Vec::with_capacity(LANES as usize);
+                let mut pieces = Vec::with_capacity(LANES as usize);
                 for (flat, buffer) in (first..total).zip(&mut buffers) {
                     let position = firsts.partition_point(|start| *start <= flat) - 1;
                     let (shard, held) = &shards[position];
                     let piece = flat - firsts[position];
                     let range = self.manifest.piece_range(*shard, piece);
                     let bytes = bytes(held, range, buffer)?;
-                    checks.push(PieceCheck { shard: *shard, piece, bytes, good: false });
+                    pieces.push((PieceId { shard: *shard, piece }, bytes));
                 }
-                index.verify(self.manifest, &mut checks);
-                let bad = checks.iter().filter(|check| !check.good).map(|check| (check.shard, check.piece));
+                let verified = index.verify(&pieces);
+                let bad = pieces.iter().zip(verified).filter(|(_, verified)| verified.is_none());
+                let bad = bad.map(|((id, _), _)| (id.shard, id.piece));
                 wrong.lock().unwrap_or_else(PoisonError::into_inner).extend(bad);
-                self.done(checks.iter().map(|check| check.bytes.len()).sum());
+                self.done(pieces.iter().map(|(_, bytes)| bytes.len()).sum());
             }
         })?;
         let mut wrong = wrong.into_inner().unwrap_or_else(PoisonError::into_inner);

@@ -119,9 +119,9 @@ pub fn publish(
     let (digest, manifest) = cache.store_manifest(&manifest.to_json())?;
     let lock = cache.lock_fill(&digest)?;
     let model = match cache.model(&digest) {
-        Ok(Some(model)) => cache.complete(model, staging.path())?,
+        Ok(Some(model)) => cache.complete(model, &staging)?,
         Ok(None) | Err(CacheError::Corrupt { .. }) => {
-            cache.install(staging.path(), &lock, Arc::clone(&manifest), true)?
+            cache.install_encoded(&staging, &lock, Arc::clone(&manifest))?
         }
         Err(error) => return Err(error.into()),
     };

@@ -281,7 +281,7 @@ fn what_an_earlier_fetch_left_half_done_is_removed() {
     let (_other_dir, other) = super::tests::cache();
     let published = publish_bytes(&other, &bytes, &options);
     let lock = cache.lock_fill(&published.digest).unwrap();
-    drop(cache.partial(lock, published.manifest, true).unwrap());
+    drop(cache.partial(lock, manifest::Geometry::new(published.manifest), true).unwrap());
     check(&publish_bytes(&cache, &bytes, &options), &bytes, &options);
     assert_eq!(fs::read_dir(cache.dir().join("partial")).unwrap().count(), 0);
 }

@@ -308,8 +308,9 @@ impl Fetch<'_> {
             let (cache, manifest) = (self.cache.clone(), Arc::clone(&manifest));
             let durable = self.options.durable;
             let open = move || {
-                cache.heal(&lock, &Geometry::new(Arc::clone(&manifest)))?;
-                cache.partial(lock, manifest, durable)
+                let geometry = Geometry::new(manifest);
+                cache.heal(&lock, &geometry)?;
+                cache.partial(lock, geometry, durable)
             };
             blocking(open).await??
         };
@@ -411,8 +412,7 @@ impl Fetch<'_> {
             ..PlanConfig::default()
         };
         // They are hashed beside the fetching of the rest.
-        let claims: Vec<_> =
-            store.claims().into_iter().map(|(shard, piece)| PieceId { shard, piece }).collect();
+        let claims = store.claims();
         if !claims.is_empty() {
             let bytes = claims.iter().map(|piece: &PieceId| geometry.piece_bytes(*piece)).sum();
             self.observer.on_event(&Event::Claimed { bytes });

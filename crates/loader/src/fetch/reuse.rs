@@ -1,18 +1,18 @@
 //! Before anything is fetched: what models of the cache have of the new one.
 
+use std::collections::HashMap;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use manifest::piece_index::PieceIndex;
 use manifest::{Digest, Geometry, PieceId};
-use store::Map;
-use store::{Cache, CacheError, Partial};
+use store::{Cache, CacheError, Map, Partial, bytes};
 use tokio::sync::watch;
 
 use super::blocking;
 use crate::error::LoadError;
 use crate::observer::{Event, Observer};
-use crate::reuse::{Match, Search};
+use crate::reuse::{Matched, Search};
 
 /// What is to be filled.
 pub(super) struct Reuse {
@@ -76,23 +76,39 @@ impl Reuse {
             Search { geometry: &self.geometry, index: self.index.as_deref(), threads: self.threads, stop };
         let mut found = Vec::new();
         for donor in self.cache.donors(&self.digest, self.geometry.manifest())? {
-            let matched = search.run(&donor, &wanted, &|matches| {
-                for Match { piece, bytes, held, offset } in matches {
-                    self.store.copy_piece(*piece, bytes, held, *offset)?;
-                }
-                let pieces: Vec<_> =
-                    matches.iter().map(|found| (found.piece.shard, found.piece.piece)).collect();
-                self.store.record(&pieces)?;
-                copied.send_modify(|bytes| {
-                    *bytes += matches.iter().map(|found| found.bytes.len() as u64).sum::<u64>()
-                });
-                Ok(())
+            let matched = search.run(&donor, &wanted, &|matched| {
+                let Some(bytes) = self.take(matched, stop)? else { return Ok(false) };
+                copied.send_modify(|copied| *copied += bytes);
+                Ok(true)
             })?;
             tracing::info!(donor = %donor.digest(), pieces = matched.len(), "took bytes of a model in the cache");
             wanted.retain(|piece| matched.binary_search(piece).is_err());
             found.extend(matched);
         }
         Ok(found)
+    }
+
+    /// Gives how many bytes were copied; `None` when they turned out to be others.
+    fn take(&self, matched: &Matched<'_>, stop: &AtomicBool) -> Result<Option<u64>, CacheError> {
+        match matched {
+            Matched::Pieces(pieces) => {
+                self.store.copy_verified(pieces)?;
+                Ok(Some(pieces.iter().map(|(piece, ..)| piece.bytes().len() as u64).sum()))
+            }
+            Matched::Shard { shard, held, wanted } => {
+                let (mut buffer, mut copied_bytes) = (Vec::new(), 0);
+                for piece in *wanted {
+                    let range = self.geometry.manifest().piece_range(*shard, piece.piece);
+                    let bytes = bytes(held, range, &mut buffer)
+                        .map_err(|source| CacheError::io("read", self.cache.dir(), source))?;
+                    self.store.copy_unverified(*piece, bytes, held, range.start)?;
+                    copied_bytes += range.len();
+                }
+                let go_on = || !stop.load(Ordering::Relaxed);
+                let checked = self.store.check_shard(*shard, &HashMap::new(), &go_on)?;
+                Ok(checked.filter(|checked| checked.good).map(|_| copied_bytes))
+            }
+        }
     }
 }
 

@@ -101,7 +101,11 @@ async fn what_killed_runs_have_left_of_other_sizes_goes_and_the_rest_stays() {
         let kind = "single-blob".to_owned();
         let manifest = Manifest::new(kind, size_bytes, vec![shard], 1, 0, Codec::Rs, None).unwrap();
         let (digest, manifest) = cache.store_manifest(&manifest.to_json()).unwrap();
-        drop(cache.partial(cache.lock_fill(&digest).unwrap(), manifest, true).unwrap());
+        drop(
+            cache
+                .partial(cache.lock_fill(&digest).unwrap(), manifest::Geometry::new(manifest), true)
+                .unwrap(),
+        );
         digest
     };
     leave(blob, LARGE as u64 - 1);

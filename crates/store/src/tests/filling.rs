@@ -58,7 +58,7 @@ fn recorded_pieces_survive_the_process_as_claims_until_they_are_hashed() {
     assert_eq!(partial.claims(), pieces[2..]);
     partial.void(&pieces[2..3]).unwrap();
     assert_eq!(partial.claims(), pieces[3..]);
-    assert!(partial.is_recorded(0, 1) && !partial.is_recorded(0, 2));
+    assert!(partial.is_recorded(at(0, 1)) && !partial.is_recorded(at(0, 2)));
     drop(partial);
     assert_eq!(begin(&cache, &published).claims(), [&pieces[..2], &pieces[3..]].concat());
     for _ in 0..5 {
@@ -135,9 +135,9 @@ fn shards_with_one_digest_are_written_together_and_count_as_one() {
     // Shard 3 is a copy of row 0, and row 2 is too.
     for piece in 0..published.manifest.piece_count(3) {
         let range = published.manifest.piece_range(3, piece);
-        partial.write_piece(3, piece, &bytes_of(&published.model, 0, range)).unwrap();
-        partial.record(&[(3, piece)]).unwrap();
+        partial.write_unverified(at(3, piece), &bytes_of(&published.model, 0, range)).unwrap();
     }
+    assert!(partial.check_shard(3, &HashMap::new(), &|| true).unwrap().unwrap().good);
     let mut read = vec![0; 40_000];
     for shard in [0, 2, 3, 5] {
         partial.read(shard, ByteRange::new(0, 40_000), &mut read).unwrap();
@@ -161,8 +161,8 @@ fn padding_is_not_stored_and_reads_as_zeros() {
     let partial = begin(&cache, &published);
     for (shard, bytes) in [[1, 2], [3, 4], [5, 0]].iter().enumerate() {
         let shard = u32::try_from(shard).unwrap();
-        partial.write_piece(shard, 0, bytes).unwrap();
-        partial.record(&[(shard, 0)]).unwrap();
+        partial.write_unverified(at(shard, 0), bytes).unwrap();
+        assert!(partial.check_shard(shard, &HashMap::new(), &|| true).unwrap().unwrap().good);
     }
     let mut read = [9; 2];
     for (shard, bytes) in [(2, [5, 0]), (3, [0, 0])] {
@@ -182,14 +182,15 @@ fn what_is_not_a_piece_is_refused() {
     let partial = begin(&cache, &published);
     let count = published.manifest.piece_count(0);
     for (shard, piece) in [(0, count), (0, u32::MAX), (5, 0), (u32::MAX, 0)] {
-        let error = partial.write_piece(shard, piece, &[0; 10]).unwrap_err();
+        let error = partial.write_unverified(at(shard, piece), &[0; 10]).unwrap_err();
         assert!(matches!(error, CacheError::OutOfBounds { .. }), "{error}");
-        assert!(matches!(partial.record(&[(shard, piece)]), Err(CacheError::OutOfBounds { .. })));
     }
     assert!(matches!(
-        partial.write_piece(0, 0, &[0; 10]),
+        partial.write_unverified(at(0, 0), &[0; 10]),
         Err(CacheError::WrongLength { found_bytes: 10, .. })
     ));
+    let checked = partial.check_shard(5, &HashMap::new(), &|| true);
+    assert!(matches!(checked, Err(CacheError::OutOfBounds { .. })));
     let mut buffer = [0; 10];
     for (shard, start) in [(0, 100_000), (3, 100_000), (9, 0)] {
         let error = partial.read(shard, ByteRange::new(start, start + 10), &mut buffer).unwrap_err();
@@ -225,7 +226,7 @@ fn incomplete_parity_is_dropped_even_by_those_who_keep_it() {
     let published = publish(&from);
     let partial = begin(&cache, &published);
     copy(&partial, &published.model, &all_pieces(&published.manifest, 0..4));
-    copy(&partial, &published.model, &[(4, 0)]);
+    copy(&partial, &published.model, &[at(4, 0)]);
     assert_eq!(partial.finish(true).unwrap().parity_kept(), [3]);
 }
 
@@ -273,7 +274,9 @@ fn of_many_who_want_a_model_one_fills_it() {
                     Some(model) => model,
                     None => {
                         fills.fetch_add(1, Ordering::Relaxed);
-                        let partial = cache.partial(lock, Arc::clone(&published.manifest), true).unwrap();
+                        let partial = cache
+                            .partial(lock, Geometry::new(Arc::clone(&published.manifest)), true)
+                            .unwrap();
                         copy(&partial, &published.model, &all_pieces(&published.manifest, 0..3));
                         partial.finish(false).unwrap()
                     }
@@ -301,4 +304,49 @@ fn whoever_closes_it_has_let_go_of_its_files() {
     partial.close();
     // Else the room that they take would not be there when they are removed.
     assert_eq!(open(), Vec::<std::path::PathBuf>::new());
+}
+
+#[test]
+fn what_was_verified_for_one_model_does_not_count_for_another() {
+    let ((_a, from), (_b, cache)) = (cache(), cache());
+    let published = publish(&from);
+    let other = publish_bytes(&from, &sample(SIZE, 2), &options(3, 2, Codec::Rs));
+    let range = published.manifest.piece_range(0, 0);
+    let bytes = bytes_of(&published.model, 0, range);
+    let index = published.model.index().unwrap().unwrap();
+    let verified = index.verify(&[(at(0, 0), bytes.as_slice())])[0].unwrap();
+
+    let partial = begin(&cache, &other);
+    let error = partial.write_verified(&[verified]).unwrap_err();
+    assert!(matches!(error, CacheError::OtherModel { piece, .. } if piece == at(0, 0)), "{error}");
+    let held = published.model.shard(0).unwrap().unwrap();
+    assert!(matches!(partial.copy_verified(&[(verified, &held, 0)]), Err(CacheError::OtherModel { .. })));
+    assert!(!partial.is_recorded(at(0, 0)));
+
+    let partial = begin(&cache, &published);
+    partial.write_verified(&[verified]).unwrap();
+    assert!(partial.is_recorded(at(0, 0)) && partial.claims().is_empty());
+}
+
+#[test]
+fn unproven_bytes_count_only_once_their_shard_has_its_digest() {
+    let ((_a, from), (_b, cache)) = (cache(), cache());
+    let published = publish(&from);
+    let partial = begin(&cache, &published);
+    let pieces = all_pieces(&published.manifest, [0]);
+    for piece in &pieces {
+        let range = published.manifest.piece_range(piece.shard, piece.piece);
+        let mut bytes = bytes_of(&published.model, piece.shard, range);
+        bytes[0] ^= u8::from(piece.piece == 0);
+        partial.write_unverified(*piece, &bytes).unwrap();
+    }
+    let check = || partial.check_shard(0, &HashMap::new(), &|| true).unwrap().unwrap();
+    assert!(!check().good);
+    assert!(!pieces.iter().any(|piece| partial.is_recorded(*piece)));
+    let right = bytes_of(&published.model, 0, published.manifest.piece_range(0, 0));
+    partial.write_unverified(pieces[0], &right).unwrap();
+    assert!(check().good);
+    assert!(pieces.iter().all(|piece| partial.is_recorded(*piece)));
+    partial.write_unverified(pieces[0], &right).unwrap();
+    assert!(!partial.is_recorded(pieces[1]), "nothing is known of the shard any more");
 }

@@ -11,7 +11,7 @@ fn healed(cache: &Cache, published: &Published) -> Partial {
     let lock = cache.lock_fill(&published.digest).unwrap();
     let manifest = Arc::clone(&published.manifest);
     cache.heal(&lock, &Geometry::new(Arc::clone(&manifest))).unwrap();
-    cache.partial(lock, manifest, true).unwrap()
+    cache.partial(lock, Geometry::new(manifest), true).unwrap()
 }
 
 fn inode(cache: &Cache, digest: &Digest) -> u64 {
@@ -41,7 +41,7 @@ fn a_bad_model_that_nobody_uses_is_healed_where_it_is() {
     let all = all_pieces(&published.manifest, all_shards(&published.manifest));
     assert_eq!(partial.claims(), all, "all of it is claimed, and nothing believed");
     assert!(partial.index().unwrap().is_some());
-    let (bad, good): (Vec<_>, Vec<_>) = all.into_iter().partition(|piece| *piece == (1, 3));
+    let (bad, good): (Vec<_>, Vec<_>) = all.into_iter().partition(|piece| *piece == at(1, 3));
     partial.confirm(&good);
     partial.void(&bad).unwrap();
     copy(&partial, &published.model, &bad);
@@ -61,7 +61,7 @@ fn a_bad_model_that_somebody_uses_is_healed_beside_it() {
     damage(used.weights().path(), 150_000, true);
     let before = used.weights().as_ref().to_vec();
     let partial = healed(&cache, &published);
-    let (bad, good): (Vec<_>, Vec<_>) = partial.claims().into_iter().partition(|piece| *piece == (1, 3));
+    let (bad, good): (Vec<_>, Vec<_>) = partial.claims().into_iter().partition(|piece| *piece == at(1, 3));
     partial.confirm(&good);
     copy(&partial, &published.model, &bad);
     let model = partial.finish(true).unwrap();
@@ -98,10 +98,10 @@ fn what_is_being_filled_already_is_left_alone() {
     let published = publish(&from);
     place(&published, &cache);
     damage(&cache.layout().model(&published.digest).join(WEIGHTS), 7, true);
-    copy(&begin(&cache, &published), &published.model, &[(0, 0)]);
+    copy(&begin(&cache, &published), &published.model, &[at(0, 0)]);
     let partial = healed(&cache, &published);
-    assert_eq!(partial.claims(), [(0, 0)]);
-    partial.confirm(&[(0, 0)]);
+    assert_eq!(partial.claims(), [at(0, 0)]);
+    partial.confirm(&[at(0, 0)]);
     copy(&partial, &published.model, &all_pieces(&published.manifest, 0..3));
     assert_eq!(partial.finish(false).unwrap().weights().as_ref(), sample(SIZE, 1));
     assert!(cache.model(&published.digest).unwrap().is_some());

@@ -11,7 +11,7 @@ use std::fs::{File, Permissions};
 use std::os::unix::fs::{FileExt as _, PermissionsExt as _};
 use std::time::SystemTime;
 
-use manifest::{Blame, ByteRange, Codec};
+use manifest::{Blame, ByteRange, Codec, Geometry, PieceId};
 use tempfile::TempDir;
 
 use super::layout::{PIECES, WEIGHTS};
@@ -31,13 +31,17 @@ fn publish(cache: &Cache) -> Published {
     publish_bytes(cache, &sample(SIZE, 1), &options(3, 2, Codec::Rs))
 }
 
-fn all_pieces(manifest: &Manifest, shards: impl IntoIterator<Item = u32>) -> Vec<(u32, u32)> {
-    let pieces = |shard| (0..manifest.piece_count(shard)).map(move |piece| (shard, piece));
+fn at(shard: u32, piece: u32) -> PieceId {
+    PieceId { shard, piece }
+}
+
+fn all_pieces(manifest: &Manifest, shards: impl IntoIterator<Item = u32>) -> Vec<PieceId> {
+    let pieces = |shard| (0..manifest.piece_count(shard)).map(move |piece| at(shard, piece));
     shards.into_iter().flat_map(pieces).collect()
 }
 
 fn all_shards(manifest: &Manifest) -> std::ops::Range<u32> {
-    0..manifest.data_shard_count() + manifest.parity()
+    0..manifest.shard_count()
 }
 
 fn bytes_of(model: &Model, shard: u32, range: ByteRange) -> Vec<u8> {
@@ -53,15 +57,16 @@ fn begin(cache: &Cache, from: &Published) -> Partial {
 
 fn begin_with(cache: &Cache, from: &Published, durable: bool) -> Partial {
     let (digest, manifest) = cache.store_manifest(&from.manifest.to_json()).unwrap();
-    cache.partial(cache.lock_fill(&digest).unwrap(), manifest, durable).unwrap()
+    cache.partial(cache.lock_fill(&digest).unwrap(), Geometry::new(manifest), durable).unwrap()
 }
 
-fn copy(partial: &Partial, from: &Model, pieces: &[(u32, u32)]) {
-    for (shard, piece) in pieces {
-        let range = from.manifest().piece_range(*shard, *piece);
-        partial.write_piece(*shard, *piece, &bytes_of(from, *shard, range)).unwrap();
+fn copy(partial: &Partial, from: &Model, pieces: &[PieceId]) {
+    let index = from.index().unwrap().unwrap();
+    for piece in pieces {
+        let bytes = bytes_of(from, piece.shard, from.manifest().piece_range(piece.shard, piece.piece));
+        let verified = index.verify(&[(*piece, &bytes)])[0].unwrap();
+        partial.write_verified(&[verified]).unwrap();
     }
-    partial.record(pieces).unwrap();
 }
 
 /// The cache as another process sees it.

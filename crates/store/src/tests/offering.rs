@@ -53,7 +53,7 @@ fn verified_pieces_are_offered_under_their_manifest_and_whole_blobs_everywhere()
     assert!(!offered.holds(manifest.piece_range(0, 1)));
     let first = told(&blobs, &digest, 0);
     assert_eq!((is_full(&first), pieces(&first)), (true, vec![vec![]; 5]));
-    copy(&partial, &published.model, &[(0, 1), (3, 0)]);
+    copy(&partial, &published.model, &[at(0, 1), at(3, 0)]);
     let second = told(&blobs, &digest, first.version);
     assert!(!is_full(&second) && second.version > first.version);
     assert_eq!(pieces(&second)[..4], [vec![1], vec![], vec![], vec![0]]);
@@ -119,7 +119,7 @@ fn what_was_not_finished_is_offered_no_more_and_what_earlier_runs_left_once_it_w
     let partial = begin(&cache, &published);
     let first = Arc::clone(partial.offer());
     blobs.offer(Arc::clone(&first));
-    copy(&partial, &published.model, &[(0, 0), (1, 1)]);
+    copy(&partial, &published.model, &[at(0, 0), at(1, 1)]);
     let version = told(&blobs, &digest, 0).version;
     drop(partial);
     blobs.withdraw(&first);
@@ -132,11 +132,11 @@ fn what_was_not_finished_is_offered_no_more_and_what_earlier_runs_left_once_it_w
     let again = told(&blobs, &digest, version);
     assert!(is_full(&again) && again.version > version, "versions of an earlier run are not known");
     assert!(again.change.shards().iter().all(PieceSet::is_empty));
-    partial.confirm(&[(0, 0), (1, 1)]);
+    partial.confirm(&[at(0, 0), at(1, 1)]);
     let more = told(&blobs, &digest, again.version);
     assert_eq!(pieces(&more)[..2], [[0], [1]]);
     // What turns out wrong after all is withdrawn.
-    partial.void(&[(0, 0)]).unwrap();
+    partial.void(&[at(0, 0)]).unwrap();
     let less = told(&blobs, &digest, more.version);
     assert!(is_full(&less) && pieces(&less)[..2] == [vec![], vec![1]]);
 }
@@ -148,9 +148,9 @@ fn a_forgotten_shard_is_not_offered() {
     let partial = begin(&cache, &published);
     let offered = partial.offer().shard(0).unwrap().unwrap();
     copy(&partial, &published.model, &all_pieces(&published.manifest, [0]));
-    assert!(offered.is_whole() && partial.is_recorded(0, 1));
+    assert!(offered.is_whole() && partial.is_recorded(at(0, 1)));
     partial.forget(0).unwrap();
-    assert!(!offered.is_whole() && !partial.is_recorded(0, 1));
+    assert!(!offered.is_whole() && !partial.is_recorded(at(0, 1)));
     assert!(!offered.read_at(0, &mut [0; 64]).unwrap());
 }
 
@@ -159,7 +159,7 @@ fn replicas_are_offered_under_each_of_their_names() {
     let ((_a, from), (_b, cache)) = (cache(), cache());
     let published = publish_bytes(&from, &sample(SIZE, 1), &options(3, 3, Codec::Replica));
     let partial = begin(&cache, &published);
-    copy(&partial, &published.model, &[(1, 2)]);
+    copy(&partial, &published.model, &[at(1, 2)]);
     let pieces = pieces(&partial.offer().have(0));
     assert_eq!((&pieces[1], &pieces[4]), (&vec![2], &vec![2]));
     let offered = partial.offer().shard(4).unwrap().unwrap();

@@ -24,7 +24,8 @@ fn there_is_nothing_of_a_model_that_does_not_fit() {
     for model_kind in ["llm-backbone", "single-blob"] {
         let (_dir, cache) = cache();
         let (digest, manifest) = cache.store_manifest(&huge(model_kind).to_json()).unwrap();
-        let error = cache.partial(cache.lock_fill(&digest).unwrap(), manifest, true).unwrap_err();
+        let error =
+            cache.partial(cache.lock_fill(&digest).unwrap(), Geometry::new(manifest), true).unwrap_err();
         assert!(
             matches!(error, CacheError::NoRoom { needed_bytes, .. } if needed_bytes > 14 * TIB),
             "{error}"
@@ -42,22 +43,22 @@ fn space_is_reserved_for_sizes_that_are_proven_and_given_back_when_the_rest_does
     let partial = begin(&cache, &published);
     let held = || space::held_bytes(&cache.layout().partial(&published.digest).join(WEIGHTS));
     assert!(held() >= BYTES as u64);
-    copy(&partial, &published.model, &[(0, 0), (3, 0)]);
+    copy(&partial, &published.model, &[at(0, 0), at(3, 0)]);
     let full = CacheError::io("write", Path::new("parity"), io::Error::from(io::ErrorKind::StorageFull));
     assert!(partial.give_back(full).is_disk_full());
     assert!(held() < BYTES as u64 / 4, "{} are still taken", held());
     drop(partial);
     let partial = begin(&cache, &published);
     assert!(held() >= BYTES as u64, "what was given back is reserved again");
-    assert_eq!(partial.claims(), [(0, 0), (3, 0)]);
-    partial.confirm(&[(0, 0), (3, 0)]);
+    assert_eq!(partial.claims(), [at(0, 0), at(3, 0)]);
+    partial.confirm(&[at(0, 0), at(3, 0)]);
     copy(&partial, &published.model, &all_pieces(&published.manifest, 0..3));
     assert_eq!(partial.finish(false).unwrap().weights().as_ref(), sample(BYTES, 1));
 
     let blob = Shard { digest: Digest::of(b"blob"), size_bytes: BYTES as u64, is_parity: false };
     let claimed = Manifest::new("single-blob".to_owned(), BYTES as u64, vec![blob], 1, 0, Codec::Rs, None);
     let (digest, manifest) = cache.store_manifest(&claimed.unwrap().to_json()).unwrap();
-    let _partial = cache.partial(cache.lock_fill(&digest).unwrap(), manifest, true).unwrap();
+    let _partial = cache.partial(cache.lock_fill(&digest).unwrap(), Geometry::new(manifest), true).unwrap();
     let weights = cache.layout().partial(&digest).join(WEIGHTS);
     assert_eq!(fs::metadata(&weights).unwrap().len(), BYTES as u64);
     assert!(space::held_bytes(&weights) < BYTES as u64 / 4);
@@ -95,7 +96,7 @@ fn a_cache_on_two_disks_works_like_any_other() {
     let lock = cache.lock_fill(&published.digest).unwrap();
     cache.heal(&lock, &manifest::Geometry::new(Arc::clone(&published.manifest))).unwrap();
     assert!(!path.exists());
-    let partial = cache.partial(lock, Arc::clone(&published.manifest), true).unwrap();
+    let partial = cache.partial(lock, Geometry::new(Arc::clone(&published.manifest)), true).unwrap();
     let claims = partial.claims();
     assert_eq!(claims, all_pieces(&published.manifest, all_shards(&published.manifest)));
     partial.confirm(&claims);

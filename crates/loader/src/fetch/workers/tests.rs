@@ -21,7 +21,9 @@ impl World {
         let published = publish_bytes(&from, &sample(300_001, 1), &options(3, 2, Codec::Rs));
         let cache = Cache::open(&dir.path().join("cache")).unwrap();
         let (digest, manifest) = cache.store_manifest(&published.manifest.to_json()).unwrap();
-        let store = cache.partial(cache.lock_fill(&digest).unwrap(), manifest, true).unwrap();
+        let store = cache
+            .partial(cache.lock_fill(&digest).unwrap(), manifest::Geometry::new(manifest), true)
+            .unwrap();
         store.store_index(&std::fs::read(published.model.dir().join("pieces")).unwrap()).unwrap();
         let range = store.manifest().piece_range(0, 0);
         let mut first = vec![0; usize::try_from(range.len()).unwrap()];
@@ -79,13 +81,15 @@ async fn dropping_them_waits_for_no_thread_and_ending_them_for_all() {
 async fn whoever_waits_for_a_job_that_panics_hears_of_it() {
     let world = World::new();
     let (workers, mut done) = world.start();
-    // There is no such shard.
-    workers.check_shard(99);
+    // No piece has so much padding.
+    let padding = vec![0; 8 << 20];
+    workers.shared.0.dirty_padding.lock().unwrap().insert(PieceId { shard: 0, piece: 0 }, padding);
+    workers.check_shard(0);
     assert!(matches!(done.recv().await, Some(Done::Panicked)));
     // The others go on.
     workers.check(world.job().await);
     assert!(matches!(done.recv().await, Some(Done::Checked { outcome: planner::Checked::Good, .. })));
     workers.end().await;
     let store = Arc::into_inner(world.store).expect("nobody else holds on to it");
-    assert!(store.is_recorded(0, 0));
+    assert!(store.is_recorded(PieceId { shard: 0, piece: 0 }));
 }
