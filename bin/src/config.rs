@@ -140,11 +140,9 @@ impl Settings {
         let mdns = !(flags.no_mdns || self.file.no_mdns);
         let is_server = flags.dht_server || self.file.dht_server;
         let dht = if is_server { DhtMode::Server } else { DhtMode::Auto };
-        let limits = Limits {
-            upload_bytes_per_s: flags.upload_limit.or(self.file.upload_limit.map(|rate| rate.0)),
-            download_bytes_per_s: flags.download_limit.or(self.file.download_limit.map(|rate| rate.0)),
-            ..limits_of(system::descriptors())
-        };
+        let limits = limits_of(system::descriptors())
+            .with_upload_bytes_per_s(flags.upload_limit.or(self.file.upload_limit.map(|rate| rate.0)))
+            .with_download_bytes_per_s(flags.download_limit.or(self.file.download_limit.map(|rate| rate.0)));
         Ok(NetworkSettings {
             peers,
             bootstrap,
@@ -192,11 +190,8 @@ fn limits_of(descriptors: u64) -> Limits {
     // Files of the cache, libraries, listeners, the chain.
     let free = usize::try_from(descriptors).unwrap_or(usize::MAX).saturating_sub(DESCRIPTORS_KEPT);
     let connections = u32::try_from(free / 2).unwrap_or(u32::MAX);
-    Limits {
-        connections: all.connections.min(connections.max(MIN_CONNECTIONS)),
-        uploads: all.uploads.min((free / 4).max(1)),
-        ..all
-    }
+    all.with_connections(all.connections().min(connections.max(MIN_CONNECTIONS)))
+        .with_uploads(all.uploads().min((free / 4).max(1)))
 }
 
 fn is_ipv6(addr: &Multiaddr) -> bool {
@@ -263,8 +258,8 @@ pub(crate) mod tests {
         let (of_file, flags) = settings(&toml, "").unwrap();
         assert_eq!(of_file.cache_dir, Path::new("/f"));
         let chain = of_file.chain(&flags.chain).unwrap().unwrap();
-        assert_eq!((chain.rpc_urls[0].to_string(), chain.chain_id), ("file".to_owned(), Some(7)));
-        assert_eq!(chain.block_tag, BlockTag::Finalized);
+        assert_eq!((chain.rpc_urls()[0].to_string(), chain.chain_id()), ("file".to_owned(), Some(7)));
+        assert_eq!(chain.block_tag(), BlockTag::Finalized);
         assert_eq!(of_file.fetcher(&flags.network).unwrap().peers.len(), 2);
         assert_eq!(of_file.wait(flags.wait), Duration::from_secs(300));
 
@@ -273,8 +268,8 @@ pub(crate) mod tests {
         let (both, flags) = settings(&toml, args).unwrap();
         assert_eq!(both.cache_dir, Path::new("/a"));
         let chain = both.chain(&flags.chain).unwrap().unwrap();
-        assert_eq!((chain.rpc_urls.len(), chain.rpc_urls[0].to_string()), (1, "flag".to_owned()));
-        assert_eq!((chain.block_tag, chain.chain_id), (BlockTag::Latest, Some(7)));
+        assert_eq!((chain.rpc_urls().len(), chain.rpc_urls()[0].to_string()), (1, "flag".to_owned()));
+        assert_eq!((chain.block_tag(), chain.chain_id()), (BlockTag::Latest, Some(7)));
         assert_eq!(both.fetcher(&flags.network).unwrap().peers.len(), 1);
         assert_eq!(both.wait(flags.wait), Duration::from_secs(1));
     }
@@ -295,8 +290,8 @@ pub(crate) mod tests {
     #[test]
     fn connections_are_as_many_as_there_are_descriptors_for() {
         let count = |descriptors| {
-            let Limits { connections, uploads, .. } = limits_of(descriptors);
-            (connections, uploads)
+            let limits = limits_of(descriptors);
+            (limits.connections(), limits.uploads())
         };
         assert_eq!(count(1 << 16), (512, 128));
         assert_eq!(count(256), (108, 54));

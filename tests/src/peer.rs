@@ -72,9 +72,9 @@ impl Peer {
     /// When it cannot listen.
     pub async fn start(conduct: Conduct) -> Self {
         let gate = Arc::new(Gate::new(conduct.limit_bytes));
-        let mut config = Config::new(Identity::ephemeral());
-        config.listen = vec![TCP.parse().unwrap()];
-        config.versions = conduct.versions;
+        let config = Config::new(Identity::ephemeral())
+            .with_listen(vec![TCP.parse().unwrap()])
+            .with_versions(conduct.versions);
         let Conduct { blobs, gated, .. } = conduct;
         let store = Arc::new(Blobs { blobs, gated, gate: Arc::clone(&gate) });
         let (client, task) = p2p_blob::start(config, store).unwrap();

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use anyhow::{Context as _, Result};
 use chain_reader::{Address, ChainReader, MatureModel, Staleness};
-use loader::{Report, SourceReport};
+use loader::{FetchOptions, Report, SourceReport};
 use manifest::Digest;
 use node::{Loaded, Node, NodeError};
 use store::Cache;
@@ -35,23 +35,26 @@ pub(crate) async fn run(flags: &args::Fetch, settings: &Settings, output: &Outpu
 }
 
 async fn fetch(flags: &args::Fetch, settings: &Settings, output: &Output) -> Result<()> {
-    let mut config = node_config(settings, settings.fetcher(&flags.network)?);
-    config.fetch.wait = settings.wait(flags.wait);
-    config.fetch.single_blob_max_bytes = settings.single_blob_max_bytes(&flags.legacy)?;
-    config.fetch.durable = !flags.no_fsync;
+    let fetch = FetchOptions::default()
+        .with_wait(settings.wait(flags.wait))
+        .with_single_blob_max_bytes(settings.single_blob_max_bytes(&flags.legacy)?)
+        .with_durable(!flags.no_fsync);
+    let mut network = settings.fetcher(&flags.network)?;
     if flags.no_listen {
-        config.listen.clear();
+        network.listen.clear();
     }
-    if flags.manifest.is_none() {
-        config.chain = Some(settings.reading(&flags.chain, &flags.reading)?.ok_or_else(|| {
+    let chain = match flags.manifest {
+        Some(_) => None,
+        None => Some(settings.reading(&flags.chain, &flags.reading)?.ok_or_else(|| {
             Usage::new("which model? Give --contract ADDRESS and --rpc-url URL, or --manifest DIGEST")
-        })?);
-    }
-    let contract = config.chain.as_ref().map(|chain| chain.contract);
-    if config.chain.as_ref().is_none_or(|chain| chain.staleness != Staleness::Offline) {
+        })?),
+    };
+    let contract = chain.as_ref().map(chain_reader::Config::contract);
+    if chain.as_ref().is_none_or(|chain| chain.staleness() != Staleness::Offline) {
         // Before anything is remembered in it.
-        Cache::open(&config.cache_dir)?;
+        Cache::open(&settings.cache_dir)?;
     }
+    let config = node_config(settings, network).with_fetch(fetch).with_chain(chain);
     let reader = config.reader()?;
     let (digest, current) = match (flags.manifest, &reader) {
         (Some(digest), _) => (digest, None),

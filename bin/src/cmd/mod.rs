@@ -77,15 +77,14 @@ fn not_there(asked: &[Digest], settings: &Settings, output: &Output) -> Result<(
 
 /// A node on the user's cache and network.
 fn node_config(settings: &Settings, network: NetworkSettings) -> node::Config {
-    let mut config = node::Config::new(&settings.cache_dir);
-    config.peers = network.peers;
-    config.bootstrap = network.bootstrap;
-    config.listen = network.listen;
-    config.mdns = network.mdns;
-    config.dht = network.dht;
-    config.limits = network.limits;
-    config.network_key = network.network_key;
-    config.allowed_peers = network.allowed_peers;
-    config.external_addrs = network.external_addrs;
-    config
+    node::Config::new(&settings.cache_dir)
+        .with_peers(network.peers)
+        .with_bootstrap(network.bootstrap)
+        .with_listen(network.listen)
+        .with_mdns(network.mdns)
+        .with_dht(network.dht)
+        .with_limits(network.limits)
+        .with_network_key(network.network_key)
+        .with_allowed_peers(network.allowed_peers)
+        .with_external_addrs(network.external_addrs)
 }

@@ -32,13 +32,12 @@ pub(crate) fn run(flags: &args::Publish, settings: &Settings, cache: &Cache, out
     let base = flags.base.map(|base| finished(cache, &base)).transpose()?;
     let piece_size_bytes =
         u32::try_from(flags.piece_size).map_err(|_| Usage::new("--piece-size is over 4MiB"))?;
-    let options = Options {
-        model_kind: flags.model_kind.clone(),
-        data: flags.data,
-        parity: flags.parity,
-        codec: flags.codec,
-        piece_size_bytes: (!flags.no_piece_index).then_some(piece_size_bytes),
-    };
+    let options = Options::default()
+        .with_model_kind(flags.model_kind.clone())
+        .with_data(flags.data)
+        .with_parity(flags.parity)
+        .with_codec(flags.codec)
+        .with_piece_size_bytes((!flags.no_piece_index).then_some(piece_size_bytes));
     let input = match &flags.file {
         Some(file) => Input::File(file.clone()),
         None => Input::Layers(flags.layers.clone()),
@@ -126,22 +125,23 @@ impl OnChain {
                 "to set the model on chain give --contract and --rpc-url, or --calldata to print the call",
             )
         })?;
-        let [rpc_url] = chain.rpc_urls.as_slice() else {
+        let [rpc_url] = chain.rpc_urls() else {
             return Err(Usage::new("a transaction is sent through one endpoint: give one --rpc-url").into());
         };
         let signer = key::signer(&flags.signing)?;
-        let mut config = SubmitConfig::new(rpc_url.clone(), chain.contract);
-        config.chain_id = chain.chain_id;
-        if let Some(max_fee) = flags.signing.max_fee {
-            config.max_fee = max_fee;
-        }
-        config.priority_fee = flags.signing.priority_fee;
-        config.settled = match (flags.signing.wait_final, flags.signing.confirmations) {
-            (true, _) => Some(Settled::Tag(chain.block_tag)),
+        let settled = match (flags.signing.wait_final, flags.signing.confirmations) {
+            (true, _) => Some(Settled::Tag(chain.block_tag())),
             (false, confirmations) => confirmations.map(Settled::Confirmations),
         };
+        let mut config = SubmitConfig::new(rpc_url.clone(), chain.contract())
+            .with_chain_id(chain.chain_id())
+            .with_priority_fee(flags.signing.priority_fee)
+            .with_settled(settled);
+        if let Some(max_fee) = flags.signing.max_fee {
+            config = config.with_max_fee(max_fee);
+        }
         if let Some(timeout) = flags.signing.tx_timeout {
-            config.timeout = timeout;
+            config = config.with_timeout(timeout);
         }
         let is_dry_run = flags.signing.dry_run;
         Ok(Self::Send(Box::new(Send { config, signer, price, is_dry_run })))
@@ -178,7 +178,7 @@ impl OnChain {
 impl Send {
     /// Makes the call and sends it, unless that is only to be tried, or there is nothing to send.
     async fn run(&self, digest: Digest, output: &Output) -> Result<SetOnChain, SubmitError> {
-        let contract = self.config.contract;
+        let contract = self.config.contract();
         let call = match prepare(&self.config, self.signer.address(), digest, self.price).await? {
             Plan::Send(call) => call,
             Plan::AlreadySet(set) => {

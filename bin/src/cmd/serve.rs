@@ -6,6 +6,7 @@ use std::convert::Infallible;
 use anyhow::{Context as _, Result};
 use chain_reader::Address;
 use futures::{Stream, StreamExt as _};
+use loader::FetchOptions;
 use node::Node;
 use p2p_blob::Multiaddr;
 
@@ -19,11 +20,14 @@ use crate::interrupt::Interrupt;
 use crate::output::Output;
 
 pub(crate) async fn run(flags: &args::Serve, settings: &Settings, output: &Output) -> Result<()> {
-    let mut config = node_config(settings, settings.seeder(&flags.network)?);
-    config.fetch.single_blob_max_bytes = settings.single_blob_max_bytes(&flags.legacy)?;
-    config.blob_dirs = settings.blob_dirs(&flags.blob_dir);
-    config.chain = settings.following(&flags.chain, &flags.reading, &flags.following)?;
-    let contract = config.chain.as_ref().map(|chain| chain.contract);
+    let fetch =
+        FetchOptions::default().with_single_blob_max_bytes(settings.single_blob_max_bytes(&flags.legacy)?);
+    let chain = settings.following(&flags.chain, &flags.reading, &flags.following)?;
+    let contract = chain.as_ref().map(chain_reader::Config::contract);
+    let config = node_config(settings, settings.seeder(&flags.network)?)
+        .with_fetch(fetch)
+        .with_blob_dirs(settings.blob_dirs(&flags.blob_dir))
+        .with_chain(chain);
     if flags.following.keep.is_some() && contract.is_none() {
         return Err(Usage::new("--keep counts the models of a contract: give --contract, too").into());
     }

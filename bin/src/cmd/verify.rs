@@ -3,6 +3,7 @@
 use std::thread::available_parallelism;
 
 use anyhow::Result;
+use loader::FetchOptions;
 use manifest::Digest;
 use node::Node;
 use store::{Cache, CacheError, EntryState};
@@ -74,8 +75,8 @@ async fn repair(
     bad: &mut Vec<Digest>,
     output: &Output,
 ) -> Result<()> {
-    let mut config = node_config(settings, settings.fetcher(&flags.network)?);
-    config.fetch.wait = settings.wait(flags.wait);
+    let fetch = FetchOptions::default().with_wait(settings.wait(flags.wait));
+    let config = node_config(settings, settings.fetcher(&flags.network)?).with_fetch(fetch);
     let node = Node::start(config).await?;
     let mut failed = None;
     for digest in std::mem::take(bad) {

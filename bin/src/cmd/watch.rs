@@ -1,6 +1,7 @@
 //! `loader watch`.
 
 use anyhow::{Context as _, Result};
+use loader::FetchOptions;
 use node::Node;
 
 use crate::args;
@@ -14,14 +15,14 @@ use crate::output::Output;
 
 pub(crate) async fn run(flags: &args::Watch, settings: &Settings, output: &Output) -> Result<()> {
     let mut interrupt = Interrupt::new().context("cannot listen for signals")?;
-    let mut config = node_config(settings, settings.fetcher(&flags.network)?);
-    config.fetch.wait = settings.wait(flags.wait);
-    config.fetch.single_blob_max_bytes = settings.single_blob_max_bytes(&flags.legacy)?;
+    let fetch = FetchOptions::default()
+        .with_wait(settings.wait(flags.wait))
+        .with_single_blob_max_bytes(settings.single_blob_max_bytes(&flags.legacy)?);
     let chain = settings.following(&flags.chain, &flags.reading, &flags.following)?;
     let chain =
         chain.ok_or_else(|| Usage::new("which contract? Give --contract ADDRESS and --rpc-url URL"))?;
-    let contract = chain.contract;
-    config.chain = Some(chain);
+    let contract = chain.contract();
+    let config = node_config(settings, settings.fetcher(&flags.network)?).with_fetch(fetch).with_chain(chain);
     let node = Node::start(config).await?;
     node.join();
     let hook =

@@ -30,7 +30,7 @@ impl Settings {
     /// Whether the chain is to be read, and how. `None` without a contract.
     pub(crate) fn reading(&self, chain: &Chain, flags: &Reading) -> Result<Option<chain_reader::Config>> {
         let config = self.reading_with(chain, flags, &[])?;
-        Ok(config.map(|config| chain_reader::Config { hints: Vec::new(), ..config }))
+        Ok(config.map(|config| config.with_hints(Vec::new())))
     }
 
     /// Whether the contract is to be followed, and how. `None` without a contract.
@@ -40,11 +40,11 @@ impl Settings {
         reading: &Reading,
         flags: &Following,
     ) -> Result<Option<chain_reader::Config>> {
-        let Some(mut config) = self.reading_with(chain, reading, &flags.ws_url)? else { return Ok(None) };
-        if let Some(interval) = flags.poll_interval.or(self.file.poll_interval) {
-            config.poll_interval = interval.max(MIN_POLL_INTERVAL);
-        }
-        Ok(Some(config))
+        let Some(config) = self.reading_with(chain, reading, &flags.ws_url)? else { return Ok(None) };
+        Ok(Some(match flags.poll_interval.or(self.file.poll_interval) {
+            Some(interval) => config.with_poll_interval(interval.max(MIN_POLL_INTERVAL)),
+            None => config,
+        }))
     }
 
     fn reading_with(
@@ -61,19 +61,24 @@ impl Settings {
             return Err(Usage::new(format!("to read contract {contract} give --rpc-url URL")).into());
         }
         self.add_headers(chain, &mut endpoints, &mut others)?;
-        let mut config = self.config(chain, endpoints, contract);
-        (config.trusted_rpc, config.hints) = (others.trusted, others.hints);
-        config.quorum = flags.quorum.or(self.file.quorum);
         let slot = flags.string_slot.or(self.file.string_slot.as_ref().map(|text| text.0));
         let is_wanted = flags.verify_proof || self.file.verify_proof;
-        config.proof = is_wanted.then_some(slot.map_or(StringSlot::OfKnownCode, StringSlot::At));
-        config.max_block_age = flags.max_block_age.or(self.file.max_block_age);
-        config.staleness = match flags.allow_stale.or(self.file.allow_stale) {
+        let proof = is_wanted.then_some(slot.map_or(StringSlot::OfKnownCode, StringSlot::At));
+        let staleness = match flags.allow_stale.or(self.file.allow_stale) {
             _ if flags.offline => Staleness::Offline,
             Some(limit) => Staleness::UpTo(limit),
             None => Staleness::Refuse,
         };
-        Ok(Some(config))
+        let config = self.config(chain, endpoints, contract);
+        Ok(Some(
+            config
+                .with_trusted_rpc(others.trusted)
+                .with_hints(others.hints)
+                .with_quorum(flags.quorum.or(self.file.quorum))
+                .with_proof(proof)
+                .with_max_block_age(flags.max_block_age.or(self.file.max_block_age))
+                .with_staleness(staleness),
+        ))
     }
 
     /// The contract, if one is named.
@@ -87,11 +92,10 @@ impl Settings {
     }
 
     fn config(&self, flags: &Chain, endpoints: Vec<RpcUrl>, contract: Address) -> chain_reader::Config {
-        let mut config = chain_reader::Config::with_endpoints(endpoints, contract);
-        config.chain_id = flags.chain_id.or(self.file.chain_id);
         let block_tag = flags.block_tag.or(self.file.block_tag.as_ref().map(|text| text.0));
-        config.block_tag = block_tag.unwrap_or_default();
-        config
+        chain_reader::Config::with_endpoints(endpoints, contract)
+            .with_chain_id(flags.chain_id.or(self.file.chain_id))
+            .with_block_tag(block_tag.unwrap_or_default())
     }
 
     fn endpoints(&self, flags: &Chain) -> Result<Vec<RpcUrl>> {
@@ -178,14 +182,14 @@ mod tests {
         let toml =
             "rpc-url = ['http://a', 'http://b']\nquorum = 2\ntrusted-rpc = 'http://t'\nallow-stale = '1h'";
         let config = reading(toml, "").unwrap();
-        assert_eq!((config.rpc_urls.len(), config.quorum), (2, Some(2)));
-        assert_eq!(config.trusted_rpc.unwrap().to_string(), "t");
-        assert_eq!(config.staleness, Staleness::UpTo(Duration::from_secs(3600)));
+        assert_eq!((config.rpc_urls().len(), config.quorum()), (2, Some(2)));
+        assert_eq!(config.trusted_rpc().unwrap().to_string(), "t");
+        assert_eq!(config.staleness(), Staleness::UpTo(Duration::from_secs(3600)));
         let config = reading(toml, "--quorum 1 --trusted-rpc http://u --offline").unwrap();
-        assert_eq!((config.quorum, config.staleness), (Some(1), Staleness::Offline));
-        assert_eq!(config.trusted_rpc.unwrap().to_string(), "u");
+        assert_eq!((config.quorum(), config.staleness()), (Some(1), Staleness::Offline));
+        assert_eq!(config.trusted_rpc().unwrap().to_string(), "u");
         let aged =
-            |args| reading("rpc-url = ['http://a']\nmax-block-age = '2h'", args).unwrap().max_block_age;
+            |args| reading("rpc-url = ['http://a']\nmax-block-age = '2h'", args).unwrap().max_block_age();
         assert_eq!(aged(""), Some(Duration::from_secs(7200)));
         assert_eq!(aged("--max-block-age 30m"), Some(Duration::from_secs(1800)));
         assert!(reading("", "--offline").is_ok() && reading("", "--trusted-rpc http://t").is_ok());
@@ -196,7 +200,7 @@ mod tests {
 
     #[test]
     fn a_proof_is_asked_for_by_a_flag_and_its_slot_alone_asks_for_none() {
-        let of = |toml: &str, args: &str| reading(toml, &format!("--offline {args}")).unwrap().proof;
+        let of = |toml: &str, args: &str| reading(toml, &format!("--offline {args}")).unwrap().proof();
         assert_eq!(of("", "--string-slot 3"), None);
         assert_eq!(of("", "--verify-proof"), Some(StringSlot::OfKnownCode));
         assert_eq!(of("", "--verify-proof --string-slot 0x10"), Some(StringSlot::At(U256::from(16))));
@@ -208,8 +212,8 @@ mod tests {
         let toml = "rpc-url = ['http://a', 'http://b:1']\nrpc-header = ['b:1 X-Key: secretkey']";
         let config = reading(toml, "").unwrap();
         let plain: RpcUrl = "http://b:1".parse().unwrap();
-        assert_eq!(config.rpc_urls[0], "http://a".parse().unwrap());
-        assert_eq!(config.rpc_urls[1], plain.with_header("X-Key: secretkey").unwrap());
+        assert_eq!(config.rpc_urls()[0], "http://a".parse().unwrap());
+        assert_eq!(config.rpc_urls()[1], plain.with_header("X-Key: secretkey").unwrap());
         let others = "rpc-url = ['http://a']\ntrusted-rpc = 'http://t'\nws-url = ['wss://w/ws']\n\
                       rpc-header = ['w X-Key: secretkey', 't X-Key: secretkey']";
         let (settings, flags) = settings(others, &format!("--contract {CONTRACT}")).unwrap();
@@ -217,11 +221,11 @@ mod tests {
         let following = settings.following(&flags.chain, &flags.reading, &none).unwrap().unwrap();
         let (plain, trusted): (HintUrl, RpcUrl) =
             ("wss://w/ws".parse().unwrap(), "http://t".parse().unwrap());
-        assert_eq!(following.hints, [plain.with_header("X-Key: secretkey").unwrap()]);
-        assert_eq!(following.trusted_rpc, Some(trusted.with_header("X-Key: secretkey").unwrap()));
+        assert_eq!(following.hints(), [plain.with_header("X-Key: secretkey").unwrap()]);
+        assert_eq!(following.trusted_rpc(), Some(&trusted.with_header("X-Key: secretkey").unwrap()));
         // A command that asks fewer of them takes the same file.
         assert!(settings.chain(&flags.chain).unwrap().is_some());
-        assert!(settings.reading(&flags.chain, &flags.reading).unwrap().unwrap().hints.is_empty());
+        assert!(settings.reading(&flags.chain, &flags.reading).unwrap().unwrap().hints().is_empty());
         for bad in ["b X-Key: secretkey", "secretkey", "a secretkey", "secretkey: x"] {
             let toml = format!("rpc-url = ['http://a', 'http://b:1']\nrpc-header = ['{bad}']");
             let error = reading(&toml, "").unwrap_err();

@@ -18,13 +18,9 @@ const MAX_RETRY_AFTER: Duration = Duration::from_secs(10);
 /// How long and how often one RPC request is tried.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Policy {
-    /// Longest time for one attempt, connecting and reading the whole answer included.
-    pub request_timeout: Duration,
-    /// Attempts in all when the endpoint is down, overloaded or silent; 0 counts as 1.
-    pub attempts: u32,
-    /// The pause after the first failed attempt. It doubles with each, up to 30 s, and is shortened at random by up
-    /// to half, so that many nodes do not come back at once.
-    pub backoff: Duration,
+    pub(crate) request_timeout: Duration,
+    pub(crate) attempts: u32,
+    pub(crate) backoff: Duration,
 }
 
 impl Default for Policy {
@@ -47,6 +43,25 @@ impl Policy {
         let patience = self.request_timeout.saturating_mul(self.attempts).min(MAX_RETRY_AFTER);
         self.pause(attempt).max(retry_after.unwrap_or_default().min(patience))
     }
+
+    /// Longest time for one attempt, connecting and reading the whole answer included.
+    #[must_use]
+    pub fn with_request_timeout(self, request_timeout: Duration) -> Self {
+        Self { request_timeout, ..self }
+    }
+
+    /// Attempts in all when the endpoint is down, overloaded or silent; 0 counts as 1.
+    #[must_use]
+    pub fn with_attempts(self, attempts: u32) -> Self {
+        Self { attempts, ..self }
+    }
+
+    /// The pause after the first failed attempt. It doubles with each, up to 30 s, and is shortened at random by up
+    /// to half, so that many nodes do not come back at once.
+    #[must_use]
+    pub fn with_backoff(self, backoff: Duration) -> Self {
+        Self { backoff, ..self }
+    }
 }
 
 /// The most RPC endpoints that are asked: a round asks each of them at each height that one of them reports.
@@ -59,41 +74,19 @@ const DEVELOPMENT_CHAIN: u64 = 31337;
 /// What [`ChainReader`](crate::ChainReader) reads, and from where.
 #[derive(Debug, Clone)]
 pub struct Config {
-    /// The RPC endpoints, each of another provider, at most 16 with the trusted one.
-    pub rpc_urls: Vec<RpcUrl>,
-    /// An endpoint that has a veto: nothing counts that it does not say, too. It is asked like the others, and may be
-    /// one of them.
-    pub trusted_rpc: Option<RpcUrl>,
-    /// How many endpoints must say the same. Default: a strict majority of all.
-    pub quorum: Option<usize>,
-    /// The RPB contract.
-    pub contract: Address,
-    /// Which block is read.
-    pub block_tag: BlockTag,
-    /// The chain the endpoints must be on; `None` accepts the one that a quorum is on.
-    pub chain_id: Option<u64>,
-    /// Whether, and for which storage slot, the string is proven against the state root of the agreed block: see
-    /// [`StringSlot`]. That no endpoint can show a proof is logged, and makes nothing false; a proof of something else is an
-    /// alarm. Default: `None`, no proof is asked for.
-    pub proof: Option<StringSlot>,
-    /// Patience with each endpoint.
-    pub policy: Policy,
-    /// Where to remember what was read, so that the chain is never read at a lower block than before, also by other
-    /// processes. `None` remembers it in this process only.
-    pub state_dir: Option<PathBuf>,
-    /// What to do when the chain cannot be read.
-    pub staleness: Staleness,
-    /// How old the newest block that a quorum has may be, by this machine's clock: an older one shows that the chain
-    /// stands still, or that the endpoints do not follow it. Default: `None`, which is six hours, and any age on chain id
-    /// 31337, where development nodes make blocks for transactions only.
-    pub max_block_age: Option<Duration>,
-    /// When the contract is followed: how long after one look the next one begins, give or take a fifth at random, so
-    /// that many nodes do not look at once; up to eight times as long while the chain cannot be reached. Default: 12 s,
-    /// the time between two blocks.
-    pub poll_interval: Duration,
-    /// When the contract is followed: WebSocket endpoints that tell of its events, so that it is looked sooner. What
-    /// they say is never believed. Default: none.
-    pub hints: Vec<HintUrl>,
+    pub(crate) rpc_urls: Vec<RpcUrl>,
+    pub(crate) trusted_rpc: Option<RpcUrl>,
+    pub(crate) quorum: Option<usize>,
+    pub(crate) contract: Address,
+    pub(crate) block_tag: BlockTag,
+    pub(crate) chain_id: Option<u64>,
+    pub(crate) proof: Option<StringSlot>,
+    pub(crate) policy: Policy,
+    pub(crate) state_dir: Option<PathBuf>,
+    pub(crate) staleness: Staleness,
+    pub(crate) max_block_age: Option<Duration>,
+    pub(crate) poll_interval: Duration,
+    pub(crate) hints: Vec<HintUrl>,
 }
 
 impl Config {
@@ -121,9 +114,152 @@ impl Config {
         }
     }
 
+    /// The RPC endpoints.
+    pub fn rpc_urls(&self) -> &[RpcUrl] {
+        &self.rpc_urls
+    }
+
+    /// The contract that is read.
+    pub fn contract(&self) -> Address {
+        self.contract
+    }
+
+    /// The chain that the endpoints must be on, if that matters.
+    pub fn chain_id(&self) -> Option<u64> {
+        self.chain_id
+    }
+
+    /// Which block is read.
+    pub fn block_tag(&self) -> BlockTag {
+        self.block_tag
+    }
+
+    /// What is done when the chain cannot be read.
+    pub fn staleness(&self) -> Staleness {
+        self.staleness
+    }
+
+    /// The endpoint that has a veto, if there is one.
+    pub fn trusted_rpc(&self) -> Option<&RpcUrl> {
+        self.trusted_rpc.as_ref()
+    }
+
+    /// How many endpoints must say the same, if that was said.
+    pub fn quorum(&self) -> Option<usize> {
+        self.quorum
+    }
+
+    /// Whether the string is proven, and for which slot.
+    pub fn proof(&self) -> Option<StringSlot> {
+        self.proof
+    }
+
+    /// How old the newest block may be, if that was said.
+    pub fn max_block_age(&self) -> Option<Duration> {
+        self.max_block_age
+    }
+
+    /// WebSocket endpoints that tell of events.
+    pub fn hints(&self) -> &[HintUrl] {
+        &self.hints
+    }
+
     /// How old a block of this chain may be; `None` for any age.
-    pub(crate) fn max_block_age(&self, chain_id: u64) -> Option<Duration> {
+    pub(crate) fn age_limit(&self, chain_id: u64) -> Option<Duration> {
         self.max_block_age.or((chain_id != DEVELOPMENT_CHAIN).then_some(MAX_BLOCK_AGE))
+    }
+
+    /// The RPC endpoints, each of another provider, at most 16 with the trusted one.
+    #[must_use]
+    pub fn with_rpc_urls(self, rpc_urls: Vec<RpcUrl>) -> Self {
+        Self { rpc_urls, ..self }
+    }
+
+    /// An endpoint that has a veto: nothing counts that it does not say, too. It is asked like the others, and may be
+    /// one of them.
+    #[must_use]
+    pub fn with_trusted_rpc(self, trusted_rpc: impl Into<Option<RpcUrl>>) -> Self {
+        Self { trusted_rpc: trusted_rpc.into(), ..self }
+    }
+
+    /// How many endpoints must say the same. Default: a strict majority of all.
+    #[must_use]
+    pub fn with_quorum(self, quorum: impl Into<Option<usize>>) -> Self {
+        Self { quorum: quorum.into(), ..self }
+    }
+
+    /// The RPB contract.
+    #[must_use]
+    pub fn with_contract(self, contract: Address) -> Self {
+        Self { contract, ..self }
+    }
+
+    /// Which block is read.
+    #[must_use]
+    pub fn with_block_tag(self, block_tag: BlockTag) -> Self {
+        Self { block_tag, ..self }
+    }
+
+    /// The chain the endpoints must be on; `None` accepts the one that a quorum is on.
+    #[must_use]
+    pub fn with_chain_id(self, chain_id: impl Into<Option<u64>>) -> Self {
+        Self { chain_id: chain_id.into(), ..self }
+    }
+
+    /// Whether, and for which storage slot, the string is proven against the state root of the agreed block: see
+    /// [`StringSlot`]. That no endpoint can show a proof is logged, and makes nothing false; a proof of something else is an
+    /// alarm. Default: `None`, no proof is asked for.
+    #[must_use]
+    pub fn with_proof(self, proof: impl Into<Option<StringSlot>>) -> Self {
+        Self { proof: proof.into(), ..self }
+    }
+
+    /// Patience with each endpoint.
+    #[must_use]
+    pub fn with_policy(self, policy: Policy) -> Self {
+        Self { policy, ..self }
+    }
+
+    /// Where to remember what was read, so that the chain is never read at a lower block than before, also by other
+    /// processes. `None` remembers it in this process only.
+    #[must_use]
+    pub fn with_state_dir(self, state_dir: impl Into<Option<PathBuf>>) -> Self {
+        Self { state_dir: state_dir.into(), ..self }
+    }
+
+    /// The same, unless it was said.
+    #[must_use]
+    pub fn with_default_state_dir(self, dir: impl Into<PathBuf>) -> Self {
+        Self { state_dir: self.state_dir.or_else(|| Some(dir.into())), ..self }
+    }
+
+    /// What to do when the chain cannot be read.
+    #[must_use]
+    pub fn with_staleness(self, staleness: Staleness) -> Self {
+        Self { staleness, ..self }
+    }
+
+    /// How old the newest block that a quorum has may be, by this machine's clock: an older one shows that the chain
+    /// stands still, or that the endpoints do not follow it. Default: `None`, which is six hours, and any age on chain id
+    /// 31337, where development nodes make blocks for transactions only.
+    #[must_use]
+    pub fn with_max_block_age(self, max_block_age: impl Into<Option<Duration>>) -> Self {
+        Self { max_block_age: max_block_age.into(), ..self }
+    }
+
+    /// When the contract is followed: how long after one look the next one begins, give or take a fifth at random, so
+    /// that many nodes do not look at once; up to eight times as long while the chain cannot be reached. Default: 12 s,
+    /// the time between two blocks.
+    #[must_use]
+    pub fn with_poll_interval(self, poll_interval: Duration) -> Self {
+        Self { poll_interval, ..self }
+    }
+
+    /// When the contract is followed: WebSocket endpoints that tell of its events, so that it is looked sooner. What
+    /// they say is never believed. Default: none.
+    #[must_use]
+    pub fn with_hints(self, hints: Vec<HintUrl>) -> Self {
+        Self { hints, ..self }
     }
 }
 

@@ -337,7 +337,7 @@ impl ChainReader {
                 "this machine's clock is behind the chain's: nobody can tell whether the chain stands still"
             );
         }
-        let Some(limit) = self.0.config.max_block_age(winner.chain.chain_id) else { return Ok(()) };
+        let Some(limit) = self.0.config.age_limit(winner.chain.chain_id) else { return Ok(()) };
         let age = Duration::from_secs(unix_now().saturating_sub(block.timestamp()));
         if age <= limit {
             return Ok(());

@@ -40,22 +40,14 @@ const DEVELOPMENT_CHAINS: [u64; 2] = [31337, 1337];
 /// Where [`set_mature_model`] sends its transaction, for how much, and how long it looks after it.
 #[derive(Debug, Clone)]
 pub struct SubmitConfig {
-    /// The RPC endpoint.
-    pub rpc_url: RpcUrl,
-    /// The RPB contract.
-    pub contract: Address,
-    /// The chain the endpoint must be on; `None` accepts any.
-    pub chain_id: Option<u64>,
-    /// Patience with the endpoint.
-    pub policy: Policy,
-    /// The most that a unit of gas may cost. Nothing is sent while the network takes more.
-    pub max_fee: GasPrice,
-    /// What is paid on top of the base fee; `None` asks the endpoint what is usual. Nothing on a chain without base fees.
-    pub priority_fee: Option<GasPrice>,
-    /// When the transaction counts as settled; `None` for three blocks, one on a development chain.
-    pub settled: Option<Settled>,
-    /// How long to look after the transaction until it is settled.
-    pub timeout: Duration,
+    pub(crate) rpc_url: RpcUrl,
+    pub(crate) contract: Address,
+    pub(crate) chain_id: Option<u64>,
+    pub(crate) policy: Policy,
+    pub(crate) max_fee: GasPrice,
+    pub(crate) priority_fee: Option<GasPrice>,
+    pub(crate) settled: Option<Settled>,
+    pub(crate) timeout: Duration,
 }
 
 impl SubmitConfig {
@@ -72,6 +64,59 @@ impl SubmitConfig {
             settled: None,
             timeout: Duration::from_secs(300),
         }
+    }
+
+    /// The RPC endpoint.
+    #[must_use]
+    pub fn with_rpc_url(self, rpc_url: RpcUrl) -> Self {
+        Self { rpc_url, ..self }
+    }
+
+    /// The RPB contract.
+    #[must_use]
+    pub fn with_contract(self, contract: Address) -> Self {
+        Self { contract, ..self }
+    }
+
+    /// The chain the endpoint must be on; `None` accepts any.
+    #[must_use]
+    pub fn with_chain_id(self, chain_id: impl Into<Option<u64>>) -> Self {
+        Self { chain_id: chain_id.into(), ..self }
+    }
+
+    /// Patience with the endpoint.
+    #[must_use]
+    pub fn with_policy(self, policy: Policy) -> Self {
+        Self { policy, ..self }
+    }
+
+    /// The most that a unit of gas may cost. Nothing is sent while the network takes more.
+    #[must_use]
+    pub fn with_max_fee(self, max_fee: GasPrice) -> Self {
+        Self { max_fee, ..self }
+    }
+
+    /// What is paid on top of the base fee; `None` asks the endpoint what is usual. Nothing on a chain without base fees.
+    #[must_use]
+    pub fn with_priority_fee(self, priority_fee: impl Into<Option<GasPrice>>) -> Self {
+        Self { priority_fee: priority_fee.into(), ..self }
+    }
+
+    /// When the transaction counts as settled; `None` for three blocks, one on a development chain.
+    #[must_use]
+    pub fn with_settled(self, settled: impl Into<Option<Settled>>) -> Self {
+        Self { settled: settled.into(), ..self }
+    }
+
+    /// How long to look after the transaction until it is settled.
+    #[must_use]
+    pub fn with_timeout(self, timeout: Duration) -> Self {
+        Self { timeout, ..self }
+    }
+
+    /// The contract.
+    pub fn contract(&self) -> Address {
+        self.contract
     }
 }
 

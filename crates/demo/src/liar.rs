@@ -31,8 +31,7 @@ pub(crate) async fn run(flags: &Liar) -> Result<()> {
     let mut bytes = vec![0; usize::try_from(held.size_bytes())?];
     held.read_at(0, &mut bytes)?;
     let store = LyingStore { dir, digest: flags.manifest, manifest: Manifest::parse(&bytes)? };
-    let mut config = p2p_blob::Config::new(Identity::ephemeral());
-    config.listen = vec![flags.listen.clone()];
+    let config = p2p_blob::Config::new(Identity::ephemeral()).with_listen(vec![flags.listen.clone()]);
     let (client, _task) = p2p_blob::start(config, Arc::new(store))?;
     let mut addresses = client.listen_addrs();
     for address in &*addresses.wait_for(|addresses| !addresses.is_empty()).await? {

@@ -87,7 +87,7 @@ mod tests {
             assert_eq!(path.metadata().unwrap().len(), size_bytes & !1);
         }
         let cache = Cache::open(&dir.path().join("cache")).unwrap();
-        let options = Options { model_kind: "simplenet".to_owned(), ..Options::default() };
+        let options = Options::default().with_model_kind("simplenet".to_owned());
         let published = publish(&cache, &Input::File(path), &options, &|_, _| ()).unwrap();
         assert_eq!(read(published.model.weights()), Some(9));
     }

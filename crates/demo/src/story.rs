@@ -63,13 +63,12 @@ impl Story<'_> {
             ),
         );
 
-        let mut config = node::Config::new(self.dir.join("node"));
-        // This story has a cast of its own.
-        config.mdns = false;
-        config.peers = addresses.clone();
-        let mut contract = chain_reader::Config::new(chain.rpc_url().clone(), chain.contract());
-        contract.block_tag = BlockTag::Finalized;
-        config.chain = Some(contract);
+        let contract = chain_reader::Config::new(chain.rpc_url().clone(), chain.contract());
+        let config = node::Config::new(self.dir.join("node"))
+            // This story has a cast of its own.
+            .with_mdns(false)
+            .with_peers(addresses.clone())
+            .with_chain(contract.with_block_tag(BlockTag::Finalized));
         let loaded = self.fetch(config).await?;
         self.report_liars(&loaded.report.sources, &addresses)?;
         self.prove(&source, &loaded)
@@ -79,7 +78,7 @@ impl Story<'_> {
         model::write(source, self.size_bytes)
             .with_context(|| format!("cannot write {}", source.display()))?;
         let cache = Cache::open(&self.dir.join("publisher"))?;
-        let options = Options { model_kind: "simplenet".to_owned(), ..Options::default() };
+        let options = Options::default().with_model_kind("simplenet".to_owned());
         let started = Instant::now();
         let bar = Bar::new("publish");
         let update = |done_bytes, total_bytes| bar.update(done_bytes, total_bytes);

@@ -11,12 +11,10 @@ use node::{Config, Node, chain_reader, loader};
 async fn main() -> Result<(), Box<dyn std::error::Error>> {
     let mut args = env::args().skip(1);
     let mut next = || args.next().ok_or("usage: contract CACHE CONTRACT RPC_URL RPC_URL PEER…");
-    let mut config = Config::new(next()?);
-    let contract = next()?.parse()?;
-    let mut chain = chain_reader::Config::new(next()?.parse()?, contract);
-    chain.rpc_urls.push(next()?.parse()?);
-    config.chain = Some(chain);
-    config.peers = args.map(|peer| peer.parse()).collect::<Result<_, _>>()?;
+    let (cache, contract) = (next()?, next()?.parse()?);
+    let chain = chain_reader::Config::with_endpoints(vec![next()?.parse()?, next()?.parse()?], contract);
+    let peers = args.map(|peer| peer.parse()).collect::<Result<_, _>>()?;
+    let config = Config::new(cache).with_chain(chain).with_peers(peers);
 
     let node = Node::start(config).await?;
     let named = node.mature_model().await?;

@@ -11,11 +11,11 @@ use node::{Config, Node, loader};
 async fn main() -> Result<(), Box<dyn std::error::Error>> {
     let mut args = env::args().skip(1);
     let usage = "usage: digest CACHE DIGEST PEER…";
-    let mut config = Config::new(args.next().ok_or(usage)?);
+    let cache = args.next().ok_or(usage)?;
     let digest = args.next().ok_or(usage)?.parse()?;
-    config.peers = args.map(|peer| peer.parse()).collect::<Result<_, _>>()?;
+    let peers = args.map(|peer| peer.parse()).collect::<Result<_, _>>()?;
 
-    let node = Node::start(config).await?;
+    let node = Node::start(Config::new(cache).with_peers(peers)).await?;
     let loaded = node.load(digest, &loader::Silent).await?;
     // Read-only, and shared with every process that maps the same model.
     let weights = loaded.model.weights();

@@ -14,12 +14,11 @@ use node::{Config, Node, Update, chain_reader, loader};
 async fn main() -> Result<(), Box<dyn std::error::Error>> {
     let mut args = env::args().skip(1);
     let mut next = || args.next().ok_or("usage: follow CACHE CONTRACT RPC_URL PEER…");
-    let mut config = Config::new(next()?);
-    let contract = next()?;
-    config.chain = Some(chain_reader::Config::new(next()?.parse()?, contract.parse()?));
-    config.peers = args.map(|peer| peer.parse()).collect::<Result<_, _>>()?;
+    let (cache, contract) = (next()?, next()?);
+    let chain = chain_reader::Config::new(next()?.parse()?, contract.parse()?);
+    let peers = args.map(|peer| peer.parse()).collect::<Result<_, _>>()?;
 
-    let node = Node::start(config).await?;
+    let node = Node::start(Config::new(cache).with_chain(chain).with_peers(peers)).await?;
     let mut watch = node.watch(Arc::new(loader::Silent))?;
     let mut in_use = None;
     while let Some(update) = watch.next().await {

@@ -11,9 +11,9 @@ use node::{Config, Node};
 async fn main() -> Result<(), Box<dyn std::error::Error>> {
     let mut args = env::args().skip(1);
     let usage = "usage: serve CACHE LISTEN [FOLDER]";
-    let mut config = Config::new(args.next().ok_or(usage)?);
-    config.listen = vec![args.next().ok_or(usage)?.parse()?];
-    config.blob_dirs = args.map(Into::into).collect();
+    let cache = args.next().ok_or(usage)?;
+    let listen = vec![args.next().ok_or(usage)?.parse()?];
+    let config = Config::new(cache).with_listen(listen).with_blob_dirs(args.map(Into::into).collect());
 
     let node = Node::start(config).await?;
     // Others find it, and are told what it holds.

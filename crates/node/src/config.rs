@@ -10,35 +10,21 @@ use store::Pages;
 /// How a node behaves. [`Config::new`] has the defaults.
 #[derive(Debug, Clone)]
 pub struct Config {
-    /// Where models are kept.
-    pub cache_dir: PathBuf,
-    /// Folders of files named by their digests, which are served as well. Default: none.
-    pub blob_dirs: Vec<PathBuf>,
-    /// Where it listens for peers. Default: nowhere, it only dials.
-    pub listen: Vec<Multiaddr>,
-    /// Addresses others reach it at. Default: none.
-    pub external_addrs: Vec<Multiaddr>,
-    /// Peers to fetch from. Default: none.
-    pub peers: Vec<Multiaddr>,
-    /// Peers that need not hold anything, but know others. Default: none.
-    pub bootstrap: Vec<Multiaddr>,
-    /// The key of a private network. Default: none.
-    pub network_key: Option<NetworkKey>,
-    /// The only peers that it has connections with. Default: any.
-    pub allowed_peers: Option<HashSet<PeerId>>,
-    /// Whether it finds peers in the local network, and lets them find it (mDNS). Default: yes.
-    pub mdns: bool,
-    /// How it takes part in the DHT. Default: as a server while it has an external address.
-    pub dht: DhtMode,
-    /// What it takes on at most, and at which rates. Default: those of the network.
-    pub limits: Limits,
-    /// The contract to read. Default: none, models are loaded by digest.
+    pub(crate) cache_dir: PathBuf,
+    pub(crate) blob_dirs: Vec<PathBuf>,
+    pub(crate) listen: Vec<Multiaddr>,
+    pub(crate) external_addrs: Vec<Multiaddr>,
+    pub(crate) peers: Vec<Multiaddr>,
+    pub(crate) bootstrap: Vec<Multiaddr>,
+    pub(crate) network_key: Option<NetworkKey>,
+    pub(crate) allowed_peers: Option<HashSet<PeerId>>,
+    pub(crate) mdns: bool,
+    pub(crate) dht: DhtMode,
+    pub(crate) limits: Limits,
     #[cfg(feature = "chain")]
-    pub chain: Option<chain_reader::Config>,
-    /// How models are fetched.
-    pub fetch: FetchOptions,
-    /// How the pages of loaded weights are wanted. Default: lazily, so that a cached model is there at once.
-    pub pages: Pages,
+    pub(crate) chain: Option<chain_reader::Config>,
+    pub(crate) fetch: FetchOptions,
+    pub(crate) pages: Pages,
 }
 
 impl Config {
@@ -49,8 +35,8 @@ impl Config {
     /// [`NodeError::Chain`](crate::NodeError::Chain) when the contract's configuration is no good.
     #[cfg(feature = "chain")]
     pub fn reader(&self) -> Result<Option<chain_reader::ChainReader>, crate::NodeError> {
-        let Some(mut chain) = self.chain.clone() else { return Ok(None) };
-        chain.state_dir.get_or_insert_with(|| self.cache_dir.join(crate::CHAIN_DIR));
+        let Some(chain) = self.chain.clone() else { return Ok(None) };
+        let chain = chain.with_default_state_dir(self.cache_dir.join(crate::CHAIN_DIR));
         Ok(Some(chain_reader::ChainReader::new(chain)?))
     }
 
@@ -73,5 +59,85 @@ impl Config {
             fetch: FetchOptions::default(),
             pages: Pages::default(),
         }
+    }
+
+    /// Folders of files named by their digests, which are served as well. Default: none.
+    #[must_use]
+    pub fn with_blob_dirs(self, blob_dirs: Vec<PathBuf>) -> Self {
+        Self { blob_dirs, ..self }
+    }
+
+    /// Where it listens for peers. Default: nowhere, it only dials.
+    #[must_use]
+    pub fn with_listen(self, listen: Vec<Multiaddr>) -> Self {
+        Self { listen, ..self }
+    }
+
+    /// Addresses others reach it at. Default: none.
+    #[must_use]
+    pub fn with_external_addrs(self, external_addrs: Vec<Multiaddr>) -> Self {
+        Self { external_addrs, ..self }
+    }
+
+    /// Peers to fetch from. Each has a task, and a connection that is made again for as long as the node runs. Default: none.
+    #[must_use]
+    pub fn with_peers(self, peers: Vec<Multiaddr>) -> Self {
+        Self { peers, ..self }
+    }
+
+    /// Peers that need not hold anything, but know others. Default: none.
+    #[must_use]
+    pub fn with_bootstrap(self, bootstrap: Vec<Multiaddr>) -> Self {
+        Self { bootstrap, ..self }
+    }
+
+    /// The key of a private network. Default: none.
+    #[must_use]
+    pub fn with_network_key(self, network_key: impl Into<Option<NetworkKey>>) -> Self {
+        Self { network_key: network_key.into(), ..self }
+    }
+
+    /// The only peers that it has connections with. Default: any.
+    #[must_use]
+    pub fn with_allowed_peers(self, allowed_peers: impl Into<Option<HashSet<PeerId>>>) -> Self {
+        Self { allowed_peers: allowed_peers.into(), ..self }
+    }
+
+    /// Whether it finds peers in the local network, and lets them find it (mDNS): a multicast every few minutes. Default: yes.
+    #[must_use]
+    pub fn with_mdns(self, mdns: bool) -> Self {
+        Self { mdns, ..self }
+    }
+
+    /// How it takes part in the DHT. Default: as a server while it has an external address.
+    #[must_use]
+    pub fn with_dht(self, dht: DhtMode) -> Self {
+        Self { dht, ..self }
+    }
+
+    /// What it takes on at most, and at which rates. Default: those of the network.
+    #[must_use]
+    pub fn with_limits(self, limits: Limits) -> Self {
+        Self { limits, ..self }
+    }
+
+    /// The contract to read. Default: none, models are loaded by digest.
+    #[cfg(feature = "chain")]
+    #[must_use]
+    pub fn with_chain(self, chain: impl Into<Option<chain_reader::Config>>) -> Self {
+        Self { chain: chain.into(), ..self }
+    }
+
+    /// How models are fetched: memory, threads, patience. Default: those of [`FetchOptions::default`].
+    #[must_use]
+    pub fn with_fetch(self, fetch: FetchOptions) -> Self {
+        Self { fetch, ..self }
+    }
+
+    /// How the pages of loaded weights are wanted. Default: lazily, so that a cached model is there at once; anything else
+    /// costs [`Node::load`](crate::Node::load) the time to read them.
+    #[must_use]
+    pub fn with_pages(self, pages: Pages) -> Self {
+        Self { pages, ..self }
     }
 }

@@ -4,12 +4,12 @@
 //!
 //! ```no_run
 //! # async fn demo() -> Result<(), Box<dyn std::error::Error>> {
-//! let mut config = node::Config::new("/var/cache/loader");
-//! config.peers = vec!["/dns/seed.example/tcp/4201/p2p/12D3KooWGzxzKZYveHXtpG6AsrUJBcWxHBFS2HsEoGTxrMLvKXtf".parse()?];
-//! config.chain = Some(node::chain_reader::Config::new(
+//! let seeder = "/dns/seed.example/tcp/4201/p2p/12D3KooWGzxzKZYveHXtpG6AsrUJBcWxHBFS2HsEoGTxrMLvKXtf";
+//! let contract = node::chain_reader::Config::new(
 //!     "https://rpc.example".parse()?,
 //!     "0x5FbDB2315678afecb367f032d93F642f64180aa3".parse()?,
-//! ));
+//! );
+//! let config = node::Config::new("/var/cache/loader").with_peers(vec![seeder.parse()?]).with_chain(contract);
 //! let node = node::Node::start(config).await?;
 //! let loaded = node.load_mature(&node::loader::Silent).await?;
 //! let weights = loaded.model.weights();
@@ -130,14 +130,14 @@ impl Node {
         };
         let (cache, identity, blobs, book) =
             tokio::task::spawn_blocking(open).await.map_err(|_| NodeError::Worker)??;
-        let mut network = p2p_blob::Config::new(identity);
-        network.listen = config.listen;
-        network.external_addrs = config.external_addrs;
-        network.network_key = config.network_key;
-        network.allowed_peers = config.allowed_peers;
-        network.mdns = config.mdns;
-        network.dht = config.dht;
-        network.limits = config.limits;
+        let network = p2p_blob::Config::new(identity)
+            .with_listen(config.listen)
+            .with_external_addrs(config.external_addrs)
+            .with_network_key(config.network_key)
+            .with_allowed_peers(config.allowed_peers)
+            .with_mdns(config.mdns)
+            .with_dht(config.dht)
+            .with_limits(config.limits);
         let store = Arc::new(serving::CacheStore(Arc::clone(&blobs)));
         let (client, _task) = p2p_blob::start(network, store)?;
         let board = Arc::new(Board::new(&client, Arc::clone(&blobs), contract.clone()));
@@ -199,7 +199,7 @@ impl Node {
     /// [`NodeError::Cache`] when a file cannot be read.
     pub async fn verify(&self, manifest: Digest) -> Result<Option<RecheckReport>, NodeError> {
         let cache = self.cache.clone();
-        let threads = self.fetch.threads;
+        let threads = self.fetch.threads();
         blocking(move || cache.verify(&manifest, threads, &|_, _| ())).await
     }
 

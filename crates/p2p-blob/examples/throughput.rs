@@ -162,14 +162,13 @@ async fn serve(transport: &str, version: &str, place: &str, size_bytes: u64) -> 
         }
         _ => Source { file: None, size_bytes },
     };
-    let mut config = Config::new(Identity::ephemeral());
-    config.listen = match transport {
-        "quic" => vec!["/ip4/127.0.0.1/udp/0/quic-v1".parse()?],
-        _ => vec!["/ip4/127.0.0.1/tcp/0".parse()?],
+    let listen = match transport {
+        "quic" => "/ip4/127.0.0.1/udp/0/quic-v1",
+        _ => "/ip4/127.0.0.1/tcp/0",
     };
-    if version == "blobs" {
-        config.versions = Versions::OnlyBlobs;
-    }
+    let versions = if version == "blobs" { Versions::OnlyBlobs } else { Versions::Both };
+    let config =
+        Config::new(Identity::ephemeral()).with_listen(vec![listen.parse()?]).with_versions(versions);
     let (client, _task) = p2p_blob::start(config, Arc::new(One(Arc::new(source))))?;
     let addrs = client.listen_addrs().wait_for(|addrs| !addrs.is_empty()).await?.clone();
     println!("{}", addrs[0]);

@@ -14,33 +14,19 @@ use crate::wire::Version;
 /// How a node behaves. [`Config::new`] has the documented defaults.
 #[derive(Debug)]
 pub struct Config {
-    /// Who the node is.
-    pub identity: Identity,
-    /// Where it listens: `/ip4/…/tcp/…` and `/ip4/…/udp/…/quic-v1`. Default: nowhere, it only dials.
-    pub listen: Vec<Multiaddr>,
-    /// Addresses others reach it at, told to its peers. Default: none.
-    pub external_addrs: Vec<Multiaddr>,
-    /// The key of a private network; nobody without it is talked to. QUIC, which it does not cover, is off then. Default:
-    /// none.
-    pub network_key: Option<NetworkKey>,
-    /// The only peers that it has connections with, in both directions. Default: any.
-    pub allowed_peers: Option<HashSet<PeerId>>,
-    /// Whether it finds peers in the local network, and lets them find it. Default: no.
-    pub mdns: bool,
-    /// How it takes part in the DHT. Default: by its addresses.
-    pub dht: DhtMode,
-    /// Which versions of the blob protocol it speaks, in both directions. Default: both.
-    pub versions: Versions,
-    /// A stream on which no byte moves for this long while one is due is given up. Default: 15 s.
-    pub progress_timeout: Duration,
-    /// An inbound stream without a request for this long is closed. Default: 120 s.
-    pub idle_timeout: Duration,
-    /// How long [`crate::Client::connect`] may take. Default: 10 s.
-    pub connect_timeout: Duration,
-    /// How long answers in progress may take when the node stops. Default: 5 s.
-    pub drain_timeout: Duration,
-    /// What the node takes on at most.
-    pub limits: Limits,
+    pub(crate) identity: Identity,
+    pub(crate) listen: Vec<Multiaddr>,
+    pub(crate) external_addrs: Vec<Multiaddr>,
+    pub(crate) network_key: Option<NetworkKey>,
+    pub(crate) allowed_peers: Option<HashSet<PeerId>>,
+    pub(crate) mdns: bool,
+    pub(crate) dht: DhtMode,
+    pub(crate) versions: Versions,
+    pub(crate) progress_timeout: Duration,
+    pub(crate) idle_timeout: Duration,
+    pub(crate) connect_timeout: Duration,
+    pub(crate) drain_timeout: Duration,
+    pub(crate) limits: Limits,
 }
 
 impl Config {
@@ -62,31 +48,93 @@ impl Config {
             limits: Limits::default(),
         }
     }
+
+    /// Where it listens: `/ip4/…/tcp/…` and `/ip4/…/udp/…/quic-v1`. Default: nowhere, it only dials.
+    #[must_use]
+    pub fn with_listen(self, listen: Vec<Multiaddr>) -> Self {
+        Self { listen, ..self }
+    }
+
+    /// Addresses others reach it at, told to its peers. Default: none.
+    #[must_use]
+    pub fn with_external_addrs(self, external_addrs: Vec<Multiaddr>) -> Self {
+        Self { external_addrs, ..self }
+    }
+
+    /// The key of a private network; nobody without it is talked to. QUIC, which it does not cover, is off then. Default:
+    /// none.
+    #[must_use]
+    pub fn with_network_key(self, network_key: impl Into<Option<NetworkKey>>) -> Self {
+        Self { network_key: network_key.into(), ..self }
+    }
+
+    /// The only peers that it has connections with, in both directions. Default: any.
+    #[must_use]
+    pub fn with_allowed_peers(self, allowed_peers: impl Into<Option<HashSet<PeerId>>>) -> Self {
+        Self { allowed_peers: allowed_peers.into(), ..self }
+    }
+
+    /// Whether it finds peers in the local network, and lets them find it. Default: no.
+    #[must_use]
+    pub fn with_mdns(self, mdns: bool) -> Self {
+        Self { mdns, ..self }
+    }
+
+    /// How it takes part in the DHT. Default: by its addresses.
+    #[must_use]
+    pub fn with_dht(self, dht: DhtMode) -> Self {
+        Self { dht, ..self }
+    }
+
+    /// Which versions of the blob protocol it speaks, in both directions. Default: both.
+    #[must_use]
+    pub fn with_versions(self, versions: Versions) -> Self {
+        Self { versions, ..self }
+    }
+
+    /// A stream on which no byte moves for this long while one is due is given up. Default: 15 s.
+    #[must_use]
+    pub fn with_progress_timeout(self, progress_timeout: Duration) -> Self {
+        Self { progress_timeout, ..self }
+    }
+
+    /// An inbound stream without a request for this long is closed. Default: 120 s.
+    #[must_use]
+    pub fn with_idle_timeout(self, idle_timeout: Duration) -> Self {
+        Self { idle_timeout, ..self }
+    }
+
+    /// How long [`crate::Client::connect`] may take. Default: 10 s.
+    #[must_use]
+    pub fn with_connect_timeout(self, connect_timeout: Duration) -> Self {
+        Self { connect_timeout, ..self }
+    }
+
+    /// How long answers in progress may take when the node stops. Default: 5 s.
+    #[must_use]
+    pub fn with_drain_timeout(self, drain_timeout: Duration) -> Self {
+        Self { drain_timeout, ..self }
+    }
+
+    /// What the node takes on at most.
+    #[must_use]
+    pub fn with_limits(self, limits: Limits) -> Self {
+        Self { limits, ..self }
+    }
 }
 
 /// What a node takes on at most. An answer that is being sent costs 256 KiB of memory.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Limits {
-    /// Inbound 2.0.0 streams in all. Default: 1024.
-    pub streams: usize,
-    /// Inbound blob streams of one peer. Default: 16.
-    pub streams_per_peer: usize,
-    /// Answers with pieces that are sent at one time, and a quarter more to addresses that are being sent none. Further
-    /// requests wait for a second, in turn among addresses and their peers, and are told "busy" then. Default: 128.
-    pub uploads: usize,
-    /// The same while the node fetches. In bytes it then sends three quarters of what it receives at most, after a start
-    /// of 16 MiB; a fetch that gets nothing for a second, or is told "busy", holds nothing back. Default: 8.
-    pub uploads_while_fetching: usize,
-    /// How fast blobs are sent, in equal shares for the peers that want some. Default: as fast as it goes.
-    pub upload_bytes_per_s: Option<NonZeroU64>,
-    /// How fast blobs are received. Default: as fast as they come.
-    pub download_bytes_per_s: Option<NonZeroU64>,
-    /// Reads of the store at one time. Default: 32.
-    pub disk_reads: usize,
-    /// Connections in all; a quarter of them is kept for those that this node makes. Default: 512.
-    pub connections: u32,
-    /// Connections with one peer: two from each side. Default: 4.
-    pub connections_per_peer: u32,
+    pub(crate) streams: usize,
+    pub(crate) streams_per_peer: usize,
+    pub(crate) uploads: usize,
+    pub(crate) uploads_while_fetching: usize,
+    pub(crate) upload_bytes_per_s: Option<NonZeroU64>,
+    pub(crate) download_bytes_per_s: Option<NonZeroU64>,
+    pub(crate) disk_reads: usize,
+    pub(crate) connections: u32,
+    pub(crate) connections_per_peer: u32,
 }
 
 impl Default for Limits {
@@ -102,6 +150,74 @@ impl Default for Limits {
             connections: 512,
             connections_per_peer: 4,
         }
+    }
+}
+
+impl Limits {
+    /// Inbound 2.0.0 streams in all. Default: 1024.
+    #[must_use]
+    pub fn with_streams(self, streams: usize) -> Self {
+        Self { streams, ..self }
+    }
+
+    /// Inbound blob streams of one peer. Default: 16.
+    #[must_use]
+    pub fn with_streams_per_peer(self, streams_per_peer: usize) -> Self {
+        Self { streams_per_peer, ..self }
+    }
+
+    /// Answers with pieces that are sent at one time, and a quarter more to addresses that are being sent none. Further
+    /// requests wait for a second, in turn among addresses and their peers, and are told "busy" then. Default: 128.
+    #[must_use]
+    pub fn with_uploads(self, uploads: usize) -> Self {
+        Self { uploads, ..self }
+    }
+
+    /// The same while the node fetches. In bytes it then sends three quarters of what it receives at most, after a start
+    /// of 16 MiB; a fetch that gets nothing for a second, or is told "busy", holds nothing back. Default: 8.
+    #[must_use]
+    pub fn with_uploads_while_fetching(self, uploads_while_fetching: usize) -> Self {
+        Self { uploads_while_fetching, ..self }
+    }
+
+    /// How fast blobs are sent, in equal shares for the peers that want some. Default: as fast as it goes.
+    #[must_use]
+    pub fn with_upload_bytes_per_s(self, upload_bytes_per_s: impl Into<Option<NonZeroU64>>) -> Self {
+        Self { upload_bytes_per_s: upload_bytes_per_s.into(), ..self }
+    }
+
+    /// How fast blobs are received. Default: as fast as they come.
+    #[must_use]
+    pub fn with_download_bytes_per_s(self, download_bytes_per_s: impl Into<Option<NonZeroU64>>) -> Self {
+        Self { download_bytes_per_s: download_bytes_per_s.into(), ..self }
+    }
+
+    /// Reads of the store at one time. Default: 32.
+    #[must_use]
+    pub fn with_disk_reads(self, disk_reads: usize) -> Self {
+        Self { disk_reads, ..self }
+    }
+
+    /// Connections in all; a quarter of them is kept for those that this node makes. Default: 512.
+    #[must_use]
+    pub fn with_connections(self, connections: u32) -> Self {
+        Self { connections, ..self }
+    }
+
+    /// Connections with one peer: two from each side. Default: 4.
+    #[must_use]
+    pub fn with_connections_per_peer(self, connections_per_peer: u32) -> Self {
+        Self { connections_per_peer, ..self }
+    }
+
+    /// How many answers with pieces are sent at one time.
+    pub fn uploads(&self) -> usize {
+        self.uploads
+    }
+
+    /// How many connections there are in all.
+    pub fn connections(&self) -> u32 {
+        self.connections
     }
 }
 

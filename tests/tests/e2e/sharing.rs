@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use e2e::{Home, Model, PIECE_BYTES, Peer, Recipe, TCP, soon};
 use futures::StreamExt as _;
-use loader::{Event, Observer};
+use loader::{Event, FetchOptions, Observer};
 use manifest::{ByteRange, Digest};
 use node::{Loaded, Node, NodeError};
 use p2p_blob::{Client, Config, FetchError, GetRequest, Identity, Session, Versions, read_blob};
@@ -33,11 +33,11 @@ impl Observer for Seen {
 
 impl Fetcher {
     async fn start(home: &Home, peers: &[&str]) -> Self {
-        let mut config = node::Config::new(home.cache(""));
-        config.mdns = false;
-        config.listen = vec![TCP.parse().unwrap()];
-        config.peers = peers.iter().map(|peer| peer.parse().unwrap()).collect();
-        config.fetch.durable = false;
+        let config = node::Config::new(home.cache(""))
+            .with_mdns(false)
+            .with_listen(vec![TCP.parse().unwrap()])
+            .with_peers(peers.iter().map(|peer| peer.parse().unwrap()).collect())
+            .with_fetch(FetchOptions::default().with_durable(false));
         let node = Arc::new(Node::start(config).await.unwrap());
         let addresses = node.listen_addrs().filter_map(async |addresses| addresses.into_iter().next());
         let mut addresses = std::pin::pin!(addresses);
@@ -132,8 +132,7 @@ async fn pieces_are_served_under_their_manifest_only_and_proven_shards_to_everyb
     let fetching = first.fetch(&model);
 
     let client = |versions| {
-        let mut config = Config::new(Identity::ephemeral());
-        config.versions = versions;
+        let config = Config::new(Identity::ephemeral()).with_versions(versions);
         p2p_blob::start(config, Arc::new(Nothing)).unwrap().0
     };
     let Session::Ranges(ranges) = open(&client(Versions::Both), &first.address).await else {

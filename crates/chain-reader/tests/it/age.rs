@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
-use chain_reader::{Availability, BlockTag, ChainError, ChainReader, Config, Devnet, Staleness, U256};
+use chain_reader::{Availability, BlockTag, ChainError, ChainReader, Devnet, Staleness, U256};
 use serde_json::{Value, json};
 
 use crate::honest::{config_of, pass, port, twisted};
@@ -58,13 +58,13 @@ async fn a_block_that_is_too_old_says_nothing_about_today() {
     // It goes on: then it is read.
     made_at.store(now() - 3_600, Ordering::Relaxed);
     assert_eq!(reader.mature_model().await.unwrap().manifest, digest());
-    let strict = Config { max_block_age: Some(HOUR / 2), ..config.clone() };
+    let strict = config.clone().with_max_block_age(HOUR / 2);
     assert!(matches!(
         ChainReader::new(strict).unwrap().mature_model().await,
         Err(ChainError::StaleBlock { .. })
     ));
     made_at.store(now() - 3 * DAY_S, Ordering::Relaxed);
-    let lenient = Config { max_block_age: Some(HOUR * 100), ..config };
+    let lenient = config.with_max_block_age(HOUR * 100);
     assert_eq!(ChainReader::new(lenient).unwrap().mature_model().await.unwrap().manifest, digest());
 }
 
@@ -74,7 +74,7 @@ async fn a_development_chain_may_stand_still_unless_that_is_forbidden() {
     let endpoint = standing(&devnet, "0x7a69", &made_at).await;
     let config = config_of(&devnet, BlockTag::Finalized, &[&endpoint]);
     assert_eq!(ChainReader::new(config.clone()).unwrap().mature_model().await.unwrap().manifest, digest());
-    let strict = ChainReader::new(Config { max_block_age: Some(HOUR), ..config }).unwrap();
+    let strict = ChainReader::new(config.with_max_block_age(HOUR)).unwrap();
     assert!(matches!(strict.mature_model().await, Err(ChainError::StaleBlock { .. })));
 }
 
@@ -85,13 +85,13 @@ async fn what_stands_in_for_the_chain_is_as_old_as_its_block() {
     let made_at = Arc::new(AtomicU64::new(now() - 5 * 3_600));
     let endpoint = standing(&devnet, "0x1", &made_at).await;
     let config = config_of(&devnet, BlockTag::Finalized, &[&endpoint]);
-    let config = Config { state_dir: Some(dir.path().to_owned()), ..config };
+    let config = config.with_state_dir(dir.path().to_owned());
     let reader = ChainReader::new(config.clone()).unwrap();
     reader.note_loaded(&reader.mature_model().await.unwrap()).await.unwrap();
     drop(endpoint);
     let stale = async |hours: u32| {
         let staleness = Staleness::UpTo(HOUR * hours);
-        ChainReader::new(Config { staleness, ..config.clone() }).unwrap().mature_model().await
+        ChainReader::new(config.clone().with_staleness(staleness)).unwrap().mature_model().await
     };
     assert_eq!(stale(6).await.unwrap().manifest, digest());
     assert!(

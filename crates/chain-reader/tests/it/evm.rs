@@ -1,7 +1,7 @@
 //! What the reader makes of every state a contract can be in.
 
 use chain_reader::{
-    Address, Availability, BlockTag, ChainError, ChainReader, Config, Devnet, MatureModel, NotFinal, U256,
+    Address, Availability, BlockTag, ChainError, ChainReader, Devnet, MatureModel, NotFinal, U256,
 };
 use manifest::Blame;
 use serde_json::json;
@@ -55,7 +55,7 @@ async fn no_contract_is_told_from_one_that_is_not_final() {
 
     let nobody = Address::from_bytes([9; 20]);
     for tag in [BlockTag::Latest, BlockTag::Finalized] {
-        let reader = ChainReader::new(Config { contract: nobody, ..config(&devnet, tag) }).unwrap();
+        let reader = ChainReader::new(config(&devnet, tag).with_contract(nobody)).unwrap();
         let error = reader.mature_model().await.unwrap_err();
         assert!(matches!(error, ChainError::NoContract { .. }), "{error:?}");
         assert!(error.to_string().contains(&nobody.to_string()));
@@ -114,7 +114,7 @@ async fn a_contract_of_another_kind_is_named_as_such() {
 async fn the_chain_id_is_checked_when_given() {
     let devnet = devnet().await;
     devnet.set_text(&digest().to_string(), U256::ZERO).await.unwrap();
-    let on = |chain_id| Config { chain_id: Some(chain_id), ..config(&devnet, BlockTag::Latest) };
+    let on = |chain_id| config(&devnet, BlockTag::Latest).with_chain_id(chain_id);
     assert!(ChainReader::new(on(31337)).unwrap().mature_model().await.is_ok());
     let error = ChainReader::new(on(1)).unwrap().mature_model().await.unwrap_err();
     assert!(matches!(error, ChainError::WrongChain { expected: 1, found: 31337, .. }), "{error:?}");
@@ -143,7 +143,7 @@ async fn a_configuration_that_makes_no_sense_is_refused() {
         (urls(&["http://a", "http://b"]), Some(3), "Quorum"),
         (urls(&["http://a", "http://b"]), Some(0), "Quorum"),
     ] {
-        let error = ChainReader::new(Config { rpc_urls, quorum, ..config.clone() }).unwrap_err();
+        let error = ChainReader::new(config.clone().with_rpc_urls(rpc_urls).with_quorum(quorum)).unwrap_err();
         assert!(format!("{error:?}").starts_with(expected), "{error:?}");
         assert!(error.is_configuration() && !crate::everything_shown(&error).contains("secretkey"));
         assert_eq!((error.blame(), error.availability()), (Blame::Caller, Availability::Never));

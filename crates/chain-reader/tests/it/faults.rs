@@ -48,7 +48,7 @@ pub(crate) fn returned(text: &str) -> String {
 
 pub(crate) fn reader(rpc_url: RpcUrl, policy: Policy) -> ChainReader {
     let config = Config::new(rpc_url, Address::from_bytes([7; 20]));
-    ChainReader::new(Config { policy, block_tag: BlockTag::Finalized, ..config }).unwrap()
+    ChainReader::new(config.with_policy(policy).with_block_tag(BlockTag::Finalized)).unwrap()
 }
 
 pub(crate) async fn read(scripted: &Scripted) -> Result<MatureModel, ChainError> {
@@ -99,7 +99,7 @@ async fn faults_that_pass_are_asked_again() {
         _ => healthy(method, params),
     };
     let scripted = Scripted::start(script).await;
-    let patient = Policy { attempts: 6, ..policy() };
+    let patient = policy().with_attempts(6);
     let model = reader(scripted.url.clone(), patient).mature_model().await.unwrap();
     assert_eq!(model.manifest, digest());
 }
@@ -163,7 +163,7 @@ async fn a_long_string_is_an_alarm_like_any_other() {
 #[tokio::test]
 async fn a_silent_endpoint_times_out() {
     let scripted = Scripted::start(|_, _| Answer::Silence).await;
-    let hasty = Policy { request_timeout: Duration::from_millis(50), attempts: 2, ..policy() };
+    let hasty = policy().with_request_timeout(Duration::from_millis(50)).with_attempts(2);
     let error = reader(scripted.url.clone(), hasty).mature_model().await.unwrap_err();
     assert!(matches!(error, ChainError::Endpoint(EndpointError::Timeout { .. })), "{error:?}");
     assert_eq!((error.blame(), error.availability()), (Blame::Network, Availability::NotNow));
@@ -185,7 +185,7 @@ async fn an_https_endpoint_is_spoken_to_in_tls() {
     const HANDSHAKE: u8 = 22;
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let https = crate::url(&format!("https://{}/v3/secretkey", listener.local_addr().unwrap()));
-    let reader = reader(https, Policy { attempts: 1, ..policy() });
+    let reader = reader(https, policy().with_attempts(1));
     // Reads the first byte, hangs up, and so ends the requests that are made at once.
     let first_bytes = async {
         for _ in 0..3 {
@@ -248,7 +248,7 @@ fn ready(method: &str, params: &Value) -> Answer {
 
 async fn submit(scripted: &Scripted) -> Result<Receipt, SubmitError> {
     let config = SubmitConfig::new(scripted.url.clone(), Address::from_bytes([7; 20]));
-    let config = SubmitConfig { policy: policy(), ..config };
+    let config = config.with_policy(policy());
     let signer = Signer::from_private_key(&"1".repeat(64)).unwrap();
     set_mature_model(&config, &signer, digest(), U256::ZERO).await.map(crate::mined)
 }

@@ -6,7 +6,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use chain_reader::{
-    Availability, BlockTag, ChainError, ChainReader, Config, Devnet, MatureModel, Policy, U256, stored_chains,
+    Availability, BlockTag, ChainError, ChainReader, Config, Devnet, MatureModel, U256, stored_chains,
 };
 use manifest::Digest;
 use serde_json::{Value, json};
@@ -32,7 +32,7 @@ async fn take_back(devnet: &Devnet) {
 
 fn config(devnet: &Devnet, endpoints: &[&Scripted], dir: &Path) -> Config {
     let config = config_of(devnet, BlockTag::Finalized, endpoints);
-    Config { state_dir: Some(dir.to_owned()), ..config }
+    config.with_state_dir(dir.to_owned())
 }
 
 async fn read(config: &Config) -> Result<MatureModel, ChainError> {
@@ -136,9 +136,9 @@ async fn a_denial_that_too_few_confirm_is_looked_into_again() {
     });
     let (hiding, silent) = (hiding.await, at(&devnet, &floor, |_, _| Answer::Silence).await);
     let undecided = config(&devnet, &[&honest_ones[0], &hiding, &silent], dir.path());
-    let hasty = Policy { request_timeout: Duration::from_millis(500), attempts: 1, ..undecided.policy };
+    let hasty = crate::policy().with_request_timeout(Duration::from_millis(500)).with_attempts(1);
     // One against one: the new chain is read, and the floor stays where it is in doubt.
-    read(&Config { policy: hasty, ..undecided }).await.unwrap();
+    read(&undecided.with_policy(hasty)).await.unwrap();
     let memory = stored_chains(dir.path()).unwrap().remove(0).memory.unwrap();
     assert_eq!((memory.floor.unwrap().number, memory.alarm), (5, None));
     let slow = at(&devnet, &floor, move |method, params| {

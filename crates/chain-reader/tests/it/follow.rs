@@ -17,7 +17,7 @@ use crate::{config, devnet, digest};
 const DEADLINE: Duration = Duration::from_secs(60);
 
 fn follow(config: Config) -> Follower {
-    let config = Config { poll_interval: Duration::from_millis(50), ..config };
+    let config = config.with_poll_interval(Duration::from_millis(50));
     ChainReader::new(config).unwrap().follow(None)
 }
 
@@ -106,7 +106,7 @@ async fn an_event_over_a_websocket_makes_it_look_at_once() {
     let dead: HintUrl = "ws://127.0.0.1:1".parse().unwrap();
     let at_leisure = Duration::from_secs(24 * 3600);
     let config =
-        Config { poll_interval: at_leisure, hints: vec![dead, hints], ..config(&devnet, BlockTag::Latest) };
+        config(&devnet, BlockTag::Latest).with_poll_interval(at_leisure).with_hints(vec![dead, hints]);
     let mut follower = ChainReader::new(config).unwrap().follow(None);
     assert!(matches!(next_trouble(&mut follower).await.error, ChainError::NoModel { .. }));
     // An event before the subscription is missed: the next one is not.
@@ -135,7 +135,7 @@ async fn a_lie_that_comes_and_goes_is_never_told() {
     });
     let (a, b, wavering) = (honest(&devnet).await, honest(&devnet).await, wavering.await);
     let config = config_of(&devnet, BlockTag::Latest, &[&a, &wavering, &b]);
-    let reader = ChainReader::new(Config { poll_interval: Duration::from_millis(5), ..config }).unwrap();
+    let reader = ChainReader::new(config.with_poll_interval(Duration::from_millis(5))).unwrap();
     let mut follower = reader.follow(None);
     assert_eq!(next_model(&mut follower).await, digest());
     let lies_heard = async {

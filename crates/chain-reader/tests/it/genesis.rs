@@ -24,7 +24,7 @@ async fn pruned(devnet: &Devnet, answer: fn() -> Answer) -> Scripted {
 
 fn config(devnet: &Devnet, endpoints: &[&Scripted], dir: &Path) -> Config {
     let config = config_of(devnet, BlockTag::Finalized, endpoints);
-    Config { state_dir: Some(dir.to_owned()), ..config }
+    config.with_state_dir(dir.to_owned())
 }
 
 async fn read(config: &Config) -> Result<u64, ChainError> {
@@ -125,7 +125,7 @@ async fn an_endpoint_that_once_named_another_chain_is_asked_again() {
     });
     let mistaken = mistaken.await;
     let config = config_of(&devnet, BlockTag::Finalized, &[&mistaken]);
-    let reader = ChainReader::new(Config { chain_id: Some(31337), ..config }).unwrap();
+    let reader = ChainReader::new(config.with_chain_id(31337)).unwrap();
     assert!(matches!(reader.mature_model().await, Err(ChainError::WrongChain { found: 1, .. })));
     assert_eq!(reader.mature_model().await.unwrap().manifest, digest());
 }

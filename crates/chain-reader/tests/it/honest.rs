@@ -92,7 +92,7 @@ pub(crate) fn exaggerate(result: &mut Value) {
 /// The configuration that asks all of these.
 pub(crate) fn config_of(devnet: &Devnet, tag: BlockTag, endpoints: &[&Scripted]) -> Config {
     let rpc_urls = endpoints.iter().map(|endpoint| endpoint.url.clone()).collect();
-    Config { rpc_urls, ..config(devnet, tag) }
+    config(devnet, tag).with_rpc_urls(rpc_urls)
 }
 
 pub(crate) fn reader_of(devnet: &Devnet, tag: BlockTag, endpoints: &[&Scripted]) -> ChainReader {

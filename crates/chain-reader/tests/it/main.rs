@@ -46,15 +46,15 @@ async fn devnet() -> Devnet {
 
 /// Retries that take no time.
 fn policy() -> Policy {
-    Policy { backoff: std::time::Duration::from_millis(1), ..Policy::default() }
+    Policy::default().with_backoff(std::time::Duration::from_millis(1))
 }
 
 fn config(devnet: &Devnet, block_tag: BlockTag) -> Config {
-    Config { block_tag, policy: policy(), ..Config::new(devnet.rpc_url().clone(), devnet.contract()) }
+    Config::new(devnet.rpc_url().clone(), devnet.contract()).with_block_tag(block_tag).with_policy(policy())
 }
 
 fn submit_config(devnet: &Devnet) -> SubmitConfig {
-    SubmitConfig { policy: policy(), ..SubmitConfig::new(devnet.rpc_url().clone(), devnet.contract()) }
+    SubmitConfig::new(devnet.rpc_url().clone(), devnet.contract()).with_policy(policy())
 }
 
 /// The call that sets [`digest`], which is not set yet.

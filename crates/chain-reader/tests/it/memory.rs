@@ -4,7 +4,7 @@ use std::path::Path;
 use std::time::Duration;
 
 use chain_reader::{
-    Availability, BlockTag, ChainError, ChainReader, Config, Devnet, MatureModel, Policy, Staleness, U256,
+    Availability, BlockTag, ChainError, ChainReader, Config, Devnet, MatureModel, Staleness, U256,
     stored_chains,
 };
 use manifest::Digest;
@@ -14,7 +14,7 @@ use crate::honest::{at_height, config_of};
 use crate::{config, devnet, digest, policy};
 
 fn remembering(config: Config, dir: &Path) -> Config {
-    Config { state_dir: Some(dir.to_owned()), ..config }
+    config.with_state_dir(dir.to_owned())
 }
 
 async fn read(config: &Config) -> Result<MatureModel, ChainError> {
@@ -36,15 +36,15 @@ async fn the_floor_holds_after_a_restart() {
     assert_eq!(read(&current).await.unwrap().block_number, 22);
 
     let (a, b) = (at_height(&devnet, 10).await, at_height(&devnet, 21).await);
-    let hasty = Policy { request_timeout: Duration::from_secs(1), ..policy() };
-    let behind = Config { policy: hasty, ..config_of(&devnet, BlockTag::Latest, &[&a, &b]) };
+    let hasty = policy().with_request_timeout(Duration::from_secs(1));
+    let behind = config_of(&devnet, BlockTag::Latest, &[&a, &b]).with_policy(hasty);
     let behind = remembering(behind, dir.path());
     let error = read(&behind).await.unwrap_err();
     let ChainError::NoQuorum { ref said, .. } = error else { panic!("{error:?}") };
     assert!(said.iter().all(|line| line.contains("below block 22, which was read before")), "{said:?}");
     assert_eq!(error.availability(), Availability::NotNow);
     // The floor is that of its own tag only.
-    let finalized = Config { block_tag: BlockTag::Finalized, ..behind.clone() };
+    let finalized = behind.clone().with_block_tag(BlockTag::Finalized);
     assert_eq!(read(&finalized).await.unwrap().block_number, 10);
 
     for stored in stored_chains(dir.path()).unwrap() {
@@ -89,8 +89,8 @@ async fn another_block_at_the_same_height_is_an_alarm_only_when_it_was_final() {
 async fn without_a_chain_the_model_that_was_last_loaded_will_do() {
     let (devnet, dir) = (chain(&digest().to_string()).await, tempfile::tempdir().unwrap());
     let config = remembering(config(&devnet, BlockTag::Latest), dir.path());
-    let offline = Config { staleness: Staleness::Offline, ..config.clone() };
-    let stale = Config { staleness: Staleness::UpTo(Duration::from_secs(3600)), ..config.clone() };
+    let offline = config.clone().with_staleness(Staleness::Offline);
+    let stale = config.clone().with_staleness(Staleness::UpTo(Duration::from_secs(3600)));
     let error = read(&offline).await.unwrap_err();
     assert!(matches!(error, ChainError::NothingLoaded { .. }), "{error:?}");
     assert_eq!(error.availability(), Availability::NotNow);
@@ -111,7 +111,7 @@ async fn without_a_chain_the_model_that_was_last_loaded_will_do() {
     assert_eq!(read(&offline).await.unwrap(), loaded);
     assert!(read(&config).await.unwrap_err().is_unreachable());
     tokio::time::sleep(Duration::from_secs(1)).await;
-    let too_old = Config { staleness: Staleness::UpTo(Duration::ZERO), ..config };
+    let too_old = config.with_staleness(Staleness::UpTo(Duration::ZERO));
     assert!(read(&too_old).await.unwrap_err().is_unreachable());
 }
 
@@ -122,7 +122,7 @@ async fn a_chain_that_says_that_there_is_no_model_is_believed_over_what_was_load
     let reader = ChainReader::new(config.clone()).unwrap();
     reader.note_loaded(&reader.mature_model().await.unwrap()).await.unwrap();
     devnet.set_text("", U256::ZERO).await.unwrap();
-    let stale = Config { staleness: Staleness::UpTo(Duration::from_secs(3600)), ..config };
+    let stale = config.with_staleness(Staleness::UpTo(Duration::from_secs(3600)));
     assert!(matches!(read(&stale).await, Err(ChainError::NoModel { .. })));
 }
 
@@ -136,5 +136,5 @@ async fn a_corrupt_memory_stops_the_read() {
     let error = read(&config).await.unwrap_err();
     assert!(error.to_string().contains("corrupt") && error.to_string().contains(path.to_str().unwrap()));
     assert_eq!(error.availability(), Availability::Alarm);
-    assert!(read(&Config { staleness: Staleness::Offline, ..config }).await.is_err());
+    assert!(read(&config.with_staleness(Staleness::Offline)).await.is_err());
 }

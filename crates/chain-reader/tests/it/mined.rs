@@ -44,7 +44,7 @@ async fn send_and(
 #[tokio::test]
 async fn it_is_looked_after_for_as_many_blocks_as_asked() {
     let devnet = devnet().await;
-    let config = SubmitConfig { settled: Some(Settled::Confirmations(3)), ..submit_config(&devnet) };
+    let config = submit_config(&devnet).with_settled(Settled::Confirmations(3));
     let (sent, steps) = send_and(&devnet, &config, async |step| {
         if matches!(step, Step::InBlock { .. }) {
             devnet.mine(2).await.unwrap();
@@ -60,7 +60,7 @@ async fn it_is_looked_after_for_as_many_blocks_as_asked() {
 #[tokio::test]
 async fn it_is_looked_after_until_those_who_read_a_tag_see_it() {
     let devnet = devnet().await;
-    let config = SubmitConfig { settled: Some(Settled::Tag(BlockTag::Finalized)), ..submit_config(&devnet) };
+    let config = submit_config(&devnet).with_settled(Settled::Tag(BlockTag::Finalized));
     let (sent, _) = send_and(&devnet, &config, async |step| {
         if matches!(step, Step::InBlock { .. }) {
             devnet.mine(2).await.unwrap();
@@ -76,7 +76,7 @@ async fn it_is_looked_after_until_those_who_read_a_tag_see_it() {
 async fn blocks_that_do_not_come_are_told_from_a_transaction_that_does_not() {
     let devnet = devnet().await;
     let (settled, timeout) = (Some(Settled::Confirmations(2)), Duration::from_millis(300));
-    let config = SubmitConfig { settled, timeout, ..submit_config(&devnet) };
+    let config = submit_config(&devnet).with_settled(settled).with_timeout(timeout);
     let (sent, _) = send_and(&devnet, &config, async |_| {}).await;
     let error = sent.unwrap_err();
     assert!(matches!(error, SubmitError::NotSettled { block_number: 2, confirmations: 1, .. }), "{error:?}");
@@ -86,7 +86,7 @@ async fn blocks_that_do_not_come_are_told_from_a_transaction_that_does_not() {
 #[tokio::test]
 async fn a_reorganisation_is_noticed_and_the_transaction_sent_again() {
     let devnet = devnet().await;
-    let config = SubmitConfig { settled: Some(Settled::Confirmations(2)), ..submit_config(&devnet) };
+    let config = submit_config(&devnet).with_settled(Settled::Confirmations(2));
     let mut blocks = 0;
     let (sent, steps) = send_and(&devnet, &config, async |step| {
         let Step::InBlock { .. } = step else { return };

@@ -23,7 +23,7 @@ fn owner(devnet: &Devnet) -> Signer {
 
 /// Through this endpoint, for at most so long.
 fn through(devnet: &Devnet, endpoint: &Scripted, timeout: Duration) -> SubmitConfig {
-    SubmitConfig { rpc_url: endpoint.url.clone(), timeout, ..submit_config(devnet) }
+    submit_config(devnet).with_rpc_url(endpoint.url.clone()).with_timeout(timeout)
 }
 
 async fn set(config: &SubmitConfig, devnet: &Devnet) -> Result<Done, SubmitError> {
@@ -137,7 +137,7 @@ async fn the_one_that_took_its_place_is_named_with_or_without_old_states() {
 async fn one_whose_place_is_taken_in_a_block_that_may_still_go_may_come_back() {
     let devnet = devnet().await;
     let settled = Some(Settled::Confirmations(3));
-    let config = SubmitConfig { settled, timeout: SHORT, ..submit_config(&devnet) };
+    let config = submit_config(&devnet).with_settled(settled).with_timeout(SHORT);
     let (sent, hash) = displaced(&devnet, &config, 1).await;
     let error = sent.unwrap_err();
     let SubmitError::Displaced { by, block_number: 2, .. } = error else { panic!("{error:?}") };
@@ -272,7 +272,7 @@ async fn one_that_is_in_a_block_is_said_to_be_where_nothing_tells_what_is_final(
         let devnet = devnet().await;
         let endpoint = twisted(&devnet, move |_, params| (params[0] == "finalized").then(answer)).await;
         let settled = Some(Settled::Tag(BlockTag::Finalized));
-        let config = SubmitConfig { settled, ..through(&devnet, &endpoint, SHORT) };
+        let config = through(&devnet, &endpoint, SHORT).with_settled(settled);
         let error = set(&config, &devnet).await.unwrap_err();
         assert!(matches!(error, SubmitError::NotSettled { block_number: 2, .. }), "{error:?}");
         assert!(error.to_string().contains("once it is finalized"), "{error}");
@@ -281,7 +281,7 @@ async fn one_that_is_in_a_block_is_said_to_be_where_nothing_tells_what_is_final(
         let error = set(&config, &devnet).await.unwrap_err();
         assert!(matches!(error, SubmitError::SetNotSettled { block_number: 2, .. }), "{error:?}");
         devnet.mine(2).await.unwrap();
-        let config = SubmitConfig { settled, ..submit_config(&devnet) };
+        let config = submit_config(&devnet).with_settled(settled);
         assert!(matches!(set(&config, &devnet).await.unwrap(), Done::AlreadySet(_)));
         assert_eq!(paid(&devnet).await, "0x2");
     }
@@ -410,7 +410,7 @@ async fn what_is_set_already_is_not_paid_for_again_and_another_price_is() {
 async fn the_same_call_that_waits_already_is_followed_and_not_sent_again() {
     let devnet = devnet().await;
     devnet.request("evm_setAutomine", (false,)).await.unwrap();
-    let first = SubmitConfig { timeout: SHORT, ..submit_config(&devnet) };
+    let first = submit_config(&devnet).with_timeout(SHORT);
     let error = set(&first, &devnet).await.unwrap_err();
     let SubmitError::NotMined { tx_hash, .. } = error else { panic!("{error:?}") };
     let (config, owner) = (submit_config(&devnet), owner(&devnet));

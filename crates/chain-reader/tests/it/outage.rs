@@ -36,7 +36,7 @@ async fn nodes_behind_one_url_that_differ_by_two_blocks_are_asked_again() {
     let (balanced, a) = (balanced(&devnet).await, honest(&devnet).await);
     for endpoints in [vec![&balanced], vec![&balanced, &a]] {
         let config = config_of(&devnet, BlockTag::Finalized, &endpoints);
-        let config = Config { state_dir: Some(dir.path().to_owned()), ..config };
+        let config = config.with_state_dir(dir.path().to_owned());
         for _ in 0..20 {
             let model = ChainReader::new(config.clone()).unwrap().mature_model().await.unwrap();
             assert_eq!(model.manifest, digest());
@@ -81,7 +81,7 @@ async fn a_tag_that_nodes_do_not_know_is_named() {
 #[tokio::test]
 async fn whatever_keeps_the_chain_from_being_read_the_last_model_stands_in() {
     let (devnet, dir) = (chain().await, tempfile::tempdir().unwrap());
-    let remembering = |config: Config| Config { state_dir: Some(dir.path().to_owned()), ..config };
+    let remembering = |config: Config| config.with_state_dir(dir.path().to_owned());
     let a = honest(&devnet).await;
     let reader = ChainReader::new(remembering(config_of(&devnet, BlockTag::Finalized, &[&a]))).unwrap();
     reader.note_loaded(&reader.mature_model().await.unwrap()).await.unwrap();
@@ -112,7 +112,7 @@ async fn whatever_keeps_the_chain_from_being_read_the_last_model_stands_in() {
             let error = ChainReader::new(config.clone()).unwrap().mature_model().await.unwrap_err();
             assert!(error.is_unreachable(), "{name}: {error:?}");
             let staleness = Staleness::UpTo(Duration::from_secs(3600));
-            let stale = ChainReader::new(Config { staleness, ..config }).unwrap();
+            let stale = ChainReader::new(config.with_staleness(staleness)).unwrap();
             assert_eq!(stale.mature_model().await.unwrap().manifest, digest(), "{name}");
         }
     }

@@ -50,8 +50,9 @@ async fn a_network_over_the_cap_is_refused_and_the_cap_holds() {
     let owner = Signer::from_private_key(devnet.owner_key()).unwrap();
     devnet.request("anvil_setNextBlockBaseFeePerGas", ("0x12a05f2000",)).await.unwrap();
     devnet.mine(1).await.unwrap();
-    let with_cap =
-        |cap: &str, priority_fee| SubmitConfig { max_fee: gwei(cap), priority_fee, ..submit_config(&devnet) };
+    let with_cap = |cap: &str, priority_fee| {
+        submit_config(&devnet).with_max_fee(gwei(cap)).with_priority_fee(priority_fee)
+    };
     for (cap, priority) in [("50", None), ("80", Some(gwei("1"))), ("79.9", Some(gwei("0")))] {
         let error = prepare(&with_cap(cap, priority), owner.address(), U256::ZERO).await.unwrap_err();
         let SubmitError::FeeOverCap { base_fee, .. } = error else { panic!("{error:?}") };
@@ -134,12 +135,12 @@ fn old_chain(method: &str, _: &Value) -> Answer {
 async fn a_chain_without_base_fees_gets_a_price_of_gas_under_the_same_cap() {
     let endpoint = Scripted::start(old_chain).await;
     let contract = chain_reader::Address::from_bytes([9; 20]);
-    let config = SubmitConfig { policy: policy(), ..SubmitConfig::new(endpoint.url.clone(), contract) };
+    let config = SubmitConfig::new(endpoint.url.clone(), contract).with_policy(policy());
     let call = prepare(&config, contract, U256::ZERO).await.unwrap();
     assert_eq!(call.fees, Fees::Legacy { gas_price: gwei("20") });
     assert_eq!((call.gas_limit, call.nonce), (120_000, 5));
     assert_eq!(call.max_cost.to_string(), "0.0024 ETH");
-    let config = SubmitConfig { max_fee: gwei("19"), ..config };
+    let config = config.with_max_fee(gwei("19"));
     let error = prepare(&config, contract, U256::ZERO).await.unwrap_err();
     assert!(matches!(error, SubmitError::FeeOverCap { .. }), "{error:?}");
 }
@@ -154,7 +155,7 @@ async fn an_endpoint_without_the_newer_method_still_tells_the_priority_fee() {
     })
     .await;
     let contract = chain_reader::Address::from_bytes([9; 20]);
-    let config = SubmitConfig { policy: policy(), ..SubmitConfig::new(endpoint.url.clone(), contract) };
+    let config = SubmitConfig::new(endpoint.url.clone(), contract).with_policy(policy());
     let call = prepare(&config, contract, U256::ZERO).await.unwrap();
     let (base_fee, priority_fee, max_fee) = (gwei("1"), gwei("19"), gwei("21"));
     assert_eq!(call.fees, Fees::Dynamic { base_fee, priority_fee, max_fee });

@@ -3,8 +3,8 @@
 use std::time::Duration;
 
 use chain_reader::{
-    Availability, B256, BlockTag, ChainError, ChainReader, Config, Devnet, MatureModel, Policy, ProofError,
-    ProofStatus, StringSlot, U256,
+    Availability, B256, BlockTag, ChainError, ChainReader, Devnet, MatureModel, ProofError, ProofStatus,
+    StringSlot, U256,
 };
 use serde_json::json;
 
@@ -25,7 +25,7 @@ async fn read(
     endpoints: &[&Scripted],
     slot: StringSlot,
 ) -> (Result<MatureModel, ChainError>, Option<ProofStatus>) {
-    let config = Config { proof: Some(slot), ..config_of(devnet, BlockTag::Finalized, endpoints) };
+    let config = config_of(devnet, BlockTag::Finalized, endpoints).with_proof(slot);
     let reader = ChainReader::new(config).unwrap();
     (reader.mature_model().await, reader.status().proof)
 }
@@ -55,8 +55,7 @@ async fn the_string_is_proven_and_it_is_said_what_that_means() {
         }
     }
     // Once is enough for a block.
-    let config =
-        Config { proof: Some(StringSlot::OfKnownCode), ..config_of(&devnet, BlockTag::Finalized, &[&a]) };
+    let config = config_of(&devnet, BlockTag::Finalized, &[&a]).with_proof(StringSlot::OfKnownCode);
     let reader = ChainReader::new(config).unwrap();
     let proofs = || a.asked().iter().filter(|method| *method == "eth_getProof").count();
     let before = proofs();
@@ -163,9 +162,8 @@ async fn whoever_is_silent_about_the_proof_holds_up_nobody_who_shows_it() {
         "once is enough"
     );
     let config = config_of(&devnet, BlockTag::Finalized, &[&silent]);
-    let hasty = Policy { request_timeout: Duration::from_millis(500), ..config.policy };
-    let reader =
-        ChainReader::new(Config { proof: Some(StringSlot::At(U256::ZERO)), policy: hasty, ..config });
+    let hasty = crate::policy().with_request_timeout(Duration::from_millis(500));
+    let reader = ChainReader::new(config.with_proof(StringSlot::At(U256::ZERO)).with_policy(hasty));
     let reader = reader.unwrap();
     assert_eq!(reader.mature_model().await.unwrap().manifest, digest());
     assert!(reader.status().proof.unwrap().text.contains("has not answered in time"));

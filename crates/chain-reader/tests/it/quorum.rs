@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use chain_reader::{Availability, BlockTag, ChainError, ChainReader, Config, Devnet, Policy, U256};
+use chain_reader::{Availability, BlockTag, ChainError, ChainReader, Devnet, U256};
 use serde_json::{Value, json};
 use tokio::net::TcpListener;
 
@@ -72,8 +72,8 @@ async fn a_dead_endpoint_and_a_stalled_one_and_one_that_answers_nonsense_stop_no
         }
     }
     let dead = TcpListener::bind("127.0.0.1:0").await.unwrap().local_addr().unwrap();
-    let mut config = config_of(&devnet, BlockTag::Finalized, &[&a, &b]);
-    config.rpc_urls.insert(0, crate::url(&format!("http://{dead}")));
+    let rpc_urls = vec![crate::url(&format!("http://{dead}")), a.url.clone(), b.url.clone()];
+    let config = config_of(&devnet, BlockTag::Finalized, &[]).with_rpc_urls(rpc_urls);
     assert_eq!(ChainReader::new(config).unwrap().mature_model().await.unwrap().manifest, digest());
 }
 
@@ -84,8 +84,8 @@ async fn when_a_quorum_fails_everybody_is_waited_for_and_named() {
     let (silent, closing) =
         (Scripted::start(|_, _| Answer::Silence).await, Scripted::start(|_, _| Answer::Close).await);
     let config = config_of(&devnet, BlockTag::Finalized, &[&a, &silent, &closing]);
-    let hasty = Policy { request_timeout: Duration::from_millis(200), attempts: 2, ..policy() };
-    let said = no_quorum(&ChainReader::new(Config { policy: hasty, ..config }).unwrap()).await;
+    let hasty = policy().with_request_timeout(Duration::from_millis(200)).with_attempts(2);
+    let said = no_quorum(&ChainReader::new(config.with_policy(hasty)).unwrap()).await;
     assert!(said[0].contains("in block 3"), "{said:?}");
     assert!(said[1].contains("did not answer") && said[2].contains("broke"), "{said:?}");
 }
@@ -102,8 +102,8 @@ async fn when_all_disagree_there_is_no_quorum_and_the_error_says_who_said_what()
     });
     let other_block = other_block.await;
     let config = config_of(&devnet, BlockTag::Finalized, &[&a, &liar, &other_block]);
-    let hasty = Policy { request_timeout: Duration::from_secs(1), ..policy() };
-    let reader = ChainReader::new(Config { policy: hasty, ..config }).unwrap();
+    let hasty = policy().with_request_timeout(Duration::from_secs(1));
+    let reader = ChainReader::new(config.with_policy(hasty)).unwrap();
     let said = no_quorum(&reader).await;
     assert!(said[0].contains(&digest().to_string()) && said[1].contains("says"), "{said:?}");
     // It does not even have the block that it names.
@@ -121,17 +121,16 @@ async fn two_liars_of_three_win_by_definition_and_a_trusted_endpoint_vetoes_that
     let config = config_of(&devnet, BlockTag::Finalized, &[&a, &b, &c]);
     let fooled = ChainReader::new(config.clone()).unwrap().mature_model().await.unwrap();
     assert_ne!(fooled.manifest, digest());
-    let trusting = Config { trusted_rpc: Some(a.url.clone()), ..config.clone() };
+    let trusting = config.clone().with_trusted_rpc(a.url.clone());
     let reader = ChainReader::new(trusting).unwrap();
     assert_eq!(no_quorum(&reader).await.len(), 3, "it is asked once, although it was given twice");
     assert!(reader.status().endpoints.iter().any(|of| of.is_trusted && of.endpoint == a.url.to_string()));
 
     // A trusted endpoint that is not one of the others is asked as well, and three of four do not outvote it.
     let (d, e) = (honest(&devnet).await, honest(&devnet).await);
-    let of_four =
-        Config { trusted_rpc: Some(b.url.clone()), ..config_of(&devnet, BlockTag::Finalized, &[&a, &d, &e]) };
+    let of_four = config_of(&devnet, BlockTag::Finalized, &[&a, &d, &e]).with_trusted_rpc(b.url.clone());
     assert_eq!(no_quorum(&ChainReader::new(of_four).unwrap()).await.len(), 4);
-    let alone = Config { rpc_urls: Vec::new(), trusted_rpc: Some(a.url.clone()), ..config };
+    let alone = config.with_rpc_urls(Vec::new()).with_trusted_rpc(a.url.clone());
     assert_eq!(ChainReader::new(alone).unwrap().mature_model().await.unwrap().manifest, digest());
 }
 
@@ -177,7 +176,7 @@ async fn endpoints_on_another_chain_do_not_count() {
     let said = no_quorum(&reader_of(&devnet, BlockTag::Finalized, &[&a, &c])).await;
     assert!(said[0].contains("chain 31337") && said[1].contains("chain 1 "), "{said:?}");
     let config = config_of(&devnet, BlockTag::Finalized, &[&a, &c, &d]);
-    let pinned = Config { chain_id: Some(31337), ..config };
+    let pinned = config.with_chain_id(31337);
     let error = ChainReader::new(pinned).unwrap().mature_model().await.unwrap_err();
     assert!(matches!(error, ChainError::WrongChain { expected: 31337, found: 1, .. }), "{error:?}");
 

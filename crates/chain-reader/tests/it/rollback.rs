@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use chain_reader::{BlockTag, ChainError, ChainReader, Config, Devnet, Policy, U256};
+use chain_reader::{BlockTag, ChainError, ChainReader, Devnet, U256};
 use manifest::Digest;
 
 use crate::honest::{
@@ -60,8 +60,8 @@ async fn where_the_other_honest_one_gives_no_vote_there_is_no_quorum_and_no_old_
     let stalls_vote = answers(&devnet, "eth_call", || Answer::Silence).await;
     for other in [None, Some(&limited), Some(&stalled), Some(&stalls_vote)] {
         let endpoints: Vec<_> = [&liar, &fast].into_iter().chain(other).collect();
-        let hasty = Policy { request_timeout: Duration::from_millis(300), attempts: 2, ..policy() };
-        let config = Config { policy: hasty, ..config_of(&devnet, BlockTag::Finalized, &endpoints) };
+        let hasty = policy().with_request_timeout(Duration::from_millis(300)).with_attempts(2);
+        let config = config_of(&devnet, BlockTag::Finalized, &endpoints).with_policy(hasty);
         let reader = ChainReader::new(config).unwrap();
         let error = reader.mature_model().await.unwrap_err();
         let ChainError::NoQuorum { ref said, .. } = error else { panic!("{error:?}") };

@@ -1,6 +1,6 @@
 //! Endpoints that repeat our keys, or talk without end.
 
-use chain_reader::{ChainReader, Config, Policy, RpcUrl};
+use chain_reader::{ChainReader, Config, RpcUrl};
 use serde_json::{Value, json};
 
 use crate::faults::{healthy, reader, returned};
@@ -58,7 +58,7 @@ async fn shown(method: &'static str, answer: impl Fn() -> Answer + Send + 'stati
     let script =
         move |asked: &str, params: &Value| if asked == method { answer() } else { healthy(asked, params) };
     let (_scripted, url) = endpoint(script).await;
-    let reader = reader(url, Policy { attempts: 2, ..policy() });
+    let reader = reader(url, policy().with_attempts(2));
     let error = reader.mature_model().await.map(|model| format!("{model:?}"));
     let error = error.unwrap_or_else(|error| everything_shown(&error));
     format!("{error} {:?} {}", reader.status(), serde_json::to_string(&reader.status()).unwrap())
@@ -144,7 +144,7 @@ async fn several_endpoints_show_no_key_in_what_they_disagree_about() {
         urls.push(url);
     }
     let config = Config::with_endpoints(urls, chain_reader::Address::from_bytes([7; 20]));
-    let reader = ChainReader::new(Config { policy: Policy { attempts: 2, ..policy() }, ..config }).unwrap();
+    let reader = ChainReader::new(config.with_policy(policy().with_attempts(2))).unwrap();
     let error = reader.mature_model().await.unwrap_err();
     assert_clean(&everything_shown(&error));
     let status = serde_json::to_string(&reader.status()).unwrap().to_lowercase();

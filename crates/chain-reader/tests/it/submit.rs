@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use chain_reader::{
-    Address, Availability, BlockTag, ChainReader, Signer, SubmitConfig, SubmitError, U256, set_mature_model,
+    Address, Availability, BlockTag, ChainReader, Signer, SubmitError, U256, set_mature_model,
     set_mature_model_calldata,
 };
 use manifest::Blame;
@@ -65,10 +65,10 @@ async fn a_stranger_is_refused_with_the_reason_before_paying() {
 async fn nothing_is_sent_to_the_wrong_chain_or_to_no_contract() {
     let devnet = devnet().await;
     let owner = signer(devnet.owner_key());
-    let wrong_chain = SubmitConfig { chain_id: Some(1), ..submit_config(&devnet) };
+    let wrong_chain = submit_config(&devnet).with_chain_id(1);
     let error = set_mature_model(&wrong_chain, &owner, digest(), U256::ZERO).await.unwrap_err();
     assert!(matches!(error, SubmitError::WrongChain { expected: 1, found: 31337, .. }), "{error:?}");
-    let nowhere = SubmitConfig { contract: Address::from_bytes([9; 20]), ..submit_config(&devnet) };
+    let nowhere = submit_config(&devnet).with_contract(Address::from_bytes([9; 20]));
     let error = set_mature_model(&nowhere, &owner, digest(), U256::ZERO).await.unwrap_err();
     assert!(matches!(error, SubmitError::NoContract { chain_id: 31337, .. }), "{error:?}");
     let sent = devnet.request("eth_blockNumber", ()).await.unwrap();
@@ -79,7 +79,7 @@ async fn nothing_is_sent_to_the_wrong_chain_or_to_no_contract() {
 async fn a_transaction_that_is_never_mined_is_given_up_and_named() {
     let devnet = devnet().await;
     devnet.request("evm_setAutomine", (false,)).await.unwrap();
-    let config = SubmitConfig { timeout: Duration::from_millis(100), ..submit_config(&devnet) };
+    let config = submit_config(&devnet).with_timeout(Duration::from_millis(100));
     let error =
         set_mature_model(&config, &signer(devnet.owner_key()), digest(), U256::ZERO).await.unwrap_err();
     let SubmitError::NotMined { tx_hash, .. } = error else { panic!("{error:?}") };

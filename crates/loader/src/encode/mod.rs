@@ -52,16 +52,11 @@ pub enum Input {
 /// How it is published.
 #[derive(Debug, Clone)]
 pub struct Options {
-    /// One of [`MODEL_KINDS`].
-    pub model_kind: String,
-    /// Number of rows: with one input file, of data shards. From 1 on.
-    pub data: u32,
-    /// Number of parity shards, 0 for none. At most 256 together with the rows.
-    pub parity: u32,
-    /// How parity is made.
-    pub codec: Codec,
-    /// Size of the pieces, a multiple of 64 from 16 KiB to 4 MiB; `None` leaves out the piece index.
-    pub piece_size_bytes: Option<u32>,
+    pub(crate) model_kind: String,
+    pub(crate) data: u32,
+    pub(crate) parity: u32,
+    pub(crate) codec: Codec,
+    pub(crate) piece_size_bytes: Option<u32>,
 }
 
 impl Default for Options {
@@ -74,6 +69,38 @@ impl Default for Options {
             codec: Codec::Rs,
             piece_size_bytes: Some(TRANSFER_PIECE_BYTES),
         }
+    }
+}
+
+impl Options {
+    /// One of [`MODEL_KINDS`].
+    #[must_use]
+    pub fn with_model_kind(self, model_kind: String) -> Self {
+        Self { model_kind, ..self }
+    }
+
+    /// Number of rows: with one input file, of data shards. From 1 on.
+    #[must_use]
+    pub fn with_data(self, data: u32) -> Self {
+        Self { data, ..self }
+    }
+
+    /// Number of parity shards, 0 for none. At most 256 together with the rows.
+    #[must_use]
+    pub fn with_parity(self, parity: u32) -> Self {
+        Self { parity, ..self }
+    }
+
+    /// How parity is made.
+    #[must_use]
+    pub fn with_codec(self, codec: Codec) -> Self {
+        Self { codec, ..self }
+    }
+
+    /// Size of the pieces, a multiple of 64 from 16 KiB to 4 MiB; `None` leaves out the piece index.
+    #[must_use]
+    pub fn with_piece_size_bytes(self, piece_size_bytes: impl Into<Option<u32>>) -> Self {
+        Self { piece_size_bytes: piece_size_bytes.into(), ..self }
     }
 }
 

@@ -3,6 +3,7 @@
 mod buffers;
 mod driver;
 pub(crate) mod held;
+mod options;
 mod requests;
 mod reuse;
 pub(crate) mod single;
@@ -29,6 +30,8 @@ use tokio::sync::mpsc;
 use crate::error::LoadError;
 use crate::observer::{Event, Observer, Report};
 use crate::source::SourceEvent;
+pub use options::FetchOptions;
+
 use buffers::Buffers;
 use driver::Driver;
 use requests::Requests;
@@ -43,37 +46,6 @@ const MAX_MANIFEST_BYTES: u64 = 16 << 20;
 const INDEX_WAIT: Duration = Duration::from_secs(1);
 /// Results that may wait for the driver.
 const QUEUE: usize = 256;
-
-/// How a model is fetched.
-#[derive(Debug, Clone)]
-pub struct FetchOptions {
-    /// How long to go on when no source can be asked for what is missing: others may come up. As long is waited for
-    /// another process that fills the same model and gets no further.
-    pub wait: Duration,
-    /// Memory for pieces that arrived and are not written yet.
-    pub memory_bytes: u64,
-    /// Threads that hash, write and rebuild.
-    pub threads: usize,
-    /// Whether loading waits until the model is on the disk. If not, a model that was fetched is hashed again when it
-    /// is first used by another process.
-    pub durable: bool,
-    /// Whether a digest may be that of the weights themselves, of so many bytes at most, as before there were manifests.
-    /// They are loaded as a model of one shard.
-    pub single_blob_max_bytes: Option<u64>,
-}
-
-impl Default for FetchOptions {
-    fn default() -> Self {
-        let threads = std::thread::available_parallelism().map_or(1, std::num::NonZero::get).min(8);
-        Self {
-            wait: Duration::from_secs(30),
-            memory_bytes: 64 << 20,
-            threads,
-            durable: true,
-            single_blob_max_bytes: None,
-        }
-    }
-}
 
 /// Loads the model of a manifest: what is in the cache is mapped, anything else is fetched from `sources` into the
 /// cache first.

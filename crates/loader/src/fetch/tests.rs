@@ -147,7 +147,7 @@ impl World {
     async fn load(&self, shelf: &Arc<Shelf>, phases: &Phases) -> Result<Model, LoadError> {
         let (events, receiver) = mpsc::channel(1);
         events.send(SourceEvent::Up(Arc::<Shelf>::clone(shelf))).await.ok().unwrap();
-        let options = FetchOptions { threads: 2, memory_bytes: 1 << 20, ..FetchOptions::default() };
+        let options = FetchOptions::default().with_threads(2).with_memory_bytes(1 << 20);
         load(&self.cache, self.published.digest, receiver, &options, phases).await.map(|(model, _)| model)
     }
 

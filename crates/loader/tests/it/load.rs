@@ -2,7 +2,7 @@
 #![expect(clippy::unwrap_used, reason = "test code")]
 
 use crate::support::{Memory, Origin, load, load_after_lies, options};
-use loader::{FetchOptions, LoadError, SourceReport};
+use loader::{LoadError, SourceReport};
 use manifest::{Codec, Digest};
 use store::Cache;
 
@@ -66,7 +66,7 @@ async fn parity_that_does_not_fit_into_the_memory_is_used_from_the_disk() {
     let dir = tempfile::tempdir().unwrap();
     // Room for one of the four parity pieces that a column needs.
     let memory_bytes = 4 * u64::from(origin.manifest.piece_size_bytes());
-    let options = FetchOptions { memory_bytes, ..crate::support::options() };
+    let options = crate::support::options().with_memory_bytes(memory_bytes);
     let sources = vec![origin.without(&[0, 3, 8, 9]).named("a")];
     let (model, report) =
         crate::support::load_with(dir.path(), origin.digest, sources, &options).await.unwrap();

@@ -12,7 +12,7 @@ const LARGE: usize = (16 << 20) + 12_345;
 const MAX_BYTES: u64 = 64 << 20;
 
 fn allowing(max_bytes: u64) -> FetchOptions {
-    FetchOptions { single_blob_max_bytes: Some(max_bytes), ..options() }
+    options().with_single_blob_max_bytes(max_bytes)
 }
 
 /// A source that has these bytes under this digest.
@@ -65,7 +65,7 @@ async fn who_lies_about_the_size_costs_time_only() {
             ];
             let dir = tempfile::tempdir().unwrap();
             // Nobody is waited for.
-            let options = FetchOptions { wait: Duration::from_secs(3600), ..allowing(MAX_BYTES) };
+            let options = allowing(MAX_BYTES).with_wait(Duration::from_secs(3600));
             let (model, _) = load_with(dir.path(), blob, sources, &options).await.unwrap();
             assert!(model.weights().as_ref() == bytes, "{length}, and {} are claimed", lie.len());
             let entries = store::Cache::open(dir.path()).unwrap().list().unwrap();

@@ -80,13 +80,12 @@ impl Origin {
         index: bool,
     ) -> Self {
         let cache = Cache::open(&dir.join("cache")).unwrap();
-        let options = Options {
-            model_kind: "llm-backbone".into(),
-            data,
-            parity,
-            codec,
-            piece_size_bytes: index.then_some(16 << 10),
-        };
+        let options = Options::default()
+            .with_model_kind("llm-backbone".into())
+            .with_data(data)
+            .with_parity(parity)
+            .with_codec(codec)
+            .with_piece_size_bytes(index.then_some(16 << 10));
         let published = publish(&cache, input, &options, &|_, _| {}).unwrap();
         let model = published.model;
         assert!(model.weights().as_ref() == weights, "the published weights are those of the input");
@@ -265,13 +264,7 @@ impl BlobStream for MemoryStream {
 }
 
 pub(crate) fn options() -> FetchOptions {
-    FetchOptions {
-        wait: Duration::from_millis(100),
-        memory_bytes: 1 << 20,
-        threads: 2,
-        durable: true,
-        single_blob_max_bytes: None,
-    }
+    FetchOptions::default().with_wait(Duration::from_millis(100)).with_memory_bytes(1 << 20).with_threads(2)
 }
 
 /// Loads `digest` into the cache at `dir` from these sources.
@@ -295,7 +288,7 @@ pub(crate) async fn load_after_lies(
     events.try_send(liar.clone().up()).ok().unwrap();
     let rescue = Rescue { honest: honest.clone(), events: Mutex::new(Some(events)) };
     let cache = Cache::open(dir).unwrap();
-    let options = FetchOptions { wait: Duration::from_secs(30), ..options };
+    let options = options.with_wait(Duration::from_secs(30));
     let loading = loader::load(&cache, digest, receiver, &options, &rescue);
     tokio::time::timeout(Duration::from_secs(30), loading).await.unwrap().unwrap().1
 }

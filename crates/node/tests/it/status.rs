@@ -78,7 +78,7 @@ async fn dead_sockets_are_swept_and_strangers_are_told_apart() {
 }
 
 async fn start(dir: &std::path::Path) -> Node {
-    Node::start(Config { mdns: false, ..Config::new(dir) }).await.unwrap()
+    Node::start(Config::new(dir).with_mdns(false)).await.unwrap()
 }
 
 async fn ask(dir: &std::path::Path) -> Vec<node::status::Running> {

@@ -9,14 +9,14 @@ use store::CacheError;
 
 /// A node that publishes and serves.
 async fn seeder(dir: &std::path::Path, versions: &[Vec<u8>]) -> (Node, Vec<Digest>) {
-    let mut config = Config { mdns: false, ..Config::new(dir.join("cache")) };
-    config.listen = vec!["/ip4/127.0.0.1/tcp/0".parse().unwrap()];
+    let listen = vec!["/ip4/127.0.0.1/tcp/0".parse().unwrap()];
+    let config = Config::new(dir.join("cache")).with_mdns(false).with_listen(listen);
     let node = Node::start(config).await.unwrap();
     let mut digests = Vec::new();
     for (number, weights) in versions.iter().enumerate() {
         let (cache, path) = (node.cache().clone(), dir.join(format!("weights-{number}")));
         std::io::Write::write_all(&mut std::fs::File::create(&path).unwrap(), weights).unwrap();
-        let options = Options { piece_size_bytes: Some(16 << 10), ..Options::default() };
+        let options = Options::default().with_piece_size_bytes(16 << 10);
         let published = tokio::task::spawn_blocking(move || {
             publish(&cache, &Input::File(path), &options, &|_, _| ()).unwrap()
         });
@@ -45,8 +45,7 @@ async fn the_old_version_lives_for_as_long_as_somebody_maps_it() {
     new[..20_000].iter_mut().for_each(|byte| *byte ^= 1);
     let (seeder, digests) = seeder(from.path(), &[old.clone(), new.clone()]).await;
     let address = address(&seeder).await;
-    let mut config = Config { mdns: false, ..Config::new(to.path()) };
-    config.peers = vec![address];
+    let config = Config::new(to.path()).with_mdns(false).with_peers(vec![address]);
     let node = Node::start(config).await.unwrap();
 
     let first = node.load(digests[0], &Silent).await.unwrap().model;
@@ -74,7 +73,7 @@ async fn a_load_that_is_under_way_asks_peers_that_are_added() {
     let weights: Vec<u8> =
         (0..100_000u32).map(|index| (index.wrapping_mul(0x9E37_79B9) >> 24) as u8).collect();
     let (seeder, digests) = seeder(from.path(), std::slice::from_ref(&weights)).await;
-    let node = Node::start(Config { mdns: false, ..Config::new(to.path()) }).await.unwrap();
+    let node = Node::start(Config::new(to.path()).with_mdns(false)).await.unwrap();
     let mut load = Box::pin(node.load(digests[0], &Silent));
     for _ in 0..10 {
         assert!(futures::poll!(&mut load).is_pending(), "nobody is there to be asked");

@@ -17,8 +17,7 @@ fn key(seed: u8) -> NetworkKey {
 
 fn with_key(contents: &[&[u8]], key: Option<NetworkKey>) -> Node {
     Node::start(MemoryStore::with(contents), |config| {
-        config.network_key = key;
-        config.connect_timeout = Duration::from_secs(1);
+        config.with_network_key(key).with_connect_timeout(Duration::from_secs(1))
     })
 }
 
@@ -46,7 +45,7 @@ async fn only_nodes_with_the_key_can_talk() {
 async fn a_closed_node_has_connections_with_the_named_peers_only() {
     let (friend, stranger) = (with_key(&[], None), with_key(&[], None));
     let allowed = HashSet::from([friend.client.peer_id()]);
-    let closed = Node::start(MemoryStore::with(&[]), |config| config.allowed_peers = Some(allowed));
+    let closed = Node::start(MemoryStore::with(&[]), |config| config.with_allowed_peers(allowed));
     let (at_friend, at_stranger, at_closed) =
         (friend.addr().await, stranger.addr().await, closed.addr().await);
     assert_eq!(dial(&closed.client, at_friend).await.unwrap(), friend.client.peer_id());

@@ -152,17 +152,15 @@ pub(crate) struct Node {
 }
 
 impl Node {
-    pub(crate) fn start(store: Arc<MemoryStore>, change: impl FnOnce(&mut Config)) -> Self {
-        let mut config = Config::new(Identity::ephemeral());
-        config.listen = vec![TCP.parse().unwrap()];
-        change(&mut config);
-        let (client, task) = p2p_blob::start(config, store).unwrap();
+    pub(crate) fn start(store: Arc<MemoryStore>, change: impl FnOnce(Config) -> Config) -> Self {
+        let config = Config::new(Identity::ephemeral()).with_listen(vec![TCP.parse().unwrap()]);
+        let (client, task) = p2p_blob::start(change(config), store).unwrap();
         Self { client, task }
     }
 
     /// A node that serves nothing.
     pub(crate) fn fetcher() -> Self {
-        Self::start(MemoryStore::with(&[]), |config| config.listen.clear())
+        Self::start(MemoryStore::with(&[]), |config| config.with_listen(Vec::new()))
     }
 
     pub(crate) async fn addr(&self) -> Multiaddr {

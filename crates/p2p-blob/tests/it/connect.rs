@@ -14,7 +14,7 @@ use crate::common::{MemoryStore, Node, QUIC, TCP, get, ranges, soon};
 async fn a_connection_is_up_and_told_to_both() {
     for listen in [TCP, QUIC] {
         let seeder =
-            Node::start(MemoryStore::with(&[]), |config| config.listen = vec![listen.parse().unwrap()]);
+            Node::start(MemoryStore::with(&[]), |config| config.with_listen(vec![listen.parse().unwrap()]));
         let fetcher = Node::fetcher();
         let (mut of_seeder, mut of_fetcher) = (seeder.client.peer_events(), fetcher.client.peer_events());
         let addr = seeder.addr().await;
@@ -36,7 +36,7 @@ async fn a_connection_is_up_and_told_to_both() {
 async fn further_connections_carry_streams_of_their_own() {
     const BLOB_BYTES: usize = 1 << 20;
     let content = vec![7; BLOB_BYTES];
-    let (seeder, fetcher) = (Node::start(MemoryStore::with(&[&content]), |_| ()), Node::fetcher());
+    let (seeder, fetcher) = (Node::start(MemoryStore::with(&[&content]), |config| config), Node::fetcher());
     let (addr, mut carried) = relay(seeder.addr().await).await;
     // However often they are asked for.
     for _ in 0..5 {
@@ -91,7 +91,7 @@ async fn relay(to: p2p_blob::Multiaddr) -> (p2p_blob::Multiaddr, tokio::sync::mp
 
 #[tokio::test]
 async fn an_address_without_a_peer_id_tells_who_is_there() {
-    let (seeder, fetcher) = (Node::start(MemoryStore::with(&[]), |_| ()), Node::fetcher());
+    let (seeder, fetcher) = (Node::start(MemoryStore::with(&[]), |config| config), Node::fetcher());
     let mut addr = seeder.addr().await;
     addr.pop();
     assert_eq!(soon(fetcher.client.connect(addr)).await.unwrap(), seeder.client.peer_id());
@@ -109,7 +109,7 @@ async fn nobody_there() {
 
 #[tokio::test]
 async fn somebody_else_there() {
-    let (seeder, fetcher) = (Node::start(MemoryStore::with(&[]), |_| ()), Node::fetcher());
+    let (seeder, fetcher) = (Node::start(MemoryStore::with(&[]), |config| config), Node::fetcher());
     let mut addr = seeder.addr().await;
     addr.pop();
     let stranger = Identity::ephemeral().peer_id();
@@ -128,7 +128,7 @@ async fn an_address_of_no_use() {
 
 #[tokio::test]
 async fn its_own_address() {
-    let node = Node::start(MemoryStore::with(&[]), |_| ());
+    let node = Node::start(MemoryStore::with(&[]), |config| config);
     let addr = node.addr().await;
     for addr in [addr.clone(), addr.into_iter().take(2).collect()] {
         let error = soon(node.client.connect(addr)).await.unwrap_err();
@@ -142,7 +142,7 @@ async fn nobody_speaks() {
     let silent = TcpListener::bind("127.0.0.1:0").unwrap();
     let addr = format!("/ip4/127.0.0.1/tcp/{}", silent.local_addr().unwrap().port()).parse().unwrap();
     let after = Duration::from_millis(200);
-    let fetcher = Node::start(MemoryStore::with(&[]), |config| config.connect_timeout = after);
+    let fetcher = Node::start(MemoryStore::with(&[]), |config| config.with_connect_timeout(after));
     let error = soon(fetcher.client.connect(addr)).await.unwrap_err();
     assert!(matches!(error, ConnectError::TimedOut { .. } | ConnectError::Dial { .. }), "{error}");
 }
@@ -158,8 +158,8 @@ async fn stopped() {
 
 #[tokio::test]
 async fn connections_over_the_limit_are_refused() {
-    let limits = Limits { connections: 1, ..Limits::default() };
-    let seeder = Node::start(MemoryStore::with(&[b"data"]), |config| config.limits = limits);
+    let limits = Limits::default().with_connections(1);
+    let seeder = Node::start(MemoryStore::with(&[b"data"]), |config| config.with_limits(limits));
     let (one, two) = (Node::fetcher(), Node::fetcher());
     let _session = one.ranges(&seeder).await;
     // The handshake may end before the refusal: then the connection is closed again.
@@ -182,8 +182,7 @@ async fn an_address_in_use_and_one_of_no_use() {
     let taken = TcpListener::bind("127.0.0.1:0").unwrap();
     let port = taken.local_addr().unwrap().port();
     for addr in [format!("/ip4/127.0.0.1/tcp/{port}"), "/ip4/127.0.0.1/sctp/1".to_owned()] {
-        let mut config = Config::new(Identity::ephemeral());
-        config.listen = vec![addr.parse().unwrap()];
+        let config = Config::new(Identity::ephemeral()).with_listen(vec![addr.parse().unwrap()]);
         let error = p2p_blob::start(config, MemoryStore::with(&[])).unwrap_err();
         assert!(matches!(error, StartError::Listen { .. }), "{error}");
         assert!(error.to_string().contains(&addr), "{error}");

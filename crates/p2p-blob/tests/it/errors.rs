@@ -35,7 +35,7 @@ fn frame(body: &[u8]) -> Vec<u8> {
 
 #[tokio::test]
 async fn not_found() {
-    let seeder = Node::start(MemoryStore::with(&[b"here"]), |_| ());
+    let seeder = Node::start(MemoryStore::with(&[b"here"]), |config| config);
     let session = Node::fetcher().ranges(&seeder).await;
     let blob = Digest::of(b"elsewhere");
     let (request, buf) = get(blob, 0, 4);
@@ -55,7 +55,7 @@ async fn not_held() {
     let mut blob = store.whole(b"0123456789");
     blob.held = Some(ByteRange::new(2, 5));
     store.add(Some(manifest), Digest::of(b"x"), blob);
-    let seeder = Node::start(store, |_| ());
+    let seeder = Node::start(store, |config| config);
     let session = Node::fetcher().ranges(&seeder).await;
     for (start, end) in [(0, 3), (4, 6), (5, 10)] {
         let (mut request, buf) = get(Digest::of(b"x"), start, end);
@@ -72,7 +72,7 @@ async fn not_held() {
 async fn busy_when_the_disk_is() {
     let store = MemoryStore::with(&[b"slow"]);
     let gate = Arc::clone(&store.gate);
-    let seeder = Node::start(store, |config| config.limits.disk_reads = 1);
+    let seeder = Node::start(store, |config| config.with_limits(Limits::default().with_disk_reads(1)));
     let fetcher = Node::fetcher();
     let (first, second) = (fetcher.ranges(&seeder).await, fetcher.ranges(&seeder).await);
     gate.shut(true);
@@ -91,8 +91,8 @@ async fn busy_when_the_disk_is() {
 
 #[tokio::test]
 async fn busy_over_the_limit_of_streams() {
-    let limits = Limits { streams_per_peer: 2, streams: 3, ..Limits::default() };
-    let seeder = Node::start(MemoryStore::with(&[b"data"]), |config| config.limits = limits);
+    let limits = Limits::default().with_streams_per_peer(2).with_streams(3);
+    let seeder = Node::start(MemoryStore::with(&[b"data"]), |config| config.with_limits(limits));
     let (one, two) = (Node::fetcher(), Node::fetcher());
     let mut served = Vec::new();
     let (request, buf) = get(Digest::of(b"data"), 0, 4);
@@ -116,7 +116,7 @@ async fn busy_over_the_limit_of_streams() {
 
 #[tokio::test]
 async fn bad_request() {
-    let seeder = Node::start(MemoryStore::with(&[b"data"]), |_| ());
+    let seeder = Node::start(MemoryStore::with(&[b"data"]), |config| config);
     let session = Node::fetcher().ranges(&seeder).await;
     for (start, end) in [(0, 5), (4, 5), (u64::MAX - 1, u64::MAX)] {
         let (request, buf) = get(Digest::of(b"data"), start, end);
@@ -153,7 +153,7 @@ async fn wrong_size() {
 async fn too_large() {
     let content = bytes(1, 1001);
     for versions in [Versions::OnlyRanges, Versions::OnlyBlobs] {
-        let seeder = Node::start(MemoryStore::with(&[&content]), |config| config.versions = versions);
+        let seeder = Node::start(MemoryStore::with(&[&content]), |config| config.with_versions(versions));
         let session = Node::fetcher().session(&seeder).await;
         let error = soon(read_blob(&session, Digest::of(&content), 1000)).await.unwrap_err();
         assert!(
@@ -242,7 +242,7 @@ async fn stalled_before_and_within_an_answer() {
     let limit = Duration::from_secs(1);
     for answer in [&[][..], &[0, 0, 0], &[0, 0, 0, 23, 0, 0, 0, 0, 0, 0, 0, 0, 99, 0, 0, 0, 10, 1, 2]] {
         let mut seeder = RawPeer::start(V2).await;
-        let fetcher = Node::start(MemoryStore::with(&[]), |config| config.progress_timeout = limit);
+        let fetcher = Node::start(MemoryStore::with(&[]), |config| config.with_progress_timeout(limit));
         let (session, mut stream) = seeder.session_of(&fetcher).await;
         stream.write_all(answer).await.unwrap();
         let (request, buf) = get(Digest::of(b"x"), 0, 10);
@@ -264,7 +264,7 @@ async fn stalled_before_and_within_an_answer() {
 async fn stalled_within_a_whole_blob() {
     let mut seeder = RawPeer::start(V1).await;
     let limit = Duration::from_secs(1);
-    let fetcher = Node::start(MemoryStore::with(&[]), |config| config.progress_timeout = limit);
+    let fetcher = Node::start(MemoryStore::with(&[]), |config| config.with_progress_timeout(limit));
     soon(fetcher.client.connect(seeder.addr.clone())).await.unwrap();
     let (session, mut stream) =
         soon(futures::future::join(fetcher.client.open(seeder.peer), seeder.accept())).await;
@@ -305,8 +305,8 @@ async fn unreachable() {
 
 #[tokio::test]
 async fn unsupported_protocol() {
-    let seeder = Node::start(MemoryStore::with(&[]), |config| config.versions = Versions::OnlyRanges);
-    let fetcher = Node::start(MemoryStore::with(&[]), |config| config.versions = Versions::OnlyBlobs);
+    let seeder = Node::start(MemoryStore::with(&[]), |config| config.with_versions(Versions::OnlyRanges));
+    let fetcher = Node::start(MemoryStore::with(&[]), |config| config.with_versions(Versions::OnlyBlobs));
     let peer = soon(fetcher.client.connect(seeder.addr().await)).await.unwrap();
     let error = soon(fetcher.client.open(peer)).await.unwrap_err();
     assert!(
@@ -317,7 +317,7 @@ async fn unsupported_protocol() {
 
 #[tokio::test]
 async fn bad_range() {
-    let seeder = Node::start(MemoryStore::with(&[b"data"]), |_| ());
+    let seeder = Node::start(MemoryStore::with(&[b"data"]), |config| config);
     let session = Node::fetcher().ranges(&seeder).await;
     for (start, end, buf_bytes) in
         [(0, 0, 0), (1, 1, 1), (0, 4, 3), (0, u64::from(MAX_RANGE_BYTES) + 1, 4), (0, u64::MAX, 4)]
@@ -335,7 +335,8 @@ async fn bad_range() {
 
 #[tokio::test]
 async fn past_the_end() {
-    let seeder = Node::start(MemoryStore::with(&[b"data"]), |config| config.versions = Versions::OnlyBlobs);
+    let seeder =
+        Node::start(MemoryStore::with(&[b"data"]), |config| config.with_versions(Versions::OnlyBlobs));
     let Session::Blobs(session) = Node::fetcher().session(&seeder).await else { panic!("expected 1.0.0") };
     let mut body = soon(session.request(Digest::of(b"data"))).await.unwrap().unwrap();
     soon(body.read_exact(&mut [0; 3])).await.unwrap();

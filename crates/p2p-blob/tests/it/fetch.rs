@@ -17,7 +17,7 @@ async fn ranges_of_every_size_come_over_tcp_and_quic() {
     let blob = Digest::of(&content);
     for listen in [TCP, QUIC] {
         let seeder = Node::start(MemoryStore::with(&[&content]), |config| {
-            config.listen = vec![listen.parse().unwrap()];
+            config.with_listen(vec![listen.parse().unwrap()])
         });
         let fetcher = Node::fetcher();
         let session = fetcher.ranges(&seeder).await;
@@ -45,7 +45,7 @@ async fn ranges_of_every_size_come_over_tcp_and_quic() {
 #[tokio::test]
 async fn a_buffer_is_reused_and_not_reallocated() {
     let content = bytes(2, 1000);
-    let seeder = Node::start(MemoryStore::with(&[&content]), |_| ());
+    let seeder = Node::start(MemoryStore::with(&[&content]), |config| config);
     let session = Node::fetcher().ranges(&seeder).await;
     let (request, buf) = get(Digest::of(&content), 0, 1000);
     let address = buf.as_ptr();
@@ -58,7 +58,8 @@ async fn a_buffer_is_reused_and_not_reallocated() {
 #[tokio::test]
 async fn many_requests_at_once_get_their_own_answers() {
     let contents: Vec<_> = (0..4).map(|seed| bytes(seed, 100_000)).collect();
-    let seeder = Node::start(MemoryStore::with(&contents.iter().map(|c| &c[..]).collect::<Vec<_>>()), |_| ());
+    let seeder =
+        Node::start(MemoryStore::with(&contents.iter().map(|c| &c[..]).collect::<Vec<_>>()), |config| config);
     let session = Node::fetcher().ranges(&seeder).await;
     let gets = (0..300).map(|index| {
         let (session, content) = (session.clone(), &contents[index % 4]);
@@ -83,8 +84,8 @@ async fn versions_fall_back_to_what_both_speak() {
         (Versions::OnlyBlobs, Versions::Both, false),
         (Versions::OnlyBlobs, Versions::OnlyBlobs, false),
     ] {
-        let seeder = Node::start(MemoryStore::with(&[&content]), |config| config.versions = theirs);
-        let fetcher = Node::start(MemoryStore::with(&[]), |config| config.versions = ours);
+        let seeder = Node::start(MemoryStore::with(&[&content]), |config| config.with_versions(theirs));
+        let fetcher = Node::start(MemoryStore::with(&[]), |config| config.with_versions(ours));
         let session = fetcher.session(&seeder).await;
         assert_eq!(matches!(session, Session::Ranges(_)), ranges, "{ours:?} {theirs:?}");
         assert_eq!(session.peer(), seeder.client.peer_id());
@@ -106,8 +107,7 @@ async fn versions_fall_back_to_what_both_speak() {
 async fn blobs_come_whole_over_quic_too() {
     let content = bytes(4, 3 << 20);
     let seeder = Node::start(MemoryStore::with(&[&content]), |config| {
-        config.listen = vec![QUIC.parse().unwrap()];
-        config.versions = Versions::OnlyBlobs;
+        config.with_listen(vec![QUIC.parse().unwrap()]).with_versions(Versions::OnlyBlobs)
     });
     let session = Node::fetcher().session(&seeder).await;
     let Session::Blobs(session) = session else { panic!("expected 1.0.0") };
@@ -126,7 +126,8 @@ async fn blobs_come_whole_over_quic_too() {
 #[tokio::test]
 async fn a_blob_half_read_and_dropped_does_not_disturb_the_next() {
     let content = bytes(5, 3 << 20);
-    let seeder = Node::start(MemoryStore::with(&[&content]), |config| config.versions = Versions::OnlyBlobs);
+    let seeder =
+        Node::start(MemoryStore::with(&[&content]), |config| config.with_versions(Versions::OnlyBlobs));
     let session = Node::fetcher().session(&seeder).await;
     let Session::Blobs(blobs) = &session else { panic!("expected 1.0.0") };
     for _ in 0..5 {
@@ -146,7 +147,7 @@ async fn have_tells_which_pieces_are_held() {
     let have = Have { version: 42, change: HaveChange::Holds(shards) };
     let store = MemoryStore::with(&[]);
     store.have.lock().unwrap().insert(manifest, have.clone());
-    let seeder = Node::start(store, |_| ());
+    let seeder = Node::start(store, |config| config);
     let session = Node::fetcher().ranges(&seeder).await;
     let counts: Arc<[u32]> = vec![1000, 3, 9].into();
     assert_eq!(soon(session.have(manifest, 0, Arc::clone(&counts))).await.unwrap(), Some(have));
@@ -164,7 +165,7 @@ async fn a_shard_of_a_manifest_is_served_in_pieces_before_it_is_whole() {
     let mut mislabelled = store.whole(b"partial");
     mislabelled.held = Some(manifest::ByteRange::new(0, 7));
     store.add(None, Digest::of(b"partial"), mislabelled);
-    let seeder = Node::start(store, |_| ());
+    let seeder = Node::start(store, |config| config);
     let session = Node::fetcher().ranges(&seeder).await;
 
     let (mut request, buf) = get(blob, 100, 200);

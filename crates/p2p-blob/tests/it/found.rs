@@ -9,7 +9,7 @@ use crate::common::{MemoryStore, Node, soon};
 
 /// A server of the DHT that knows the others through `hub`, if there is one.
 async fn server(hub: Option<&Node>) -> Node {
-    let node = Node::start(MemoryStore::with(&[]), |config| config.dht = DhtMode::Server);
+    let node = Node::start(MemoryStore::with(&[]), |config| config.with_dht(DhtMode::Server));
     join(&node, hub).await;
     node
 }
@@ -69,8 +69,9 @@ async fn what_was_provided_before_anybody_was_known_is_told_later() {
 async fn a_node_without_an_external_address_only_asks_and_one_with_it_provides() {
     let hub = server(None).await;
     let reachable: Multiaddr = "/ip4/192.0.2.7/tcp/4201".parse().unwrap();
-    let hidden = Node::start(MemoryStore::with(&[]), |_| ());
-    let known = Node::start(MemoryStore::with(&[]), |config| config.external_addrs = vec![reachable.clone()]);
+    let hidden = Node::start(MemoryStore::with(&[]), |config| config);
+    let known =
+        Node::start(MemoryStore::with(&[]), |config| config.with_external_addrs(vec![reachable.clone()]));
     let manifest = Digest::of(b"manifest");
     for node in [&hidden, &known] {
         join(node, Some(&hub)).await;
@@ -91,12 +92,11 @@ async fn a_node_without_an_external_address_only_asks_and_one_with_it_provides()
 async fn nodes_in_one_network_find_each_other_by_mdns() {
     let start = || {
         Node::start(MemoryStore::with(&[]), |config| {
-            config.mdns = true;
-            config.listen = vec!["/ip4/0.0.0.0/tcp/0".parse().unwrap()];
+            config.with_mdns(true).with_listen(vec!["/ip4/0.0.0.0/tcp/0".parse().unwrap()])
         })
     };
     let (one, two) = (start(), start());
-    let stranger = Node::start(MemoryStore::with(&[]), |_| ());
+    let stranger = Node::start(MemoryStore::with(&[]), |config| config);
     two.addr().await;
     let contact = soon(async {
         loop {
@@ -118,7 +118,7 @@ async fn a_node_that_others_can_reach_learns_that_and_provides() {
     let (hub, fetcher) = (server(None).await, Node::fetcher());
     join_as_client(&fetcher, &hub).await;
     // It does not know that it can be reached: the hub tries.
-    let node = Node::start(MemoryStore::with(&[]), |_| ());
+    let node = Node::start(MemoryStore::with(&[]), |config| config);
     let manifest = Digest::of(b"manifest");
     node.client.provide(HashSet::from([manifest])).await;
     join(&node, Some(&hub)).await;

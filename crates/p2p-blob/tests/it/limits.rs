@@ -4,7 +4,7 @@ use std::num::NonZeroU64;
 use std::sync::Arc;
 
 use manifest::Digest;
-use p2p_blob::{FetchError, PeerEvent, Versions, read_blob};
+use p2p_blob::{FetchError, Limits, PeerEvent, Versions, read_blob};
 
 use crate::common::{MemoryStore, Node, bytes, get, soon};
 
@@ -16,7 +16,7 @@ async fn whoever_is_told_busy_is_served_when_a_place_is_free() {
     let content = bytes(1, 300_000);
     let store = MemoryStore::with(&[&content]);
     let gate = Arc::clone(&store.gate);
-    let seeder = Node::start(store, |config| config.limits.uploads = 1);
+    let seeder = Node::start(store, |config| config.with_limits(Limits::default().with_uploads(1)));
     let (one, two) = (Node::fetcher(), Node::fetcher());
     let (first, second) = (one.ranges(&seeder).await, two.ranges(&seeder).await);
     gate.shut(true);
@@ -38,11 +38,11 @@ async fn both_versions_deliver_within_rates_for_sending_and_receiving() {
     for versions in [Versions::Both, Versions::OnlyBlobs] {
         for (upload, download) in [(RATE, None), (None, RATE), (RATE, RATE)] {
             let seeder = Node::start(MemoryStore::with(&[&content]), |config| {
-                config.limits.upload_bytes_per_s = upload;
+                config.with_limits(Limits::default().with_upload_bytes_per_s(upload))
             });
             let fetcher = Node::start(MemoryStore::with(&[]), |config| {
-                config.versions = versions;
-                config.limits.download_bytes_per_s = download;
+                let limits = Limits::default().with_download_bytes_per_s(download);
+                config.with_versions(versions).with_limits(limits)
             });
             let session = fetcher.session(&seeder).await;
             let read = soon(read_blob(&session, blob, 1 << 20)).await.unwrap().unwrap();
@@ -60,7 +60,7 @@ async fn a_small_blob_comes_while_all_places_are_taken() {
     open.gate = Arc::default();
     store.add(None, Digest::of(&small), open);
     let gate = Arc::clone(&store.gate);
-    let seeder = Node::start(store, |config| config.limits.uploads = 1);
+    let seeder = Node::start(store, |config| config.with_limits(Limits::default().with_uploads(1)));
     let (one, two) = (Node::fetcher(), Node::fetcher());
     let (first, second) = (one.ranges(&seeder).await, two.session(&seeder).await);
     gate.shut(true);
@@ -75,7 +75,9 @@ async fn a_small_blob_comes_while_all_places_are_taken() {
 
 #[tokio::test]
 async fn connections_that_others_make_leave_room_for_those_that_this_node_makes() {
-    let node = Node::start(MemoryStore::with(&[]), |config| config.limits.connections = 4);
+    let node = Node::start(MemoryStore::with(&[]), |config| {
+        config.with_limits(Limits::default().with_connections(4))
+    });
     let others: Vec<_> = (0..6).map(|_| Node::fetcher()).collect();
     let addr = node.addr().await;
     let mut events = node.client.peer_events();
@@ -90,6 +92,6 @@ async fn connections_that_others_make_leave_room_for_those_that_this_node_makes(
     while let Ok(event) = events.try_recv() {
         assert!(matches!(event, PeerEvent::Connected { .. }), "{event:?}");
     }
-    let target = Node::start(MemoryStore::with(&[]), |_| ());
+    let target = Node::start(MemoryStore::with(&[]), |config| config);
     soon(node.client.connect(target.addr().await)).await.unwrap();
 }

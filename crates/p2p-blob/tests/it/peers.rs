@@ -32,8 +32,8 @@ fn ids(contacts: &[Contact]) -> HashSet<PeerId> {
 #[tokio::test]
 async fn who_asked_for_a_manifest_is_found_by_the_next_and_can_be_dialed() {
     let manifest = Digest::of(b"manifest");
-    let hub = Node::start(MemoryStore::with(&[]), |_| ());
-    let nodes: Vec<_> = (0..3).map(|_| Node::start(MemoryStore::with(&[]), |_| ())).collect();
+    let hub = Node::start(MemoryStore::with(&[]), |config| config);
+    let nodes: Vec<_> = (0..3).map(|_| Node::start(MemoryStore::with(&[]), |config| config)).collect();
     let [one, two, three] = &nodes[..] else { unreachable!() };
     // It does not listen: others are not told of it.
     let hidden = Node::fetcher();
@@ -81,8 +81,8 @@ async fn a_holder_that_was_asked_is_told_of() {
     let have = |held| Have { version: 1, change: HaveChange::Holds(vec![held]) };
     store.have.lock().unwrap().insert(manifest, have(PieceSet::all(4)));
     empty.have.lock().unwrap().insert(manifest, have(PieceSet::none(4)));
-    let (holder, nothing) = (Node::start(store, |_| ()), Node::start(empty, |_| ()));
-    let asker = Node::start(MemoryStore::with(&[]), |_| ());
+    let (holder, nothing) = (Node::start(store, |config| config), Node::start(empty, |config| config));
+    let asker = Node::start(MemoryStore::with(&[]), |config| config);
     for node in [&holder, &nothing] {
         let session = asker.ranges(node).await;
         soon(session.have(manifest, 0, Arc::from([4]))).await.unwrap().unwrap();
@@ -96,10 +96,9 @@ async fn a_holder_that_was_asked_is_told_of() {
 #[tokio::test]
 async fn peers_are_told_of_when_everything_else_is_refused() {
     let manifest = Digest::of(b"manifest");
-    let hub = Node::start(MemoryStore::with(&[]), |config| {
-        config.limits = Limits { streams: 1, ..Limits::default() };
-    });
-    let (one, two) = (Node::start(MemoryStore::with(&[]), |_| ()), Node::fetcher());
+    let hub =
+        Node::start(MemoryStore::with(&[]), |config| config.with_limits(Limits::default().with_streams(1)));
+    let (one, two) = (Node::start(MemoryStore::with(&[]), |config| config), Node::fetcher());
     one.addr().await;
     let served = one.ranges(&hub).await;
     soon(served.peers(manifest)).await.unwrap();

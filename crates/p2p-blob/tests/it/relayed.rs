@@ -47,7 +47,8 @@ async fn a_blob_comes_through_a_relay() {
     let circuit: Multiaddr = format!("{}/p2p-circuit", relay().await).parse().unwrap();
     assert!(p2p_blob::is_dialable(&circuit));
     let content = bytes(1, 20_000);
-    let hidden = Node::start(MemoryStore::with(&[&content]), |config| config.listen = vec![circuit.clone()]);
+    let hidden =
+        Node::start(MemoryStore::with(&[&content]), |config| config.with_listen(vec![circuit.clone()]));
     let addr = hidden.addr().await;
     assert!(addr.to_string().starts_with(&circuit.to_string()), "{addr}");
     let fetcher = Node::fetcher();
@@ -67,13 +68,13 @@ async fn more_than_a_relay_lets_through_comes_over_a_direct_connection() {
     let circuit: Multiaddr = format!("{}/p2p-circuit", relay().await).parse().unwrap();
     let content = bytes(1, 1 << 20);
     let hidden = Node::start(MemoryStore::with(&[&content]), |config| {
-        config.listen = vec![TCP.parse().unwrap(), circuit.clone()];
+        config.with_listen(vec![TCP.parse().unwrap(), circuit.clone()])
     });
     let mut addrs = hidden.client.listen_addrs();
     let is_relayed = |addr: &Multiaddr| addr.to_string().contains("p2p-circuit");
     let relayed = soon(addrs.wait_for(|all| all.iter().any(is_relayed))).await.unwrap().clone();
     let addr = relayed.into_iter().find(is_relayed).unwrap();
-    let fetcher = Node::start(MemoryStore::with(&[]), |_| ());
+    let fetcher = Node::start(MemoryStore::with(&[]), |config| config);
     fetcher.addr().await;
     let peer = soon(fetcher.client.connect(addr)).await.unwrap();
     // The relay ends the connection after 128 KiB: only a direct one does.

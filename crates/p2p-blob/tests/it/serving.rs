@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use futures::{AsyncReadExt as _, AsyncWriteExt as _};
 use manifest::Digest;
-use p2p_blob::{FetchError, Versions, read_blob};
+use p2p_blob::{FetchError, Limits, Versions, read_blob};
 
 use crate::common::{MemoryStore, Node, RawPeer, V1, V2, bytes, get, soon};
 
@@ -25,8 +25,7 @@ async fn ends(mut stream: libp2p::Stream) {
 async fn a_reader_that_stalls_loses_its_stream_and_nobody_else_does() {
     let content = bytes(1, 4 << 20);
     let seeder = Node::start(MemoryStore::with(&[&content]), |config| {
-        config.progress_timeout = SHORT;
-        config.limits.streams = 1;
+        config.with_progress_timeout(SHORT).with_limits(Limits::default().with_streams(1))
     });
     let mut raw = RawPeer::start(V2).await;
     let mut stream = raw.open(&seeder, V2).await;
@@ -51,7 +50,7 @@ async fn a_reader_that_stalls_loses_its_stream_and_nobody_else_does() {
 
 #[tokio::test]
 async fn an_idle_stream_is_closed() {
-    let seeder = Node::start(MemoryStore::with(&[b"data"]), |config| config.idle_timeout = SHORT);
+    let seeder = Node::start(MemoryStore::with(&[b"data"]), |config| config.with_idle_timeout(SHORT));
     let mut raw = RawPeer::start(V2).await;
     let mut stream = raw.open(&seeder, V2).await;
     stream.write_all(&get_frame(Digest::of(b"data"), 4)).await.unwrap();
@@ -63,7 +62,7 @@ async fn an_idle_stream_is_closed() {
 
 #[tokio::test]
 async fn half_a_request_is_not_waited_for() {
-    let seeder = Node::start(MemoryStore::with(&[]), |config| config.progress_timeout = SHORT);
+    let seeder = Node::start(MemoryStore::with(&[]), |config| config.with_progress_timeout(SHORT));
     let mut raw = RawPeer::start(V2).await;
     for (protocol, part) in [(V2, 2), (V2, 40), (V1, 0), (V1, 20)] {
         let mut stream = raw.open(&seeder, protocol).await;
@@ -78,7 +77,7 @@ async fn a_flood_of_requests_that_are_never_read_stops_at_the_sender() {
     let content = bytes(2, 1 << 20);
     // Not as short: the other fetcher must not seem to stall on a machine that has much to do.
     let limit = Duration::from_secs(2);
-    let seeder = Node::start(MemoryStore::with(&[&content]), |config| config.progress_timeout = limit);
+    let seeder = Node::start(MemoryStore::with(&[&content]), |config| config.with_progress_timeout(limit));
     let mut raw = RawPeer::start(V2).await;
     let mut stream = raw.open(&seeder, V2).await;
     let flood = tokio::spawn(async move {
@@ -96,7 +95,7 @@ async fn a_flood_of_requests_that_are_never_read_stops_at_the_sender() {
 
 #[tokio::test]
 async fn frames_that_break_the_protocol_end_the_stream() {
-    let seeder = Node::start(MemoryStore::with(&[b"data"]), |_| ());
+    let seeder = Node::start(MemoryStore::with(&[b"data"]), |config| config);
     let mut raw = RawPeer::start(V2).await;
     for frame in [&[0, 0, 0, 0][..], &[0, 0, 4, 1], &[0xFF; 4]] {
         let mut stream = raw.open(&seeder, V2).await;
@@ -122,7 +121,7 @@ async fn frames_that_break_the_protocol_end_the_stream() {
 
 #[tokio::test]
 async fn requests_that_are_wrong_or_unknown_are_answered_and_the_stream_goes_on() {
-    let seeder = Node::start(MemoryStore::with(&[b"data"]), |_| ());
+    let seeder = Node::start(MemoryStore::with(&[b"data"]), |config| config);
     let mut raw = RawPeer::start(V2).await;
     let mut stream = raw.open(&seeder, V2).await;
     let peers = [&[0, 0, 0, 33, 3][..], &[7; 32]].concat();
@@ -152,7 +151,7 @@ async fn what_a_store_cannot_read_is_not_held_or_cuts_the_answer() {
     let mut bad_end = store.whole(&content);
     bad_end.fails_from = 600_000;
     store.add(None, Digest::of(&content), bad_end);
-    let seeder = Node::start(store, |_| ());
+    let seeder = Node::start(store, |config| config);
     let fetcher = Node::fetcher();
     let session = fetcher.ranges(&seeder).await;
     let (request, buf) = get(Digest::of(&content), 700_000, 700_001);
@@ -172,15 +171,17 @@ async fn a_blob_over_32_bits_is_not_found_in_1_0_0() {
     let mut large = store.whole(&bytes(4, 1 << 20));
     large.size_bytes = 1 << 32;
     store.add(None, Digest::of(b"large"), large);
-    let seeder = Node::start(store, |_| ());
-    let fetcher = Node::start(MemoryStore::with(&[]), |config| config.versions = Versions::OnlyBlobs);
+    let seeder = Node::start(store, |config| config);
+    let fetcher = Node::start(MemoryStore::with(&[]), |config| config.with_versions(Versions::OnlyBlobs));
     let session = fetcher.session(&seeder).await;
     assert_eq!(soon(read_blob(&session, Digest::of(b"large"), 100)).await.unwrap(), None);
 }
 
 #[tokio::test]
 async fn a_stream_of_1_0_0_over_the_limit_is_reset() {
-    let seeder = Node::start(MemoryStore::with(&[b"data"]), |config| config.limits.streams_per_peer = 1);
+    let seeder = Node::start(MemoryStore::with(&[b"data"]), |config| {
+        config.with_limits(Limits::default().with_streams_per_peer(1))
+    });
     let mut raw = RawPeer::start(V2).await;
     let _kept = raw.open(&seeder, V2).await;
     let stream = raw.open(&seeder, V1).await;

@@ -12,7 +12,7 @@ async fn answers_in_progress_are_finished_and_new_requests_are_not_taken() {
     let content = bytes(1, 2 << 20);
     let store = MemoryStore::with(&[&content]);
     let gate = Arc::clone(&store.gate);
-    let seeder = Node::start(store, |_| ());
+    let seeder = Node::start(store, |config| config);
     let session = Node::fetcher().ranges(&seeder).await;
     gate.shut(true);
     let (request, buf) = get(Digest::of(&content), 0, 2 << 20);
@@ -42,7 +42,8 @@ async fn answers_in_progress_are_finished_and_new_requests_are_not_taken() {
 async fn an_answer_that_does_not_end_is_cut_after_the_drain_timeout() {
     let store = MemoryStore::with(&[b"data"]);
     let gate = Arc::clone(&store.gate);
-    let seeder = Node::start(store, |config| config.drain_timeout = std::time::Duration::from_millis(100));
+    let seeder =
+        Node::start(store, |config| config.with_drain_timeout(std::time::Duration::from_millis(100)));
     let session = Node::fetcher().ranges(&seeder).await;
     gate.shut(true);
     let (request, buf) = get(Digest::of(b"data"), 0, 4);
@@ -56,7 +57,7 @@ async fn an_answer_that_does_not_end_is_cut_after_the_drain_timeout() {
 
 #[tokio::test]
 async fn the_last_client_or_session_takes_the_node_along() {
-    let seeder = Node::start(MemoryStore::with(&[b"data"]), |_| ());
+    let seeder = Node::start(MemoryStore::with(&[b"data"]), |config| config);
     let Node { client, task } = Node::fetcher();
     let peer = soon(client.connect(seeder.addr().await)).await.unwrap();
     let session = soon(client.open(peer)).await.unwrap();
@@ -69,7 +70,7 @@ async fn the_last_client_or_session_takes_the_node_along() {
 
 #[tokio::test]
 async fn an_aborted_node_is_gone_at_once() {
-    let node = Node::start(MemoryStore::with(&[]), |_| ());
+    let node = Node::start(MemoryStore::with(&[]), |config| config);
     node.task.abort();
     assert!(soon(node.task.join()).await.unwrap_err().is_cancelled());
     soon(node.client.shutdown()).await;
