@@ -164,6 +164,7 @@ impl Model {
         Conduct {
             blobs: self.blobs.clone(),
             gated: self.shards().collect(),
+            gated_from: 0,
             limit_bytes: u64::MAX,
             versions: Versions::Both,
         }

@@ -16,6 +16,8 @@ pub struct Conduct {
     pub blobs: HashMap<Digest, Arc<Vec<u8>>>,
     /// Blobs whose reads pass its gate.
     pub gated: HashSet<Digest>,
+    /// Where in each of those the gate begins: what comes before is sent whatever became of the gate.
+    pub gated_from: u64,
     /// How much of those it sends before its gate must be opened.
     pub limit_bytes: u64,
     /// Which protocols it speaks.
@@ -38,6 +40,13 @@ impl Conduct {
     #[must_use]
     pub fn stopping_after(mut self, limit_bytes: u64) -> Self {
         self.limit_bytes = limit_bytes;
+        self
+    }
+
+    /// Lets the bytes of each shard before this offset pass, any number of times, and no others before the gate is opened.
+    #[must_use]
+    pub fn stopping_at(mut self, offset: u64) -> Self {
+        (self.gated_from, self.limit_bytes) = (offset, 0);
         self
     }
 
@@ -75,8 +84,8 @@ impl Peer {
         let config = Config::new(Identity::ephemeral())
             .with_listen(vec![TCP.parse().unwrap()])
             .with_versions(conduct.versions);
-        let Conduct { blobs, gated, .. } = conduct;
-        let store = Arc::new(Blobs { blobs, gated, gate: Arc::clone(&gate) });
+        let Conduct { blobs, gated, gated_from, .. } = conduct;
+        let store = Arc::new(Blobs { blobs, gated, gated_from, gate: Arc::clone(&gate) });
         let (client, task) = p2p_blob::start(config, store).unwrap();
         let mut addresses = client.listen_addrs();
         let listening = addresses.wait_for(|addresses| !addresses.is_empty());
@@ -111,13 +120,16 @@ impl Drop for Peer {
 struct Blobs {
     blobs: HashMap<Digest, Arc<Vec<u8>>>,
     gated: HashSet<Digest>,
+    gated_from: u64,
     gate: Arc<Gate>,
 }
 
 impl Store for Blobs {
     fn open(&self, _: Option<&Digest>, blob: &Digest) -> io::Result<Option<Arc<dyn Blob>>> {
         let gate = || self.gated.contains(blob).then(|| Arc::clone(&self.gate));
-        let held = |bytes: &Arc<Vec<u8>>| Arc::new(Held { bytes: Arc::clone(bytes), gate: gate() });
+        let gated_from = self.gated_from;
+        let held =
+            |bytes: &Arc<Vec<u8>>| Arc::new(Held { bytes: Arc::clone(bytes), gated_from, gate: gate() });
         Ok(self.blobs.get(blob).map(held).map(|held| held as Arc<dyn Blob>))
     }
 
@@ -129,6 +141,7 @@ impl Store for Blobs {
 
 struct Held {
     bytes: Arc<Vec<u8>>,
+    gated_from: u64,
     gate: Option<Arc<Gate>>,
 }
 
@@ -142,7 +155,8 @@ impl Blob for Held {
     }
 
     fn read_at(&self, offset: u64, buf: &mut [u8]) -> io::Result<ReadOutcome> {
-        if let Some(gate) = &self.gate {
+        let is_gated = offset.saturating_add(buf.len() as u64) > self.gated_from;
+        if let Some(gate) = self.gate.as_ref().filter(|_| is_gated) {
             gate.pass(buf.len() as u64);
         }
         let start = usize::try_from(offset).map_err(io::Error::other)?;

@@ -124,8 +124,8 @@ async fn pieces_are_served_under_their_manifest_only_and_proven_shards_to_everyb
         conduct.blobs.retain(|blob, _| *blob == shard || !model.shards().any(|shard| shard == *blob));
         conduct
     };
-    // Of one shard three of four pieces pass at most: what passes may be of several at once, or of one that is given up.
-    let seeder = Peer::start(of(part).stopping_after(200_000 - 1)).await;
+    // The last of four pieces never passes, the others whenever they are asked for.
+    let seeder = Peer::start(of(part).stopping_at(3 * PIECE_BYTES as u64)).await;
     let other = Peer::start(of(whole)).await;
     let home = Home::new();
     let first = Fetcher::start(&home, &[seeder.address(), other.address()]).await;
