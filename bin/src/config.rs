@@ -47,20 +47,6 @@ pub(crate) struct Settings {
     file: File,
 }
 
-/// Where the node listens and whom it knows.
-#[derive(Debug)]
-pub(crate) struct NetworkSettings {
-    pub(crate) peers: Vec<Multiaddr>,
-    pub(crate) bootstrap: Vec<Multiaddr>,
-    pub(crate) listen: Vec<Multiaddr>,
-    pub(crate) external_addrs: Vec<Multiaddr>,
-    pub(crate) mdns: bool,
-    pub(crate) dht: DhtMode,
-    pub(crate) limits: Limits,
-    pub(crate) network_key: Option<NetworkKey>,
-    pub(crate) allowed_peers: Option<HashSet<PeerId>>,
-}
-
 impl Settings {
     /// Reads the settings file, if one is named or stands at its usual place.
     pub(crate) fn load(common: &Common) -> Result<Self> {
@@ -82,17 +68,17 @@ impl Settings {
         Ok(Self { cache_dir, file })
     }
 
-    /// Where a node that fetches listens, and whom it knows: at any free port unless told otherwise.
-    pub(crate) fn fetcher(&self, flags: &Network) -> Result<NetworkSettings> {
+    /// A node on the user's cache and network that fetches: it listens at any free port unless told otherwise.
+    pub(crate) fn fetcher(&self, flags: &Network) -> Result<node::Config> {
         self.network(flags, &FETCHER_LISTEN)
     }
 
-    /// The same for a seeder, which listens at the usual port unless told otherwise.
-    pub(crate) fn seeder(&self, flags: &Network) -> Result<NetworkSettings> {
+    /// The same for a seeder: it listens at the usual port unless told otherwise.
+    pub(crate) fn seeder(&self, flags: &Network) -> Result<node::Config> {
         self.network(flags, &SEEDER_LISTEN)
     }
 
-    fn network(&self, flags: &Network, default_listen: &[&str]) -> Result<NetworkSettings> {
+    fn network(&self, flags: &Network, default_listen: &[&str]) -> Result<node::Config> {
         let peers = or_file(&flags.peer, &self.file.peer);
         let bootstrap = or_file(&flags.bootstrap, &self.file.bootstrap);
         if let Some(addr) = peers.iter().chain(&bootstrap).find(|addr| !p2p_blob::is_dialable(addr)) {
@@ -136,26 +122,22 @@ impl Settings {
             ))
             .into());
         }
-        let external_addrs = or_file(&flags.external_addr, &self.file.external_addr);
-        let mdns = !(flags.no_mdns || self.file.no_mdns);
         let is_server = flags.dht_server || self.file.dht_server;
-        let dht = if is_server { DhtMode::Server } else { DhtMode::Auto };
-        let limits = Limits {
+        let mut config = node::Config::new(&self.cache_dir);
+        config.peers = peers;
+        config.bootstrap = bootstrap;
+        config.listen = listen;
+        config.external_addrs = or_file(&flags.external_addr, &self.file.external_addr);
+        config.mdns = !(flags.no_mdns || self.file.no_mdns);
+        config.dht = if is_server { DhtMode::Server } else { DhtMode::Auto };
+        config.limits = Limits {
             upload_bytes_per_s: flags.upload_limit.or(self.file.upload_limit.map(|rate| rate.0)),
             download_bytes_per_s: flags.download_limit.or(self.file.download_limit.map(|rate| rate.0)),
             ..limits_of(system::descriptors())
         };
-        Ok(NetworkSettings {
-            peers,
-            bootstrap,
-            listen,
-            external_addrs,
-            mdns,
-            dht,
-            limits,
-            network_key,
-            allowed_peers,
-        })
+        config.network_key = network_key;
+        config.allowed_peers = allowed_peers;
+        Ok(config)
     }
 
     /// Folders of blobs to serve.
@@ -262,7 +244,7 @@ pub(crate) mod tests {
         );
         let (of_file, flags) = settings(&toml, "").unwrap();
         assert_eq!(of_file.cache_dir, Path::new("/f"));
-        let chain = of_file.chain(&flags.chain).unwrap().unwrap();
+        let chain = of_file.chain(&flags.named.chain).unwrap().unwrap();
         assert_eq!((chain.rpc_urls[0].to_string(), chain.chain_id), ("file".to_owned(), Some(7)));
         assert_eq!(chain.block_tag, BlockTag::Finalized);
         assert_eq!(of_file.fetcher(&flags.network).unwrap().peers.len(), 2);
@@ -272,7 +254,7 @@ pub(crate) mod tests {
             "--cache-dir /a --rpc-url http://flag --block-tag latest --peer /ip4/192.0.2.3/tcp/1 --wait 1s";
         let (both, flags) = settings(&toml, args).unwrap();
         assert_eq!(both.cache_dir, Path::new("/a"));
-        let chain = both.chain(&flags.chain).unwrap().unwrap();
+        let chain = both.chain(&flags.named.chain).unwrap().unwrap();
         assert_eq!((chain.rpc_urls.len(), chain.rpc_urls[0].to_string()), (1, "flag".to_owned()));
         assert_eq!((chain.block_tag, chain.chain_id), (BlockTag::Latest, Some(7)));
         assert_eq!(both.fetcher(&flags.network).unwrap().peers.len(), 1);
@@ -289,7 +271,7 @@ pub(crate) mod tests {
         assert_eq!(fetcher.bootstrap.len(), 1);
         let (settings, flags) = settings("", "--listen /ip4/127.0.0.1/tcp/0").unwrap();
         assert_eq!(settings.fetcher(&flags.network).unwrap().listen.len(), 1);
-        assert!(settings.chain(&flags.chain).unwrap().is_none());
+        assert!(settings.chain(&flags.named.chain).unwrap().is_none());
     }
 
     #[test]
@@ -306,7 +288,8 @@ pub(crate) mod tests {
     #[test]
     fn single_blobs_are_allowed_by_name_only() {
         let allowed = |toml, args| {
-            settings(toml, args).and_then(|(of_file, flags)| of_file.single_blob_max_bytes(&flags.legacy))
+            settings(toml, args)
+                .and_then(|(of_file, flags)| of_file.single_blob_max_bytes(&flags.named.legacy))
         };
         assert_eq!(allowed("", "").unwrap(), None);
         assert_eq!(allowed("max-size = '1MiB'", "").unwrap(), None);
@@ -331,7 +314,8 @@ pub(crate) mod tests {
     #[test]
     fn what_is_missing_or_of_no_use_is_said_without_keys() {
         let toml = format!("contract = '{CONTRACT}'");
-        let chain = |args| settings(&toml, args).and_then(|(settings, flags)| settings.chain(&flags.chain));
+        let chain =
+            |args| settings(&toml, args).and_then(|(settings, flags)| settings.chain(&flags.named.chain));
         assert!(chain("").unwrap_err().to_string().contains("--rpc-url"));
         let error = chain("--rpc-url ws://example.org/secretkey").unwrap_err();
         assert!(error.is::<Usage>() && !format!("{error:#}").contains("secretkey"), "{error:#}");

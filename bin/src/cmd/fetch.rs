@@ -12,7 +12,6 @@ use tokio::time::{MissedTickBehavior, interval};
 
 use crate::answer::{self, Answer, FetchSource, OnChain, Text};
 use crate::args;
-use crate::cmd::node_config;
 use crate::config::Settings;
 use crate::exit::{Interrupted, Usage};
 use crate::interrupt::Interrupt;
@@ -35,15 +34,15 @@ pub(crate) async fn run(flags: &args::Fetch, settings: &Settings, output: &Outpu
 }
 
 async fn fetch(flags: &args::Fetch, settings: &Settings, output: &Output) -> Result<()> {
-    let mut config = node_config(settings, settings.fetcher(&flags.network)?);
+    let mut config = settings.fetcher(&flags.network)?;
     config.fetch.wait = settings.wait(flags.wait);
-    config.fetch.single_blob_max_bytes = settings.single_blob_max_bytes(&flags.legacy)?;
+    config.fetch.single_blob_max_bytes = settings.single_blob_max_bytes(&flags.named.legacy)?;
     config.fetch.durable = !flags.no_fsync;
     if flags.no_listen {
         config.listen.clear();
     }
     if flags.manifest.is_none() {
-        config.chain = Some(settings.reading(&flags.chain, &flags.reading)?.ok_or_else(|| {
+        config.chain = Some(settings.reading(&flags.named)?.ok_or_else(|| {
             Usage::new("which model? Give --contract ADDRESS and --rpc-url URL, or --manifest DIGEST")
         })?);
     }

@@ -12,17 +12,16 @@ use p2p_blob::Multiaddr;
 use crate::answer::{Answer, Listening, Text};
 use crate::args;
 use crate::cmd::follow::follow;
-use crate::cmd::node_config;
 use crate::config::Settings;
 use crate::exit::Usage;
 use crate::interrupt::Interrupt;
 use crate::output::Output;
 
 pub(crate) async fn run(flags: &args::Serve, settings: &Settings, output: &Output) -> Result<()> {
-    let mut config = node_config(settings, settings.seeder(&flags.network)?);
-    config.fetch.single_blob_max_bytes = settings.single_blob_max_bytes(&flags.legacy)?;
+    let mut config = settings.seeder(&flags.network)?;
+    config.fetch.single_blob_max_bytes = settings.single_blob_max_bytes(&flags.named.legacy)?;
     config.blob_dirs = settings.blob_dirs(&flags.blob_dir);
-    config.chain = settings.following(&flags.chain, &flags.reading, &flags.following)?;
+    config.chain = settings.following(&flags.named, &flags.following)?;
     let contract = config.chain.as_ref().map(|chain| chain.contract);
     if flags.following.keep.is_some() && contract.is_none() {
         return Err(Usage::new("--keep counts the models of a contract: give --contract, too").into());

@@ -10,7 +10,8 @@ use store::{IndexState, RecheckReport};
 
 use crate::answer::{Answer, BadShard, Text, Verified};
 use crate::args;
-use crate::cmd::{fetch, node_config, not_cached};
+use crate::cmd::cache::not_cached;
+use crate::cmd::fetch;
 use crate::config::Settings;
 use crate::exit::Damaged;
 use crate::output::Output;
@@ -74,7 +75,7 @@ async fn repair(
     bad: &mut Vec<Digest>,
     output: &Output,
 ) -> Result<()> {
-    let mut config = node_config(settings, settings.fetcher(&flags.network)?);
+    let mut config = settings.fetcher(&flags.network)?;
     config.fetch.wait = settings.wait(flags.wait);
     let node = Node::start(config).await?;
     let mut failed = None;

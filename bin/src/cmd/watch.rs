@@ -6,7 +6,6 @@ use node::Node;
 use crate::args;
 use crate::cmd::follow::follow;
 use crate::cmd::hook::Hook;
-use crate::cmd::node_config;
 use crate::config::Settings;
 use crate::exit::Usage;
 use crate::interrupt::Interrupt;
@@ -14,10 +13,10 @@ use crate::output::Output;
 
 pub(crate) async fn run(flags: &args::Watch, settings: &Settings, output: &Output) -> Result<()> {
     let mut interrupt = Interrupt::new().context("cannot listen for signals")?;
-    let mut config = node_config(settings, settings.fetcher(&flags.network)?);
+    let mut config = settings.fetcher(&flags.network)?;
     config.fetch.wait = settings.wait(flags.wait);
-    config.fetch.single_blob_max_bytes = settings.single_blob_max_bytes(&flags.legacy)?;
-    let chain = settings.following(&flags.chain, &flags.reading, &flags.following)?;
+    config.fetch.single_blob_max_bytes = settings.single_blob_max_bytes(&flags.named.legacy)?;
+    let chain = settings.following(&flags.named, &flags.following)?;
     let chain =
         chain.ok_or_else(|| Usage::new("which contract? Give --contract ADDRESS and --rpc-url URL"))?;
     let contract = chain.contract;
