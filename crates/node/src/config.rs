@@ -7,6 +7,10 @@ use loader::FetchOptions;
 use p2p_blob::{DhtMode, Limits, Multiaddr, NetworkKey, PeerId};
 use store::Pages;
 
+/// Where in the cache the state of chains is kept, unless [`chain_reader::Config::state_dir`] says otherwise.
+#[cfg(feature = "chain")]
+pub const CHAIN_DIR: &str = "chain";
+
 /// How a node behaves. [`Config::new`] has the defaults.
 #[derive(Debug, Clone)]
 pub struct Config {
@@ -50,7 +54,7 @@ impl Config {
     #[cfg(feature = "chain")]
     pub fn reader(&self) -> Result<Option<chain_reader::ChainReader>, crate::NodeError> {
         let Some(mut chain) = self.chain.clone() else { return Ok(None) };
-        chain.state_dir.get_or_insert_with(|| self.cache_dir.join(crate::CHAIN_DIR));
+        chain.state_dir.get_or_insert_with(|| self.cache_dir.join(CHAIN_DIR));
         Ok(Some(chain_reader::ChainReader::new(chain)?))
     }
 

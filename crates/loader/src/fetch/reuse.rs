@@ -9,7 +9,7 @@ use store::Map;
 use store::{Cache, CacheError, Partial};
 use tokio::sync::watch;
 
-use super::blocking;
+use super::blocking::blocking;
 use crate::error::LoadError;
 use crate::observer::{Event, Observer};
 use crate::reuse::{Match, Search};
