@@ -10,7 +10,7 @@ use anyhow::{Result, bail};
 use self::uses::Uses;
 
 /// The folders of the crates that are held free of circles.
-const CRATES: [&str; 10] = [
+const CRATES: [&str; 11] = [
     "bin",
     "crates/chain-reader",
     "crates/demo",
@@ -21,6 +21,7 @@ const CRATES: [&str; 10] = [
     "crates/p2p-blob",
     "crates/planner",
     "crates/sim",
+    "crates/store",
 ];
 
 /// Fails when files of a crate use one another in a circle, and names each.

@@ -11,7 +11,7 @@ use manifest::piece_index::PieceIndex;
 use manifest::{ByteRange, Geometry, Manifest, PieceId};
 
 use super::journal::{Journal, Record};
-use super::layout::{JOURNAL, PARITY, PIECES, WEIGHTS};
+use super::layout::{JOURNAL, PARITY, PIECES, WEIGHTS, is_data, parity_path};
 use super::progress::{self, Claim, Progress};
 use super::{
     Cache, CacheError, FillLock, Held, Model, Offer, Writeback, atomic, journal, model, space, stamp,
@@ -40,6 +40,23 @@ pub struct Partial {
     writeback: Option<Writeback>,
     /// Last, so that it is given back after everything else is closed.
     lock: Arc<FillLock>,
+}
+
+impl Cache {
+    /// Creates the partial model that `lock` is for, or goes on with what an earlier run has left of it. Disk space
+    /// for the weights is reserved where the file system can. Whoever wants the finished model to be `durable` waits
+    /// for the disk in [`Partial::finish`].
+    ///
+    /// # Errors
+    /// [`CacheError::DiskFull`], [`CacheError::Io`].
+    pub fn partial(
+        &self,
+        lock: FillLock,
+        manifest: Arc<Manifest>,
+        durable: bool,
+    ) -> Result<Partial, CacheError> {
+        Partial::open(self.clone(), lock, manifest, durable)
+    }
 }
 
 impl Partial {
@@ -449,7 +466,7 @@ fn open_sized(path: &Path, size_bytes: u64, reserve: bool) -> Result<(File, bool
         Ok(())
     };
     if let (Err(_), true) = (&sized, is_new) {
-        super::remove_file(path)?;
+        atomic::remove_file(path)?;
     }
     sized.map(|()| (file, found == size_bytes))
 }
@@ -470,14 +487,6 @@ fn copy_range(from: &File, mut from_at: u64, to: &File, mut to_at: u64, mut left
 #[cfg(not(target_os = "linux"))]
 fn copy_range(_: &File, _: u64, _: &File, _: u64, _: usize) -> bool {
     false
-}
-
-pub(super) fn is_data(geometry: &Geometry, shard: u32) -> bool {
-    shard < geometry.manifest().data_shard_count()
-}
-
-pub(super) fn parity_path(dir: &Path, shard: u32) -> PathBuf {
-    dir.join(PARITY).join(shard.to_string())
 }
 
 fn check_length(shard: u32, range: ByteRange, bytes: &[u8]) -> Result<(), CacheError> {
