@@ -1,5 +1,7 @@
 //! What the commands answer: the objects of `docs/cli.md`, and the same as plain text.
 
+mod status;
+
 use std::fmt::{self, Display, Write as _};
 use std::path::PathBuf;
 
@@ -311,7 +313,7 @@ impl Answer {
             Self::Removed(removed) => {
                 format!("{}  removed, {} freed", removed.manifest, show_size(removed.freed_bytes))
             }
-            Self::Status(status) => crate::cmd::status::plain(status),
+            Self::Status(status) => status::plain(status),
             Self::ChainRemembered(remembered) => remembered.plain(),
             Self::ChainForgotten(ChainForgotten { contract, chain_id, block_tag, .. }) => {
                 format!("{contract}  chain {chain_id}  {block_tag}  forgotten")

@@ -1,24 +1,23 @@
 //! The command line: what can be said, and the help that explains it. Flags win over `LOADER_*` variables.
 
-use std::num::NonZeroU64;
 use std::path::PathBuf;
 use std::time::Duration;
 
-use chain_reader::{Address, BlockTag, U256};
+use chain_reader::U256;
 use clap::{ArgAction, Args, Parser, Subcommand};
 use clap_complete::Shell;
 use manifest::{Codec, Digest};
-use p2p_blob::{Multiaddr, PeerId};
 
 pub(crate) use self::following::Following;
 pub(crate) use self::mistake::without_keys;
-pub(crate) use self::reading::{ChainCommand, Reading, Which};
+pub(crate) use self::network::Network;
+pub(crate) use self::reading::{Chain, ChainCommand, Legacy, Named, Which};
 pub(crate) use self::signing::{CalldataForm, Key, Signing};
-use crate::config::secret::PASSWORD_VARIABLE;
-use crate::units::{parse_duration, parse_rate, parse_size};
+use crate::units::{parse_duration, parse_size};
 
 mod following;
 mod mistake;
+mod network;
 mod reading;
 mod signing;
 
@@ -46,13 +45,6 @@ Data goes to stdout, everything else to stderr. Exit status:
 Flags of the cache, the chain and the network can stand in a settings file (--config), too, under
 their own names. Flags win over LOADER_* variables, and those over the file. In a variable, several
 values are separated by commas.";
-
-/// The variables below that may hold keys, and the keystore's password: commands that are run do not get them.
-pub(crate) const SECRET_VARIABLES: [&str; 5] = [RPC_URL, RPC_HEADER, TRUSTED_RPC, WS_URL, PASSWORD_VARIABLE];
-const RPC_URL: &str = "LOADER_RPC_URL";
-const RPC_HEADER: &str = "LOADER_RPC_HEADER";
-const TRUSTED_RPC: &str = "LOADER_TRUSTED_RPC";
-const WS_URL: &str = "LOADER_WS_URL";
 
 /// The whole command line.
 #[derive(Debug, Parser)]
@@ -144,11 +136,7 @@ pub(crate) struct Fetch {
     #[arg(long, conflicts_with = "listen")]
     pub(crate) no_listen: bool,
     #[command(flatten)]
-    pub(crate) legacy: Legacy,
-    #[command(flatten)]
-    pub(crate) chain: Chain,
-    #[command(flatten)]
-    pub(crate) reading: Reading,
+    pub(crate) named: Named,
     #[command(flatten)]
     pub(crate) network: Network,
 }
@@ -164,11 +152,7 @@ pub(crate) struct Serve {
     #[arg(long, value_name = "DIR", env = "LOADER_BLOB_DIR", hide_env_values = true, value_delimiter = ',')]
     pub(crate) blob_dir: Vec<PathBuf>,
     #[command(flatten)]
-    pub(crate) legacy: Legacy,
-    #[command(flatten)]
-    pub(crate) chain: Chain,
-    #[command(flatten)]
-    pub(crate) reading: Reading,
+    pub(crate) named: Named,
     #[command(flatten)]
     pub(crate) following: Following,
     #[command(flatten)]
@@ -192,11 +176,7 @@ pub(crate) struct Watch {
     #[arg(long, value_name = "DURATION", value_parser = parse_duration, env = "LOADER_WAIT", hide_env_values = true)]
     pub(crate) wait: Option<Duration>,
     #[command(flatten)]
-    pub(crate) legacy: Legacy,
-    #[command(flatten)]
-    pub(crate) chain: Chain,
-    #[command(flatten)]
-    pub(crate) reading: Reading,
+    pub(crate) named: Named,
     #[command(flatten)]
     pub(crate) following: Following,
     #[command(flatten)]
@@ -311,116 +291,6 @@ pub(crate) enum Cache {
         #[arg(value_name = "DIGEST", required = true)]
         manifests: Vec<Digest>,
     },
-}
-
-/// Digests of weights themselves, as contracts named them before there were manifests.
-#[derive(Debug, Args, Clone)]
-pub(crate) struct Legacy {
-    /// Take a digest that is not that of a manifest for that of the weights, one blob: they are loaded as one shard, so
-    /// nothing can be rebuilt, and all of them is hashed before any of it is used.
-    #[arg(long, env = "LOADER_SINGLE_BLOB", hide_env_values = true)]
-    pub(crate) single_blob: bool,
-    /// The most that a single blob may have: how large it is, only peers say [default: 64GiB].
-    #[arg(long, value_name = "SIZE", value_parser = parse_size, env = "LOADER_MAX_SIZE", hide_env_values = true)]
-    pub(crate) max_size: Option<u64>,
-}
-
-/// Where the chain is read.
-#[derive(Debug, Args, Clone)]
-#[command(next_help_heading = "Chain")]
-pub(crate) struct Chain {
-    /// The RPB contract: 0x and 40 hexadecimal characters.
-    #[arg(long, value_name = "ADDRESS", env = "LOADER_CONTRACT", hide_env_values = true)]
-    pub(crate) contract: Option<Address>,
-    /// HTTP endpoint of an EVM node. Repeat it, each time with another provider: what most of them say of the same block
-    /// counts. It may hold a key: only its host and port are ever shown.
-    #[arg(long, value_name = "URL", env = RPC_URL, hide_env_values = true, value_delimiter = ',')]
-    // Read in config.rs: clap would repeat a bad one, key included.
-    pub(crate) rpc_url: Vec<String>,
-    /// An HTTP header for an endpoint, also for that of --trusted-rpc or --ws-url: "HOST NAME: VALUE", HOST as messages show
-    /// it (with its port, if the URL has one), such as "rpc.example.org Authorization: Bearer …". May be repeated. Never shown.
-    #[arg(
-        long,
-        value_name = "HEADER",
-        env = RPC_HEADER,
-        hide_env_values = true,
-        value_delimiter = '\n'
-    )]
-    pub(crate) rpc_header: Vec<String>,
-    /// How settled a block must be: latest, safe or finalized [default: finalized].
-    #[arg(long, value_name = "TAG", env = "LOADER_BLOCK_TAG", hide_env_values = true)]
-    pub(crate) block_tag: Option<BlockTag>,
-    /// Refuse an endpoint that is on another chain than this one.
-    #[arg(long, value_name = "ID", env = "LOADER_CHAIN_ID", hide_env_values = true)]
-    pub(crate) chain_id: Option<u64>,
-}
-
-/// How the network is used.
-#[derive(Debug, Args, Clone)]
-#[command(next_help_heading = "Network")]
-pub(crate) struct Network {
-    /// A peer to connect to, such as /ip4/192.0.2.7/tcp/4201/p2p/12D3…. May be repeated.
-    #[arg(
-        long,
-        value_name = "MULTIADDR",
-        env = "LOADER_PEER",
-        hide_env_values = true,
-        value_delimiter = ','
-    )]
-    pub(crate) peer: Vec<Multiaddr>,
-    /// A peer that knows others, whether or not it holds anything: an address as for --peer. May be repeated.
-    #[arg(
-        long,
-        value_name = "MULTIADDR",
-        env = "LOADER_BOOTSTRAP",
-        hide_env_values = true,
-        value_delimiter = ','
-    )]
-    pub(crate) bootstrap: Vec<Multiaddr>,
-    /// An address to listen at, such as /ip4/0.0.0.0/udp/4201/quic-v1. May be repeated.
-    #[arg(
-        long,
-        value_name = "MULTIADDR",
-        env = "LOADER_LISTEN",
-        hide_env_values = true,
-        value_delimiter = ','
-    )]
-    pub(crate) listen: Vec<Multiaddr>,
-    /// Serve at most so many bytes a second in all, such as 20MiB: shared evenly among peers [default: no limit].
-    #[arg(long, value_name = "RATE", value_parser = parse_rate, env = "LOADER_UPLOAD_LIMIT", hide_env_values = true)]
-    pub(crate) upload_limit: Option<NonZeroU64>,
-    /// Fetch at most so many bytes a second in all, such as 20MiB [default: no limit].
-    #[arg(long, value_name = "RATE", value_parser = parse_rate, env = "LOADER_DOWNLOAD_LIMIT", hide_env_values = true)]
-    pub(crate) download_limit: Option<NonZeroU64>,
-    /// Key file of a private network (the swarm.key of go-libp2p): nobody without the key is talked to. QUIC, which it does
-    /// not cover, is off then.
-    #[arg(long, value_name = "FILE", env = "LOADER_PSK_FILE", hide_env_values = true)]
-    pub(crate) psk_file: Option<PathBuf>,
-    /// A peer id: have connections with the peers named so only, in both directions. May be repeated.
-    #[arg(
-        long,
-        value_name = "PEERID",
-        env = "LOADER_ALLOW_PEER",
-        hide_env_values = true,
-        value_delimiter = ','
-    )]
-    pub(crate) allow_peer: Vec<PeerId>,
-    /// Do not look for peers in the local network, and do not let them find this node.
-    #[arg(long, env = "LOADER_NO_MDNS", hide_env_values = true)]
-    pub(crate) no_mdns: bool,
-    /// Serve the DHT, though no external address is known: for nodes that others reach all the same, as in a private
-    /// network. With an external address a node does that anyway.
-    #[arg(long, env = "LOADER_DHT_SERVER", hide_env_values = true)]
-    pub(crate) dht_server: bool,
-    /// An address that others reach this node at, told to peers. May be repeated.
-    #[arg(
-        long,
-        value_name = "MULTIADDR",
-        env = "LOADER_EXTERNAL_ADDR",
-        hide_env_values = true,
-        value_delimiter = ','
-    )]
-    pub(crate) external_addr: Vec<Multiaddr>,
 }
 
 #[cfg(test)]

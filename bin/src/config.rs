@@ -47,20 +47,6 @@ pub(crate) struct Settings {
     file: File,
 }
 
-/// Where the node listens and whom it knows.
-#[derive(Debug)]
-pub(crate) struct NetworkSettings {
-    pub(crate) peers: Vec<Multiaddr>,
-    pub(crate) bootstrap: Vec<Multiaddr>,
-    pub(crate) listen: Vec<Multiaddr>,
-    pub(crate) external_addrs: Vec<Multiaddr>,
-    pub(crate) mdns: bool,
-    pub(crate) dht: DhtMode,
-    pub(crate) limits: Limits,
-    pub(crate) network_key: Option<NetworkKey>,
-    pub(crate) allowed_peers: Option<HashSet<PeerId>>,
-}
-
 impl Settings {
     /// Reads the settings file, if one is named or stands at its usual place.
     pub(crate) fn load(common: &Common) -> Result<Self> {
@@ -82,17 +68,17 @@ impl Settings {
         Ok(Self { cache_dir, file })
     }
 
-    /// Where a node that fetches listens, and whom it knows: at any free port unless told otherwise.
-    pub(crate) fn fetcher(&self, flags: &Network) -> Result<NetworkSettings> {
+    /// A node on the user's cache and network that fetches: it listens at any free port unless told otherwise.
+    pub(crate) fn fetcher(&self, flags: &Network) -> Result<node::Config> {
         self.network(flags, &FETCHER_LISTEN)
     }
 
-    /// The same for a seeder, which listens at the usual port unless told otherwise.
-    pub(crate) fn seeder(&self, flags: &Network) -> Result<NetworkSettings> {
+    /// The same for a seeder: it listens at the usual port unless told otherwise.
+    pub(crate) fn seeder(&self, flags: &Network) -> Result<node::Config> {
         self.network(flags, &SEEDER_LISTEN)
     }
 
-    fn network(&self, flags: &Network, default_listen: &[&str]) -> Result<NetworkSettings> {
+    fn network(&self, flags: &Network, default_listen: &[&str]) -> Result<node::Config> {
         let peers = or_file(&flags.peer, &self.file.peer);
         let bootstrap = or_file(&flags.bootstrap, &self.file.bootstrap);
         if let Some(addr) = peers.iter().chain(&bootstrap).find(|addr| !p2p_blob::is_dialable(addr)) {
@@ -136,24 +122,20 @@ impl Settings {
             ))
             .into());
         }
-        let external_addrs = or_file(&flags.external_addr, &self.file.external_addr);
-        let mdns = !(flags.no_mdns || self.file.no_mdns);
         let is_server = flags.dht_server || self.file.dht_server;
-        let dht = if is_server { DhtMode::Server } else { DhtMode::Auto };
         let limits = limits_of(system::descriptors())
             .with_upload_bytes_per_s(flags.upload_limit.or(self.file.upload_limit.map(|rate| rate.0)))
             .with_download_bytes_per_s(flags.download_limit.or(self.file.download_limit.map(|rate| rate.0)));
-        Ok(NetworkSettings {
-            peers,
-            bootstrap,
-            listen,
-            external_addrs,
-            mdns,
-            dht,
-            limits,
-            network_key,
-            allowed_peers,
-        })
+        Ok(node::Config::new(&self.cache_dir)
+            .with_peers(peers)
+            .with_bootstrap(bootstrap)
+            .with_listen(listen)
+            .with_external_addrs(or_file(&flags.external_addr, &self.file.external_addr))
+            .with_mdns(!(flags.no_mdns || self.file.no_mdns))
+            .with_dht(if is_server { DhtMode::Server } else { DhtMode::Auto })
+            .with_limits(limits)
+            .with_network_key(network_key)
+            .with_allowed_peers(allowed_peers))
     }
 
     /// Folders of blobs to serve.
@@ -257,20 +239,20 @@ pub(crate) mod tests {
         );
         let (of_file, flags) = settings(&toml, "").unwrap();
         assert_eq!(of_file.cache_dir, Path::new("/f"));
-        let chain = of_file.chain(&flags.chain).unwrap().unwrap();
+        let chain = of_file.chain(&flags.named.chain).unwrap().unwrap();
         assert_eq!((chain.rpc_urls()[0].to_string(), chain.chain_id()), ("file".to_owned(), Some(7)));
         assert_eq!(chain.block_tag(), BlockTag::Finalized);
-        assert_eq!(of_file.fetcher(&flags.network).unwrap().peers.len(), 2);
+        assert_eq!(of_file.fetcher(&flags.network).unwrap().peers().len(), 2);
         assert_eq!(of_file.wait(flags.wait), Duration::from_secs(300));
 
         let args =
             "--cache-dir /a --rpc-url http://flag --block-tag latest --peer /ip4/192.0.2.3/tcp/1 --wait 1s";
         let (both, flags) = settings(&toml, args).unwrap();
         assert_eq!(both.cache_dir, Path::new("/a"));
-        let chain = both.chain(&flags.chain).unwrap().unwrap();
+        let chain = both.chain(&flags.named.chain).unwrap().unwrap();
         assert_eq!((chain.rpc_urls().len(), chain.rpc_urls()[0].to_string()), (1, "flag".to_owned()));
         assert_eq!((chain.block_tag(), chain.chain_id()), (BlockTag::Latest, Some(7)));
-        assert_eq!(both.fetcher(&flags.network).unwrap().peers.len(), 1);
+        assert_eq!(both.fetcher(&flags.network).unwrap().peers().len(), 1);
         assert_eq!(both.wait(flags.wait), Duration::from_secs(1));
     }
 
@@ -279,12 +261,12 @@ pub(crate) mod tests {
         let (of_file, flags) = settings("bootstrap = ['/ip4/192.0.2.1/tcp/1']", "").unwrap();
         let (fetcher, seeder) =
             (of_file.fetcher(&flags.network).unwrap(), of_file.seeder(&flags.network).unwrap());
-        assert_eq!(fetcher.listen, FETCHER_LISTEN.map(|addr| addr.parse().unwrap()));
-        assert_eq!(seeder.listen, SEEDER_LISTEN.map(|addr| addr.parse().unwrap()));
-        assert_eq!(fetcher.bootstrap.len(), 1);
+        assert_eq!(fetcher.listen(), FETCHER_LISTEN.map(|addr| addr.parse().unwrap()));
+        assert_eq!(seeder.listen(), SEEDER_LISTEN.map(|addr| addr.parse().unwrap()));
+        assert_eq!(fetcher.bootstrap().len(), 1);
         let (settings, flags) = settings("", "--listen /ip4/127.0.0.1/tcp/0").unwrap();
-        assert_eq!(settings.fetcher(&flags.network).unwrap().listen.len(), 1);
-        assert!(settings.chain(&flags.chain).unwrap().is_none());
+        assert_eq!(settings.fetcher(&flags.network).unwrap().listen().len(), 1);
+        assert!(settings.chain(&flags.named.chain).unwrap().is_none());
     }
 
     #[test]
@@ -301,7 +283,8 @@ pub(crate) mod tests {
     #[test]
     fn single_blobs_are_allowed_by_name_only() {
         let allowed = |toml, args| {
-            settings(toml, args).and_then(|(of_file, flags)| of_file.single_blob_max_bytes(&flags.legacy))
+            settings(toml, args)
+                .and_then(|(of_file, flags)| of_file.single_blob_max_bytes(&flags.named.legacy))
         };
         assert_eq!(allowed("", "").unwrap(), None);
         assert_eq!(allowed("max-size = '1MiB'", "").unwrap(), None);
@@ -326,7 +309,8 @@ pub(crate) mod tests {
     #[test]
     fn what_is_missing_or_of_no_use_is_said_without_keys() {
         let toml = format!("contract = '{CONTRACT}'");
-        let chain = |args| settings(&toml, args).and_then(|(settings, flags)| settings.chain(&flags.chain));
+        let chain =
+            |args| settings(&toml, args).and_then(|(settings, flags)| settings.chain(&flags.named.chain));
         assert!(chain("").unwrap_err().to_string().contains("--rpc-url"));
         let error = chain("--rpc-url ws://example.org/secretkey").unwrap_err();
         assert!(error.is::<Usage>() && !format!("{error:#}").contains("secretkey"), "{error:#}");

@@ -5,7 +5,6 @@ use std::path::PathBuf;
 use std::sync::Arc;
 
 use manifest::{Digest, Manifest};
-use p2p_blob::Versions;
 use store::{Blobs, Cache};
 use tempfile::TempDir;
 
@@ -161,13 +160,7 @@ impl Model {
 
     /// An honest peer with all of it, whose gate is for shards.
     pub fn conduct(&self) -> Conduct {
-        Conduct {
-            blobs: self.blobs.clone(),
-            gated: self.shards().collect(),
-            gated_from: 0,
-            limit_bytes: u64::MAX,
-            versions: Versions::Both,
-        }
+        Conduct { gated: self.shards().collect(), ..Conduct::sending(self.blobs.clone()) }
     }
 
     /// A folder with the manifest, the piece index and these shards.

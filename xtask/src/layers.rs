@@ -4,7 +4,7 @@ use std::path::Path;
 
 use anyhow::{Result, bail};
 
-use crate::tool;
+use crate::{circles, tool};
 
 /// A crate of ours, and packages that must not be among its dependencies, however far down: these, and those whose
 /// names go on from one of these with a hyphen.
@@ -27,7 +27,7 @@ const FORBIDDEN: [(&str, &[&str]); 10] = [
 /// Of this one without its features: whoever loads by digest compiles nothing of Ethereum.
 const WITHOUT_FEATURES: (&str, &[&str]) = ("node", &["alloy", "chain-reader", "clap", "indicatif"]);
 
-/// Fails when a crate depends on one that it must not know.
+/// Fails when a crate depends on one that it must not know, or files of one use each other in a circle.
 pub(crate) fn check(root: &Path) -> Result<()> {
     let default: &[&str] = &[];
     let all = FORBIDDEN.into_iter().map(|forbidden| (forbidden, default));
@@ -42,7 +42,7 @@ pub(crate) fn check(root: &Path) -> Result<()> {
             );
         }
     }
-    Ok(())
+    circles::check(root)
 }
 
 /// `tree` has one package a line: its name, a space, and its version.

@@ -4,6 +4,7 @@
 
 mod bench;
 mod chart;
+mod circles;
 mod flags;
 mod full;
 mod kills;
@@ -53,7 +54,8 @@ Recipes of the project. Each does its own set-up, and may be run at any time.
                             does not make all of it good; prints the seed. Needs Linux.
   cargo xtask full          What is too heavy for each change: combinations of features, licences and sources of all that
                             the product is built from (installs cargo-deny into target/tools), `kills`, and `soak`.
-  cargo xtask layers        Check that no crate depends on one it must not know.
+  cargo xtask layers        Check that no crate depends on one it must not know, and that no files of one use each other
+                            in a circle.
   cargo xtask setup         Only the set-up: the EVM node into tests/evm/node_modules, the Python peers' packages into
                             tests/python/.venv. Does nothing when both are up to date.
 

@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use clap::Args;
 
+use crate::config::secret::WS_URL;
 use crate::units::parse_duration;
 
 /// How the contract is followed, and what is kept of the models it names.
@@ -17,7 +18,7 @@ pub(crate) struct Following {
     /// WebSocket endpoint of an EVM node (ws:// or wss://) that tells when the contract changes, so that it is read
     /// sooner. What it says is not believed. May be repeated.
     // Read in config/chain.rs: clap would repeat a bad one, key included.
-    #[arg(long, value_name = "URL", env = super::WS_URL, hide_env_values = true, value_delimiter = ',')]
+    #[arg(long, value_name = "URL", env = WS_URL, hide_env_values = true, value_delimiter = ',')]
     pub(crate) ws_url: Vec<String>,
     /// Keep the last N models that the contract named, and remove those before them, unless they are mapped, or the last
     /// one whose --exec command succeeded [default: keep all].

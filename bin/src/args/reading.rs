@@ -1,11 +1,65 @@
-//! How much is believed of what endpoints say of the chain.
+//! Which model the contract names: where it is read, and how much is believed of what endpoints say.
 
 use std::time::Duration;
 
 use chain_reader::{Address, BlockTag, U256};
 use clap::{Args, Subcommand};
 
-use crate::units::parse_duration;
+use crate::config::secret::{RPC_HEADER, RPC_URL, TRUSTED_RPC};
+use crate::units::{parse_duration, parse_size};
+
+/// How a model is found that the contract names.
+#[derive(Debug, Args, Clone)]
+pub(crate) struct Named {
+    #[command(flatten)]
+    pub(crate) legacy: Legacy,
+    #[command(flatten)]
+    pub(crate) chain: Chain,
+    #[command(flatten)]
+    pub(crate) reading: Reading,
+}
+
+/// Digests of weights themselves, as contracts named them before there were manifests.
+#[derive(Debug, Args, Clone)]
+pub(crate) struct Legacy {
+    /// Take a digest that is not that of a manifest for that of the weights, one blob: they are loaded as one shard, so
+    /// nothing can be rebuilt, and all of them is hashed before any of it is used.
+    #[arg(long, env = "LOADER_SINGLE_BLOB", hide_env_values = true)]
+    pub(crate) single_blob: bool,
+    /// The most that a single blob may have: how large it is, only peers say [default: 64GiB].
+    #[arg(long, value_name = "SIZE", value_parser = parse_size, env = "LOADER_MAX_SIZE", hide_env_values = true)]
+    pub(crate) max_size: Option<u64>,
+}
+
+/// Where the chain is read.
+#[derive(Debug, Args, Clone)]
+#[command(next_help_heading = "Chain")]
+pub(crate) struct Chain {
+    /// The RPB contract: 0x and 40 hexadecimal characters.
+    #[arg(long, value_name = "ADDRESS", env = "LOADER_CONTRACT", hide_env_values = true)]
+    pub(crate) contract: Option<Address>,
+    /// HTTP endpoint of an EVM node. Repeat it, each time with another provider: what most of them say of the same block
+    /// counts. It may hold a key: only its host and port are ever shown.
+    #[arg(long, value_name = "URL", env = RPC_URL, hide_env_values = true, value_delimiter = ',')]
+    // Read in config/chain.rs: clap would repeat a bad one, key included.
+    pub(crate) rpc_url: Vec<String>,
+    /// An HTTP header for an endpoint, also for that of --trusted-rpc or --ws-url: "HOST NAME: VALUE", HOST as messages show
+    /// it (with its port, if the URL has one), such as "rpc.example.org Authorization: Bearer …". May be repeated. Never shown.
+    #[arg(
+        long,
+        value_name = "HEADER",
+        env = RPC_HEADER,
+        hide_env_values = true,
+        value_delimiter = '\n'
+    )]
+    pub(crate) rpc_header: Vec<String>,
+    /// How settled a block must be: latest, safe or finalized [default: finalized].
+    #[arg(long, value_name = "TAG", env = "LOADER_BLOCK_TAG", hide_env_values = true)]
+    pub(crate) block_tag: Option<BlockTag>,
+    /// Refuse an endpoint that is on another chain than this one.
+    #[arg(long, value_name = "ID", env = "LOADER_CHAIN_ID", hide_env_values = true)]
+    pub(crate) chain_id: Option<u64>,
+}
 
 /// How the chain is read.
 #[derive(Debug, Args, Clone)]
@@ -16,7 +70,7 @@ pub(crate) struct Reading {
     pub(crate) quorum: Option<usize>,
     /// An endpoint with a veto: nothing counts that it does not say, too. It is asked like the others.
     // Read in config/chain.rs: clap would repeat a bad one, key included.
-    #[arg(long, value_name = "URL", env = super::TRUSTED_RPC, hide_env_values = true)]
+    #[arg(long, value_name = "URL", env = TRUSTED_RPC, hide_env_values = true)]
     pub(crate) trusted_rpc: Option<String>,
     /// Check what the endpoints say against a proof of the contract's storage (eth_getProof) in the agreed block. A proof
     /// of something else is an alarm; that no endpoint can show one, having pruned that state, is only told.

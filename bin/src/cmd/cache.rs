@@ -1,11 +1,11 @@
 //! `loader cache`.
 
 use anyhow::Result;
-use store::{Cache, EntryState};
+use manifest::Digest;
+use store::{Cache, CacheError, EntryState, Model};
 
 use crate::answer::{Answer, CacheEntry, PathAnswer, Removed, Text};
 use crate::args;
-use crate::cmd::{finished, not_there};
 use crate::config::Settings;
 use crate::output::Output;
 
@@ -61,5 +61,24 @@ fn list(cache: &Cache, output: &Output) -> Result<()> {
             path: entry.path,
         }))?;
     }
+    Ok(())
+}
+
+/// The finished model in the cache.
+pub(super) fn finished(cache: &Cache, digest: &Digest) -> Result<Model> {
+    cache.model(digest)?.ok_or_else(|| not_cached(cache, digest).into())
+}
+
+pub(super) fn not_cached(cache: &Cache, digest: &Digest) -> CacheError {
+    CacheError::NotCached { digest: *digest, path: cache.dir().to_owned() }
+}
+
+/// Says that there is no cache, which is no error unless models of it are asked for.
+pub(super) fn not_there(asked: &[Digest], settings: &Settings, output: &Output) -> Result<()> {
+    let path = settings.cache_dir.clone();
+    if let Some(digest) = asked.first() {
+        return Err(CacheError::NotCached { digest: *digest, path }.into());
+    }
+    output.note(&format!("there is no cache {} yet", path.display()));
     Ok(())
 }

@@ -12,7 +12,6 @@ use tokio::time::{MissedTickBehavior, interval};
 
 use crate::answer::{self, Answer, FetchSource, OnChain, Text};
 use crate::args;
-use crate::cmd::node_config;
 use crate::config::Settings;
 use crate::exit::{Interrupted, Usage};
 use crate::interrupt::Interrupt;
@@ -37,15 +36,15 @@ pub(crate) async fn run(flags: &args::Fetch, settings: &Settings, output: &Outpu
 async fn fetch(flags: &args::Fetch, settings: &Settings, output: &Output) -> Result<()> {
     let fetch = FetchOptions::default()
         .with_wait(settings.wait(flags.wait))
-        .with_single_blob_max_bytes(settings.single_blob_max_bytes(&flags.legacy)?)
+        .with_single_blob_max_bytes(settings.single_blob_max_bytes(&flags.named.legacy)?)
         .with_durable(!flags.no_fsync);
-    let mut network = settings.fetcher(&flags.network)?;
+    let mut config = settings.fetcher(&flags.network)?;
     if flags.no_listen {
-        network.listen.clear();
+        config = config.with_listen(Vec::new());
     }
     let chain = match flags.manifest {
         Some(_) => None,
-        None => Some(settings.reading(&flags.chain, &flags.reading)?.ok_or_else(|| {
+        None => Some(settings.reading(&flags.named)?.ok_or_else(|| {
             Usage::new("which model? Give --contract ADDRESS and --rpc-url URL, or --manifest DIGEST")
         })?),
     };
@@ -54,7 +53,7 @@ async fn fetch(flags: &args::Fetch, settings: &Settings, output: &Output) -> Res
         // Before anything is remembered in it.
         Cache::open(&settings.cache_dir)?;
     }
-    let config = node_config(settings, network).with_fetch(fetch).with_chain(chain);
+    let config = config.with_fetch(fetch).with_chain(chain);
     let reader = config.reader()?;
     let (digest, current) = match (flags.manifest, &reader) {
         (Some(digest), _) => (digest, None),

@@ -12,7 +12,7 @@ use tokio::sync::Notify;
 use tokio::task::JoinSet;
 use tokio::time::sleep;
 
-use crate::args;
+use crate::config::secret::SECRET_VARIABLES;
 use crate::output::Output;
 use crate::units::show_duration;
 
@@ -147,7 +147,7 @@ impl Runner {
     /// Runs the command once, to its end. Tells why it was no success.
     async fn attempt(&self, named: &MatureModel, model: &Model) -> Result<(), String> {
         let mut command = Command::new("sh");
-        for variable in args::SECRET_VARIABLES {
+        for variable in SECRET_VARIABLES {
             command.env_remove(variable);
         }
         let status = command

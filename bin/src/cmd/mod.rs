@@ -11,16 +11,15 @@ mod key;
 mod manifest;
 mod publish;
 mod serve;
-pub(crate) mod status;
+mod status;
 mod verify;
 mod watch;
 
-use ::manifest::Digest;
 use anyhow::Result;
-use store::{Cache, CacheError, Model};
+use store::Cache;
 
 use crate::args::{Command, CommandLine};
-use crate::config::{NetworkSettings, Settings};
+use crate::config::Settings;
 use crate::exit::Usage;
 use crate::output::Output;
 use crate::system::block_on;
@@ -44,7 +43,7 @@ pub(crate) fn run(line: CommandLine, output: &Output) -> Result<()> {
         Command::Publish(flags) => publish::run(flags, &settings, &open()?, output),
         Command::Verify(flags) => match look()? {
             Some(cache) => verify::run(flags, &settings, &cache, output),
-            None => not_there(&flags.manifests, &settings, output),
+            None => cache::not_there(&flags.manifests, &settings, output),
         },
         Command::Key(command) => key::run(command, output),
         Command::Manifest(command) => manifest::run(command, &settings, output),
@@ -54,37 +53,4 @@ pub(crate) fn run(line: CommandLine, output: &Output) -> Result<()> {
         Command::Status => status::run(&settings, output),
         Command::Chain(command) => chain::run(command, &settings, output),
     }
-}
-
-/// The finished model in the cache.
-fn finished(cache: &Cache, digest: &Digest) -> Result<Model> {
-    cache.model(digest)?.ok_or_else(|| not_cached(cache, digest).into())
-}
-
-fn not_cached(cache: &Cache, digest: &Digest) -> CacheError {
-    CacheError::NotCached { digest: *digest, path: cache.dir().to_owned() }
-}
-
-/// Says that there is no cache, which is no error unless models of it are asked for.
-fn not_there(asked: &[Digest], settings: &Settings, output: &Output) -> Result<()> {
-    let path = settings.cache_dir.clone();
-    if let Some(digest) = asked.first() {
-        return Err(CacheError::NotCached { digest: *digest, path }.into());
-    }
-    output.note(&format!("there is no cache {} yet", path.display()));
-    Ok(())
-}
-
-/// A node on the user's cache and network.
-fn node_config(settings: &Settings, network: NetworkSettings) -> node::Config {
-    node::Config::new(&settings.cache_dir)
-        .with_peers(network.peers)
-        .with_bootstrap(network.bootstrap)
-        .with_listen(network.listen)
-        .with_mdns(network.mdns)
-        .with_dht(network.dht)
-        .with_limits(network.limits)
-        .with_network_key(network.network_key)
-        .with_allowed_peers(network.allowed_peers)
-        .with_external_addrs(network.external_addrs)
 }

@@ -14,7 +14,8 @@ use store::{Cache, Model};
 
 use crate::answer::{self, Answer, CallSummary, Overlap, ProposalSummary, SetOnChain, Text, Transaction};
 use crate::args::{self, CalldataForm};
-use crate::cmd::{finished, key, node_config, serve};
+use crate::cmd::cache::finished;
+use crate::cmd::{key, serve};
 use crate::config::Settings;
 use crate::exit::{Interrupted, Usage};
 use crate::output::Output;
@@ -26,7 +27,7 @@ pub(crate) fn run(flags: &args::Publish, settings: &Settings, cache: &Cache, out
     // Everything that can be wrong with the flags is found before minutes of encoding.
     let on_chain = OnChain::of(flags, settings)?;
     let seeder = match flags.serve {
-        true => Some(node_config(settings, settings.seeder(&flags.network)?)),
+        true => Some(settings.seeder(&flags.network)?),
         false => None,
     };
     let base = flags.base.map(|base| finished(cache, &base)).transpose()?;

@@ -13,19 +13,18 @@ use p2p_blob::Multiaddr;
 use crate::answer::{Answer, Listening, Text};
 use crate::args;
 use crate::cmd::follow::follow;
-use crate::cmd::node_config;
 use crate::config::Settings;
 use crate::exit::Usage;
 use crate::interrupt::Interrupt;
 use crate::output::Output;
 
 pub(crate) async fn run(flags: &args::Serve, settings: &Settings, output: &Output) -> Result<()> {
-    let fetch =
-        FetchOptions::default().with_single_blob_max_bytes(settings.single_blob_max_bytes(&flags.legacy)?);
-    let chain = settings.following(&flags.chain, &flags.reading, &flags.following)?;
+    let single_blob_max_bytes = settings.single_blob_max_bytes(&flags.named.legacy)?;
+    let chain = settings.following(&flags.named, &flags.following)?;
     let contract = chain.as_ref().map(chain_reader::Config::contract);
-    let config = node_config(settings, settings.seeder(&flags.network)?)
-        .with_fetch(fetch)
+    let config = settings
+        .seeder(&flags.network)?
+        .with_fetch(FetchOptions::default().with_single_blob_max_bytes(single_blob_max_bytes))
         .with_blob_dirs(settings.blob_dirs(&flags.blob_dir))
         .with_chain(chain);
     if flags.following.keep.is_some() && contract.is_none() {

@@ -11,7 +11,8 @@ use store::{IndexState, RecheckReport};
 
 use crate::answer::{Answer, BadShard, Text, Verified};
 use crate::args;
-use crate::cmd::{fetch, node_config, not_cached};
+use crate::cmd::cache::not_cached;
+use crate::cmd::fetch;
 use crate::config::Settings;
 use crate::exit::Damaged;
 use crate::output::Output;
@@ -76,7 +77,7 @@ async fn repair(
     output: &Output,
 ) -> Result<()> {
     let fetch = FetchOptions::default().with_wait(settings.wait(flags.wait));
-    let config = node_config(settings, settings.fetcher(&flags.network)?).with_fetch(fetch);
+    let config = settings.fetcher(&flags.network)?.with_fetch(fetch);
     let node = Node::start(config).await?;
     let mut failed = None;
     for digest in std::mem::take(bad) {

@@ -7,7 +7,6 @@ use node::Node;
 use crate::args;
 use crate::cmd::follow::follow;
 use crate::cmd::hook::Hook;
-use crate::cmd::node_config;
 use crate::config::Settings;
 use crate::exit::Usage;
 use crate::interrupt::Interrupt;
@@ -17,12 +16,12 @@ pub(crate) async fn run(flags: &args::Watch, settings: &Settings, output: &Outpu
     let mut interrupt = Interrupt::new().context("cannot listen for signals")?;
     let fetch = FetchOptions::default()
         .with_wait(settings.wait(flags.wait))
-        .with_single_blob_max_bytes(settings.single_blob_max_bytes(&flags.legacy)?);
-    let chain = settings.following(&flags.chain, &flags.reading, &flags.following)?;
+        .with_single_blob_max_bytes(settings.single_blob_max_bytes(&flags.named.legacy)?);
+    let chain = settings.following(&flags.named, &flags.following)?;
     let chain =
         chain.ok_or_else(|| Usage::new("which contract? Give --contract ADDRESS and --rpc-url URL"))?;
     let contract = chain.contract();
-    let config = node_config(settings, settings.fetcher(&flags.network)?).with_fetch(fetch).with_chain(chain);
+    let config = settings.fetcher(&flags.network)?.with_fetch(fetch).with_chain(chain);
     let node = Node::start(config).await?;
     node.join();
     let hook =

@@ -7,7 +7,7 @@ use anyhow::Result;
 use chain_reader::{Address, HintUrl, RpcUrl, Staleness, StringSlot};
 
 use super::Settings;
-use crate::args::{Chain, Following, Reading};
+use crate::args::{Chain, Following, Named};
 use crate::exit::Usage;
 
 /// Nobody is asked more often.
@@ -28,19 +28,14 @@ impl Settings {
     }
 
     /// Whether the chain is to be read, and how. `None` without a contract.
-    pub(crate) fn reading(&self, chain: &Chain, flags: &Reading) -> Result<Option<chain_reader::Config>> {
-        let config = self.reading_with(chain, flags, &[])?;
+    pub(crate) fn reading(&self, flags: &Named) -> Result<Option<chain_reader::Config>> {
+        let config = self.reading_with(flags, &[])?;
         Ok(config.map(|config| config.with_hints(Vec::new())))
     }
 
     /// Whether the contract is to be followed, and how. `None` without a contract.
-    pub(crate) fn following(
-        &self,
-        chain: &Chain,
-        reading: &Reading,
-        flags: &Following,
-    ) -> Result<Option<chain_reader::Config>> {
-        let Some(config) = self.reading_with(chain, reading, &flags.ws_url)? else { return Ok(None) };
+    pub(crate) fn following(&self, named: &Named, flags: &Following) -> Result<Option<chain_reader::Config>> {
+        let Some(config) = self.reading_with(named, &flags.ws_url)? else { return Ok(None) };
         Ok(Some(match flags.poll_interval.or(self.file.poll_interval) {
             Some(interval) => config.with_poll_interval(interval.max(MIN_POLL_INTERVAL)),
             None => config,
@@ -49,8 +44,7 @@ impl Settings {
 
     fn reading_with(
         &self,
-        chain: &Chain,
-        flags: &Reading,
+        Named { chain, reading: flags, .. }: &Named,
         ws_urls: &[String],
     ) -> Result<Option<chain_reader::Config>> {
         let Some(contract) = self.contract(chain.contract) else { return Ok(None) };
@@ -174,7 +168,7 @@ mod tests {
 
     fn reading(toml: &str, args: &str) -> Result<chain_reader::Config> {
         let (settings, flags) = settings(toml, &format!("--contract {CONTRACT} {args}"))?;
-        Ok(settings.reading(&flags.chain, &flags.reading)?.unwrap())
+        Ok(settings.reading(&flags.named)?.unwrap())
     }
 
     #[test]
@@ -218,14 +212,14 @@ mod tests {
                       rpc-header = ['w X-Key: secretkey', 't X-Key: secretkey']";
         let (settings, flags) = settings(others, &format!("--contract {CONTRACT}")).unwrap();
         let none = Following { poll_interval: None, ws_url: Vec::new(), keep: None };
-        let following = settings.following(&flags.chain, &flags.reading, &none).unwrap().unwrap();
+        let following = settings.following(&flags.named, &none).unwrap().unwrap();
         let (plain, trusted): (HintUrl, RpcUrl) =
             ("wss://w/ws".parse().unwrap(), "http://t".parse().unwrap());
         assert_eq!(following.hints(), [plain.with_header("X-Key: secretkey").unwrap()]);
         assert_eq!(following.trusted_rpc(), Some(&trusted.with_header("X-Key: secretkey").unwrap()));
         // A command that asks fewer of them takes the same file.
-        assert!(settings.chain(&flags.chain).unwrap().is_some());
-        assert!(settings.reading(&flags.chain, &flags.reading).unwrap().unwrap().hints().is_empty());
+        assert!(settings.chain(&flags.named.chain).unwrap().is_some());
+        assert!(settings.reading(&flags.named).unwrap().unwrap().hints().is_empty());
         for bad in ["b X-Key: secretkey", "secretkey", "a secretkey", "secretkey: x"] {
             let toml = format!("rpc-url = ['http://a', 'http://b:1']\nrpc-header = ['{bad}']");
             let error = reading(&toml, "").unwrap_err();

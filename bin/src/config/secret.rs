@@ -10,6 +10,12 @@ use anyhow::Result;
 
 use crate::exit::Usage;
 
+/// The variables below, which may hold keys or a password: commands that are run do not get them.
+pub(crate) const SECRET_VARIABLES: [&str; 5] = [RPC_URL, RPC_HEADER, TRUSTED_RPC, WS_URL, PASSWORD_VARIABLE];
+pub(crate) const RPC_URL: &str = "LOADER_RPC_URL";
+pub(crate) const RPC_HEADER: &str = "LOADER_RPC_HEADER";
+pub(crate) const TRUSTED_RPC: &str = "LOADER_TRUSTED_RPC";
+pub(crate) const WS_URL: &str = "LOADER_WS_URL";
 /// Holds a keystore's password unless a file does.
 pub(crate) const PASSWORD_VARIABLE: &str = "LOADER_KEYSTORE_PASSWORD";
 /// No password is longer.

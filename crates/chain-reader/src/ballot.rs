@@ -13,8 +13,8 @@ use std::collections::BTreeMap;
 
 use alloy::primitives::{B256, Bytes, U256};
 
-use crate::endpoint::Block;
-use crate::testimony::NonVote;
+use crate::block::Block;
+use crate::non_vote::NonVote;
 
 /// A chain: its id, and its first block where that is known.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]

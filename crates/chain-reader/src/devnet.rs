@@ -11,11 +11,13 @@ use tokio::io::{AsyncBufReadExt, AsyncRead, AsyncReadExt, BufReader, copy, sink}
 use tokio::process::{Child, Command};
 use tokio::time::{sleep, timeout};
 
-use crate::config::{Address, Policy, RpcUrl};
+use crate::address::Address;
+use crate::config::Policy;
 use crate::contract;
 use crate::endpoint::Endpoint;
 use crate::error::DevnetError;
 use crate::receipt::Mined;
+use crate::rpc_url::RpcUrl;
 
 /// anvil starts in 30 ms; a loaded machine gets this long, for that and for each transaction.
 const PATIENCE: Duration = Duration::from_secs(30);

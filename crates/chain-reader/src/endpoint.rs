@@ -1,50 +1,23 @@
 //! One RPC endpoint: typed requests, typed errors.
 
+use std::sync::atomic::AtomicU8;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use alloy::eips::BlockId;
-use alloy::primitives::{B256, Bytes, U64};
+use alloy::primitives::{B256, U64};
 use alloy::rpc::client::RpcClient;
 use alloy::rpc::json_rpc::{RpcError, RpcRecv, RpcSend};
 use alloy::transports::{IntoBoxTransport, TransportError, TransportErrorKind};
 use serde::Deserialize;
-use serde_json::Value;
 use serde_json::value::RawValue;
 
-use crate::config::{Address, BlockTag, Policy, RpcUrl};
+use crate::address::Address;
+use crate::block::{Block, BlockTag};
+use crate::config::Policy;
 use crate::error::{EndpointError, with_causes};
-use crate::pin::{self, Pin};
 use crate::revert;
+use crate::rpc_url::RpcUrl;
 use crate::transport::Http;
-
-/// The three fields we need of a block header: other chains' headers differ in the rest.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
-pub(crate) struct Block {
-    pub(crate) hash: B256,
-    number: U64,
-    timestamp: U64,
-}
-
-impl Block {
-    #[cfg(test)]
-    pub(crate) fn new(number: u64, hash: B256) -> Self {
-        Self { hash, number: U64::from(number), timestamp: U64::from(number) }
-    }
-
-    pub(crate) fn number(&self) -> u64 {
-        self.number.to()
-    }
-
-    /// When it was made, in seconds since 1970, as its header says.
-    pub(crate) fn timestamp(&self) -> u64 {
-        self.timestamp.to()
-    }
-
-    /// Pins a read to exactly this block, and makes it fail when the block is no longer part of the chain.
-    pub(crate) fn id(&self) -> BlockId {
-        BlockId::hash_canonical(self.hash)
-    }
-}
 
 /// The one field we need of a block that is only compared.
 #[derive(Debug, Deserialize)]
@@ -66,7 +39,7 @@ pub(crate) struct Endpoint {
     url: RpcUrl,
     constants: Mutex<Constants>,
     /// How it takes the blocks that reads are pinned to, as far as is known.
-    pin: Pin,
+    pin: AtomicU8,
 }
 
 impl Endpoint {
@@ -77,7 +50,7 @@ impl Endpoint {
     /// The same over another transport, which has its own time limit and retries.
     pub(crate) fn over(url: &RpcUrl, transport: impl IntoBoxTransport) -> Self {
         let client = RpcClient::new(transport, url.is_loopback());
-        Self { client, url: url.clone(), constants: Mutex::default(), pin: Pin::default() }
+        Self { client, url: url.clone(), constants: Mutex::default(), pin: AtomicU8::default() }
     }
 
     /// Its host and port.
@@ -85,7 +58,8 @@ impl Endpoint {
         self.url.to_string()
     }
 
-    pub(crate) fn pin(&self) -> &Pin {
+    /// As `pin` numbers the ways.
+    pub(crate) fn pin(&self) -> &AtomicU8 {
         &self.pin
     }
 
@@ -107,16 +81,6 @@ impl Endpoint {
             found: self.url.excerpt(answer.get()),
             source: Some(self.url.excerpt(&error.to_string())),
         })
-    }
-
-    /// A request about the state in a block. `params` gets the block as this endpoint takes it.
-    pub(crate) async fn request_at<P: RpcSend, R: RpcRecv>(
-        &self,
-        method: &'static str,
-        params: impl Fn(Value) -> P,
-        block: BlockId,
-    ) -> Result<R, EndpointError> {
-        pin::request(self, method, params, block).await
     }
 
     pub(crate) async fn chain_id(&self) -> Result<u64, EndpointError> {
@@ -171,20 +135,10 @@ impl Endpoint {
         self.request("eth_getBlockByNumber", (U64::from(height), false)).await
     }
 
-    pub(crate) async fn has_code(&self, account: Address, block: BlockId) -> Result<bool, EndpointError> {
-        let code: Bytes = self.request_at("eth_getCode", |block| (account.0, block), block).await?;
-        Ok(!code.is_empty())
-    }
-
-    pub(crate) async fn call(
-        &self,
-        to: Address,
-        data: Bytes,
-        block: BlockId,
-    ) -> Result<Bytes, EndpointError> {
-        // `data` rather than `input`: every node knows it.
-        let call = serde_json::json!({"to": to.0, "data": data});
-        self.request_at("eth_call", |block| (call.clone(), block), block).await
+    /// How many transactions of the sender there are up to this block.
+    pub(crate) async fn nonce(&self, sender: Address, block: BlockId) -> Result<u64, EndpointError> {
+        let count: U64 = self.request("eth_getTransactionCount", (sender.0, block)).await?;
+        Ok(count.to())
     }
 
     /// Sorts an error of alloy into ours. `method` is what was asked, as a person would name it.

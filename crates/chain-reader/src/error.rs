@@ -5,8 +5,10 @@ use std::time::Duration;
 use alloy::primitives::B256;
 use manifest::Blame;
 
-use crate::config::{Address, BlockTag};
+use crate::address::Address;
+use crate::block::BlockTag;
 
+mod availability;
 #[cfg(feature = "devnet")]
 mod devnet;
 mod endpoint;
@@ -15,36 +17,22 @@ mod proof;
 mod state;
 mod submit;
 
+pub use availability::Availability;
 #[cfg(feature = "devnet")]
 pub use devnet::DevnetError;
 pub use endpoint::EndpointError;
-pub use parse::{ParseAddressError, ParseBlockTagError, ParseHeaderError, ParseRpcUrlError};
+pub use parse::{
+    ParseAddressError, ParseBlockTagError, ParseGasPriceError, ParseHeaderError, ParseRpcUrlError,
+};
 pub use proof::ProofError;
 pub use state::StateError;
-pub use submit::{ParseGasPriceError, SignerError, SubmitError};
+pub use submit::{SignerError, SubmitError};
 
-pub(crate) use crate::excerpt::cut as excerpt;
-
-/// An error and what it came from, in a line.
-pub(crate) fn with_causes(error: &dyn std::error::Error) -> String {
-    std::iter::successors(error.source(), |cause| (*cause).source())
-        .fold(error.to_string(), |text, cause| format!("{text}: {cause}"))
-}
+pub(crate) use crate::excerpt::{cut as excerpt, with_causes};
 
 /// One line each, as the end of a message.
 fn list(said: &[String]) -> String {
     said.iter().map(|line| format!("\n  {line}")).collect()
-}
-
-/// What may be done about an error. Decisions are made on this, never on message text.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-pub enum Availability {
-    /// Not available now: the same request may succeed later.
-    NotNow,
-    /// It will not succeed until somebody changes what is asked or of whom.
-    Never,
-    /// The chain was read, and what stands there is wrong: an alarm.
-    Alarm,
 }
 
 /// What exists in the newest block, but not yet in the block that is read.

@@ -52,6 +52,12 @@ impl From<Excerpt> for String {
 /// As the cause of another error: what a library said, which may repeat what came from outside.
 impl std::error::Error for Excerpt {}
 
+/// An error and what it came from, in a line.
+pub(crate) fn with_causes(error: &dyn std::error::Error) -> String {
+    std::iter::successors(error.source(), |cause| (*cause).source())
+        .fold(error.to_string(), |text, cause| format!("{text}: {cause}"))
+}
+
 /// The start of a text, at most `max_chars` of it, on one line and safe to show on a terminal.
 pub(crate) fn cut(text: &str, max_chars: usize) -> String {
     let (mut shown, mut count) = (String::new(), 0);

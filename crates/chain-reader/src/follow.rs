@@ -16,7 +16,8 @@ use tokio::time::{Instant, sleep_until};
 use crate::config::{Config, Staleness};
 use crate::error::ChainError;
 use crate::hints::{HintBudget, Hints};
-use crate::reader::{ChainReader, MatureModel};
+use crate::model::MatureModel;
+use crate::reader::ChainReader;
 
 /// The longest pause while the chain cannot be reached, in intervals.
 const MAX_PAUSE: u32 = 8;

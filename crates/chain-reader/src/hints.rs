@@ -1,7 +1,5 @@
 //! WebSocket connections that tell of events of the contract: hints to look sooner, never the truth.
 
-use std::fmt;
-use std::str::FromStr;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -21,11 +19,11 @@ use tokio_tungstenite::tungstenite::protocol::WebSocketConfig;
 use tokio_tungstenite::tungstenite::{self, Message};
 use tokio_tungstenite::{WebSocketStream, client_async_with_config};
 
-use crate::config::Address;
+use crate::address::Address;
 use crate::contract::MatureModelSet;
-use crate::error::{ParseHeaderError, ParseRpcUrlError, with_causes};
+use crate::error::with_causes;
 use crate::excerpt::Excerpt;
-use crate::rpc_url::RpcUrl;
+use crate::rpc_url::HintUrl;
 use crate::transport::{USER_AGENT, tls_config};
 
 /// An event of the contract is a few hundred bytes.
@@ -43,41 +41,6 @@ const LAST_PAUSE: Duration = Duration::from_secs(300);
 const GOOD_CONNECTION: Duration = Duration::from_secs(60);
 /// So many hints in a row are followed; then one for each interval.
 const BURST: usize = 3;
-
-/// The URL of a WebSocket endpoint, `ws` or `wss`. Like an [`RpcUrl`], it shows its host and port only.
-#[derive(Clone, PartialEq, Eq)]
-pub struct HintUrl(RpcUrl);
-
-impl HintUrl {
-    /// The same endpoint, which wants this header, too: see [`RpcUrl::with_header`].
-    ///
-    /// # Errors
-    /// When it is not a header. The message does not repeat it.
-    pub fn with_header(self, header: &str) -> Result<Self, ParseHeaderError> {
-        Ok(Self(self.0.with_header(header)?))
-    }
-}
-
-impl FromStr for HintUrl {
-    type Err = ParseRpcUrlError;
-
-    fn from_str(text: &str) -> Result<Self, ParseRpcUrlError> {
-        let rest = text.strip_prefix("ws").ok_or(ParseRpcUrlError::NotWebSocket)?;
-        format!("http{rest}").parse().map(Self)
-    }
-}
-
-impl fmt::Display for HintUrl {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        fmt::Display::fmt(&self.0, f)
-    }
-}
-
-impl fmt::Debug for HintUrl {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        fmt::Display::fmt(&self.0, f)
-    }
-}
 
 /// The connections. Dropping this ends them.
 pub(crate) struct Hints {

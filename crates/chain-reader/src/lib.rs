@@ -7,8 +7,10 @@
 //! URLs of RPC endpoints often hold a key. Only the host and port of one are ever shown or logged.
 #![forbid(unsafe_code)]
 
+mod address;
 mod answer;
 mod ballot;
+mod block;
 mod config;
 mod contract;
 #[cfg(feature = "devnet")]
@@ -19,6 +21,8 @@ mod excerpt;
 mod follow;
 mod hints;
 mod keystore;
+mod model;
+mod non_vote;
 mod pin;
 mod proof;
 mod proposal;
@@ -35,8 +39,10 @@ mod submit;
 mod testimony;
 mod transport;
 
+pub use address::Address;
 pub use alloy::primitives::{B256, U256};
-pub use config::{Address, BlockTag, Config, Policy, Staleness};
+pub use block::{BlockRef, BlockTag};
+pub use config::{Config, Policy, Staleness};
 pub use contract::set_mature_model_calldata;
 #[cfg(feature = "devnet")]
 pub use devnet::Devnet;
@@ -48,14 +54,14 @@ pub use error::{
 };
 pub use excerpt::Excerpt;
 pub use follow::{FollowEvent, Follower, Trouble};
-pub use hints::HintUrl;
+pub use model::MatureModel;
 pub use proof::StringSlot;
 pub use proposal::Proposal;
-pub use reader::{ChainReader, MatureModel};
+pub use reader::ChainReader;
 pub use receipt::Receipt;
-pub use rpc_url::RpcUrl;
+pub use rpc_url::{HintUrl, RpcUrl};
 pub use signer::Signer;
-pub use state::{BlockRef, ChainMemory, Replaced, Seen, StoredChain, stored_chains};
+pub use state::{ChainMemory, Replaced, Seen, StoredChain, stored_chains};
 pub use status::{BlockStatus, ChainStatus, Disagreement, EndpointStatus, ProofStatus};
 pub use submit::{
     AlreadySet, Call, Done, Fees, GasPrice, Plan, Settled, Step, SubmitConfig, Wei, prepare, send,

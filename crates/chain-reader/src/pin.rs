@@ -1,14 +1,16 @@
 //! How an endpoint takes the block that a read is pinned to. All nodes of Ethereum know `{blockHash, requireCanonical}`;
 //! some of other chains, and proxies, know less of EIP-1898.
 
-use std::sync::atomic::{AtomicU8, Ordering};
+use std::sync::atomic::Ordering;
 
 use alloy::eips::{BlockId, RpcBlockHash};
-use alloy::primitives::{B256, U64};
+use alloy::primitives::{B256, Bytes, U64};
 use alloy::rpc::json_rpc::{RpcRecv, RpcSend};
 use serde_json::{Value, json};
 
-use crate::endpoint::{Block, Endpoint};
+use crate::address::Address;
+use crate::block::Block;
+use crate::endpoint::Endpoint;
 use crate::error::EndpointError;
 
 /// By its hash, refused when it is no longer part of the chain.
@@ -18,48 +20,62 @@ const HASH: u8 = 1;
 /// By its height, looking afterwards whether it is still there.
 const HEIGHT: u8 = 2;
 
-/// The most that an endpoint knows.
-#[derive(Default)]
-pub(crate) struct Pin(AtomicU8);
-
-/// Asks about the state in `block`, in the best way that the endpoint knows. What it knows is remembered once it has
-/// answered.
-pub(crate) async fn request<P: RpcSend, R: RpcRecv>(
-    endpoint: &Endpoint,
-    method: &'static str,
-    params: impl Fn(Value) -> P,
-    block: BlockId,
-) -> Result<R, EndpointError> {
-    let BlockId::Hash(RpcBlockHash { block_hash, .. }) = block else {
-        return endpoint.request(method, params(json!(block))).await;
-    };
-    let known = endpoint.pin().0.load(Ordering::Relaxed);
-    let mut refusal = None;
-    for pin in known..=HEIGHT {
-        let asked = match pin {
-            CANONICAL => endpoint.request(method, params(json!(block))).await,
-            HASH => endpoint.request(method, params(json!({"blockHash": block_hash}))).await,
-            _ => at_height(endpoint, method, &params, block_hash).await,
+impl Endpoint {
+    /// A request about the state in a block, in the best way to name it that the endpoint knows: `params` gets the block in
+    /// that way. What it knows is remembered once it has answered.
+    pub(crate) async fn request_at<P: RpcSend, R: RpcRecv>(
+        &self,
+        method: &'static str,
+        params: impl Fn(Value) -> P,
+        block: BlockId,
+    ) -> Result<R, EndpointError> {
+        let BlockId::Hash(RpcBlockHash { block_hash, .. }) = block else {
+            return self.request(method, params(json!(block))).await;
         };
-        match asked {
-            Err(error) if error.may_refuse_the_pin() => refusal = refusal.or(Some(error)),
-            Ok(_) | Err(EndpointError::Reverted { .. }) => {
-                if pin > known {
-                    tracing::debug!(
-                        endpoint = endpoint.name(),
-                        pin,
-                        "it does not know all ways to name a block"
-                    );
-                    endpoint.pin().0.store(pin, Ordering::Relaxed);
+        let known = self.pin().load(Ordering::Relaxed);
+        let mut refusal = None;
+        for pin in known..=HEIGHT {
+            let asked = match pin {
+                CANONICAL => self.request(method, params(json!(block))).await,
+                HASH => self.request(method, params(json!({"blockHash": block_hash}))).await,
+                _ => at_height(self, method, &params, block_hash).await,
+            };
+            match asked {
+                Err(error) if error.may_refuse_the_pin() => refusal = refusal.or(Some(error)),
+                Ok(_) | Err(EndpointError::Reverted { .. }) => {
+                    if pin > known {
+                        tracing::debug!(
+                            endpoint = self.name(),
+                            pin,
+                            "it does not know all ways to name a block"
+                        );
+                        self.pin().store(pin, Ordering::Relaxed);
+                    }
+                    return asked;
                 }
-                return asked;
+                // What it refused first says more than how the makeshift failed.
+                Err(error) => return Err(refusal.unwrap_or(error)),
             }
-            // What it refused first says more than how the makeshift failed.
-            Err(error) => return Err(refusal.unwrap_or(error)),
         }
+        Err(refusal
+            .unwrap_or_else(|| EndpointError::BlockGone { endpoint: self.name(), method: method.to_owned() }))
     }
-    Err(refusal
-        .unwrap_or_else(|| EndpointError::BlockGone { endpoint: endpoint.name(), method: method.to_owned() }))
+
+    pub(crate) async fn has_code(&self, account: Address, block: BlockId) -> Result<bool, EndpointError> {
+        let code: Bytes = self.request_at("eth_getCode", |block| (account.0, block), block).await?;
+        Ok(!code.is_empty())
+    }
+
+    pub(crate) async fn call(
+        &self,
+        to: Address,
+        data: Bytes,
+        block: BlockId,
+    ) -> Result<Bytes, EndpointError> {
+        // `data` rather than `input`: every node knows it.
+        let call = json!({"to": to.0, "data": data});
+        self.request_at("eth_call", |block| (call.clone(), block), block).await
+    }
 }
 
 /// The same of the block at its height, which must have this hash before and after.

@@ -16,24 +16,14 @@ use futures::StreamExt as _;
 use futures::stream::FuturesUnordered;
 use tokio::time::sleep;
 
+use crate::address::Address;
 use crate::ballot::Winner;
-use crate::config::Address;
-use crate::endpoint::{Block, Endpoint};
+use crate::block::Block;
+use crate::endpoint::Endpoint;
 use crate::error::ProofError;
 use check::{Evidence, NoEvidence};
 
-/// Which storage slot of the contract holds the string that is to be proven.
-///
-/// A proof shows that the string stands in that slot, in the state whose root the agreed block names; it need not be
-/// trusted to whoever shows it. It does not show that this block is part of the chain, which is the quorum's word, that
-/// `getMatureModel()` returns what stands in the slot, which is the contract's code, nor the price.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum StringSlot {
-    /// The one that is known for the contract's code. Only the stand-in of the demo is.
-    OfKnownCode,
-    /// This one, as `solc --storage-layout` tells.
-    At(U256),
-}
+pub use layout::StringSlot;
 
 /// What a second opinion came to, when it does not contradict the quorum.
 #[derive(Debug, Clone, PartialEq, Eq)]

@@ -4,7 +4,7 @@ use alloy::primitives::{Bytes, U256};
 use alloy::sol_types::SolCall;
 use manifest::Digest;
 
-use crate::config::Address;
+use crate::address::Address;
 use crate::contract;
 
 mod abi {

@@ -3,17 +3,18 @@
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use alloy::primitives::{B256, U256};
 use manifest::Digest;
 use tokio::time::Instant;
 
 use crate::ballot::{Rules, Said, Winner};
-use crate::config::{BlockTag, Config, MAX_ENDPOINTS, Staleness};
+use crate::block::{BlockRef, BlockTag};
+use crate::config::{Config, MAX_ENDPOINTS, Staleness};
 use crate::endpoint::Endpoint;
 use crate::error::{ChainError, NotFinal, excerpt};
+use crate::model::MatureModel;
 use crate::proof::prove;
 use crate::round::{Question, denials};
-use crate::state::{BlockRef, CLOCK_SKEW_S, Replaced, Seen, Store, unix_now};
+use crate::state::{CLOCK_SKEW_S, Replaced, Seen, Store, unix_now};
 use crate::status::{ChainStatus, EndpointStatus, Ledger, liars_tolerated};
 use crate::testimony::Prospect;
 
@@ -39,23 +40,6 @@ impl Floor {
 
 /// The longest pause before endpoints are asked again that did not agree.
 const MAX_PAUSE: Duration = Duration::from_secs(1);
-
-/// The current model, and the block in which the contract said so.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct MatureModel {
-    /// The digest of its manifest.
-    pub manifest: Digest,
-    /// Its price, in the contract's own unit.
-    pub price: U256,
-    /// The chain it was read from.
-    pub chain_id: u64,
-    /// The height it was read at.
-    pub block_number: u64,
-    /// The block it was read at.
-    pub block_hash: B256,
-    /// When that block was made, in seconds since 1970.
-    pub block_timestamp: u64,
-}
 
 /// Reads the RPB contract. A clone shares its connections, memory and counts.
 #[derive(Clone)]

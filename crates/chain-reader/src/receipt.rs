@@ -4,7 +4,7 @@ use alloy::primitives::{B256, U64};
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Deserializer};
 
-use crate::state::BlockRef;
+use crate::block::BlockRef;
 
 /// A transaction that is in a block and succeeded there.
 #[derive(Debug, Clone, PartialEq, Eq)]

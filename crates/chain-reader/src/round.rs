@@ -8,13 +8,14 @@ use futures::future::BoxFuture;
 use futures::stream::FuturesUnordered;
 use tokio::time::{Instant, sleep_until};
 
+use crate::address::Address;
 use crate::ballot::{Ballot, ChainKey, Head, Next, Rules, Said, Vote, Winner};
-use crate::config::{Address, BlockTag};
+use crate::block::{Block, BlockRef, BlockTag};
 use crate::contract;
-use crate::endpoint::{Block, Endpoint};
+use crate::endpoint::Endpoint;
 use crate::error::{EndpointError, StateError};
-use crate::state::{BlockRef, ChainMemory, Store};
-use crate::testimony::NonVote;
+use crate::non_vote::NonVote;
+use crate::state::{ChainMemory, Store};
 
 /// How long those that answer wait for the others, in all. A quorum is not held up any longer by one that stalls; where
 /// there is none, everybody is waited for.

@@ -137,6 +137,41 @@ impl FromStr for RpcUrl {
     }
 }
 
+/// The URL of a WebSocket endpoint, `ws` or `wss`. Like an [`RpcUrl`], it shows its host and port only.
+#[derive(Clone, PartialEq, Eq)]
+pub struct HintUrl(pub(crate) RpcUrl);
+
+impl HintUrl {
+    /// The same endpoint, which wants this header, too: see [`RpcUrl::with_header`].
+    ///
+    /// # Errors
+    /// When it is not a header. The message does not repeat it.
+    pub fn with_header(self, header: &str) -> Result<Self, ParseHeaderError> {
+        Ok(Self(self.0.with_header(header)?))
+    }
+}
+
+impl FromStr for HintUrl {
+    type Err = ParseRpcUrlError;
+
+    fn from_str(text: &str) -> Result<Self, ParseRpcUrlError> {
+        let rest = text.strip_prefix("ws").ok_or(ParseRpcUrlError::NotWebSocket)?;
+        format!("http{rest}").parse().map(Self)
+    }
+}
+
+impl fmt::Display for HintUrl {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        fmt::Display::fmt(&self.0, f)
+    }
+}
+
+impl fmt::Debug for HintUrl {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        fmt::Display::fmt(&self.0, f)
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -6,7 +6,7 @@ use std::path::Path;
 use alloy::network::EthereumWallet;
 use alloy::signers::local::PrivateKeySigner;
 
-use crate::config::Address;
+use crate::address::Address;
 use crate::error::SignerError;
 use crate::keystore;
 

@@ -6,10 +6,10 @@ use manifest::Digest;
 use serde::{Deserialize, Serialize};
 
 use crate::ballot::ChainKey;
-use crate::endpoint::Block;
+use crate::block::{Block, BlockRef};
 use crate::error::ProofError;
 use crate::proof::Proof;
-use crate::state::{BlockRef, ChainMemory, unix_now};
+use crate::state::{ChainMemory, unix_now};
 use crate::testimony::{Stance, Testimony};
 
 /// How many disagreements are kept.

@@ -12,10 +12,11 @@ use rustls_platform_verifier::BuilderVerifierExt;
 use tower_service::Service;
 
 use crate::answer;
-use crate::config::{Policy, RpcUrl};
+use crate::config::Policy;
 use crate::error::{EndpointError, with_causes};
 use crate::retry_after::retry_after;
 use crate::revert;
+use crate::rpc_url::RpcUrl;
 
 /// The longest answer that is read, once it is unpacked: a block of 30,000 transaction hashes fits.
 const MAX_ANSWER_BYTES: usize = 2 << 20;

@@ -10,6 +10,7 @@ mod limits;
 mod manifest;
 pub mod merkle;
 mod parse;
+mod parts;
 pub mod piece_index;
 mod piece_set;
 mod shard_hasher;
@@ -24,5 +25,6 @@ pub use limits::{
     MAX_MANIFEST_BYTES, MAX_PIECE_BYTES, MAX_PIECES, MAX_ROWS, MAX_SHARDS, MAX_SIZE_BYTES,
     TRANSFER_PIECE_BYTES,
 };
-pub use manifest::{Codec, Layout, MODEL_KINDS, Manifest, Pieces, Shard};
+pub use manifest::{Layout, MODEL_KINDS, Manifest};
+pub use parts::{Codec, Pieces, Shard};
 pub use piece_set::{Have, HaveChange, PieceSet};

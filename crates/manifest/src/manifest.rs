@@ -1,58 +1,15 @@
 //! The manifest of a model: what its shards are and how they make the weights.
 
 use std::collections::HashMap;
-use std::fmt;
 use std::ops::RangeInclusive;
-use std::str::FromStr;
 
 use crate::limits::{self, MAX_MANIFEST_BYTES, MAX_PIECES, MAX_SHARDS, TRANSFER_PIECE_BYTES};
 use crate::parse::{self, Erasure, Parts};
-use crate::{ByteRange, Digest, ManifestError, merkle, write};
+use crate::parts::{Codec, Pieces, Shard};
+use crate::{ByteRange, Digest, ManifestError, merkle};
 
 /// The kinds of models that publish knows. The loader does not interpret them and loads any other.
 pub const MODEL_KINDS: [&str; 3] = ["vl-jepa", "llm-backbone", "simplenet"];
-
-/// One of the blobs that make a model.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-pub struct Shard {
-    /// The SHA-256 of its bytes.
-    pub digest: Digest,
-    /// How many bytes it has, padding included.
-    pub size_bytes: u64,
-    /// Whether it holds redundancy instead of weights.
-    pub is_parity: bool,
-}
-
-/// How parity shards are made from rows.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
-pub enum Codec {
-    /// Parity shard *j* is a copy of row *j* mod `data`.
-    Replica,
-    /// Reed-Solomon over GF(2^8): any `data` of the rows and parity shards rebuild all.
-    #[default]
-    Rs,
-}
-
-impl fmt::Display for Codec {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.pad(match self {
-            Self::Replica => "replica",
-            Self::Rs => "rs",
-        })
-    }
-}
-
-impl FromStr for Codec {
-    type Err = ManifestError;
-
-    fn from_str(text: &str) -> Result<Self, ManifestError> {
-        match text {
-            "replica" => Ok(Self::Replica),
-            "rs" => Ok(Self::Rs),
-            _ => Err(ManifestError::UnknownCodec { found: limits::excerpt(text) }),
-        }
-    }
-}
 
 /// How data shards make the weights.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -61,15 +18,6 @@ pub enum Layout {
     Uniform,
     /// The data shards are the weights, one after the other, of any sizes; rows are cut across their borders.
     LayerWise,
-}
-
-/// The piece index that a manifest names.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-pub struct Pieces {
-    /// Bytes in a piece, a multiple of 64; the last piece of a shard may be shorter.
-    pub size_bytes: u32,
-    /// The SHA-256 of the piece index blob.
-    pub index: Digest,
 }
 
 /// A manifest, version 1. Always valid: every rule of `docs/manifest.md` was checked when it was made.
@@ -166,13 +114,6 @@ impl Manifest {
             starts,
             canonical,
         })
-    }
-
-    /// The bytes of Python's `json.dumps(manifest, sort_keys=True)`: what a manifest is published as.
-    ///
-    /// The bytes that were parsed may have been others; a model keeps the name of those.
-    pub fn to_json(&self) -> Vec<u8> {
-        write::json(self).into_bytes()
     }
 
     /// What the model is; one of [`MODEL_KINDS`] or anything else.

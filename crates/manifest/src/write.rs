@@ -5,31 +5,37 @@ use std::fmt::Write as _;
 
 use crate::{Manifest, Pieces, Shard};
 
-pub(crate) fn json(manifest: &Manifest) -> String {
-    let mut shards = String::new();
-    for (index, Shard { digest, size_bytes, is_parity }) in manifest.shards().iter().enumerate() {
-        let comma = if index == 0 { "" } else { ", " };
-        // Writing to a String cannot fail.
-        let _ = write!(
-            shards,
-            r#"{comma}{{"hash": "{digest}", "index": {index}, "is_parity": {is_parity}, "size": {size_bytes}}}"#
-        );
-    }
-    let pieces = match manifest.pieces() {
-        Some(Pieces { size_bytes, index }) => {
-            format!(r#""pieces": {{"index": "{index}", "size": {size_bytes}}}, "#)
+impl Manifest {
+    /// The bytes of Python's `json.dumps(manifest, sort_keys=True)`: what a manifest is published as.
+    ///
+    /// The bytes that were parsed may have been others; a model keeps the name of those.
+    pub fn to_json(&self) -> Vec<u8> {
+        let mut shards = String::new();
+        for (index, Shard { digest, size_bytes, is_parity }) in self.shards().iter().enumerate() {
+            let comma = if index == 0 { "" } else { ", " };
+            // Writing to a String cannot fail.
+            let _ = write!(
+                shards,
+                r#"{comma}{{"hash": "{digest}", "index": {index}, "is_parity": {is_parity}, "size": {size_bytes}}}"#
+            );
         }
-        None => String::new(),
-    };
-    format!(
-        r#"{{"erasure": {{"codec": "{}", "data": {}, "parity": {}}}, "merkle_root": "{}", "model_kind": {}, {pieces}"shards": [{shards}], "total_size": {}, "version": 1}}"#,
-        manifest.codec(),
-        manifest.data(),
-        manifest.parity(),
-        manifest.merkle_root(),
-        quoted(manifest.model_kind()),
-        manifest.total_size_bytes(),
-    )
+        let pieces = match self.pieces() {
+            Some(Pieces { size_bytes, index }) => {
+                format!(r#""pieces": {{"index": "{index}", "size": {size_bytes}}}, "#)
+            }
+            None => String::new(),
+        };
+        format!(
+            r#"{{"erasure": {{"codec": "{}", "data": {}, "parity": {}}}, "merkle_root": "{}", "model_kind": {}, {pieces}"shards": [{shards}], "total_size": {}, "version": 1}}"#,
+            self.codec(),
+            self.data(),
+            self.parity(),
+            self.merkle_root(),
+            quoted(self.model_kind()),
+            self.total_size_bytes(),
+        )
+        .into_bytes()
+    }
 }
 
 fn quoted(text: &str) -> String {

@@ -7,6 +7,10 @@ use loader::FetchOptions;
 use p2p_blob::{DhtMode, Limits, Multiaddr, NetworkKey, PeerId};
 use store::Pages;
 
+/// Where in the cache the state of chains is kept, unless [`chain_reader::Config::state_dir`] says otherwise.
+#[cfg(feature = "chain")]
+pub const CHAIN_DIR: &str = "chain";
+
 /// How a node behaves. [`Config::new`] has the defaults.
 #[derive(Debug, Clone)]
 pub struct Config {
@@ -36,7 +40,7 @@ impl Config {
     #[cfg(feature = "chain")]
     pub fn reader(&self) -> Result<Option<chain_reader::ChainReader>, crate::NodeError> {
         let Some(chain) = self.chain.clone() else { return Ok(None) };
-        let chain = chain.with_default_state_dir(self.cache_dir.join(crate::CHAIN_DIR));
+        let chain = chain.with_default_state_dir(self.cache_dir.join(CHAIN_DIR));
         Ok(Some(chain_reader::ChainReader::new(chain)?))
     }
 
@@ -59,6 +63,21 @@ impl Config {
             fetch: FetchOptions::default(),
             pages: Pages::default(),
         }
+    }
+
+    /// Where it listens for peers.
+    pub fn listen(&self) -> &[Multiaddr] {
+        &self.listen
+    }
+
+    /// Peers that need not hold anything.
+    pub fn bootstrap(&self) -> &[Multiaddr] {
+        &self.bootstrap
+    }
+
+    /// Peers to fetch from.
+    pub fn peers(&self) -> &[Multiaddr] {
+        &self.peers
     }
 
     /// Folders of files named by their digests, which are served as well. Default: none.

@@ -50,9 +50,9 @@ use tending::Tending;
 
 #[cfg(feature = "chain")]
 pub use chain_reader;
-pub use config::Config;
 #[cfg(feature = "chain")]
-pub use contract::CHAIN_DIR;
+pub use config::CHAIN_DIR;
+pub use config::Config;
 pub use error::NodeError;
 pub use p2p_blob::{Multiaddr, PeerId};
 pub use status::Status;

@@ -6,28 +6,28 @@ use std::time::{Duration, Instant, SystemTime};
 
 use libp2p::core::transport::TransportError;
 use libp2p::{Multiaddr, PeerId};
-use manifest::{Digest, SourceId};
+use manifest::Digest;
 use tokio::sync::{Semaphore, broadcast, mpsc, oneshot, watch};
 use tokio::task::{JoinError, JoinHandle};
 use tokio_util::sync::CancellationToken;
 
-use crate::address::{self, Scope};
 use crate::admit::Door;
 use crate::config::{Config, Versions};
-use crate::dht::Dht;
+use crate::discovery::address::{self, Scope};
+use crate::discovery::dht::Dht;
+use crate::discovery::holders::Holders;
+use crate::discovery::lan::Nearby;
+use crate::discovery::record::Contact;
 use crate::error::{ConnectError, FetchError, StartError};
-use crate::handler::{BlobStream, OpenError, OpenStream};
-use crate::holders::Holders;
-use crate::lan::Nearby;
+use crate::identity::source_id;
 use crate::limit::RateLimit;
-use crate::listen;
 use crate::reach::{Reach, Told};
-use crate::record::Contact;
 use crate::serve::{Servers, Uploads};
-use crate::session::{BlobSession, RangeSession, Session};
 use crate::store::Store;
-use crate::swarm;
-use crate::task::{Command, Dial, NetworkTask};
+use crate::swarm::builder;
+use crate::swarm::handler::{BlobStream, OpenError, OpenStream};
+use crate::swarm::listen;
+use crate::swarm::task::{Command, Dial, NetworkTask, PeerEvent};
 use crate::wire::Version;
 
 /// Commands that wait for the network task; further callers wait themselves.
@@ -42,7 +42,7 @@ const PEER_EVENT_QUEUE: usize = 256;
 
 /// Starts a node on the caller's tokio runtime. It listens, serves `store`, and fetches for whoever has a [`Client`].
 ///
-/// The node ends, draining, when [`Client::shutdown`] is called or when the last [`Client`] and [`Session`] are gone.
+/// The node ends, draining, when [`Client::shutdown`] is called or when the last [`Client`] and [`Session`](crate::Session) are gone.
 ///
 /// # Errors
 /// - [`StartError::NoRuntime`]: called outside of a runtime.
@@ -56,7 +56,7 @@ pub fn start(config: Config, store: Arc<dyn Store>) -> Result<(Client, Task), St
     }
     let door = Door::new(&config.limits);
     let reach = Arc::<Reach>::default();
-    let mut swarm = swarm::build(&config, &door, &reach)?;
+    let mut swarm = builder::build(&config, &door, &reach)?;
     for addr in &config.listen {
         reach.named(addr);
         let free = listen::is_free(addr).map_err(TransportError::Other);
@@ -116,11 +116,6 @@ pub fn start(config: Config, store: Arc<dyn Store>) -> Result<(Client, Task), St
     Ok((client, Task { handle: runtime.spawn(task.run()) }))
 }
 
-/// The name of a peer as a source of blobs: its id as text.
-pub fn source_id(peer: &PeerId) -> SourceId {
-    SourceId::new(peer.to_base58())
-}
-
 /// The running node. Dropping it leaves the node running.
 #[derive(Debug)]
 pub struct Task {
@@ -140,24 +135,6 @@ impl Task {
     pub fn abort(&self) {
         self.handle.abort();
     }
-}
-
-/// A peer came or went.
-#[derive(Debug, Clone, PartialEq, Eq)]
-#[non_exhaustive]
-pub enum PeerEvent {
-    /// The first connection with the peer is up, whoever made it.
-    Connected {
-        /// The peer.
-        peer: PeerId,
-    },
-    /// The last connection with the peer is gone.
-    Disconnected {
-        /// The peer.
-        peer: PeerId,
-        /// What the connection says, when it did not just close.
-        reason: Option<String>,
-    },
 }
 
 /// A handle to a running node. Clones are the same node.
@@ -307,21 +284,6 @@ impl Client {
         }
     }
 
-    /// Opens a stream to a connected peer, in the best version that both speak.
-    ///
-    /// # Errors
-    /// - [`FetchError::Unreachable`]: there is no connection.
-    /// - [`FetchError::UnsupportedProtocol`]: the peer speaks no version that this node speaks.
-    /// - [`FetchError::Stalled`], [`FetchError::Closed`]: the connection failed.
-    /// - [`FetchError::Stopped`]: the node has ended.
-    pub async fn open(&self, peer: PeerId) -> Result<Session, FetchError> {
-        let stream = self.open_stream(peer, self.node.versions.offered()).await?;
-        Ok(match stream.version {
-            Version::Ranges => Session::Ranges(RangeSession::start(self.clone(), peer, stream.io)),
-            Version::Blobs => Session::Blobs(BlobSession::new(self.clone(), peer, stream.io)),
-        })
-    }
-
     /// How many bytes of blobs this node has sent.
     pub fn sent_bytes(&self) -> u64 {
         self.node.uploads.sent_bytes()
@@ -351,6 +313,10 @@ impl Client {
 
     pub(crate) fn progress_timeout(&self) -> Duration {
         self.node.progress_timeout
+    }
+
+    pub(crate) fn versions(&self) -> Versions {
+        self.node.versions
     }
 
     pub(crate) fn reach(&self) -> &Reach {

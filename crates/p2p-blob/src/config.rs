@@ -6,9 +6,9 @@ use std::time::Duration;
 
 use libp2p::{Multiaddr, PeerId};
 
-use crate::dht::DhtMode;
+use crate::discovery::dht::DhtMode;
 use crate::identity::Identity;
-use crate::private::NetworkKey;
+use crate::transport::private::NetworkKey;
 use crate::wire::Version;
 
 /// How a node behaves. [`Config::new`] has the documented defaults.

@@ -9,6 +9,7 @@ use libp2p::Multiaddr;
 use libp2p::swarm::DialError;
 use manifest::{Blame, ByteRange, Digest, SourceId};
 
+use crate::limit::progress::Halt;
 use crate::wire::FramingError;
 
 /// Why a fetch from a peer failed. Cheap to clone: what ends a stream fails every request on it.
@@ -158,6 +159,14 @@ pub enum FetchError {
 }
 
 impl FetchError {
+    /// The error for a stream that halted.
+    pub(crate) fn halted(peer: &SourceId, limit: Duration, halt: Halt) -> Self {
+        match halt {
+            Halt::Stalled => Self::Stalled { peer: peer.clone(), after: limit },
+            Halt::Closed(source) => Self::Closed { peer: peer.clone(), source: source.map(Arc::new) },
+        }
+    }
+
     /// Who is at fault.
     pub fn blame(&self) -> Blame {
         match self {

@@ -9,6 +9,7 @@ use std::path::Path;
 use files::Place;
 use libp2p::PeerId;
 use libp2p::identity::Keypair;
+use manifest::SourceId;
 
 use crate::error::IdentityError;
 
@@ -126,6 +127,11 @@ fn create(path: &Path) -> io::Result<()> {
         Err(error) if error.kind() == io::ErrorKind::AlreadyExists => Ok(()),
         created => created,
     }
+}
+
+/// The name of a peer as a source of blobs: its id as text.
+pub fn source_id(peer: &PeerId) -> SourceId {
+    SourceId::new(peer.to_base58())
 }
 
 #[cfg(test)]

@@ -7,41 +7,32 @@
 //! The bytes on the wire are those of `docs/protocol.md`.
 #![forbid(unsafe_code)]
 
-mod address;
 mod admit;
-mod behaviour;
 mod client;
 mod config;
-mod dht;
+mod discovery;
 mod error;
-mod handler;
-mod holders;
 mod identity;
-mod lan;
 mod limit;
-mod listen;
-mod private;
-mod progress;
 mod reach;
-mod record;
 mod serve;
 mod session;
 mod store;
 mod swarm;
-mod task;
 mod transport;
 mod wire;
 
-pub use address::{is_dialable, split_peer};
-pub use client::{Client, Fetching, PeerEvent, Task, source_id, start};
+pub use client::{Client, Fetching, Task, start};
 pub use config::{Config, Limits, Versions};
-pub use dht::DhtMode;
+pub use discovery::address::{is_dialable, split_peer};
+pub use discovery::dht::DhtMode;
+pub use discovery::record::Contact;
 pub use error::{ConnectError, FetchError, IdentityError, StartError};
-pub use identity::Identity;
-pub use private::{NetworkKey, NetworkKeyError};
-pub use record::Contact;
+pub use identity::{Identity, source_id};
 pub use session::{BlobBody, BlobSession, GetRequest, RangeSession, Session, blob_size, read_blob};
 pub use store::{Blob, ReadOutcome, Store};
+pub use swarm::task::PeerEvent;
+pub use transport::private::{NetworkKey, NetworkKeyError};
 pub use wire::{FramingError, MAX_RANGE_BYTES};
 
 pub use libp2p::{Multiaddr, PeerId};

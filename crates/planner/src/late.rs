@@ -5,11 +5,9 @@ use std::time::{Duration, Instant};
 use manifest::PieceId;
 
 use super::roster::Room;
-use super::{Planner, RequestId, SourceKey, Why};
+use super::{MIN_HEDGE_INTERVAL, Planner, RequestId, SourceKey, Why};
 
-/// How often late pieces are looked for, at most and at least: each time that the longest wait may have changed by a
-/// part of itself.
-pub(super) const MIN_HEDGE_INTERVAL: Duration = Duration::from_millis(20);
+/// How often late pieces are looked for at least; [`MIN_HEDGE_INTERVAL`] is at most.
 const MAX_HEDGE_INTERVAL: Duration = Duration::from_millis(250);
 const HEDGE_INTERVALS_IN_WAIT: u32 = 8;
 /// A piece is asked of a second source only when that gains more than this.

@@ -24,17 +24,17 @@ mod sources;
 #[cfg(test)]
 mod tests;
 mod trial;
+mod trials;
 mod types;
 mod whole;
 
 use std::collections::VecDeque;
 use std::sync::Arc;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use manifest::{Geometry, PieceId};
 
 use bits::Bits;
-use late::MIN_HEDGE_INTERVAL;
 use pieces::Pieces;
 pub use pieces::ShardState;
 use rarity::Rarity;
@@ -43,6 +43,10 @@ use roster::Roster;
 use sources::Source;
 pub use sources::SourceState;
 pub use types::{Checked, Failure, PlanAction, PlanConfig, PlanEvent, RequestId, SourceKey, Why};
+
+/// How often late pieces are looked for, at most and at least: each time that the longest wait may have changed by a
+/// part of itself.
+const MIN_HEDGE_INTERVAL: Duration = Duration::from_millis(20);
 
 /// Decides; see the module's documentation.
 #[derive(Debug)]

@@ -7,7 +7,7 @@ use manifest::PieceId;
 
 use super::requests::Request;
 use super::sources::Source;
-use super::trial::Trial;
+use super::trials::Trial;
 use super::{PlanAction, Planner, SourceKey, Why};
 
 /// Sources that are asked at once although nothing good is to be expected of them.

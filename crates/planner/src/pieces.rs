@@ -8,7 +8,7 @@ use manifest::{Cell, Codec, Geometry, PieceId};
 use super::SourceKey;
 use super::bits::Bits;
 use super::order::Order;
-use super::trial::{Trial, Trials};
+use super::trials::{Trial, Trials};
 use super::whole::{Verdict, Whole};
 
 /// Where a piece stands. Whether it was asked of somebody is known to the planner's requests.

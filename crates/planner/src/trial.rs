@@ -12,40 +12,11 @@ use std::time::Instant;
 use manifest::PieceId;
 
 use super::sources::Source;
+use super::trials::Trial;
 use super::{Planner, SourceKey};
 
 /// Trials that come to nothing, for each model.
 const MAX_FAILED: u32 = 3;
-
-/// A shard that comes from one source alone, to be checked as a whole.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) struct Trial {
-    pub(super) shard: u32,
-    pub(super) source: SourceKey,
-}
-
-/// What trials came to.
-#[derive(Debug, Default)]
-pub(super) struct Trials {
-    current: Option<Trial>,
-    failed: u32,
-}
-
-impl Trials {
-    pub(super) fn current(&self) -> Option<Trial> {
-        self.current
-    }
-
-    /// Whether this shard is on trial.
-    pub(super) fn is_on(&self, shard: u32) -> bool {
-        self.current.is_some_and(|trial| trial.shard == shard)
-    }
-
-    /// Whether this source is on trial.
-    pub(super) fn is_of(&self, source: SourceKey) -> bool {
-        self.current.is_some_and(|trial| trial.source == source)
-    }
-}
 
 impl Planner {
     /// Whether somebody who has sent right bytes can be asked for a piece that others sent wrong: that costs a piece, and a

@@ -5,7 +5,6 @@
 use std::collections::{HashMap, VecDeque};
 
 use crate::clock::{MS, Time};
-use crate::world::TransferId;
 
 /// What is sent in one go.
 const CHUNK_BYTES: u64 = 128 << 10;
@@ -27,6 +26,10 @@ const MAX_SAVED_BYTES: i64 = 16 << 20;
 const IDLE: Time = 1000 * MS;
 /// When to ask again, at least and at most.
 const RETRY: (Time, Time) = (50 * MS, 2000 * MS);
+
+/// Names a request between a fetcher and a server.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct TransferId(pub(crate) u32);
 
 /// A request, as its server sees it.
 #[derive(Debug, Clone, Copy)]

@@ -8,8 +8,8 @@ use std::path::Path;
 
 use files::Place;
 
-use super::layout::digest_named;
-use super::{CacheError, staging};
+use super::CacheError;
+use super::layout::{STAGING, digest_named};
 
 pub(super) use files::TEMPORARY_PREFIX;
 
@@ -24,7 +24,7 @@ pub(super) fn place(path: &Path) -> Place<'_> {
 }
 
 fn is_model_dir(name: &OsStr) -> bool {
-    digest_named(name).is_some() || name.as_encoded_bytes().starts_with(staging::PREFIX.as_bytes())
+    digest_named(name).is_some() || name.as_encoded_bytes().starts_with(STAGING.as_bytes())
 }
 
 /// Opens a file of the cache for reading.
@@ -84,6 +84,14 @@ fn place_of_dir(dir: &Path) -> Option<&Path> {
 /// none of ours.
 pub(super) fn read(path: &Path, limit_bytes: u64) -> Result<Option<Vec<u8>>, CacheError> {
     files::read(place(path), limit_bytes).map_err(|source| CacheError::io("read", path, source))
+}
+
+/// Removes a file, if it is there.
+pub(super) fn remove_file(path: &Path) -> Result<(), CacheError> {
+    match std::fs::remove_file(path) {
+        Err(error) if error.kind() != io::ErrorKind::NotFound => Err(CacheError::io("remove", path, error)),
+        _ => Ok(()),
+    }
 }
 
 #[cfg(test)]

@@ -10,7 +10,7 @@ use manifest::{Digest, Geometry};
 use super::layout::{JOURNAL, WEIGHTS, digest_named};
 use super::lock::LockFile;
 use super::progress::{Claim, Progress};
-use super::{Cache, CacheError, atomic, journal, lock, remove_file};
+use super::{Cache, CacheError, atomic, journal, lock};
 
 /// One model in the cache.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -90,7 +90,7 @@ impl Cache {
                 (found, freed_bytes) = (true, freed_bytes + bytes);
             }
         }
-        remove_file(&manifest)?;
+        atomic::remove_file(&manifest)?;
         if found {
             return Ok(Removed { freed_bytes });
         }
@@ -113,7 +113,7 @@ impl Cache {
             _ => {}
         }
         self.remove_dir(&dir)?;
-        remove_file(&self.layout().manifest(digest))
+        atomic::remove_file(&self.layout().manifest(digest))
     }
 
     /// Digests of the models that are being filled, or were left so, by their directories.

@@ -6,8 +6,8 @@ use std::time::Duration;
 
 use manifest::{Blame, ByteRange, Digest, IndexError, ManifestError, PieceId};
 
+use super::free::{Free, free};
 use super::holder::Holders;
-use super::space::{self, Free};
 
 /// Why the cache could not do what it was asked.
 #[derive(Debug, thiserror::Error)]
@@ -252,7 +252,7 @@ impl CacheError {
         match source.kind() {
             io::ErrorKind::FileTooLarge => Self::FileLimit { action, path, source },
             io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded => {
-                let free = space::free(&path);
+                let free = free(&path);
                 Self::DiskFull { action, path, free, source }
             }
             _ => Self::Io { action, path, source },
@@ -287,7 +287,7 @@ impl CacheError {
 
     /// Whether the system forbids it.
     pub(super) fn is_denied(&self) -> bool {
-        matches!(self, Self::Io { source, .. } if super::is_denied(source))
+        matches!(self, Self::Io { source, .. } if is_denied(source))
     }
 
     /// Whether there is no room: more of it, or less to store, would help.
@@ -295,6 +295,11 @@ impl CacheError {
         use CacheError::{DiskFull, FileTooLarge, NoFiles, NoRoom};
         matches!(self, DiskFull { .. } | NoRoom { .. } | NoFiles { .. } | FileTooLarge { .. })
     }
+}
+
+/// Whether the system forbids to write.
+pub(super) fn is_denied(error: &io::Error) -> bool {
+    matches!(error.kind(), io::ErrorKind::PermissionDenied | io::ErrorKind::ReadOnlyFilesystem)
 }
 
 fn describe_free(free: Option<&Free>) -> String {

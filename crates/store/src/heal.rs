@@ -11,11 +11,11 @@ use std::time::{Duration, Instant};
 use manifest::Geometry;
 
 use super::journal::{Journal, Record};
-use super::layout::{JOURNAL, PARITY, WEIGHTS};
+use super::layout::{JOURNAL, PARITY, WEIGHTS, is_data};
 use super::lock::{Guard, LockFile};
-use super::partial::is_data;
 use super::progress;
-use super::{Cache, CacheError, FillLock, atomic, install, space, stamp};
+use super::sync::data_files;
+use super::{Cache, CacheError, FillLock, atomic, space, stamp};
 
 /// Nodes that serve a model give it back within a second or two of its being known to be bad.
 const HOLDERS_WAIT: Duration = Duration::from_secs(3);
@@ -36,7 +36,7 @@ impl Cache {
         }
         tracing::warn!(digest = %lock.digest(), "taking what is right of a model that is corrupt");
         if let Some(_alone) = self.alone(lock)? {
-            for file in install::data_files(&bad)? {
+            for file in data_files(&bad)? {
                 atomic::set_mode(&file, 0o644).map_err(|source| CacheError::io("open up", &file, source))?;
             }
             stamp::remove(&bad)?;
@@ -46,7 +46,7 @@ impl Cache {
             return atomic::sync_dir(&self.layout().models());
         }
         let staging = self.staging()?;
-        for file in install::data_files(&bad)? {
+        for file in data_files(&bad)? {
             let name = file.strip_prefix(&bad).unwrap_or(&file);
             self.copy(lock, &file, &staging.path().join(name))?;
         }

@@ -1,14 +1,15 @@
 //! Giving a model its final name.
 
 use std::fs;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::sync::Arc;
 
 use manifest::Manifest;
 
-use super::layout::{JOURNAL, PARITY, PIECES, WEIGHTS};
+use super::layout::{JOURNAL, PARITY, PIECES};
 use super::stamp::Verdict;
-use super::{Cache, CacheError, FillLock, Model, Staging, atomic, relocate, remove_file, stamp, writeback};
+use super::sync::{data_files, sync, sync_files};
+use super::{Cache, CacheError, FillLock, Model, Staging, atomic, relocate, stamp, writeback};
 
 impl Cache {
     /// Makes a finished model of one that was written from its source: read-only, on the disk, under its final name. When there is a good one
@@ -59,7 +60,7 @@ impl Cache {
             }
             self.remove_dir(&path)?;
         }
-        remove_file(&path.join(JOURNAL))?;
+        atomic::remove_file(&path.join(JOURNAL))?;
         let files = stamp::of(&path)?;
         if durable {
             // The stamp comes last: what fails before is done again by whoever uses the model next.
@@ -116,31 +117,4 @@ fn gone(digest: &manifest::Digest, path: &Path) -> CacheError {
 
 fn make_read_only(path: &Path) -> Result<(), CacheError> {
     atomic::set_mode(path, 0o444).map_err(|source| CacheError::io("protect", path, source))
-}
-
-/// Waits until all files of a model are on the disk, and their names, and its own.
-pub(super) fn sync(model_dir: &Path) -> Result<(), CacheError> {
-    sync_files(model_dir)?;
-    model_dir.parent().map_or(Ok(()), atomic::sync_dir)
-}
-
-fn sync_files(model_dir: &Path) -> Result<(), CacheError> {
-    for path in data_files(model_dir)? {
-        let synced = atomic::open(&path).and_then(|file| file.sync_all());
-        synced.map_err(|source| CacheError::io("sync", &path, source))?;
-    }
-    let parity = model_dir.join(PARITY);
-    if parity.exists() {
-        atomic::sync_dir(&parity)?;
-    }
-    atomic::sync_dir(model_dir)
-}
-
-/// The files of a model that hold something of it: all but stamp and journal.
-pub(super) fn data_files(model_dir: &Path) -> Result<Vec<PathBuf>, CacheError> {
-    let parity = model_dir.join(PARITY);
-    let mut files = vec![model_dir.join(WEIGHTS), model_dir.join(PIECES)];
-    files.extend(stamp::parity_kept(model_dir)?.into_iter().map(|shard| parity.join(shard.to_string())));
-    files.retain(|file| file.exists());
-    Ok(files)
 }

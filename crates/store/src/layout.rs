@@ -3,7 +3,7 @@
 use std::ffi::OsStr;
 use std::path::{Path, PathBuf};
 
-use manifest::Digest;
+use manifest::{Digest, Geometry};
 
 use super::CacheError;
 
@@ -15,6 +15,8 @@ pub const PARITY: &str = "parity";
 pub const PIECES: &str = "pieces";
 pub(super) const STAMP: &str = "stamp";
 pub(super) const JOURNAL: &str = "journal";
+/// What the names of staging directories begin with.
+pub(super) const STAGING: &str = "staging-";
 
 /// The paths of one cache, as listed in the documentation of [`crate`].
 #[derive(Debug)]
@@ -91,6 +93,14 @@ pub(super) fn index_named(name: &OsStr) -> Option<u32> {
     let text = name.to_str()?;
     let index: u32 = text.parse().ok()?;
     (index.to_string() == text).then_some(index)
+}
+
+pub(super) fn is_data(geometry: &Geometry, shard: u32) -> bool {
+    shard < geometry.manifest().data_shard_count()
+}
+
+pub(super) fn parity_path(dir: &Path, shard: u32) -> PathBuf {
+    dir.join(PARITY).join(shard.to_string())
 }
 
 #[cfg(test)]

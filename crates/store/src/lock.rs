@@ -7,16 +7,15 @@ use std::fs::{self, File, TryLockError};
 use std::io;
 use std::os::unix::fs::MetadataExt as _;
 use std::path::{Path, PathBuf};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use manifest::Digest;
 
+use super::CacheError;
 use super::holder::Holders;
-use super::turn::{self, Look, Turn};
-use super::{Cache, CacheError};
 
 /// Whoever holds a lock that is waited for is done in a moment, unless it was stopped or its disk hangs.
-const PATIENCE: Duration = Duration::from_secs(30);
+pub(super) const PATIENCE: Duration = Duration::from_secs(30);
 
 /// The exclusive right to fill one model's partial directory. Dropping it gives the right back.
 #[derive(Debug)]
@@ -115,25 +114,13 @@ impl LockFile {
     }
 
     /// It was waited for so long.
-    fn held(&self, waited: Duration) -> CacheError {
+    pub(super) fn held(&self, waited: Duration) -> CacheError {
         CacheError::Held { path: self.path.clone(), holders: Holders::of(&self.holders()), waited }
     }
 
     fn open(&self) -> Result<File, CacheError> {
         files::open_to_lock(files::Place::of(&self.path))
             .map_err(|source| CacheError::io("open", &self.path, source))
-    }
-}
-
-/// Waits for the right to fill a model, until its holder has not got on for a while.
-pub(super) fn fill(cache: &Cache, digest: &Digest) -> Result<FillLock, CacheError> {
-    let mut turn = Turn::new(cache, *digest, Instant::now());
-    loop {
-        match turn.look(Instant::now())? {
-            Look::Mine(lock) => return Ok(lock),
-            Look::Theirs { idle, .. } if idle < PATIENCE => std::thread::sleep(turn::PAUSE),
-            Look::Theirs { .. } => return Err(LockFile::fill(&cache.layout().locks(), digest).held(PATIENCE)),
-        }
     }
 }
 
@@ -186,19 +173,6 @@ mod tests {
         assert_eq!(held.digest(), &a);
         assert!(try_fill(dir.path(), &a).unwrap().is_none());
         assert!(try_fill(dir.path(), &b).unwrap().is_some());
-    }
-
-    #[test]
-    fn a_waiting_filler_gets_it_when_the_first_is_done() {
-        let dir = tempfile::tempdir().unwrap();
-        let cache = Cache::open(dir.path()).unwrap();
-        let digest = Digest::of(b"a");
-        let first = fill(&cache, &digest).unwrap();
-        std::thread::scope(|scope| {
-            let waiting = scope.spawn(|| fill(&cache, &digest).map(|_| ()));
-            drop(first);
-            waiting.join().unwrap().unwrap();
-        });
     }
 
     #[test]

@@ -10,8 +10,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use manifest::{ByteRange, Digest, Geometry, Have, Manifest, PieceId};
 
 use super::availability::{Availability, first_version};
-use super::layout::PIECES;
-use super::partial::{is_data, parity_path};
+use super::layout::{PIECES, is_data, parity_path};
 use super::{Cache, CacheError, Held, atomic};
 
 /// What can be read of a model while it is being filled: its verified pieces, from the files that they were written to.

@@ -7,7 +7,7 @@ use std::collections::HashMap;
 use std::fs::{self, File};
 use std::io;
 use std::os::unix::fs::FileExt as _;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 
 use manifest::piece_index::PieceIndex;
@@ -16,7 +16,7 @@ use manifest::{ByteRange, Geometry, Manifest, PieceId};
 pub use check::{CheckedShard, Rechecked};
 
 use super::journal::{Journal, Record};
-use super::layout::{JOURNAL, PARITY, PIECES, WEIGHTS};
+use super::layout::{JOURNAL, PIECES, WEIGHTS, is_data, parity_path};
 use super::progress::{self, Claim, Progress};
 use super::{Cache, CacheError, FillLock, Model, Offer, Writeback, atomic, model, space, stamp};
 use crate::mmap::Map;
@@ -41,6 +41,18 @@ pub struct Partial {
     writeback: Option<Writeback>,
     /// Last, so that it is given back after everything else is closed.
     lock: Arc<FillLock>,
+}
+
+impl Cache {
+    /// Creates the partial model that `lock` is for, or goes on with what an earlier run has left of it. Disk space
+    /// for the weights is reserved where the file system can. Whoever wants the finished model to be `durable` waits
+    /// for the disk in [`Partial::finish`].
+    ///
+    /// # Errors
+    /// [`CacheError::DiskFull`], [`CacheError::Io`].
+    pub fn partial(&self, lock: FillLock, geometry: Geometry, durable: bool) -> Result<Partial, CacheError> {
+        Partial::open(self.clone(), lock, geometry, durable)
+    }
 }
 
 impl Partial {
@@ -260,12 +272,4 @@ impl Partial {
     fn journal(&self) -> MutexGuard<'_, (Journal, Progress)> {
         self.journal.lock().unwrap_or_else(PoisonError::into_inner)
     }
-}
-
-pub(super) fn is_data(geometry: &Geometry, shard: u32) -> bool {
-    shard < geometry.manifest().data_shard_count()
-}
-
-pub(super) fn parity_path(dir: &Path, shard: u32) -> PathBuf {
-    dir.join(PARITY).join(shard.to_string())
 }

@@ -11,7 +11,7 @@ use std::path::{Path, PathBuf};
 use rustix::io::Errno;
 
 use super::layout::{JOURNAL, PARITY, STAMP, WEIGHTS};
-use super::{Cache, CacheError, atomic, remove_file, space};
+use super::{Cache, CacheError, atomic, space};
 
 impl Cache {
     /// Gives the directory of a model another name, all or nothing. False when there is something under that name.
@@ -49,7 +49,7 @@ impl Cache {
             Err(error) => tracing::debug!(%error, dir = %dir.display(), "removing file by file"),
         }
         for vouching in [STAMP, JOURNAL, WEIGHTS] {
-            remove_file(&dir.join(vouching))?;
+            atomic::remove_file(&dir.join(vouching))?;
         }
         fs::remove_dir_all(dir).map(|()| true).map_err(fail)
     }
@@ -61,7 +61,7 @@ pub(super) fn move_file(from: &Path, to: &Path) -> Result<(), CacheError> {
         Ok(()) => Ok(()),
         Err(Errno::XDEV) => {
             copy(from, to)?;
-            remove_file(from)
+            atomic::remove_file(from)
         }
         Err(error) => Err(CacheError::io("move into place", from, error.into())),
     }

@@ -8,7 +8,7 @@ use manifest::Digest;
 
 use super::holder::Holders;
 use super::layout::{JOURNAL, WEIGHTS};
-use super::lock::{self, LockFile};
+use super::lock::{self, LockFile, PATIENCE};
 use super::{Cache, CacheError, FillLock};
 
 /// How often it is looked whether the right can be had.
@@ -82,6 +82,36 @@ impl Turn {
     }
 }
 
+impl Cache {
+    /// The exclusive right to fill this model; waits while another process, or another thread, has it and gets on. When
+    /// it is got, that one may have finished: look at [`Self::model`] again.
+    ///
+    /// # Errors
+    /// [`CacheError::Held`], [`CacheError::Io`].
+    pub fn lock_fill(&self, digest: &Digest) -> Result<FillLock, CacheError> {
+        self.check_writable()?;
+        let mut turn = Turn::new(self, *digest, Instant::now());
+        loop {
+            match turn.look(Instant::now())? {
+                Look::Mine(lock) => return Ok(lock),
+                Look::Theirs { idle, .. } if idle < PATIENCE => std::thread::sleep(PAUSE),
+                Look::Theirs { .. } => {
+                    return Err(LockFile::fill(&self.layout().locks(), digest).held(PATIENCE));
+                }
+            }
+        }
+    }
+
+    /// As [`Self::lock_fill`], but `None` instead of waiting.
+    ///
+    /// # Errors
+    /// [`CacheError::Io`].
+    pub fn try_lock_fill(&self, digest: &Digest) -> Result<Option<FillLock>, CacheError> {
+        self.check_writable()?;
+        lock::try_fill(&self.layout().locks(), digest)
+    }
+}
+
 /// What changes when a file is written to.
 fn looks(path: &Path) -> Option<(u64, SystemTime)> {
     let metadata = fs::metadata(path).ok()?;
@@ -98,6 +128,19 @@ mod tests {
             Look::Theirs { idle, .. } => idle,
             Look::Mine(_) => panic!("somebody has it"),
         }
+    }
+
+    #[test]
+    fn a_waiting_filler_gets_it_when_the_first_is_done() {
+        let dir = tempfile::tempdir().unwrap();
+        let cache = Cache::open(dir.path()).unwrap();
+        let digest = Digest::of(b"a");
+        let first = cache.lock_fill(&digest).unwrap();
+        std::thread::scope(|scope| {
+            let waiting = scope.spawn(|| cache.lock_fill(&digest).map(|_| ()));
+            drop(first);
+            waiting.join().unwrap().unwrap();
+        });
     }
 
     #[test]

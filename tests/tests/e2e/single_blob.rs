@@ -1,6 +1,5 @@
 //! Contracts that name the weights themselves, as before there were manifests.
 
-use std::collections::HashSet;
 use std::ffi::OsStr;
 use std::fs::File;
 use std::io::Write as _;
@@ -9,7 +8,6 @@ use std::sync::Arc;
 
 use e2e::{Chain, Conduct, Fetched, Home, Peer, Process, TCP, made_up, python_peer};
 use manifest::Digest;
-use p2p_blob::Versions;
 use tokio::process::Command;
 
 /// Weights that are too large for a manifest.
@@ -96,12 +94,7 @@ async fn a_liar_about_the_size_does_not_win_and_what_was_loaded_is_served() {
     let blob = Digest::of(&bytes);
     let chain = Chain::start().await;
     chain.set(&blob.to_string()).await;
-    let lie = Conduct {
-        blobs: [(blob, Arc::new(made_up(LARGE - 1000)))].into(),
-        gated: HashSet::new(),
-        limit_bytes: u64::MAX,
-        versions: Versions::Both,
-    };
+    let lie = Conduct::sending([(blob, Arc::new(made_up(LARGE - 1000)))].into());
     let liars = [Peer::start(lie.clone()).await, Peer::start(lie.speaking_1_0_0()).await];
     let honest = Holder::start(blob, &bytes).await;
     let home = Home::new();

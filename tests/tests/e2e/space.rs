@@ -7,7 +7,6 @@ use std::sync::Arc;
 
 use e2e::{Conduct, Disk, FileSystem, Home, Model, Outcome, Overlay, Peer, Process, Recipe, made_up, soon};
 use manifest::Digest;
-use p2p_blob::Versions;
 use serde_json::Value;
 
 const MIB: u64 = 1 << 20;
@@ -182,8 +181,7 @@ async fn begin(cache: &Path) {
 
 /// Somebody who has these bytes under a digest that they may not have.
 async fn holder(blob: Digest, bytes: Vec<u8>) -> Peer {
-    let blobs = [(blob, Arc::new(bytes))].into();
-    Peer::start(Conduct { blobs, gated: [].into(), limit_bytes: u64::MAX, versions: Versions::Both }).await
+    Peer::start(Conduct::sending([(blob, Arc::new(bytes))].into())).await
 }
 
 #[tokio::test(flavor = "multi_thread")]

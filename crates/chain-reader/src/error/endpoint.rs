@@ -203,6 +203,20 @@ impl EndpointError {
         }
     }
 
+    /// Whether the endpoint has answered, if not with what was asked for: asking it again does not help, asking for
+    /// something else may.
+    pub(crate) fn is_answer(&self) -> bool {
+        let is_answer = matches!(
+            self,
+            Self::Rpc { .. }
+                | Self::Reverted { .. }
+                | Self::Status { .. }
+                | Self::Nonsense { .. }
+                | Self::TooLong { .. }
+        );
+        is_answer && !self.is_retryable()
+    }
+
     /// The JSON-RPC error code that it answered with, if it did.
     pub(crate) fn rpc_code(&self) -> Option<i64> {
         match self {

@@ -50,3 +50,12 @@ pub struct ParseBlockTagError {
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("the header of an RPC endpoint is malformed: expected NAME: VALUE, such as Authorization: Bearer …")]
 pub struct ParseHeaderError;
+
+/// Why a text is not a [`GasPrice`](crate::GasPrice).
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error(
+    "\"{found}\" is not a price of gas: expected a number of gwei with at most 9 decimals, such as 30 or 0.25"
+)]
+pub struct ParseGasPriceError {
+    pub(crate) found: String,
+}

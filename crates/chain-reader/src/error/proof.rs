@@ -4,7 +4,7 @@ use alloy::primitives::{B256, U256};
 use manifest::Blame;
 
 use super::Availability;
-use crate::config::Address;
+use crate::address::Address;
 
 /// Why a storage proof forbids to use what a quorum says.
 #[derive(Debug, thiserror::Error)]

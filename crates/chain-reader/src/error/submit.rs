@@ -8,7 +8,7 @@ use alloy::primitives::B256;
 use manifest::Blame;
 
 use super::{Availability, EndpointError};
-use crate::config::Address;
+use crate::address::Address;
 use crate::submit::{GasPrice, Settled, Wei};
 
 /// Why `setMatureModel` was not carried out, or not for sure.
@@ -263,15 +263,6 @@ impl SubmitError {
             | Self::Reverted { .. } => false,
         }
     }
-}
-
-/// Why a text is not a [`GasPrice`].
-#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-#[error(
-    "\"{found}\" is not a price of gas: expected a number of gwei with at most 9 decimals, such as 30 or 0.25"
-)]
-pub struct ParseGasPriceError {
-    pub(crate) found: String,
 }
 
 /// Why there is no [`Signer`](crate::Signer). Never shows any part of a key or password.

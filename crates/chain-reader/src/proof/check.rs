@@ -7,7 +7,7 @@ use alloy::rpc::types::EIP1186AccountProofResponse;
 use alloy::trie::proof::verify_proof;
 use alloy::trie::{Nibbles, TrieAccount};
 
-use crate::config::Address;
+use crate::address::Address;
 
 /// What stands in the storage.
 #[derive(Debug, PartialEq, Eq)]

@@ -2,6 +2,19 @@
 
 use alloy::primitives::{B256, U256, b256, keccak256};
 
+/// Which storage slot of the contract holds the string that is to be proven.
+///
+/// A proof shows that the string stands in that slot, in the state whose root the agreed block names; it need not be
+/// trusted to whoever shows it. It does not show that this block is part of the chain, which is the quorum's word, that
+/// `getMatureModel()` returns what stands in the slot, which is the contract's code, nor the price.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum StringSlot {
+    /// The one that is known for the contract's code. Only the stand-in of the demo is.
+    OfKnownCode,
+    /// This one, as `solc --storage-layout` tells.
+    At(U256),
+}
+
 /// Code whose layout is known, by its hash in the state: `tests/contracts/RPB.sol` as the first account of a development
 /// chain deploys it (the owner is part of the code).
 const KNOWN: [(B256, U256); 1] =

@@ -14,9 +14,10 @@ use std::time::Duration;
 use alloy::primitives::B256;
 use serde::{Deserialize, Serialize};
 
-use super::ChainMemory;
+use super::memory::ChainMemory;
+use crate::address::Address;
 use crate::ballot::ChainKey;
-use crate::config::{Address, BlockTag};
+use crate::block::BlockTag;
 use crate::error::StateError;
 
 /// More than ten times what such a file takes.

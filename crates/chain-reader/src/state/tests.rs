@@ -5,7 +5,11 @@ use std::io::Write as _;
 use std::path::Path;
 use std::time::Duration;
 
+use alloy::primitives::{B256, U256};
+use manifest::Digest;
+
 use super::*;
+use crate::block::BlockRef;
 
 const CHAIN: ChainKey = ChainKey { chain_id: 1, genesis: Some(B256::repeat_byte(7)) };
 

@@ -3,7 +3,6 @@
 use alloy::primitives::{U64, U128};
 use serde::Deserialize;
 
-use super::is_answer;
 use super::units::GasPrice;
 use crate::endpoint::Endpoint;
 use crate::error::{EndpointError, SubmitError};
@@ -84,13 +83,13 @@ pub(super) async fn offer(
 async fn usual_priority_fee(endpoint: &Endpoint, base_fee: GasPrice) -> Result<GasPrice, SubmitError> {
     match endpoint.request::<_, U128>("eth_maxPriorityFeePerGas", ()).await {
         Ok(wei) => return Ok(GasPrice(wei.to())),
-        Err(error) if !is_answer(&error) => return Err(error.into()),
+        Err(error) if !error.is_answer() => return Err(error.into()),
         Err(_) => {}
     }
     // Not every node has that method; most have the sum.
     match gas_price(endpoint).await {
         Ok(sum) => Ok(GasPrice(sum.0.saturating_sub(base_fee.0))),
-        Err(error) if is_answer(&error) => Ok(DEFAULT_PRIORITY_FEE),
+        Err(error) if error.is_answer() => Ok(DEFAULT_PRIORITY_FEE),
         Err(error) => Err(error.into()),
     }
 }

@@ -6,13 +6,53 @@ use alloy::eips::BlockId;
 use alloy::primitives::{B256, Bytes, U64};
 use tokio::time::{Instant, sleep, timeout_at};
 
-use super::prepare::{Call, nonce};
+use super::config::Settled;
+use super::prepare::Call;
 use super::taken::{Search, Taken};
-use super::{Settled, Step, handing, standing};
-use crate::endpoint::{Block, Endpoint};
+use super::{handing, standing};
+use crate::block::{Block, BlockRef};
+use crate::endpoint::Endpoint;
 use crate::error::{EndpointError, SubmitError};
 use crate::receipt::{Mined, Place, Receipt};
-use crate::state::BlockRef;
+
+/// What happens to a transaction after it was signed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Step {
+    /// The endpoint has taken it.
+    Sent {
+        /// The transaction.
+        tx_hash: B256,
+    },
+    /// The endpoint was given it, and its answer was lost, or does not tell whether it has taken it.
+    MaybeSent {
+        /// The transaction.
+        tx_hash: B256,
+    },
+    /// Nothing was sent: an earlier transaction of the sender that makes the same call waits for a block.
+    Waiting {
+        /// That transaction.
+        tx_hash: B256,
+    },
+    /// It is in a block.
+    InBlock {
+        /// The block's height.
+        block_number: u64,
+        /// The block.
+        block_hash: B256,
+    },
+    /// The chain was reorganised: the block it was in is no longer part of it.
+    Reorganised {
+        /// The height of the block it was in.
+        block_number: u64,
+        /// The block it was in.
+        block_hash: B256,
+    },
+    /// The endpoint did not know it any more, and has taken it again.
+    SentAgain {
+        /// The transaction.
+        tx_hash: B256,
+    },
+}
 
 /// The first and the longest pause between two looks.
 const FIRST_PAUSE: Duration = Duration::from_millis(20);
@@ -291,7 +331,7 @@ impl<'a> Follower<'a> {
     /// never comes, and sends it again when the endpoint has forgotten it.
     async fn look_without_it(&mut self, is_known: bool) -> Result<Option<SubmitError>, EndpointError> {
         let Call { sender, nonce: wanted, .. } = *self.call;
-        if nonce(self.endpoint, sender, BlockId::latest()).await? > wanted {
+        if self.endpoint.nonce(sender, BlockId::latest()).await? > wanted {
             let Some(taken) = self.search.look(self.endpoint).await? else { return Ok(None) };
             self.refusal = None;
             return self.look_at_other(taken).await;

@@ -3,7 +3,7 @@
 use alloy::primitives::{B256, Bytes};
 use tokio::time::sleep;
 
-use super::{SubmitConfig, is_answer};
+use super::config::SubmitConfig;
 use crate::config::Policy;
 use crate::endpoint::Endpoint;
 use crate::error::{EndpointError, SubmitError};
@@ -60,7 +60,7 @@ pub(super) async fn hand_over(
         }
         return match error {
             _ if is_unclear => Ok(Handed::Unclear),
-            error if is_answer(&error) => Ok(Handed::Refused(error)),
+            error if error.is_answer() => Ok(Handed::Refused(error)),
             source => Err(SubmitError::NotTaken { tx_hash, source }),
         };
     }

@@ -4,11 +4,11 @@ use alloy::eips::BlockId;
 use alloy::primitives::{B256, Bytes, U64, U256};
 use manifest::Digest;
 
-use super::SubmitConfig;
+use super::config::SubmitConfig;
 use super::fees::{self, Fees};
 use super::standing::{self, AlreadySet, Standing, Wanted};
 use super::units::Wei;
-use crate::config::Address;
+use crate::address::Address;
 use crate::contract;
 use crate::endpoint::Endpoint;
 use crate::error::{EndpointError, SubmitError};
@@ -123,14 +123,4 @@ pub async fn prepare(
         max_cost,
         balance,
     })))
-}
-
-/// How many transactions of the sender there are up to this block.
-pub(super) async fn nonce(
-    endpoint: &Endpoint,
-    sender: Address,
-    block: BlockId,
-) -> Result<u64, EndpointError> {
-    let count: U64 = endpoint.request("eth_getTransactionCount", (sender.0, block)).await?;
-    Ok(count.to())
 }

@@ -9,11 +9,11 @@ use manifest::Digest;
 use serde::Deserialize;
 use tokio::time::{Instant, sleep, timeout};
 
-use super::prepare::nonce;
-use super::{Settled, SubmitConfig, is_answer};
-use crate::config::Address;
+use super::config::{Settled, SubmitConfig};
+use crate::address::Address;
+use crate::block::Block;
 use crate::contract;
-use crate::endpoint::{Block, Endpoint};
+use crate::endpoint::Endpoint;
 use crate::error::{EndpointError, SubmitError};
 
 /// Behind one URL there may be nodes that lag: for so long what they say is asked again.
@@ -66,7 +66,7 @@ pub(super) async fn find_out(
     loop {
         let found = look(endpoint, wanted).await;
         let may_lag = match &found {
-            Err(SubmitError::Endpoint(error)) => is_answer(error),
+            Err(SubmitError::Endpoint(error)) => error.is_answer(),
             Err(SubmitError::Unseen { .. }) => true,
             _ => false,
         };
@@ -86,11 +86,11 @@ async fn look(endpoint: &Endpoint, wanted: &Wanted<'_>) -> Result<Standing, Subm
         return Ok(Standing::Set { block_number });
     }
     let sender = wanted.sender;
-    let mined = nonce(endpoint, sender, BlockId::number(block_number)).await?;
-    let next = match nonce(endpoint, sender, BlockId::pending()).await {
+    let mined = endpoint.nonce(sender, BlockId::number(block_number)).await?;
+    let next = match endpoint.nonce(sender, BlockId::pending()).await {
         Ok(next) => next.max(mined),
         // Not every node has that tag.
-        Err(error) if is_answer(&error) => mined,
+        Err(error) if error.is_answer() => mined,
         Err(error) => return Err(error.into()),
     };
     let waits_for = next - mined;
@@ -167,7 +167,7 @@ async fn waiting_of(
                     found.insert(nonce, sent);
                 }
             }),
-            Err(error) if is_answer(&error) => {}
+            Err(error) if error.is_answer() => {}
             Err(error) => return Err(error),
         }
         if found.len() as u64 == to - from {

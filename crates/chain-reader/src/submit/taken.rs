@@ -4,12 +4,11 @@ use alloy::eips::BlockId;
 use alloy::primitives::{Address, B256, U64};
 use serde::Deserialize;
 
-use super::Call;
-use super::prepare::nonce;
+use super::prepare::Call;
+use crate::block::BlockRef;
 use crate::endpoint::Endpoint;
 use crate::error::EndpointError;
 use crate::receipt::if_readable;
-use crate::state::BlockRef;
 
 /// A reorganisation that is this deep is still searched.
 const DEPTH_BLOCKS: u64 = 64;
@@ -78,7 +77,7 @@ impl Search {
     /// The height at which the sender's count of transactions got beyond the nonce.
     async fn bisect(&self, endpoint: &Endpoint, newest: u64) -> Result<Option<u64>, EndpointError> {
         let is_used = async |height| {
-            let count = nonce(endpoint, crate::config::Address(self.sender), BlockId::number(height)).await?;
+            let count = endpoint.nonce(crate::address::Address(self.sender), BlockId::number(height)).await?;
             Ok::<_, EndpointError>(count > self.nonce)
         };
         let (mut unused, mut used) = (self.floor, newest);

@@ -10,9 +10,9 @@ use manifest::piece_index::ShardHasher;
 use sha256_lanes::WIDE_LANES;
 use store::{CacheError, Writeback};
 
-use super::pipeline::{self, SLABS};
+use super::PublishError;
+use super::pipeline::{self, SLABS, Values};
 use super::source::Source;
-use super::{PublishError, Values};
 
 /// How much of a layer is read at a time.
 const CHUNK_BYTES: usize = 256 << 10;

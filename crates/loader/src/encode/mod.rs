@@ -26,19 +26,15 @@ use store::{PARITY, PIECES, WEIGHTS};
 
 pub use error::PublishError;
 
+use pipeline::Values;
 use rows::Job;
-use source::Source;
+use source::{ReadAt, Source};
 
 /// Smaller pieces cost more in requests, and in index, than they save.
 const MIN_PIECE_BYTES: u32 = 16 << 10;
 
 /// What a model has beside weights and parity: manifest, index, stamp; rather more than fewer.
 const FILES_BESIDE: u64 = 8;
-
-/// The chaining values of one shard.
-type Values = Vec<[u8; 32]>;
-/// Fills a buffer with weights from an offset on.
-type ReadAt<'a> = dyn Fn(u64, &mut [u8]) -> Result<(), PublishError> + Sync + 'a;
 
 /// What is published.
 #[derive(Debug, Clone)]

@@ -11,6 +11,9 @@ use super::PublishError;
 /// How many slabs go round: one for each stage, and one so that no stage waits for the next to finish.
 pub(super) const SLABS: usize = 4;
 
+/// The chaining values of one shard.
+pub(super) type Values = Vec<[u8; 32]>;
+
 /// Runs `slabs` through the stages until `fill` says that there is nothing left (`Ok(false)`), or a stage fails.
 ///
 /// **Order.** Each stage sees the slabs in the order they were filled in.

@@ -10,8 +10,9 @@ use manifest::{Codec, Digest};
 use reed_solomon_erasure::galois_8::ReedSolomon;
 use store::{CacheError, Writeback};
 
-use super::pipeline::{self, SLABS};
-use super::{PublishError, ReadAt, Values};
+use super::PublishError;
+use super::pipeline::{self, SLABS, Values};
+use super::source::ReadAt;
 
 /// How much of each row is encoded at a time: all rows of a slice stay in the processor's cache, *measured* 1.7 times
 /// as fast as whole shards.

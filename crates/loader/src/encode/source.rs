@@ -9,6 +9,9 @@ use rustix::fs::OFlags;
 
 use super::PublishError;
 
+/// Fills a buffer with weights from an offset on.
+pub(super) type ReadAt<'a> = dyn Fn(u64, &mut [u8]) -> Result<(), PublishError> + Sync + 'a;
+
 /// One input file, which must stay as it is until it has been read.
 #[derive(Debug)]
 pub(super) struct Source {

@@ -1,5 +1,6 @@
 //! Loading a model: from the cache, or piece by piece from sources.
 
+mod blocking;
 mod buffers;
 mod driver;
 pub(crate) mod held;
@@ -32,16 +33,16 @@ use crate::observer::{Event, Observer, Report};
 use crate::source::SourceEvent;
 pub use options::FetchOptions;
 
+use blocking::blocking;
 use buffers::Buffers;
 use driver::Driver;
 use requests::Requests;
+use single::MAX_MANIFEST_BYTES;
 use small::{Found, Wanted};
 use sources::{Arrivals, Sources};
 use watch::Watch;
 use workers::Workers;
 
-/// Largest manifest that is read.
-const MAX_MANIFEST_BYTES: u64 = 16 << 20;
 /// How long the piece index is looked for when no source has it, before shards are checked as a whole instead.
 const INDEX_WAIT: Duration = Duration::from_secs(1);
 /// Results that may wait for the driver.
@@ -135,12 +136,6 @@ fn close(store: Arc<Partial>, error: LoadError) -> LoadError {
         store.close();
     }
     error
-}
-
-/// Runs what blocks on a thread for that.
-async fn blocking<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static) -> Result<T, LoadError> {
-    let ended = |_| LoadError::Worker(std::io::Error::other("it ended unexpectedly"));
-    tokio::task::spawn_blocking(work).await.map_err(ended)
 }
 
 struct Fetch<'a> {

@@ -9,7 +9,7 @@ use manifest::{Digest, Geometry, PieceId};
 use store::{Cache, CacheError, Map, Partial, bytes};
 use tokio::sync::watch;
 
-use super::blocking;
+use super::blocking::blocking;
 use crate::error::LoadError;
 use crate::observer::{Event, Observer};
 use crate::reuse::{Matched, Search};

@@ -13,8 +13,8 @@ use planner::SourceKey;
 use store::{Cache, CacheError, Model};
 use tokio::time::Instant;
 
+use super::blocking::blocking;
 use super::sources::{Arrivals, Sources};
-use super::{MAX_MANIFEST_BYTES, blocking};
 use crate::error::LoadError;
 use crate::observer::Observer;
 use crate::source::{Source, SourceError, SourceEvent};
@@ -23,6 +23,8 @@ use crate::source::{Source, SourceError, SourceEvent};
 const MAX_ASKED: usize = 32;
 /// How long one source has to answer.
 const PATIENCE: Duration = Duration::from_secs(20);
+/// Largest manifest that is read.
+pub(super) const MAX_MANIFEST_BYTES: u64 = 16 << 20;
 /// Sizes that are tried in all.
 pub(super) const MAX_SIZES: usize = 32;
 /// How often a source is asked that was lost over it, and how long after that: whoever is asked for a large file for the

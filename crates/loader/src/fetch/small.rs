@@ -17,7 +17,7 @@ use manifest::{Digest, SourceId};
 use planner::SourceKey;
 use tokio::time::Instant;
 
-use super::blocking;
+use super::blocking::blocking;
 use super::sources::{Arrivals, Sources};
 use crate::observer::{Event, Observer};
 use crate::source::{Source, SourceError, SourceEvent};

@@ -6,7 +6,7 @@ use manifest::Digest;
 use store::{Cache, FillLock, Holders, Look, PAUSE, Turn};
 use tokio::time::sleep;
 
-use super::blocking;
+use super::blocking::blocking;
 use crate::error::LoadError;
 use crate::observer::{Event, Observer};
 

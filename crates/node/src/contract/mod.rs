@@ -3,9 +3,6 @@
 #[cfg(feature = "chain")]
 mod named;
 
-#[cfg(feature = "chain")]
-pub use named::CHAIN_DIR;
-
 /// What reads the contract, if one is configured.
 #[derive(Clone, Default)]
 pub(crate) struct Contract(#[cfg(feature = "chain")] Option<chain_reader::ChainReader>);

@@ -10,9 +10,6 @@ use super::Contract;
 use crate::watch::Watch;
 use crate::{Config, Loaded, Node, NodeError};
 
-/// Where in the cache the state of chains is kept, unless [`chain_reader::Config::state_dir`] says otherwise.
-pub const CHAIN_DIR: &str = "chain";
-
 impl From<Option<ChainReader>> for Contract {
     fn from(reader: Option<ChainReader>) -> Self {
         Self(reader)

@@ -13,7 +13,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::candidates::Candidates;
 use super::link::Link;
-use super::{DISMISSED, MAX_SOURCES, Shared};
+use super::shared::{DISMISSED, MAX_SOURCES, Shared, with_causes};
 use crate::peer::Peer;
 
 /// Connections in the making at one time.
@@ -231,8 +231,8 @@ impl Attempt {
         let gone = client.peer_events();
         let session = match client.connect_to(&contact).await {
             Ok(_) if self.shared.claims.has(&id) => return End::Taken,
-            Ok(_) => client.open(id).await.map_err(|error| super::with_causes(&error)),
-            Err(error) => Err(super::with_causes(&error)),
+            Ok(_) => client.open(id).await.map_err(|error| with_causes(&error)),
+            Err(error) => Err(with_causes(&error)),
         };
         let session = match session {
             Ok(session) => session,

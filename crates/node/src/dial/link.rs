@@ -6,7 +6,7 @@ use std::time::Duration;
 use p2p_blob::{Multiaddr, PeerEvent, PeerId};
 use tokio::sync::broadcast;
 
-use super::{PendingOne, Shared, with_causes};
+use super::shared::{PendingOne, Shared, with_causes};
 use crate::peer::Peer;
 
 /// Connections with a peer that serves ranges, while there are few sources. One is encrypted and decrypted by one task

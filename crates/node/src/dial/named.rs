@@ -9,12 +9,37 @@ use tokio::sync::{mpsc, watch};
 use tokio::task::JoinSet;
 
 use super::link::{Link, disconnected};
-use super::{DISMISSED, Peers, PendingOne, Shared, with_causes};
+use super::shared::{DISMISSED, PendingOne, Shared, with_causes};
 use crate::peer::Peer;
 
 /// Pauses between attempts to reach it: from the first to the last, doubling.
 const FIRST_PAUSE: Duration = Duration::from_millis(250);
 const LAST_PAUSE: Duration = Duration::from_secs(10);
+
+/// The peers that the user has named; more may be added at any time. Clones share them.
+#[derive(Debug, Clone)]
+pub(crate) struct Peers(watch::Sender<Vec<Multiaddr>>);
+
+impl Peers {
+    pub(crate) fn new(peers: Vec<Multiaddr>) -> Self {
+        Self(watch::Sender::new(peers))
+    }
+
+    pub(crate) fn all(&self) -> Vec<Multiaddr> {
+        self.0.borrow().clone()
+    }
+
+    /// One that is there already changes nothing.
+    pub(crate) fn add(&self, addr: Multiaddr) {
+        self.0.send_if_modified(|peers| {
+            let is_new = !peers.contains(&addr);
+            if is_new {
+                peers.push(addr);
+            }
+            is_new
+        });
+    }
+}
 
 /// Keeps connected to all peers that are named, those that are added meanwhile too. `beginning` is over once the first have
 /// been begun with.

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use super::{PendingOne, Shared};
+use super::shared::{PendingOne, Shared};
 use crate::book::AddressBook;
 
 /// Pauses between two searches of the DHT: from the first to the last, doubling. The first search comes before any server is

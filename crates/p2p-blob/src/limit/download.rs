@@ -6,7 +6,7 @@ use futures::AsyncRead;
 use libp2p::PeerId;
 
 use super::RateLimit;
-use crate::progress::{self, Halt};
+use crate::limit::progress::{self, Halt};
 
 /// One stream's part in a rate that all streams of the node share.
 #[derive(Debug)]

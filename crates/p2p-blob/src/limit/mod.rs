@@ -1,8 +1,9 @@
-//! Who may send or receive how much when: rates, and equal shares for peers.
+//! Who may send or receive how much when: rates, equal shares for peers, and the end of patience with a stream.
 
 mod bucket;
 mod download;
 mod fair;
+pub(crate) mod progress;
 mod rate;
 mod share;
 

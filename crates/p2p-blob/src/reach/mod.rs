@@ -16,8 +16,8 @@ use libp2p::multiaddr::Protocol;
 use libp2p::{Multiaddr, PeerId};
 
 use self::pace::Pace;
-use crate::address::{self, Scope};
-use crate::record::Contact;
+use crate::discovery::address::{self, Scope};
+use crate::discovery::record::Contact;
 
 pub(crate) use self::resolved::Resolved;
 

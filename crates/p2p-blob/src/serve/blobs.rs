@@ -6,8 +6,8 @@ use futures::{AsyncRead, AsyncWrite};
 use manifest::ByteRange;
 
 use super::read::{Outcome, Reader};
-use super::{ServeError, Service};
-use crate::progress;
+use super::service::{ServeError, Service};
+use crate::limit::progress;
 use crate::wire::v1;
 
 /// Answers the one request and closes the stream.

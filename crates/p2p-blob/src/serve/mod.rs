@@ -5,29 +5,25 @@ mod pace;
 mod ranges;
 mod read;
 mod seats;
+mod service;
 mod uploads;
 
 use std::collections::HashMap;
-use std::io;
 use std::sync::Arc;
 use std::time::Duration;
 
-use futures::AsyncWrite;
-use manifest::{ByteRange, Digest};
-use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+use tokio::sync::Semaphore;
 use tokio::task::{AbortHandle, Id, JoinSet};
 use tokio_util::sync::CancellationToken;
 
-use self::read::Reader;
 use self::seats::{Seat, Seats};
-use self::uploads::{Busy, Place};
+use self::service::Service;
 use crate::admit::{Answer, Asker};
 use crate::config::{Config, Limits};
-use crate::handler::BlobStream;
-use crate::holders::Holders;
-use crate::progress::{self, Halt};
+use crate::discovery::holders::Holders;
 use crate::store::Store;
-use crate::wire::{FramingError, Version};
+use crate::swarm::handler::BlobStream;
+use crate::wire::Version;
 
 pub(crate) use uploads::Uploads;
 
@@ -35,93 +31,6 @@ pub(crate) use uploads::Uploads;
 const MAX_WHOLE_BLOBS: usize = 128;
 /// Streams over the limits that are told so at one time; further ones are reset.
 const MAX_REFUSED_STREAMS: usize = 32;
-
-/// What a serving task works with.
-struct Service {
-    /// Whom it serves.
-    from: Asker,
-    seat: Seat,
-    uploads: Uploads,
-    store: Arc<dyn Store>,
-    holders: Arc<Holders>,
-    disk_reads: Arc<Semaphore>,
-    progress_timeout: Duration,
-    idle_timeout: Duration,
-    stopping: CancellationToken,
-}
-
-impl Service {
-    /// Waits for a turn at the disk.
-    async fn disk_permit(&self) -> Result<OwnedSemaphorePermit, ServeError> {
-        let permit = Arc::clone(&self.disk_reads).acquire_owned().await;
-        permit.map_err(|error| ServeError::Store(io::Error::other(error)))
-    }
-
-    /// Waits for the peer's turn, however long that takes.
-    async fn next_place(&self, blob: &Digest, offset: u64, bytes: u64) -> Place {
-        loop {
-            match self.uploads.place(self.from, blob, offset, bytes).await {
-                Ok(place) => return place,
-                Err(Busy(retry_after)) => tokio::time::sleep(retry_after).await,
-            }
-        }
-    }
-
-    /// Reads the next chunk of an answer that has begun; `range` is what is left of it.
-    async fn read_next(&self, reader: Reader, range: ByteRange) -> Result<Reader, ServeError> {
-        let permit = self.disk_permit().await?;
-        match reader.next(permit, range).await {
-            (reader, Ok(true)) => Ok(reader),
-            (_, Ok(false)) => Err(ServeError::Store(io::Error::other("bytes that were held are gone"))),
-            (_, Err(error)) => Err(ServeError::Store(error)),
-        }
-    }
-
-    /// Sends bytes of a blob, as fast as the peer takes them and its share of the rate allows.
-    async fn send(
-        &self,
-        stream: &mut (impl AsyncWrite + Unpin),
-        place: &Place,
-        mut bytes: &[u8],
-    ) -> Result<(), ServeError> {
-        while !bytes.is_empty() {
-            let allowed_bytes = self.uploads.allow(self.from, bytes.len()).await;
-            let (mut now, later) = bytes.split_at(allowed_bytes);
-            while !now.is_empty() {
-                let write = progress::write_some(stream, now, self.progress_timeout);
-                let written = place.pace().of(write).await.ok_or(ServeError::Slow)?;
-                now = &now[written?..];
-            }
-            self.uploads.sent(&self.from.peer, allowed_bytes);
-            bytes = later;
-        }
-        Ok(())
-    }
-}
-
-/// Why serving a stream ended before the peer was done with it.
-#[derive(Debug, thiserror::Error)]
-enum ServeError {
-    #[error("the peer made no progress")]
-    Stalled,
-    #[error("the peer was too slow while others waited")]
-    Slow,
-    #[error("the stream was cut")]
-    Closed(#[source] Option<io::Error>),
-    #[error("the peer broke the protocol")]
-    Framing(#[from] FramingError),
-    #[error("the store failed in the middle of a blob")]
-    Store(#[source] io::Error),
-}
-
-impl From<Halt> for ServeError {
-    fn from(halt: Halt) -> Self {
-        match halt {
-            Halt::Stalled => Self::Stalled,
-            Halt::Closed(source) => Self::Closed(source),
-        }
-    }
-}
 
 /// The serving tasks of a node.
 pub(crate) struct Servers {

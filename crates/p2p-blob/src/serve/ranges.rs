@@ -7,9 +7,9 @@ use futures::{AsyncRead, AsyncReadExt as _, AsyncWrite};
 use manifest::{ByteRange, Digest};
 
 use super::read::{Outcome, Reader};
+use super::service::{ServeError, Service};
 use super::uploads::{Busy, Place};
-use super::{ServeError, Service};
-use crate::progress;
+use crate::limit::progress;
 use crate::wire::v2::{GetHead, MAX_REQUEST_BYTES, MAX_UNANSWERED, Refusal, Request, RequestError};
 use crate::wire::{FramingError, have, peers};
 

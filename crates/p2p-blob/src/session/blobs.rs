@@ -9,11 +9,11 @@ use futures::AsyncReadExt as _;
 use libp2p::{PeerId, Stream};
 use manifest::{Digest, SourceId};
 
-use super::halted;
-use crate::client::{Client, source_id};
+use crate::client::Client;
 use crate::error::FetchError;
+use crate::identity::source_id;
 use crate::limit::Download;
-use crate::progress::{self, Halt};
+use crate::limit::progress::{self, Halt};
 use crate::serve::Uploads;
 use crate::wire::{FramingError, Version, v1};
 
@@ -67,7 +67,7 @@ impl BlobSession {
             progress::flush(&mut stream, limit).await?;
             progress::read_exact(&mut stream, &mut head, limit, |_| ()).await
         };
-        exchange.await.map_err(|halt| halted(&source_id(&self.peer), limit, halt))?;
+        exchange.await.map_err(|halt| FetchError::halted(&source_id(&self.peer), limit, halt))?;
         Ok(v1::decode_size(head).map(|size_bytes| BlobBody {
             peer: source_id(&self.peer),
             blob,
@@ -129,7 +129,7 @@ impl BlobBody {
         self.download
             .read_exact(&mut self.stream, buf, self.limit, count)
             .await
-            .map_err(|halt| halted(&self.peer, self.limit, halt))?;
+            .map_err(|halt| FetchError::halted(&self.peer, self.limit, halt))?;
         self.left_bytes -= buf.len() as u64;
         self.uploads.received(&self.download.peer(), buf.len() as u64);
         if self.left_bytes > 0 || buf.is_empty() {

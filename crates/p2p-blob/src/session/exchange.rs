@@ -9,11 +9,10 @@ use futures::{AsyncRead, AsyncReadExt as _, AsyncWrite};
 use manifest::{ByteRange, Digest, Have, SourceId};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc, oneshot};
 
-use super::{GetRequest, halted};
+use crate::discovery::record::SignedRecord;
 use crate::error::FetchError;
 use crate::limit::Download;
-use crate::progress::{self, Halt};
-use crate::record::SignedRecord;
+use crate::limit::progress::{self, Halt};
 use crate::serve::Uploads;
 use crate::wire::v2::{self, GetHead, Refusal, Request};
 use crate::wire::{FramingError, have, peers};
@@ -22,6 +21,19 @@ pub(super) type Reply<T> = oneshot::Sender<Result<T, FetchError>>;
 
 /// Bytes of a forgotten answer that are read at a time.
 const SKIP_BYTES: usize = 16 << 10;
+
+/// Which bytes to ask for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct GetRequest {
+    /// The manifest whose shard it is. Without one only blobs that the peer has proven whole are served.
+    pub manifest: Option<Digest>,
+    /// The blob.
+    pub blob: Digest,
+    /// The size that the blob must have, when that is known.
+    pub blob_size_bytes: Option<u64>,
+    /// 1 to [`MAX_RANGE_BYTES`](crate::MAX_RANGE_BYTES) bytes of it.
+    pub range: ByteRange,
+}
 
 /// A request and where its answer goes.
 pub(super) enum Ask {
@@ -190,8 +202,8 @@ impl Exchange {
                 read = reader.read(&mut unsolicited) => {
                     return Err(match read {
                         Ok(1..) => self.broke(FramingError::Unsolicited),
-                        Ok(0) => halted(&self.peer, self.limit, Halt::Closed(None)),
-                        Err(error) => halted(&self.peer, self.limit, Halt::Closed(Some(error))),
+                        Ok(0) => FetchError::halted(&self.peer, self.limit, Halt::Closed(None)),
+                        Err(error) => FetchError::halted(&self.peer, self.limit, Halt::Closed(Some(error))),
                     });
                 }
             };
@@ -209,7 +221,7 @@ impl Exchange {
     ) -> Result<(), FetchError> {
         let mut head = [0; 5];
         if let Err(halt) = progress::read_exact(reader, &mut head, self.limit, |_| ()).await {
-            return self.give_up(ask, halted(&self.peer, self.limit, halt));
+            return self.give_up(ask, FetchError::halted(&self.peer, self.limit, halt));
         }
         let [a, b, c, d, status] = head;
         let body_bytes = u32::from_be_bytes([a, b, c, d]);
@@ -275,7 +287,7 @@ impl Exchange {
             return Err(wrong_length(u64::from(body_bytes).saturating_sub(head_bytes)));
         }
         let mut head = [0; v2::GET_HEAD_BYTES as usize - 1];
-        let halted = |halt| halted(peer, self.limit, halt);
+        let halted = |halt| FetchError::halted(peer, self.limit, halt);
         progress::read_exact(reader, &mut head, self.limit, |_| ()).await.map_err(halted)?;
         let head = GetHead::decode(&head);
         if head.length != length {
@@ -304,7 +316,7 @@ impl Exchange {
         reply: &mut Reply<(u64, Vec<u8>)>,
         download: &mut Download,
     ) -> Result<Option<Vec<u8>>, FetchError> {
-        let halted = |halt| halted(&self.peer, self.limit, halt);
+        let halted = |halt| FetchError::halted(&self.peer, self.limit, halt);
         let mut left_bytes = length as usize;
         let count = |left_bytes: &mut usize, bytes: usize| {
             *left_bytes -= bytes;
@@ -383,7 +395,7 @@ impl Exchange {
         let mut rest = vec![0; body_bytes - 1];
         progress::read_exact(reader, &mut rest, self.limit, |_| ())
             .await
-            .map_err(|halt| halted(&self.peer, self.limit, halt))?;
+            .map_err(|halt| FetchError::halted(&self.peer, self.limit, halt))?;
         Ok(rest)
     }
 

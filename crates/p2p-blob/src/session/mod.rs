@@ -4,19 +4,20 @@ mod blobs;
 mod exchange;
 mod ranges;
 
-use std::sync::Arc;
 use std::time::Duration;
 
 use futures::{StreamExt as _, TryStreamExt as _};
 use libp2p::PeerId;
-use manifest::{ByteRange, Digest, SourceId};
+use manifest::{ByteRange, Digest};
 
-use crate::client::source_id;
+use crate::client::Client;
 use crate::error::FetchError;
-use crate::progress::Halt;
+use crate::identity::source_id;
+use crate::wire::Version;
 
 pub use blobs::{BlobBody, BlobSession};
-pub use ranges::{GetRequest, RangeSession};
+pub use exchange::GetRequest;
+pub use ranges::RangeSession;
 
 /// How [`read_blob`] cuts a blob, and how many parts it asks for at one time.
 const PART_BYTES: u64 = 1 << 20;
@@ -49,6 +50,23 @@ impl Session {
             Self::Ranges(session) => session.received_bytes(),
             Self::Blobs(session) => session.received_bytes(),
         }
+    }
+}
+
+impl Client {
+    /// Opens a stream to a connected peer, in the best version that both speak.
+    ///
+    /// # Errors
+    /// - [`FetchError::Unreachable`]: there is no connection.
+    /// - [`FetchError::UnsupportedProtocol`]: the peer speaks no version that this node speaks.
+    /// - [`FetchError::Stalled`], [`FetchError::Closed`]: the connection failed.
+    /// - [`FetchError::Stopped`]: the node has ended.
+    pub async fn open(&self, peer: PeerId) -> Result<Session, FetchError> {
+        let stream = self.open_stream(peer, self.versions().offered()).await?;
+        Ok(match stream.version {
+            Version::Ranges => Session::Ranges(RangeSession::start(self.clone(), peer, stream.io)),
+            Version::Blobs => Session::Blobs(BlobSession::new(self.clone(), peer, stream.io)),
+        })
     }
 }
 
@@ -143,13 +161,5 @@ async fn part(
             }
             result => return result,
         }
-    }
-}
-
-/// The error for a stream that halted.
-fn halted(peer: &SourceId, limit: Duration, halt: Halt) -> FetchError {
-    match halt {
-        Halt::Stalled => FetchError::Stalled { peer: peer.clone(), after: limit },
-        Halt::Closed(source) => FetchError::Closed { peer: peer.clone(), source: source.map(Arc::new) },
     }
 }

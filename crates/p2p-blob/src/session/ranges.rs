@@ -6,32 +6,20 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Instant;
 
 use libp2p::{PeerId, Stream};
-use manifest::{ByteRange, Digest, Have, SourceId};
+use manifest::{Digest, Have, SourceId};
 use tokio::sync::{mpsc, oneshot};
 
-use super::exchange::{Ask, Exchange, Lent, Reply};
-use crate::address::Scope;
-use crate::client::{Client, source_id};
+use super::exchange::{Ask, Exchange, GetRequest, Lent, Reply};
+use crate::client::Client;
+use crate::discovery::address::Scope;
+use crate::discovery::record::Contact;
 use crate::error::FetchError;
+use crate::identity::source_id;
 use crate::limit::Download;
-use crate::record::Contact;
 use crate::wire::MAX_RANGE_BYTES;
 
 /// Requests that wait to be sent; further callers wait themselves.
 const QUEUE: usize = 16;
-
-/// Which bytes to ask for.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct GetRequest {
-    /// The manifest whose shard it is. Without one only blobs that the peer has proven whole are served.
-    pub manifest: Option<Digest>,
-    /// The blob.
-    pub blob: Digest,
-    /// The size that the blob must have, when that is known.
-    pub blob_size_bytes: Option<u64>,
-    /// 1 to [`MAX_RANGE_BYTES`] bytes of it.
-    pub range: ByteRange,
-}
 
 /// Fetches ranges from one peer on one 2.0.0 stream. Clones are the same session.
 ///

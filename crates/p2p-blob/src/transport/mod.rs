@@ -2,6 +2,7 @@
 
 mod buffered;
 mod muxer;
+pub(crate) mod private;
 mod security;
 mod tls;
 mod verifier;

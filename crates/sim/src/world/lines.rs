@@ -2,8 +2,9 @@
 
 use planner::PlanEvent;
 
-use super::{CHECK, Conduct, Event, SEEDER, Transfer, TransferId, World};
+use super::{CHECK, Conduct, Event, SEEDER, Transfer, World};
 use crate::clock::{Time, time_for};
+use crate::server::TransferId;
 use crate::server::{Asked, Chunk, MAX_WAIT};
 
 impl World {

@@ -12,12 +12,8 @@ use planner::{Checked, Failure, PlanAction, PlanEvent, Planner, RequestId, Sourc
 
 use crate::clock::{Agenda, MS, Time, duration};
 use crate::scenario::Scenario;
-use crate::server::{Chunk, Server};
+use crate::server::{Chunk, Server, TransferId};
 use crate::tally::Outcome;
-
-/// Names a request between a fetcher and a server.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) struct TransferId(u32);
 
 /// To check a piece and write it.
 const CHECK: Time = 3 * MS;

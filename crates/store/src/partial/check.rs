@@ -6,10 +6,10 @@ use std::os::unix::fs::FileExt as _;
 use manifest::piece_index::{ShardHasher, VerifiedPiece};
 use manifest::{ByteRange, Digest, PieceId};
 
+use super::Partial;
 use super::files::copy_range;
-use super::{Partial, is_data, parity_path};
 use crate::journal::Record;
-use crate::layout::WEIGHTS;
+use crate::layout::{WEIGHTS, is_data, parity_path};
 use crate::progress::{self, Claim};
 use crate::{CacheError, Held};
 

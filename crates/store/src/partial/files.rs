@@ -61,7 +61,7 @@ pub(super) fn open_sized(path: &Path, size_bytes: u64, reserve: bool) -> Result<
         Ok(())
     };
     if let (Err(_), true) = (&sized, is_new) {
-        crate::remove_file(path)?;
+        atomic::remove_file(path)?;
     }
     sized.map(|()| (file, found == size_bytes))
 }

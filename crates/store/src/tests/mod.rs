@@ -7,11 +7,13 @@ pub(crate) mod publish;
 mod room;
 mod trust;
 
-use std::fs::{File, Permissions};
+use std::fs::{self, File, Permissions};
 use std::os::unix::fs::{FileExt as _, PermissionsExt as _};
+use std::path::Path;
+use std::sync::Arc;
 use std::time::SystemTime;
 
-use manifest::{Blame, ByteRange, Codec, Geometry, PieceId};
+use manifest::{Blame, ByteRange, Codec, Digest, Geometry, Manifest, PieceId};
 use tempfile::TempDir;
 
 use super::layout::{PIECES, WEIGHTS};

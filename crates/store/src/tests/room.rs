@@ -1,5 +1,6 @@
 //! Room for models, and models that move or go where it is short.
 
+use std::io;
 use std::os::unix::fs::symlink;
 
 use manifest::Shard;
@@ -153,11 +154,11 @@ fn a_model_that_is_half_removed_is_believed_by_nobody() {
     let (digest, path) = (published.digest, published.model.dir().to_owned());
     drop(published);
     for vouching in [STAMP, JOURNAL, WEIGHTS] {
-        remove_file(&path.join(vouching)).unwrap();
+        atomic::remove_file(&path.join(vouching)).unwrap();
         let model = cache.model(&digest).unwrap();
         assert!(model.is_none_or(|model| model.weights().as_ref() == sample(SIZE, 1)), "{vouching}");
         // Hashing has stamped it again.
-        remove_file(&path.join(STAMP)).unwrap();
+        atomic::remove_file(&path.join(STAMP)).unwrap();
     }
     assert!(cache.remove(&digest).is_ok());
 }

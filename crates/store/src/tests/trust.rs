@@ -1,8 +1,11 @@
 //! What is believed of files that somebody else may have changed.
 
+use std::sync::atomic::AtomicBool;
+
 use super::publish::Options;
 use super::*;
 use crate::recheck::IndexState;
+use crate::stamp::Verdict;
 
 #[test]
 fn files_that_were_touched_are_hashed_and_stamped_again() {

@@ -13,10 +13,13 @@ use serde_json::{Value, json};
 use tokio::time::{Instant, sleep};
 use tower_service::Service;
 
-use crate::config::{Address, BlockTag, Config, Policy, RpcUrl};
+use crate::address::Address;
+use crate::block::BlockTag;
+use crate::config::{Config, Policy};
 use crate::endpoint::Endpoint;
 use crate::error::EndpointError;
 use crate::reader::ChainReader;
+use crate::rpc_url::RpcUrl;
 use crate::state::unix_now;
 
 /// The time between two blocks.

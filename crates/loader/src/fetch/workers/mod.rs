@@ -18,20 +18,11 @@ use store::Map;
 use store::{CacheError, Partial};
 use tokio::sync::mpsc;
 
-use super::buffers::PieceBuf;
 use super::held::HeldParity;
 use crate::reconstruct::{RebuildJob, Rebuilder};
 use queue::{Batch, Job, Queue};
 
-/// A piece to check and write.
-#[derive(Debug)]
-pub(crate) struct CheckJob {
-    pub(crate) piece: PieceId,
-    pub(crate) source: Option<SourceKey>,
-    pub(crate) buf: PieceBuf,
-    /// Whether it is checked against the index; else only written.
-    pub(crate) indexed: bool,
-}
+pub(crate) use queue::CheckJob;
 
 /// What became of a job.
 #[derive(Debug)]

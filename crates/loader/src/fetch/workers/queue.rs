@@ -6,12 +6,23 @@ use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use manifest::PieceId;
+use planner::SourceKey;
 
-use super::CheckJob;
+use super::super::buffers::PieceBuf;
 use crate::reconstruct::RebuildJob;
 
 /// How long a piece waits for others to be hashed with: four at once cost half as much as one by one, sixteen a third.
 const BATCH_WAIT: Duration = Duration::from_millis(10);
+
+/// A piece to check and write.
+#[derive(Debug)]
+pub(crate) struct CheckJob {
+    pub(crate) piece: PieceId,
+    pub(crate) source: Option<SourceKey>,
+    pub(crate) buf: PieceBuf,
+    /// Whether it is checked against the index; else only written.
+    pub(crate) indexed: bool,
+}
 
 pub(super) enum Job {
     Check(CheckJob),

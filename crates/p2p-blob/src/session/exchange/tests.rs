@@ -21,7 +21,7 @@ fn start() -> Session {
     let id = PeerId::random();
     let limits = Limits::default();
     let exchange = Exchange {
-        peer: crate::client::source_id(&id),
+        peer: crate::identity::source_id(&id),
         limit: Duration::from_secs(10),
         received_bytes: Arc::default(),
         uploads: Uploads::new(&limits, Door::new(&limits)),

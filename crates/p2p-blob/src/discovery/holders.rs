@@ -7,8 +7,8 @@ use std::time::{Duration, Instant};
 use libp2p::{Multiaddr, PeerId};
 use manifest::Digest;
 
-use crate::address::{self, Scope};
-use crate::record::SignedRecord;
+use crate::discovery::address::{self, Scope};
+use crate::discovery::record::SignedRecord;
 use crate::wire::peers::MAX_RECORDS;
 
 /// Manifests about which it is remembered who holds them.

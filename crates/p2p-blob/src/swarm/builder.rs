@@ -14,13 +14,13 @@ use libp2p::{
 };
 
 use crate::admit::{Door, Doorkeeper, Gate};
-use crate::behaviour;
 use crate::config::Config;
-use crate::dht::{self, Kad};
+use crate::discovery::dht::{self, Kad};
+use crate::discovery::lan;
 use crate::error::StartError;
-use crate::lan;
-use crate::private;
 use crate::reach::{Reach, Resolved};
+use crate::swarm::behaviour;
+use crate::transport::private;
 use crate::transport::{self, MuxerConfig, Security};
 
 /// The protocol family, told to peers by identify.

@@ -12,21 +12,38 @@ use manifest::Digest;
 use tokio::sync::{OwnedSemaphorePermit, broadcast, mpsc, oneshot, watch};
 use tokio_util::sync::{CancellationToken, DropGuard};
 
-use crate::address;
-use crate::client::{PeerEvent, source_id};
-use crate::dht::Dht;
+use crate::discovery::address;
+use crate::discovery::dht::Dht;
+use crate::discovery::holders::Holders;
+use crate::discovery::lan::Nearby;
+use crate::discovery::record::{Contact, SignedRecord};
 use crate::error::ConnectError;
-use crate::handler::OpenStream;
-use crate::holders::Holders;
-use crate::identity::Identity;
-use crate::lan::Nearby;
+use crate::identity::{Identity, source_id};
 use crate::reach::{Reach, Told};
-use crate::record::{Contact, SignedRecord};
 use crate::serve::Servers;
-use crate::swarm::{Behaviours, BehavioursEvent};
+use crate::swarm::builder::{Behaviours, BehavioursEvent};
+use crate::swarm::handler::OpenStream;
 
 /// How long connections may take to say goodbye.
 const GOODBYE_TIMEOUT: Duration = Duration::from_secs(1);
+
+/// A peer came or went.
+#[derive(Debug, Clone, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum PeerEvent {
+    /// The first connection with the peer is up, whoever made it.
+    Connected {
+        /// The peer.
+        peer: PeerId,
+    },
+    /// The last connection with the peer is gone.
+    Disconnected {
+        /// The peer.
+        peer: PeerId,
+        /// What the connection says, when it did not just close.
+        reason: Option<String>,
+    },
+}
 
 /// What a [`crate::Client`] asks of the task.
 pub(crate) enum Command {

@@ -3,7 +3,7 @@
 use libp2p::core::{PeerRecord, SignedEnvelope};
 use libp2p::{Multiaddr, PeerId};
 
-use crate::address::{self, Scope};
+use crate::discovery::address::{self, Scope};
 use crate::wire::MAX_RECORD_BYTES;
 
 /// Addresses of one peer that are looked at.

@@ -14,8 +14,8 @@ use libp2p::{PeerId, StreamProtocol, identify};
 use manifest::Digest;
 use tokio::sync::mpsc;
 
-use crate::address::Scope;
-use crate::record::{Contact, MAX_ADDRS};
+use crate::discovery::address::Scope;
+use crate::discovery::record::{Contact, MAX_ADDRS};
 
 /// Its name in stream negotiation.
 const PROTOCOL: StreamProtocol = StreamProtocol::new("/autonet/kad/1.0.0");

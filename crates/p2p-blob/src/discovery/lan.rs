@@ -7,7 +7,7 @@ use libp2p::mdns;
 use libp2p::swarm::behaviour::toggle::Toggle;
 use libp2p::{Multiaddr, PeerId};
 
-use crate::record::{Contact, MAX_ADDRS};
+use crate::discovery::record::{Contact, MAX_ADDRS};
 
 /// Peers remembered.
 const MAX_PEERS: usize = 512;

@@ -13,7 +13,7 @@ use libp2p::swarm::{
 use libp2p::{Multiaddr, PeerId};
 
 use crate::admit::{Asker, Origin};
-use crate::handler::{BlobStream, Handler, OpenError, OpenStream};
+use crate::swarm::handler::{BlobStream, Handler, OpenError, OpenStream};
 use crate::wire::Version;
 
 /// A stream that a peer opened.

@@ -1,0 +1,190 @@
+//! A cache directory as such: its version, whether it can be written to, and the manifests in it.
+
+use std::collections::HashMap;
+use std::fs;
+use std::io;
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use manifest::{Digest, MAX_MANIFEST_BYTES, Manifest};
+
+use super::error::is_denied;
+use super::layout::Layout;
+use super::stamp::Verdict;
+use super::sweep::sweep;
+use super::{CacheError, atomic};
+
+/// What `VERSION` says.
+const LAYOUT_VERSION: &str = "1";
+/// So much of a `VERSION` is looked at and shown.
+const MAX_VERSION_BYTES: u64 = 64;
+const TAG: &[u8] =
+    b"Signature: 8a477f597d28d172789f06886806bc55\n# Models fetched by `loader`; can be fetched again.\n";
+const MANIFEST_LIMIT_BYTES: u64 = MAX_MANIFEST_BYTES as u64;
+
+/// A handle on the cache; clones share it.
+#[derive(Debug, Clone)]
+pub struct Cache(Arc<Inner>);
+
+#[derive(Debug)]
+struct Inner {
+    layout: Layout,
+    /// What cannot be written to, if that is so.
+    denied: Option<Denied>,
+    /// What this process knows of files that may not be on the disk, or about which nothing could be written down: what
+    /// they looked like, and what that came to.
+    known: Mutex<HashMap<Digest, (String, Verdict)>>,
+}
+
+/// Where, and how, the system refused to write.
+#[derive(Debug)]
+struct Denied {
+    path: PathBuf,
+    kind: io::ErrorKind,
+}
+
+impl Cache {
+    /// Opens the cache in `dir`, creating what is missing, and sweeps what killed processes have left half done. A cache that
+    /// this process may only read, or that is on a read-only file system, is opened for reading: see
+    /// [`Self::is_read_only`].
+    ///
+    /// # Errors
+    /// [`CacheError::UnknownVersion`] when the directory has another layout; [`CacheError::Io`].
+    pub fn open(dir: &Path) -> Result<Self, CacheError> {
+        let layout = Layout::in_dir(dir)?;
+        let denied = match prepare(&layout) {
+            Err(CacheError::Io { path, source, .. }) if is_denied(&source) && is_cache(&layout)? => {
+                Some(Denied { path, kind: source.kind() })
+            }
+            prepared => prepared.map(|()| None)?,
+        };
+        Ok(Self(Arc::new(Inner { layout, denied, known: Mutex::default() })))
+    }
+
+    /// The same for those who only look into a cache: nothing is created where there is none. `None` when there is no such
+    /// directory, or nothing in it.
+    ///
+    /// # Errors
+    /// [`CacheError::NotACache`] when there is something else; those of [`Self::open`].
+    pub fn open_existing(dir: &Path) -> Result<Option<Self>, CacheError> {
+        let layout = Layout::in_dir(dir)?;
+        let root = layout.root();
+        if !is_cache(&layout)? {
+            let mut entries = match fs::read_dir(root) {
+                Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
+                entries => entries.map_err(|source| CacheError::io("list", root, source))?,
+            };
+            let is_empty = entries.next().is_none();
+            return if is_empty { Ok(None) } else { Err(CacheError::NotACache { path: root.to_owned() }) };
+        }
+        Self::open(dir).map(Some)
+    }
+
+    /// Whether nothing can be written here. What is finished can be loaded and served; unless it is known to be right, it is
+    /// hashed by each process.
+    pub fn is_read_only(&self) -> bool {
+        self.0.denied.is_some()
+    }
+
+    /// What stands in the way of writing.
+    pub fn check_writable(&self) -> Result<(), CacheError> {
+        let Some(Denied { path, kind }) = &self.0.denied else { return Ok(()) };
+        let owner = fs::metadata(path).map(|found| std::os::unix::fs::MetadataExt::uid(&found)).ok();
+        Err(CacheError::ReadOnly {
+            cache: self.dir().to_owned(),
+            path: path.clone(),
+            user: rustix::process::geteuid().as_raw(),
+            owner,
+            source: (*kind).into(),
+        })
+    }
+
+    /// The directory, as an absolute path.
+    pub fn dir(&self) -> &Path {
+        self.layout().root()
+    }
+
+    /// Where the node's key is kept.
+    pub fn identity_path(&self) -> PathBuf {
+        self.layout().identity()
+    }
+
+    /// Keeps a manifest, once it has been read as one.
+    ///
+    /// # Errors
+    /// [`CacheError::Manifest`] when it is not valid, and then nothing is kept; [`CacheError::DiskFull`],
+    /// [`CacheError::Io`].
+    pub fn store_manifest(&self, bytes: &[u8]) -> Result<(Digest, Arc<Manifest>), CacheError> {
+        self.check_writable()?;
+        let digest = Digest::of(bytes);
+        let manifest = parse(&digest, bytes)?;
+        let path = self.layout().manifest(&digest);
+        if atomic::read(&path, MANIFEST_LIMIT_BYTES).ok().flatten().as_deref() != Some(bytes) {
+            atomic::write(&path, bytes, 0o444)?;
+        }
+        Ok((digest, manifest))
+    }
+
+    /// The manifest with this digest, if it is kept. It is hashed again; a file that is not what its name says is
+    /// removed.
+    ///
+    /// # Errors
+    /// [`CacheError::Manifest`] when its content, though it has the digest, is not valid; [`CacheError::Io`].
+    pub fn manifest(&self, digest: &Digest) -> Result<Option<Arc<Manifest>>, CacheError> {
+        let path = self.layout().manifest(digest);
+        let Some(bytes) = atomic::read(&path, MANIFEST_LIMIT_BYTES)? else { return Ok(None) };
+        let found = Digest::of(&bytes);
+        if found != *digest {
+            tracing::warn!(path = %path.display(), %found, "this manifest is corrupt");
+            if !self.is_read_only() {
+                fs::remove_file(&path).map_err(|source| CacheError::io("remove", &path, source))?;
+            }
+            return Ok(None);
+        }
+        parse(digest, &bytes).map(Some)
+    }
+
+    pub(crate) fn layout(&self) -> &Layout {
+        &self.0.layout
+    }
+
+    pub(crate) fn known(&self) -> MutexGuard<'_, HashMap<Digest, (String, Verdict)>> {
+        self.0.known.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+fn parse(digest: &Digest, bytes: &[u8]) -> Result<Arc<Manifest>, CacheError> {
+    let manifest = Manifest::parse(bytes);
+    manifest.map(Arc::new).map_err(|source| CacheError::Manifest { digest: *digest, source })
+}
+
+/// Creates what is missing, sweeps, and makes sure that all of it can be written to.
+fn prepare(layout: &Layout) -> Result<(), CacheError> {
+    atomic::create_dir(layout.root())?;
+    if !is_cache(layout)? {
+        atomic::write(&layout.version(), format!("{LAYOUT_VERSION}\n").as_bytes(), 0o644)?;
+    }
+    for dir in [layout.manifests(), layout.models(), layout.partials(), layout.locks()] {
+        atomic::create_dir(&dir)?;
+        files::check_writable(&dir).map_err(|source| CacheError::io("write to", &dir, source))?;
+    }
+    if !layout.tag().exists() {
+        atomic::write(&layout.tag(), TAG, 0o644)?;
+    }
+    if let Err(error) = sweep(layout) {
+        // It may be somebody else's, and is in nobody's way.
+        tracing::warn!(%error, "what a killed process has left cannot be removed");
+    }
+    Ok(())
+}
+
+/// Whether there is a cache.
+fn is_cache(layout: &Layout) -> Result<bool, CacheError> {
+    let path = layout.version();
+    let Some(found) = atomic::read(&path, MAX_VERSION_BYTES)? else { return Ok(false) };
+    let found = String::from_utf8_lossy(&found).trim().to_owned();
+    if found == LAYOUT_VERSION {
+        return Ok(true);
+    }
+    Err(CacheError::UnknownVersion { path, found, expected: LAYOUT_VERSION })
+}
