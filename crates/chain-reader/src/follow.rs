@@ -82,7 +82,7 @@ impl fmt::Debug for Follower {
 }
 
 impl ChainReader {
-    /// Follows the contract from now on, as [`Config::poll_interval`] and [`Config::hints`] say. A model that is `known`
+    /// Follows the contract from now on, as [`Config::with_poll_interval`] and [`Config::with_hints`] say. A model that is `known`
     /// already is no news. To be called on a tokio runtime: each hint has a task there.
     pub fn follow(&self, known: Option<Digest>) -> Follower {
         let Config { poll_interval: interval, hints, contract, .. } = self.config();

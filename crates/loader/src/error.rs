@@ -116,7 +116,7 @@ impl LoadError {
         }
     }
 
-    /// Whether the digest seems to be that of a blob of weights, which [`crate::FetchOptions::single_blob_max_bytes`]
+    /// Whether the digest seems to be that of a blob of weights, which [`crate::FetchOptions::with_single_blob_max_bytes`]
     /// would allow.
     pub fn may_be_single_blob(&self) -> bool {
         matches!(self, Self::NotAManifest { .. } | Self::ManifestTooLarge { .. })

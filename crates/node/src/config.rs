@@ -7,7 +7,7 @@ use loader::FetchOptions;
 use p2p_blob::{DhtMode, Limits, Multiaddr, NetworkKey, PeerId};
 use store::Pages;
 
-/// Where in the cache the state of chains is kept, unless [`chain_reader::Config::state_dir`] says otherwise.
+/// Where in the cache the state of chains is kept, unless [`chain_reader::Config::with_state_dir`] says otherwise.
 #[cfg(feature = "chain")]
 pub const CHAIN_DIR: &str = "chain";
 

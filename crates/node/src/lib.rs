@@ -187,7 +187,7 @@ impl Node {
         addresses.boxed()
     }
 
-    /// Has models fetched from this peer as well, as if it stood in [`Config::peers`]: also by loads that are under way.
+    /// Has models fetched from this peer as well, as if it stood in [`Config::with_peers`]: also by loads that are under way.
     pub fn add_peer(&self, address: Multiaddr) {
         self.known.peers.add(address);
     }
@@ -203,7 +203,7 @@ impl Node {
         blocking(move || cache.verify(&manifest, threads, &|_, _| ())).await
     }
 
-    /// Lets others find this node: from now on it keeps connected to [`Config::bootstrap`] and [`Config::peers`], or, when
+    /// Lets others find this node: from now on it keeps connected to [`Config::with_bootstrap`] and [`Config::with_peers`], or, when
     /// there are none, to some peers of earlier runs; it tells them every minute or so which models it holds, and
     /// provides those in the DHT. A second call changes nothing.
     pub fn join(&self) {
@@ -211,8 +211,8 @@ impl Node {
     }
 
     /// Loads a model: maps it when it is in the cache, else fetches it from the configured peers first. Each piece is
-    /// served from when it is verified on. Its pages are as [`Config::pages`] says. The digest may be that of the weights
-    /// themselves if [`FetchOptions::single_blob_max_bytes`](loader::FetchOptions) allows that.
+    /// served from when it is verified on. Its pages are as [`Config::with_pages`] says. The digest may be that of the weights
+    /// themselves if [`FetchOptions::with_single_blob_max_bytes`](loader::FetchOptions) allows that.
     ///
     /// **Cancel safety.** Dropping the future leaves what was verified to the next call.
     ///

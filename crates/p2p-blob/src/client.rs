@@ -290,7 +290,7 @@ impl Client {
     }
 
     /// Says that the node fetches a model for as long as the value is kept. So that the fetch has room, fewer answers are
-    /// sent at a time then ([`crate::Limits::uploads_while_fetching`]), and less than is received.
+    /// sent at a time then ([`crate::Limits::with_uploads_while_fetching`]), and less than is received.
     pub fn fetching(&self) -> Fetching {
         self.node.uploads.set_fetching(true);
         Fetching { uploads: self.node.uploads.clone() }

@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use manifest::{ByteRange, Digest, Have};
 /// Where served bytes come from. Calls may block: they run on blocking threads, at most
-/// [`crate::Limits::disk_reads`] at a time.
+/// [`crate::Limits::with_disk_reads`] at a time.
 ///
 /// An error says that this read failed, not that the blob is missing: the peer is told to ask again later.
 pub trait Store: Send + Sync + 'static {

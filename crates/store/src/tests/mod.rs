@@ -7,6 +7,7 @@ pub(crate) mod publish;
 mod room;
 mod trust;
 
+use std::collections::HashMap;
 use std::fs::{self, File, Permissions};
 use std::os::unix::fs::{FileExt as _, PermissionsExt as _};
 use std::path::Path;
