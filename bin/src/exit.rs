@@ -100,7 +100,7 @@ fn of_node(error: &NodeError) -> Status {
 fn of_load(error: &LoadError) -> Status {
     match error {
         LoadError::Cache(error) => of_cache(error),
-        LoadError::Held { .. } => Status::Unavailable,
+        LoadError::Locked { .. } => Status::Unavailable,
         error if error.is_integrity() => Status::Integrity,
         error => of_blame(error.blame()),
     }
@@ -111,7 +111,7 @@ fn of_cache(error: &CacheError) -> Status {
         CacheError::Corrupt { .. } | CacheError::Manifest { .. } | CacheError::Index { .. } => {
             Status::Integrity
         }
-        CacheError::Held { .. } => Status::Unavailable,
+        CacheError::Locked { .. } => Status::Unavailable,
         _ => Status::Failed,
     }
 }
@@ -153,7 +153,7 @@ mod tests {
 
     use anyhow::{Context as _, anyhow};
     use manifest::Digest;
-    use store::Holders;
+    use store::LockHolders;
 
     use super::*;
 
@@ -162,7 +162,7 @@ mod tests {
         let digest = Digest::ZERO;
         let corrupt = || CacheError::Corrupt { digest, path: PathBuf::new(), damage: String::new() };
         let unavailable = LoadError::ManifestUnavailable { digest, asked: Vec::new() };
-        let held = LoadError::Held { digest, holders: Holders::default(), wait: Duration::ZERO };
+        let held = LoadError::Locked { digest, holders: LockHolders::default(), wait: Duration::ZERO };
         let cases = [
             (anyhow!("anything"), Status::Failed),
             (Usage::new("no").into(), Status::Usage),

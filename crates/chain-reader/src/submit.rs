@@ -1,9 +1,9 @@
 //! The one write: naming a new model.
 
+mod broadcast;
 mod config;
+mod confirm;
 mod fees;
-mod follow;
-mod handing;
 mod prepare;
 mod standing;
 mod taken;
@@ -16,8 +16,8 @@ use alloy::rpc::types::TransactionRequest;
 use manifest::Digest;
 
 pub use config::{Settled, SubmitConfig};
+pub use confirm::Step;
 pub use fees::Fees;
-pub use follow::Step;
 pub use prepare::{Call, Plan, prepare};
 pub use standing::{AlreadySet, wait_until_settled};
 pub use units::{GasPrice, Wei};
@@ -26,8 +26,8 @@ use crate::endpoint::Endpoint;
 use crate::error::{EndpointError, SubmitError};
 use crate::receipt::Receipt;
 use crate::signer::Signer;
-use follow::{Follower, Verdict};
-use handing::Handed;
+use broadcast::Broadcast;
+use confirm::{Confirmation, Verdict};
 
 /// How it ended that the contract names a model.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -89,27 +89,27 @@ pub async fn send(
 ) -> Result<Receipt, SubmitError> {
     let endpoint = Endpoint::new(&config.rpc_url, config.policy)?;
     let settled = config.settled.unwrap_or_else(|| Settled::on_chain(call.chain_id));
-    let mut follower = Follower::new(&endpoint, call, settled, on_step);
+    let mut confirmation = Confirmation::new(&endpoint, call, settled, on_step);
     if let Some(tx_hash) = call.waiting {
         on_step(Step::Waiting { tx_hash });
-        follower = follower.of(tx_hash);
+        confirmation = confirmation.of(tx_hash);
     } else {
         let (raw, tx_hash) = sign(call, signer).await?;
-        let sending = handing::once(config)?;
-        let refusal = match handing::hand_over(&sending, &config.policy, &raw, tx_hash).await? {
-            Handed::Taken => {
+        let sending = broadcast::once(config)?;
+        let refusal = match broadcast::hand_over(&sending, &config.policy, &raw, tx_hash).await? {
+            Broadcast::Taken => {
                 on_step(Step::Sent { tx_hash });
                 None
             }
-            Handed::Unclear => {
+            Broadcast::Unclear => {
                 on_step(Step::MaybeSent { tx_hash });
                 None
             }
-            Handed::Refused(refusal) => Some(refusal),
+            Broadcast::Refused(refusal) => Some(refusal),
         };
-        follower = follower.of(tx_hash).again_with(sending, raw, refusal);
+        confirmation = confirmation.of(tx_hash).again_with(sending, raw, refusal);
     }
-    match follower.follow(config.timeout).await? {
+    match confirmation.wait(config.timeout).await? {
         Verdict::Settled(receipt) => Ok(receipt),
         Verdict::Failed { tx_hash, block_number, by_receipt } => {
             let reason = match by_receipt {

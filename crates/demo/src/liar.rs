@@ -9,7 +9,7 @@ use clap::Args;
 use manifest::{Digest, Have, HaveChange, Manifest, PieceSet};
 use p2p_blob::{Blob, Identity, Multiaddr, ReadOutcome, Store};
 use serde_json::json;
-use store::{BlobDir, Held};
+use store::{BlobDir, BlobReader};
 
 /// Serve a folder of blobs with a bit flipped in each piece. Part of the demo.
 #[derive(Debug, Args)]
@@ -61,7 +61,7 @@ impl Store for LyingStore {
 }
 
 struct LyingBlob {
-    held: Held,
+    held: BlobReader,
     is_shard: bool,
 }
 

@@ -10,7 +10,7 @@ use anyhow::{Context as _, Result, anyhow};
 use manifest::Digest;
 use p2p_blob::Multiaddr;
 use serde_json::Value;
-use store::{Blobs, Held};
+use store::{BlobReader, Blobs};
 use tokio::io::{AsyncBufReadExt as _, BufReader};
 use tokio::process::{Child, Command};
 use tokio::time::timeout;
@@ -87,7 +87,7 @@ pub(super) fn export(blobs: &Blobs, blob: &Digest, dir: &Path) -> Result<()> {
     copy(&held, &path).with_context(|| format!("cannot write {}", path.display()))
 }
 
-fn copy(held: &Held, path: &Path) -> io::Result<()> {
+fn copy(held: &BlobReader, path: &Path) -> io::Result<()> {
     let mut file = File::create(path)?;
     let mut chunk = vec![0; CHUNK_BYTES];
     let mut offset = 0;

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use manifest::{Blame, Digest, IndexError, ManifestError, SourceId};
 use planner::ShardState;
-use store::{CacheError, Holders};
+use store::{CacheError, LockHolders};
 
 use crate::observer::SourceReport;
 
@@ -86,11 +86,11 @@ pub enum LoadError {
         "model {digest} is being fetched by {holders}, and got no further for {wait:?}: end that, or have it go on, and try \
          again"
     )]
-    Held {
+    Locked {
         /// The manifest.
         digest: Digest,
         /// Who.
-        holders: Holders,
+        holders: LockHolders,
         /// How long it was waited.
         wait: Duration,
     },
@@ -112,7 +112,7 @@ impl LoadError {
             }
             Self::BlobTooLarge { .. } => Blame::Caller,
             Self::Cache(error) => error.blame(),
-            Self::Held { .. } | Self::Worker(_) => Blame::Us,
+            Self::Locked { .. } | Self::Worker(_) => Blame::Us,
         }
     }
 

@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use manifest::{Digest, Manifest, SourceId};
-use store::{Holders, Offer};
+use store::{LockHolders, Offer};
 
 /// Something happened.
 #[derive(Debug)]
@@ -26,7 +26,7 @@ pub enum Event<'a> {
     /// of it changes, and again every few seconds.
     Waiting {
         /// Who has the right to fill it.
-        holders: &'a Holders,
+        holders: &'a LockHolders,
     },
     /// An earlier run says that so many bytes are here already: they are hashed beside the fetching of the rest.
     Claimed {

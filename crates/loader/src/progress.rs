@@ -25,7 +25,7 @@ pub struct Numbers {
     pub resumed_bytes: u64,
     /// Came, and was wrong.
     pub wrong_bytes: u64,
-    /// Sources that can be asked now.
+    /// SourceTable that can be asked now.
     pub sources: u32,
     /// All is there, and brought to the disk.
     pub is_finishing: bool,

@@ -7,7 +7,7 @@ use planner::Planner;
 use reed_solomon_erasure::galois_8::ReedSolomon;
 use store::{CacheError, Partial};
 
-use crate::fetch::held::HeldParity;
+use crate::fetch::parity_buffer::ParityBuffer;
 
 /// Bytes of each row that are decoded at once. All rows of a slice stay in the processor's cache: *measured* 1.7
 /// times as fast as on whole shards.
@@ -82,7 +82,7 @@ impl Rebuilder {
         &mut self,
         job: &RebuildJob,
         store: &Partial,
-        held: &HeldParity,
+        held: &ParityBuffer,
     ) -> Result<Vec<Vec<u8>>, CacheError> {
         let mut out: BTreeMap<PieceId, Vec<u8>> = BTreeMap::new();
         for piece in &job.pieces {
@@ -108,7 +108,7 @@ impl Rebuilder {
         stripe: &StripeJob,
         slice: ByteRange,
         store: &Partial,
-        held: &HeldParity,
+        held: &ParityBuffer,
         out: &mut BTreeMap<PieceId, Vec<u8>>,
     ) -> Result<(), CacheError> {
         let data = self.geometry.manifest().data() as usize;

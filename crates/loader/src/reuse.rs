@@ -4,6 +4,8 @@
 //! piece index, bytes that are right at the same offsets of the weights file. All of them are hashed before they count.
 //! What was inserted near the start of the file shifts the rest: then only equal shards are found.
 
+pub(crate) mod copy;
+
 use std::collections::HashMap;
 use std::io;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
@@ -13,7 +15,7 @@ use manifest::piece_index::{PieceIndex, ShardHasher, VerifiedPiece};
 use manifest::{ByteRange, Digest, Geometry, PieceId};
 use sha256_lanes::WIDE_LANES;
 use store::Map;
-use store::{CacheError, Held, Model};
+use store::{BlobReader, CacheError, Model};
 use store::{bytes, on_threads};
 
 /// So many pieces, spread evenly, are tried first: when none of them is right, the models have nothing to do with each
@@ -23,9 +25,9 @@ const SAMPLE: usize = 128;
 /// Bytes of the new model which the old one has.
 pub(crate) enum Matched<'a> {
     /// Pieces, each with where the old model has it, and from where on in that.
-    Pieces(&'a [(VerifiedPiece<'a>, &'a Held, u64)]),
+    Pieces(&'a [(VerifiedPiece<'a>, &'a BlobReader, u64)]),
     /// A whole shard, and these pieces of it that are wanted.
-    Shard { shard: u32, held: &'a Held, wanted: &'a [PieceId] },
+    Shard { shard: u32, held: &'a BlobReader, wanted: &'a [PieceId] },
 }
 
 /// Is told of matches, from several threads; says whether they count.
@@ -106,7 +108,7 @@ impl Search<'_> {
     }
 
     /// In the equal shard, or at the same offset of the weights.
-    fn place(&self, piece: PieceId, equal: &HashMap<u32, usize>, blobs: &[Held]) -> Option<Place> {
+    fn place(&self, piece: PieceId, equal: &HashMap<u32, usize>, blobs: &[BlobReader]) -> Option<Place> {
         let range = self.geometry.manifest().piece_range(piece.shard, piece.piece);
         if let Some(blob) = equal.get(&piece.shard) {
             return Some(Place { piece, blob: *blob, offset: range.start });
@@ -116,7 +118,12 @@ impl Search<'_> {
     }
 
     /// Whether some piece of a sample is right.
-    fn is_related(&self, index: &PieceIndex<Map>, places: &[Place], blobs: &[Held]) -> io::Result<bool> {
+    fn is_related(
+        &self,
+        index: &PieceIndex<Map>,
+        places: &[Place],
+        blobs: &[BlobReader],
+    ) -> io::Result<bool> {
         let sample: Vec<Place> =
             places.iter().step_by(places.len().div_ceil(SAMPLE).max(1)).copied().collect();
         let mut buffers = vec![Vec::new(); WIDE_LANES];
@@ -132,7 +139,7 @@ impl Search<'_> {
         &self,
         index: &PieceIndex<Map>,
         places: &[Place],
-        blobs: &[Held],
+        blobs: &[BlobReader],
         old: &Model,
         on_match: &OnMatch<'_>,
     ) -> Result<(), CacheError> {
@@ -163,7 +170,7 @@ impl Search<'_> {
         &self,
         index: &PieceIndex<Map>,
         places: &[Place],
-        blobs: &'b [Held],
+        blobs: &'b [BlobReader],
         buffers: &'b mut [Vec<u8>],
     ) -> io::Result<Vec<Option<VerifiedPiece<'b>>>> {
         let mut pieces = Vec::with_capacity(places.len());
@@ -180,7 +187,7 @@ impl Search<'_> {
         &self,
         wanted: &[PieceId],
         equal: &HashMap<u32, usize>,
-        blobs: &[Held],
+        blobs: &[BlobReader],
         old: &Model,
         on_match: &OnMatch<'_>,
     ) -> Result<(), CacheError> {
@@ -237,7 +244,11 @@ pub fn overlap(new: &Model, base: &Model, threads: usize) -> Result<Overlap, Cac
 }
 
 /// The data shards of the new model that the old one has, each with its place among `blobs`, where they are put.
-fn equal_shards(geometry: &Geometry, old: &Model, blobs: &mut Vec<Held>) -> io::Result<HashMap<u32, usize>> {
+fn equal_shards(
+    geometry: &Geometry,
+    old: &Model,
+    blobs: &mut Vec<BlobReader>,
+) -> io::Result<HashMap<u32, usize>> {
     let mut by_digest: HashMap<Digest, u32> = HashMap::new();
     for (index, shard) in (0..).zip(old.manifest().shards()) {
         by_digest.entry(shard.digest).or_insert(index);

@@ -10,7 +10,7 @@ use store::Blobs;
 use tokio::sync::{broadcast, watch};
 use tokio::task::JoinSet;
 
-use crate::book::AddressBook;
+use crate::address_book::AddressBook;
 use crate::dial::Known;
 
 /// How often a peer is told, on average. Peers forget who did not speak of a manifest for 15 minutes, and connections

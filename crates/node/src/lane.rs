@@ -33,9 +33,9 @@ impl Lane {
 }
 
 /// A request's place in a lane; given back when it is dropped.
-pub(crate) struct Turn(Arc<Lane>);
+pub(crate) struct LanePermit(Arc<Lane>);
 
-impl Turn {
+impl LanePermit {
     /// In the lane with the fewest requests under way. There is at least one lane.
     pub(crate) fn of_idlest(lanes: &[Arc<Lane>]) -> Self {
         let mut idlest = &lanes[0];
@@ -72,7 +72,7 @@ impl Turn {
     }
 }
 
-impl Drop for Turn {
+impl Drop for LanePermit {
     fn drop(&mut self) {
         self.0.under_way.fetch_sub(1, Ordering::Relaxed);
     }

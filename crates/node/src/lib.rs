@@ -18,17 +18,17 @@
 //! ```
 #![forbid(unsafe_code)]
 
-mod book;
+mod address_book;
 mod config;
 mod contract;
 mod dial;
 mod error;
 mod join;
 mod lane;
+mod maintenance;
 mod peer;
 mod serving;
 pub mod status;
-mod tending;
 #[cfg(feature = "chain")]
 mod watch;
 
@@ -43,10 +43,10 @@ use store::{BlobDir, Blobs, Cache, CacheError, Model, RecheckReport};
 
 use status::{Board, Socket};
 
-use book::AddressBook;
+use address_book::AddressBook;
 use contract::Contract;
 use join::Membership;
-use tending::Tending;
+use maintenance::Maintenance;
 
 #[cfg(feature = "chain")]
 pub use chain_reader;
@@ -89,7 +89,7 @@ pub struct Node {
     /// Answers `loader status`; `None` where the system has no socket for it.
     _socket: Option<Arc<Socket>>,
     membership: Arc<Membership>,
-    _tending: Arc<Tending>,
+    _tending: Arc<Maintenance>,
 }
 
 impl Node {
@@ -151,7 +151,7 @@ impl Node {
         let peers = dial::Peers::new(config.peers);
         let known = dial::Known { peers, bootstrap: config.bootstrap, book, mdns: config.mdns };
         let membership = Arc::new(Membership::new(client.clone(), Arc::clone(&blobs)));
-        let _tending = Arc::new(Tending::start(&blobs).map_err(NodeError::Thread)?);
+        let _tending = Arc::new(Maintenance::start(&blobs).map_err(NodeError::Thread)?);
         Ok(Self { cache, blobs, client, known, fetch, pages, contract, board, _socket, membership, _tending })
     }
 

@@ -13,7 +13,7 @@ use p2p_blob::{
 };
 use tokio_util::sync::CancellationToken;
 
-use crate::lane::{Lane, Turn};
+use crate::lane::{Lane, LanePermit};
 
 /// A peer, and the sessions that its requests are spread over, each on a connection of its own.
 pub(crate) struct Peer {
@@ -73,10 +73,10 @@ impl Peer {
 
     /// Who else holds shards of the manifest, as the peer says.
     pub(crate) async fn others(&self, manifest: Digest) -> Result<Vec<Contact>, SourceError> {
-        let (session, turn) = self.ranges().await?;
+        let (session, permit) = self.ranges().await?;
         match session.peers(manifest).await {
             Ok(others) => Ok(others),
-            Err(error) => Err(self.failed(&turn, error).await),
+            Err(error) => Err(self.failed(&permit, error).await),
         }
     }
 
@@ -85,28 +85,28 @@ impl Peer {
     }
 
     /// The lane's session has broken. While there is another lane, this one is given up: its connection may be dead.
-    async fn broke(&self, turn: &Turn) {
+    async fn broke(&self, permit: &LanePermit) {
         {
             let mut lanes = self.lanes();
             if lanes.len() > 1 {
-                let gone = lanes.extract_if(.., |lane| turn.is_in(lane)).map(|lane| lane.received_bytes());
+                let gone = lanes.extract_if(.., |lane| permit.is_in(lane)).map(|lane| lane.received_bytes());
                 self.earlier_bytes.fetch_add(gone.sum(), Ordering::Relaxed);
                 return;
             }
         }
-        turn.forget_session().await;
+        permit.forget_session().await;
     }
 
     /// The session with the fewest requests under way, for one more.
-    async fn session(&self) -> Result<(Session, Turn), SourceError> {
-        let turn = Turn::of_idlest(&self.lanes());
-        let session = turn.session(&self.client, self.peer).await.map_err(source_error)?;
-        Ok((session, turn))
+    async fn session(&self) -> Result<(Session, LanePermit), SourceError> {
+        let permit = LanePermit::of_idlest(&self.lanes());
+        let session = permit.session(&self.client, self.peer).await.map_err(source_error)?;
+        Ok((session, permit))
     }
 
-    async fn ranges(&self) -> Result<(RangeSession, Turn), SourceError> {
+    async fn ranges(&self) -> Result<(RangeSession, LanePermit), SourceError> {
         match self.session().await? {
-            (Session::Ranges(session), turn) => Ok((session, turn)),
+            (Session::Ranges(session), permit) => Ok((session, permit)),
             // It spoke 2.0.0 when it came up: the connection is a new one, to an older node.
             (Session::Blobs(_), _) => Err(SourceError::NotHeld),
         }
@@ -115,9 +115,9 @@ impl Peer {
 
 impl Peer {
     /// Notes what an error means for the session, and translates it.
-    async fn failed(&self, turn: &Turn, error: FetchError) -> SourceError {
+    async fn failed(&self, permit: &LanePermit, error: FetchError) -> SourceError {
         if !is_refusal(&error) {
-            self.broke(turn).await;
+            self.broke(permit).await;
         }
         source_error(error)
     }
@@ -162,10 +162,10 @@ impl Source for Peer {
                 blob_size_bytes: Some(read.blob_size_bytes),
                 range: read.range,
             };
-            let (session, turn) = self.ranges().await?;
+            let (session, permit) = self.ranges().await?;
             match session.get(request, buf).await {
                 Ok(buf) => Ok(buf),
-                Err(error) => Err(self.failed(&turn, error).await),
+                Err(error) => Err(self.failed(&permit, error).await),
             }
         }
         .boxed()
@@ -173,12 +173,12 @@ impl Source for Peer {
 
     fn open(&self, blob: Digest, size_bytes: u64) -> BoxFuture<'_, Result<Box<dyn BlobStream>, SourceError>> {
         async move {
-            let (Session::Blobs(session), turn) = self.session().await? else {
+            let (Session::Blobs(session), permit) = self.session().await? else {
                 return Err(SourceError::NotHeld);
             };
             let body = match session.request(blob).await {
                 Ok(body) => body.ok_or(SourceError::NotHeld)?,
-                Err(error) => return Err(self.failed(&turn, error).await),
+                Err(error) => return Err(self.failed(&permit, error).await),
             };
             if body.size_bytes() != size_bytes {
                 return Err(source_error(FetchError::WrongSize {
@@ -195,10 +195,10 @@ impl Source for Peer {
 
     fn read_blob(&self, blob: Digest, max_bytes: u64) -> BoxFuture<'_, Result<Vec<u8>, SourceError>> {
         async move {
-            let (session, turn) = self.session().await?;
+            let (session, permit) = self.session().await?;
             match read_blob(&session, blob, max_bytes).await {
                 Ok(bytes) => bytes.ok_or(SourceError::NotHeld),
-                Err(error) => Err(self.failed(&turn, error).await),
+                Err(error) => Err(self.failed(&permit, error).await),
             }
         }
         .boxed()
@@ -206,10 +206,10 @@ impl Source for Peer {
 
     fn blob_size(&self, blob: Digest) -> BoxFuture<'_, Result<u64, SourceError>> {
         async move {
-            let (session, turn) = self.session().await?;
+            let (session, permit) = self.session().await?;
             match blob_size(&session, blob).await {
                 Ok(size_bytes) => size_bytes.ok_or(SourceError::NotHeld),
-                Err(error) => Err(self.failed(&turn, error).await),
+                Err(error) => Err(self.failed(&permit, error).await),
             }
         }
         .boxed()

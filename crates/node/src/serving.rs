@@ -6,7 +6,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use loader::{Event, Observer};
 use manifest::{ByteRange, Digest, Have};
 use p2p_blob::{Blob, ReadOutcome, Store};
-use store::{Blobs, Held, Offer, Offered};
+use store::{BlobReader, Blobs, Offer, Offered};
 
 /// The blobs of the cache.
 pub(crate) struct CacheStore(pub(crate) Arc<Blobs>);
@@ -25,7 +25,7 @@ impl Store for CacheStore {
     }
 }
 
-struct WholeBlob(Held);
+struct WholeBlob(BlobReader);
 
 impl Blob for WholeBlob {
     fn size_bytes(&self) -> u64 {

@@ -15,9 +15,9 @@ use crate::admit::Door;
 use crate::config::{Config, Versions};
 use crate::discovery::address::{self, Scope};
 use crate::discovery::dht::Dht;
-use crate::discovery::holders::Holders;
 use crate::discovery::lan::Nearby;
 use crate::discovery::record::Contact;
+use crate::discovery::tracker::Tracker;
 use crate::error::{ConnectError, FetchError, StartError};
 use crate::identity::source_id;
 use crate::limit::RateLimit;
@@ -73,7 +73,7 @@ pub fn start(config: Config, store: Arc<dyn Store>) -> Result<(Client, Task), St
     let (commands_tx, commands) = mpsc::channel(COMMAND_QUEUE);
     let (listen_addrs, listen_addrs_rx) = watch::channel(Vec::new());
     let (peer_events, _) = broadcast::channel(PEER_EVENT_QUEUE);
-    let (holders, nearby) = (Arc::<Holders>::default(), Arc::<Nearby>::default());
+    let (holders, nearby) = (Arc::<Tracker>::default(), Arc::<Nearby>::default());
     let stop = CancellationToken::new();
     let ended = CancellationToken::new();
     let client = Client {
@@ -151,7 +151,7 @@ struct Node {
     opening: Arc<Semaphore>,
     listen_addrs: watch::Receiver<Vec<Multiaddr>>,
     peer_events: broadcast::Sender<PeerEvent>,
-    holders: Arc<Holders>,
+    holders: Arc<Tracker>,
     nearby: Arc<Nearby>,
     reach: Arc<Reach>,
     versions: Versions,
@@ -323,7 +323,7 @@ impl Client {
         &self.node.reach
     }
 
-    pub(crate) fn known_holders(&self) -> &Arc<Holders> {
+    pub(crate) fn known_holders(&self) -> &Arc<Tracker> {
         &self.node.holders
     }
 

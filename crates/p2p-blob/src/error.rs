@@ -9,7 +9,7 @@ use libp2p::Multiaddr;
 use libp2p::swarm::DialError;
 use manifest::{Blame, ByteRange, Digest, SourceId};
 
-use crate::limit::progress::Halt;
+use crate::limit::stall::Halt;
 use crate::wire::FramingError;
 
 /// Why a fetch from a peer failed. Cheap to clone: what ends a stream fails every request on it.

@@ -4,10 +4,10 @@ use std::time::Instant;
 
 use manifest::PieceId;
 
-use super::holdings::{Books, Holdings};
+use super::holdings::{Holdings, Tallies};
 use super::requests::Request;
-use super::sources::{MAX_WRONG_AT_FIRST, Source};
-use super::whole::Verdict;
+use super::source::{MAX_WRONG_AT_FIRST, Source};
+use super::whole_shards::Verdict;
 use super::{Checked, Failure, PlanAction, PlanEvent, Planner, RequestId, SourceKey};
 
 impl Planner {
@@ -21,10 +21,10 @@ impl Planner {
                 self.dismiss_if_useless(source);
             }
             PlanEvent::Holds { source, shards } => {
-                self.change_holdings(source, |holdings, books| holdings.replace(shards, books));
+                self.change_holdings(source, |holdings, tallies| holdings.replace(shards, tallies));
             }
             PlanEvent::Gained { source, pieces } => {
-                self.change_holdings(source, |holdings, books| holdings.add(&pieces, books));
+                self.change_holdings(source, |holdings, tallies| holdings.add(&pieces, tallies));
             }
             PlanEvent::Banned { source } => {
                 self.sources.add(source, now);
@@ -71,11 +71,11 @@ impl Planner {
     fn change_holdings(
         &mut self,
         key: SourceKey,
-        change: impl FnOnce(&mut Holdings, &mut Books<'_>) -> bool,
+        change: impl FnOnce(&mut Holdings, &mut Tallies<'_>) -> bool,
     ) {
         let (geometry, order) = (&self.pieces.geometry, &self.pieces.order);
-        let mut books = Books { geometry, order, rarity: &mut self.rarity };
-        let is_growth = self.sources.update(key, |source| change(&mut source.holdings, &mut books));
+        let mut tallies = Tallies { geometry, order, rarity: &mut self.rarity };
+        let is_growth = self.sources.update(key, |source| change(&mut source.holdings, &mut tallies));
         self.holders_are_counted = false;
         self.changed |= is_growth == Some(false);
     }
@@ -83,8 +83,8 @@ impl Planner {
     fn on_down(&mut self, key: SourceKey) {
         let requests = self.sources.get(key).map(Source::requests).unwrap_or_default();
         self.sources.update(key, Source::go_down);
-        self.change_holdings(key, |holdings, books| {
-            holdings.forget(books);
+        self.change_holdings(key, |holdings, tallies| {
+            holdings.forget(tallies);
             false
         });
         for request in requests {
@@ -96,7 +96,7 @@ impl Planner {
         let progress = self.sources.update(key, |source| (source.on_progress(now), source.requests()));
         let Some((had_been_late, requests)) = progress else { return };
         self.holders_are_counted &= !had_been_late;
-        self.changed |= had_been_late && self.pieces.whole.is_solo();
+        self.changed |= had_been_late && self.pieces.whole.is_one_source_per_shard();
         for id in requests {
             let Some(request) = self.requests.get_mut(id) else { continue };
             request.retry = false;
@@ -123,7 +123,7 @@ impl Planner {
         let Some(request) = self.drop_request(id) else { return };
         let Some(failure) = failure else { return };
         self.holders_are_counted = false;
-        self.changed |= self.pieces.whole.is_solo();
+        self.changed |= self.pieces.whole.is_one_source_per_shard();
         self.sources.look_for_parity();
         let ttl = self.config.refusal_ttl;
         self.sources.update(request.source, |source| source.on_failure(request.shard, failure, ttl, now));
@@ -165,7 +165,7 @@ impl Planner {
             // Also what was checked against an index that has become suspect since: only the whole shard will tell.
             (Checked::Good | Checked::Stored, _) => {
                 self.pieces.stored(piece, source);
-                self.changed |= self.pieces.is_solo(piece.shard);
+                self.changed |= self.pieces.is_one_source_per_shard(piece.shard);
                 self.on_written(piece, source);
             }
         }

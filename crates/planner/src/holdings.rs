@@ -16,7 +16,7 @@ pub(super) struct Holdings {
 }
 
 /// What the planner keeps up to date with every change of a source's holdings.
-pub(super) struct Books<'a> {
+pub(super) struct Tallies<'a> {
     pub(super) geometry: &'a Geometry,
     pub(super) order: &'a Order,
     pub(super) rarity: &'a mut Rarity,
@@ -44,8 +44,8 @@ impl Holdings {
 
     /// Takes in what it says of each shard. Of shards with the same bytes, any will do. Returns whether that is no more
     /// than further data pieces beside what it said before.
-    pub(super) fn replace(&mut self, mut shards: Vec<PieceSet>, books: &mut Books<'_>) -> bool {
-        let geometry = books.geometry;
+    pub(super) fn replace(&mut self, mut shards: Vec<PieceSet>, tallies: &mut Tallies<'_>) -> bool {
+        let geometry = tallies.geometry;
         let manifest = geometry.manifest();
         let counts = (0..).zip(manifest.shards()).map(|(shard, _)| manifest.piece_count(shard));
         // What it does not speak of, it may hold; what is of another size is of another model.
@@ -71,25 +71,25 @@ impl Holdings {
             let before = before.get(shard as usize).unwrap_or(&none);
             if before != after {
                 is_growth &= shard < manifest.data_shard_count();
-                is_growth &= self.change(shard, before, after, books);
+                is_growth &= self.change(shard, before, after, tallies);
             }
         }
-        self.places.get_or_insert_with(|| Bits::new(books.order.len()));
+        self.places.get_or_insert_with(|| Bits::new(tallies.order.len()));
         self.shards = shards;
         is_growth
     }
 
     /// More pieces. Returns whether they are all of data, and it had said what it holds.
-    pub(super) fn add(&mut self, pieces: &[PieceId], books: &mut Books<'_>) -> bool {
-        let manifest = books.geometry.manifest();
+    pub(super) fn add(&mut self, pieces: &[PieceId], tallies: &mut Tallies<'_>) -> bool {
+        let manifest = tallies.geometry.manifest();
         let mut is_growth = true;
         for piece in pieces {
             if self.shards.is_empty() || piece.shard as usize >= self.shards.len() {
                 continue;
             }
-            for shard in [piece.shard, books.geometry.canonical(piece.shard)] {
+            for shard in [piece.shard, tallies.geometry.canonical(piece.shard)] {
                 if self.shards[shard as usize].insert(piece.piece) {
-                    self.set(PieceId { shard, piece: piece.piece }, true, books);
+                    self.set(PieceId { shard, piece: piece.piece }, true, tallies);
                 }
             }
             is_growth &= piece.shard < manifest.data_shard_count();
@@ -98,16 +98,16 @@ impl Holdings {
     }
 
     /// It is gone: it does not count as a holder any more, and what it will hold when it comes back is not known.
-    pub(super) fn forget(&mut self, books: &mut Books<'_>) {
+    pub(super) fn forget(&mut self, tallies: &mut Tallies<'_>) {
         for (shard, before) in (0..).zip(std::mem::take(&mut self.shards)) {
-            self.change(shard, &before, &PieceSet::none(0), books);
+            self.change(shard, &before, &PieceSet::none(0), tallies);
         }
         self.places = None;
     }
 
     /// Returns whether nothing was lost.
-    fn change(&mut self, shard: u32, before: &PieceSet, after: &PieceSet, books: &mut Books<'_>) -> bool {
-        let count = books.geometry.manifest().piece_count(shard);
+    fn change(&mut self, shard: u32, before: &PieceSet, after: &PieceSet, tallies: &mut Tallies<'_>) -> bool {
+        let count = tallies.geometry.manifest().piece_count(shard);
         let mut is_growth = true;
         for at in 0..count.div_ceil(8) {
             let (old, new) = (before.byte(at as usize), after.byte(at as usize));
@@ -118,17 +118,17 @@ impl Holdings {
                 changed &= changed - 1;
                 let piece = PieceId { shard, piece: 8 * at + bit };
                 if piece.piece < count {
-                    self.set(piece, new >> bit & 1 == 1, books);
+                    self.set(piece, new >> bit & 1 == 1, tallies);
                 }
             }
         }
         is_growth
     }
 
-    fn set(&mut self, piece: PieceId, is_held: bool, books: &mut Books<'_>) {
-        let Some(place) = books.order.place(piece) else { return };
-        books.rarity.count(place, is_held);
-        let places = self.places.get_or_insert_with(|| Bits::new(books.order.len()));
+    fn set(&mut self, piece: PieceId, is_held: bool, tallies: &mut Tallies<'_>) {
+        let Some(place) = tallies.order.place(piece) else { return };
+        tallies.rarity.count(place, is_held);
+        let places = self.places.get_or_insert_with(|| Bits::new(tallies.order.len()));
         if is_held { places.insert(place) } else { places.remove(place) }
     }
 }

@@ -13,20 +13,20 @@ mod holdings;
 mod late;
 mod order;
 mod parity;
-mod pick;
+mod piece_picker;
 mod pieces;
 mod rarity;
 mod rate;
 mod rebuild;
 mod requests;
 mod roster;
-mod sources;
+mod source;
 #[cfg(test)]
 mod tests;
 mod trial;
 mod trials;
 mod types;
-mod whole;
+mod whole_shards;
 
 use std::collections::VecDeque;
 use std::sync::Arc;
@@ -40,8 +40,8 @@ pub use pieces::ShardState;
 use rarity::Rarity;
 use requests::Requests;
 use roster::Roster;
-use sources::Source;
-pub use sources::SourceState;
+use source::Source;
+pub use source::SourceState;
 pub use types::{Checked, Failure, PlanAction, PlanConfig, PlanEvent, RequestId, SourceKey, Why};
 
 /// How often late pieces are looked for, at most and at least: each time that the longest wait may have changed by a
@@ -254,7 +254,7 @@ impl Planner {
 
     /// A shard that is to come from one source alone is begun anew when that one cannot go on.
     fn free_solos(&mut self) {
-        if !self.pieces.whole.is_solo() {
+        if !self.pieces.whole.is_one_source_per_shard() {
             return;
         }
         let is_over = |(shard, owner): &(u32, SourceKey)| {

@@ -9,7 +9,7 @@ use super::SourceKey;
 use super::bits::Bits;
 use super::order::Order;
 use super::trials::{Trial, Trials};
-use super::whole::{Verdict, Whole};
+use super::whole_shards::{Verdict, WholeShards};
 
 /// Where a piece stands. Whether it was asked of somebody is known to the planner's requests.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -41,7 +41,7 @@ pub struct ShardState {
 pub(super) struct Pieces {
     pub(super) geometry: Geometry,
     pub(super) order: Arc<Order>,
-    pub(super) whole: Whole,
+    pub(super) whole: WholeShards,
     indexed: bool,
     /// Data shards that are fetched: not padding only, and the first with their digest.
     needed: Vec<u32>,
@@ -100,7 +100,7 @@ impl Pieces {
         (0..order.len()).for_each(|place| missing_places.insert(place));
         Self {
             order: Arc::new(order),
-            whole: Whole::default(),
+            whole: WholeShards::default(),
             indexed,
             missing_places,
             states: vec![PieceState::Missing; geometry.piece_total() as usize],
@@ -148,8 +148,8 @@ impl Pieces {
     }
 
     /// Whether a shard is to come from one source alone.
-    pub(super) fn is_solo(&self, shard: u32) -> bool {
-        self.whole.is_solo() && !self.is_indexed(shard) && !self.whole.is_mixed(shard)
+    pub(super) fn is_one_source_per_shard(&self, shard: u32) -> bool {
+        self.whole.is_one_source_per_shard() && !self.is_indexed(shard) && !self.whole.is_mixed(shard)
     }
 
     pub(super) fn is_done(&self) -> bool {
@@ -332,7 +332,7 @@ impl Pieces {
     pub(super) fn tried(&mut self, trial: Trial, good: bool) -> Vec<SourceKey> {
         let shard = trial.shard;
         if self.absent(shard) == 0 {
-            // As far as the books of whole shards go, that is all.
+            // As far as the tallies of whole shards go, that is all.
             self.whole.checked(shard, true, true);
         }
         self.whole.forget(shard);

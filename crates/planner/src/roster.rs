@@ -8,7 +8,7 @@ use std::time::Instant;
 
 use manifest::{Manifest, PieceId};
 
-use super::sources::Source;
+use super::source::Source;
 use super::{PlanConfig, SourceKey};
 
 /// See the module's documentation.

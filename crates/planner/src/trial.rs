@@ -11,7 +11,7 @@ use std::time::Instant;
 
 use manifest::PieceId;
 
-use super::sources::Source;
+use super::source::Source;
 use super::trials::Trial;
 use super::{Planner, SourceKey};
 

@@ -20,7 +20,7 @@ pub(crate) const MAX_BANS_BYTES: u64 = 64 + (MAX_SOURCES * (MAX_NAME_BYTES + 40)
 
 /// Points of sources that have sent wrong bytes where others then sent right ones. Times are Unix seconds.
 #[derive(Debug, Clone, Default, PartialEq)]
-pub struct Bans {
+pub struct BanList {
     points: BTreeMap<SourceId, Points>,
 }
 
@@ -39,7 +39,7 @@ impl Points {
     }
 }
 
-impl Bans {
+impl BanList {
     /// Whether a source is not to be asked.
     pub fn is_banned(&self, source: &SourceId, now_s: u64) -> bool {
         self.points.get(source).is_some_and(|points| points.now(now_s) >= BANNED)
@@ -110,7 +110,7 @@ mod tests {
     #[test]
     fn a_ban_lasts_a_day_and_longer_when_it_is_repeated() {
         let (liar, other) = (SourceId::new("liar"), SourceId::new("other"));
-        let mut bans = Bans::default();
+        let mut bans = BanList::default();
         bans.convict(&liar, 1_000);
         assert!(bans.is_banned(&liar, 1_000) && bans.is_banned(&liar, 23 * HOUR_S));
         assert!(!bans.is_banned(&liar, 25 * HOUR_S) && !bans.is_banned(&other, 1_000));
@@ -127,7 +127,7 @@ mod tests {
     #[test]
     fn a_conviction_from_the_future_counts_from_now() {
         let mut bans =
-            Bans::from_text(&format!("{HEADER}\n{} 8000 a\n{} 1000 b\n100 1000 c\n", u64::MAX, 101));
+            BanList::from_text(&format!("{HEADER}\n{} 8000 a\n{} 1000 b\n100 1000 c\n", u64::MAX, 101));
         let [a, b, c] = ["a", "b", "c"].map(SourceId::new);
         assert!(bans.end_future(100) && !bans.end_future(100));
         assert!([&a, &b, &c].iter().all(|liar| bans.is_banned(liar, 100)));
@@ -138,7 +138,7 @@ mod tests {
 
     #[test]
     fn so_many_are_remembered_and_the_least_forgotten() {
-        let mut bans = Bans::default();
+        let mut bans = BanList::default();
         let name = |number: usize| SourceId::new(format!("source-{number}"));
         bans.convict(&name(0), 0);
         bans.convict(&name(0), 0);
@@ -154,9 +154,9 @@ mod tests {
     #[test]
     fn what_is_not_well_formed_is_left_out() {
         for text in ["", "other\n1 1000 a\n", "loader bans 2\n1 1000 a\n"] {
-            assert_eq!(Bans::from_text(text), Bans::default(), "{text}");
+            assert_eq!(BanList::from_text(text), BanList::default(), "{text}");
         }
-        let bans = Bans::from_text("loader bans 1\n1 1000 a\n1 x b\n2\n\n3 1000 c d\n4 9999999 e\n");
+        let bans = BanList::from_text("loader bans 1\n1 1000 a\n1 x b\n2\n\n3 1000 c d\n4 9999999 e\n");
         assert!(bans.is_banned(&SourceId::new("a"), 1) && bans.is_banned(&SourceId::new("e"), 1));
         assert_eq!(bans.points.len(), 2);
     }
@@ -164,11 +164,11 @@ mod tests {
     proptest! {
         #[test]
         fn files_round_trip(convictions in prop::collection::vec(("[!-~]{1,60}", 0_u64..1 << 40), 0..40)) {
-            let mut bans = Bans::default();
+            let mut bans = BanList::default();
             for (name, at_s) in &convictions {
                 bans.convict(&SourceId::new(name.as_str()), *at_s);
             }
-            let read = Bans::from_text(&bans.to_text());
+            let read = BanList::from_text(&bans.to_text());
             for (name, at_s) in &convictions {
                 let source = SourceId::new(name.as_str());
                 prop_assert_eq!(read.is_banned(&source, at_s + 60), bans.is_banned(&source, at_s + 60));
@@ -178,7 +178,7 @@ mod tests {
 
         #[test]
         fn any_file_is_read(text in "(loader bans 1\n)?(.|\n){0,200}") {
-            let _ = Bans::from_text(&text);
+            let _ = BanList::from_text(&text);
         }
     }
 }

@@ -12,7 +12,7 @@ use manifest::{Digest, MAX_MANIFEST_BYTES, Manifest, TRANSFER_PIECE_BYTES};
 use rustix::fs::OFlags;
 
 use super::layout::digest_named;
-use super::{CacheError, Held};
+use super::{BlobReader, CacheError};
 
 /// How much of a file is hashed at a time.
 const CHUNK_BYTES: usize = 1 << 20;
@@ -60,9 +60,9 @@ impl BlobDir {
     ///
     /// # Errors
     /// When the file cannot be read.
-    pub fn lookup(&self, digest: &Digest) -> io::Result<Option<Held>> {
+    pub fn lookup(&self, digest: &Digest) -> io::Result<Option<BlobReader>> {
         let Some((file, _)) = self.checked_file(digest)? else { return Ok(None) };
-        Held::file(file).map(Some)
+        BlobReader::file(file).map(Some)
     }
 
     /// The file with this digest, and what it looked like when it was hashed; `None` when it is not what its name says.
@@ -203,7 +203,7 @@ mod tests {
         super::super::atomic::write(&dir.join(digest.to_string()), bytes, 0o644).unwrap();
     }
 
-    fn content(held: &Held) -> Vec<u8> {
+    fn content(held: &BlobReader) -> Vec<u8> {
         let mut bytes = vec![0; usize::try_from(held.size_bytes()).unwrap()];
         held.read_at(0, &mut bytes).unwrap();
         bytes

@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 use manifest::{Digest, Have, HaveChange, Manifest, PieceSet};
 
 use super::availability::first_version;
-use super::{BlobDir, Cache, CacheError, Held, Model, Offer, Offered, Trust, atomic};
+use super::{BlobDir, BlobReader, Cache, CacheError, Model, Offer, Offered, Trust, atomic};
 
 /// How often the cache is looked through for models that other processes have finished.
 const REFRESH: Duration = Duration::from_secs(1);
@@ -101,7 +101,7 @@ impl Blobs {
     ///
     /// # Errors
     /// When its file cannot be opened.
-    pub fn lookup(&self, blob: &Digest) -> io::Result<Option<Held>> {
+    pub fn lookup(&self, blob: &Digest) -> io::Result<Option<BlobReader>> {
         self.refresh().map_err(io::Error::other)?;
         if let Some(held) = self.in_models(blob)? {
             return Ok(Some(held));
@@ -196,7 +196,7 @@ impl Blobs {
         Ok(None)
     }
 
-    fn in_models(&self, blob: &Digest) -> io::Result<Option<Held>> {
+    fn in_models(&self, blob: &Digest) -> io::Result<Option<BlobReader>> {
         let (place, model) = {
             let table = self.table.read().unwrap_or_else(PoisonError::into_inner);
             let Some(place) = table.places.get(blob) else { return Ok(None) };
@@ -208,8 +208,8 @@ impl Blobs {
             (place.clone(), model.clone())
         };
         match place {
-            Place::Manifest => Held::file(atomic::open(&self.cache.layout().manifest(blob))?).map(Some),
-            Place::Index(_) => Held::file(atomic::open(&model.index_path())?).map(Some),
+            Place::Manifest => BlobReader::file(atomic::open(&self.cache.layout().manifest(blob))?).map(Some),
+            Place::Index(_) => BlobReader::file(atomic::open(&model.index_path())?).map(Some),
             Place::Shard(_, shard) => model.shard(shard),
         }
     }

@@ -9,7 +9,7 @@ use manifest::{Digest, Geometry};
 
 use super::layout::{JOURNAL, WEIGHTS, digest_named};
 use super::lock::LockFile;
-use super::progress::{Claim, Progress};
+use super::piece_states::{PieceState, PieceStates};
 use super::{Cache, CacheError, atomic, journal, lock};
 
 /// One model in the cache.
@@ -153,9 +153,9 @@ impl Cache {
     fn claimed_bytes(&self, digest: &Digest) -> Result<u64, CacheError> {
         let Some(manifest) = self.manifest(digest)? else { return Ok(0) };
         let geometry = Geometry::new(manifest);
-        let mut progress = Progress::new(&geometry);
+        let mut progress = PieceStates::new(&geometry);
         let path = self.layout().partial(digest).join(JOURNAL);
-        journal::read(&path, digest, |record| progress.apply(&geometry, record, Claim::Claimed))?;
+        journal::read(&path, digest, |record| progress.apply(&geometry, record, PieceState::Claimed))?;
         Ok(progress.bytes(&geometry))
     }
 }

@@ -7,7 +7,7 @@ use std::time::Duration;
 use manifest::{Blame, ByteRange, Digest, IndexError, ManifestError, PieceId};
 
 use super::free::{Free, free};
-use super::holder::Holders;
+use super::lock_holder::LockHolders;
 
 /// Why the cache could not do what it was asked.
 #[derive(Debug, thiserror::Error)]
@@ -165,11 +165,11 @@ pub enum CacheError {
     },
     /// Somebody holds a lock for longer than its work takes, or fills a model and gets no further.
     #[error("{} was held by {holders} for {waited:?}: end that, or have it go on, and try again", path.display())]
-    Held {
+    Locked {
         /// The lock's file.
         path: PathBuf,
         /// Who.
-        holders: Holders,
+        holders: LockHolders,
         /// How long it was waited.
         waited: Duration,
     },
@@ -268,7 +268,7 @@ impl CacheError {
             | Self::NoFiles { .. }
             | Self::FileTooLarge { .. }
             | Self::UnknownVersion { .. }
-            | Self::Held { .. }
+            | Self::Locked { .. }
             | Self::NotACache { .. }
             | Self::ReadOnly { .. }
             | Self::FileLimit { .. }

@@ -13,7 +13,7 @@ use manifest::Geometry;
 use super::journal::{Journal, Record};
 use super::layout::{JOURNAL, PARITY, WEIGHTS, is_data};
 use super::lock::{Guard, LockFile};
-use super::progress;
+use super::piece_states;
 use super::sync::data_files;
 use super::{Cache, CacheError, FillLock, atomic, space, stamp};
 
@@ -104,7 +104,7 @@ fn claim(dir: &Path, lock: &FillLock, geometry: &Geometry) -> Result<(), CacheEr
     let kept = stamp::parity_kept(dir)?;
     let is_there =
         |shard: &u32| if is_data(geometry, *shard) { size_bytes > 0 } else { kept.contains(shard) };
-    let shards = progress::first_shards(geometry).filter(is_there);
+    let shards = piece_states::first_shards(geometry).filter(is_there);
     let pieces = shards.flat_map(|shard| {
         (0..geometry.manifest().piece_count(shard)).map(move |piece| Record::Piece(shard, piece))
     });

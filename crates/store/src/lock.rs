@@ -12,7 +12,7 @@ use std::time::Duration;
 use manifest::Digest;
 
 use super::CacheError;
-use super::holder::Holders;
+use super::lock_holder::LockHolders;
 
 /// Whoever holds a lock that is waited for is done in a moment, unless it was stopped or its disk hangs.
 pub(super) const PATIENCE: Duration = Duration::from_secs(30);
@@ -115,7 +115,7 @@ impl LockFile {
 
     /// It was waited for so long.
     pub(super) fn held(&self, waited: Duration) -> CacheError {
-        CacheError::Held { path: self.path.clone(), holders: Holders::of(&self.holders()), waited }
+        CacheError::Locked { path: self.path.clone(), holders: LockHolders::of(&self.holders()), waited }
     }
 
     fn open(&self) -> Result<File, CacheError> {

@@ -98,18 +98,18 @@ impl Model {
     ///
     /// # Errors
     /// When the parity shard's file cannot be opened.
-    pub fn shard(&self, shard: u32) -> io::Result<Option<Held>> {
+    pub fn shard(&self, shard: u32) -> io::Result<Option<BlobReader>> {
         let manifest = self.manifest();
         let Some(entry) = manifest.shards().get(shard as usize) else { return Ok(None) };
         if let Some(stored) = manifest.weights_range(shard) {
             let (start, stored_bytes, size_bytes) = (stored.start, stored.len(), entry.size_bytes);
             let bytes = Stored::Weights(self.weights.clone());
-            return Ok(Some(Held { bytes, start, stored_bytes, size_bytes }));
+            return Ok(Some(BlobReader { bytes, start, stored_bytes, size_bytes }));
         }
         if self.parity.binary_search(&shard).is_err() {
             return Ok(None);
         }
-        Held::file(atomic::open(&self.parity_path(shard))?).map(Some)
+        BlobReader::file(atomic::open(&self.parity_path(shard))?).map(Some)
     }
 
     /// The directory of its files.
@@ -181,9 +181,9 @@ impl Weights {
 
     /// The weights as a blob of `size_bytes` that begins like them: their first `stored_bytes` bytes at most, and zeros
     /// after those.
-    pub fn padded(&self, stored_bytes: u64, size_bytes: u64) -> Held {
+    pub fn padded(&self, stored_bytes: u64, size_bytes: u64) -> BlobReader {
         let stored_bytes = stored_bytes.min(self.len() as u64).min(size_bytes);
-        Held { bytes: Stored::Weights(self.clone()), start: 0, stored_bytes, size_bytes }
+        BlobReader { bytes: Stored::Weights(self.clone()), start: 0, stored_bytes, size_bytes }
     }
 
     /// Says how the runtime wants its pages; may block for as long as reading all of them takes.
@@ -218,7 +218,7 @@ impl fmt::Debug for Weights {
 /// The bytes of one blob that is held on disk, read by position. Reading never moves a cursor, so that any number of
 /// threads may read at once.
 #[derive(Debug)]
-pub struct Held {
+pub struct BlobReader {
     bytes: Stored,
     /// Where in the file the blob begins.
     start: u64,
@@ -237,7 +237,7 @@ enum Stored {
     },
 }
 
-impl Held {
+impl BlobReader {
     /// All of a file.
     pub(super) fn file(file: File) -> io::Result<Self> {
         let size_bytes = file.metadata()?.len();
@@ -264,11 +264,11 @@ impl Held {
         file.read_exact_at(stored, self.start + offset)
     }
 
-    /// Like [`Held::read_at`], but only what is in the page cache. False: not all of it is, or the system cannot tell;
+    /// Like [`BlobReader::read_at`], but only what is in the page cache. False: not all of it is, or the system cannot tell;
     /// the buffer's content means nothing then.
     ///
     /// # Errors
-    /// Those of [`Held::read_at`].
+    /// Those of [`BlobReader::read_at`].
     #[cfg(target_os = "linux")]
     pub fn try_read_at(&self, offset: u64, buffer: &mut [u8]) -> io::Result<bool> {
         let (stored, file) = self.prepare(offset, buffer)?;
@@ -303,7 +303,7 @@ impl Held {
     }
 
     /// The bytes of `range` where they are mapped, for a file that nobody changes; `None` when they are not all in the
-    /// file, or when mapping does not do: then [`Held::read_at`] does, or says why not.
+    /// file, or when mapping does not do: then [`BlobReader::read_at`] does, or says why not.
     pub(crate) fn resident(&self, range: ByteRange) -> Option<&[u8]> {
         if range.end > self.stored_bytes {
             return None;
@@ -344,11 +344,11 @@ mod tests {
 
     use super::*;
 
-    fn held(stored: &[u8], padding_bytes: u64) -> Held {
+    fn held(stored: &[u8], padding_bytes: u64) -> BlobReader {
         let mut file = tempfile::tempfile().unwrap();
         file.write_all(stored).unwrap();
-        let held = Held::file(file).unwrap();
-        Held { size_bytes: held.size_bytes + padding_bytes, ..held }
+        let held = BlobReader::file(file).unwrap();
+        BlobReader { size_bytes: held.size_bytes + padding_bytes, ..held }
     }
 
     #[test]

@@ -11,7 +11,7 @@ use manifest::{ByteRange, Digest, Geometry, Have, Manifest, PieceId};
 
 use super::availability::{Availability, first_version};
 use super::layout::{PIECES, is_data, parity_path};
-use super::{Cache, CacheError, Held, atomic};
+use super::{BlobReader, Cache, CacheError, atomic};
 
 /// What can be read of a model while it is being filled: its verified pieces, from the files that they were written to.
 ///
@@ -71,10 +71,10 @@ impl Offer {
         let stored = self.manifest().weights_range(first).filter(|_| is_data(&self.geometry, first));
         let held = match stored {
             Some(stored) => {
-                Held::part(Arc::clone(&self.weights), stored.start, stored.len(), entry.size_bytes)
+                BlobReader::part(Arc::clone(&self.weights), stored.start, stored.len(), entry.size_bytes)
             }
             None => match atomic::open_if_there(&parity_path(&self.dir, first))? {
-                Some(file) => Held::file(file)?,
+                Some(file) => BlobReader::file(file)?,
                 None => return Ok(None),
             },
         };
@@ -83,9 +83,9 @@ impl Offer {
 
     /// The manifest, or the piece index, or a shard all of whose pieces were verified: blobs that are proven by their
     /// digests.
-    pub(super) fn whole(self: &Arc<Self>, blob: &Digest) -> io::Result<Option<Held>> {
+    pub(super) fn whole(self: &Arc<Self>, blob: &Digest) -> io::Result<Option<BlobReader>> {
         if *blob == self.digest {
-            return Held::file(atomic::open(&self.cache.layout().manifest(blob))?).map(Some);
+            return BlobReader::file(atomic::open(&self.cache.layout().manifest(blob))?).map(Some);
         }
         if self.manifest().pieces().is_some_and(|pieces| pieces.index == *blob) {
             // It moves when the model is finished.
@@ -93,7 +93,7 @@ impl Offer {
                 Some(file) => Some(file),
                 None => atomic::open_if_there(&self.cache.layout().model(&self.digest).join(PIECES))?,
             };
-            return file.map(Held::file).transpose();
+            return file.map(BlobReader::file).transpose();
         }
         match self.shard_named(blob).filter(|shard| self.available().is_whole(*shard)) {
             Some(shard) => Ok(self.shard(shard)?.map(|offered| offered.held)),
@@ -145,7 +145,7 @@ pub struct Offered {
     offer: Arc<Offer>,
     /// The first with its digest.
     shard: u32,
-    held: Held,
+    held: BlobReader,
 }
 
 impl Offered {
@@ -168,7 +168,7 @@ impl Offered {
     /// means nothing then.
     ///
     /// # Errors
-    /// As [`Held::read_at`].
+    /// As [`BlobReader::read_at`].
     pub fn read_at(&self, offset: u64, buffer: &mut [u8]) -> io::Result<bool> {
         let range = ByteRange::new(offset, offset.saturating_add(buffer.len() as u64));
         if !self.holds(range) {
@@ -182,7 +182,7 @@ impl Offered {
     /// Like [`Self::read_at`], but only what is in the page cache. `None`: not all of it is, or the system cannot tell.
     ///
     /// # Errors
-    /// As [`Held::try_read_at`].
+    /// As [`BlobReader::try_read_at`].
     pub fn try_read_at(&self, offset: u64, buffer: &mut [u8]) -> io::Result<Option<bool>> {
         let range = ByteRange::new(offset, offset.saturating_add(buffer.len() as u64));
         if !self.holds(range) {

@@ -17,7 +17,7 @@ pub use check::{CheckedShard, Rechecked};
 
 use super::journal::{Journal, Record};
 use super::layout::{JOURNAL, PIECES, WEIGHTS, is_data, parity_path};
-use super::progress::{self, Claim, Progress};
+use super::piece_states::{self, PieceState, PieceStates};
 use super::{Cache, CacheError, FillLock, Model, Offer, Writeback, atomic, model, space, stamp};
 use crate::mmap::Map;
 use files::{give_back, is_proven, make_room, open_sized};
@@ -34,7 +34,7 @@ pub struct Partial {
     dir: PathBuf,
     weights: File,
     parity: Mutex<HashMap<u32, Arc<File>>>,
-    journal: Mutex<(Journal, Progress)>,
+    journal: Mutex<(Journal, PieceStates)>,
     offer: Arc<Offer>,
     index: OnceLock<Arc<PieceIndex<Map>>>,
     /// Brings the weights to the disk while they arrive; `None` when nobody waits for that.
@@ -64,13 +64,13 @@ impl Partial {
     ) -> Result<Self, CacheError> {
         let dir = cache.layout().partial(lock.digest());
         let (weights, weights_were_there) = make_room(&dir, &geometry)?;
-        let mut progress = Progress::new(&geometry);
-        let claim = |record| progress.apply(&geometry, record, Claim::Claimed);
+        let mut progress = PieceStates::new(&geometry);
+        let claim = |record| progress.apply(&geometry, record, PieceState::Claimed);
         let reserved_pieces = if is_proven(&geometry) { geometry.piece_total() } else { 0 };
         let journal = Journal::open(&dir.join(JOURNAL), lock.digest(), reserved_pieces, claim);
         let mut journal = journal.inspect_err(|_| give_back(&weights))?;
         let mut notes = Vec::new();
-        for shard in progress::first_shards(&geometry) {
+        for shard in piece_states::first_shards(&geometry) {
             let there = if is_data(&geometry, shard) {
                 weights_were_there
             } else {
@@ -81,7 +81,7 @@ impl Partial {
             }
         }
         journal.append(notes.iter().copied())?;
-        notes.into_iter().for_each(|record| progress.apply(&geometry, record, Claim::Claimed));
+        notes.into_iter().for_each(|record| progress.apply(&geometry, record, PieceState::Claimed));
         let offer = Offer::new(&cache, *lock.digest(), geometry.clone(), dir.clone(), &weights)?;
         let (offer, journal) = (Arc::new(offer), Mutex::new((journal, progress)));
         let path = dir.join(WEIGHTS);
@@ -114,8 +114,8 @@ impl Partial {
     /// first stands for all. Each is to be [hashed](Self::recheck).
     pub fn claims(&self) -> Vec<PieceId> {
         let (_, progress) = &*self.journal();
-        let is_claim = |piece: &PieceId| progress.claim(&self.geometry, *piece) == Claim::Claimed;
-        progress.pieces(&self.geometry, Claim::Claimed).filter(is_claim).collect()
+        let is_claim = |piece: &PieceId| progress.claim(&self.geometry, *piece) == PieceState::Claimed;
+        progress.pieces(&self.geometry, PieceState::Claimed).filter(is_claim).collect()
     }
 
     /// Keeps the piece index blob, after checking that it is the one the manifest names.
@@ -182,7 +182,7 @@ impl Partial {
         let (journal, progress) = &mut *self.journal();
         self.offer.withdraw(shard);
         journal.append([Record::Forget(shard)])?;
-        progress.apply(&self.geometry, Record::Forget(shard), Claim::Missing);
+        progress.apply(&self.geometry, Record::Forget(shard), PieceState::Missing);
         Ok(())
     }
 
@@ -220,7 +220,8 @@ impl Partial {
     pub fn finish(mut self, keep_parity: bool) -> Result<Model, CacheError> {
         self.check_complete()?;
         for shard in self.parity_stored()? {
-            let complete = self.journal().1.first_below(&self.geometry, shard, Claim::Verified).is_none();
+            let complete =
+                self.journal().1.first_below(&self.geometry, shard, PieceState::Verified).is_none();
             if keep_parity && complete {
                 continue;
             }
@@ -237,12 +238,12 @@ impl Partial {
 
     fn check_complete(&self) -> Result<(), CacheError> {
         let (_, progress) = &*self.journal();
-        for shard in progress::first_shards(&self.geometry) {
+        for shard in piece_states::first_shards(&self.geometry) {
             let held = self.manifest().weights_range(shard);
             if held.is_none_or(|held| held.is_empty()) {
                 continue;
             }
-            if let Some(piece) = progress.first_below(&self.geometry, shard, Claim::Verified) {
+            if let Some(piece) = progress.first_below(&self.geometry, shard, PieceState::Verified) {
                 return Err(CacheError::Incomplete { digest: *self.lock.digest(), shard, piece });
             }
         }
@@ -269,7 +270,7 @@ impl Partial {
         Ok(file)
     }
 
-    fn journal(&self) -> MutexGuard<'_, (Journal, Progress)> {
+    fn journal(&self) -> MutexGuard<'_, (Journal, PieceStates)> {
         self.journal.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }

@@ -11,7 +11,7 @@ use manifest::{ByteRange, Digest, Manifest, PieceId};
 use sha256_lanes::WIDE_LANES;
 
 use crate::mmap::Map;
-use crate::{CacheError, Held, Model};
+use crate::{BlobReader, CacheError, Model};
 
 /// How much of each shard is hashed at a time when there is no piece index.
 const CHUNK_BYTES: u64 = 256 << 10;
@@ -176,7 +176,7 @@ impl BadShard {
 
 /// Some bytes of a shard: where they are mapped, which spares a copy, or else read into `buffer`, as padding is. A disk
 /// that fails is found before its bytes are touched, so that it is an error and not SIGBUS.
-pub fn bytes<'a>(held: &'a Held, range: ByteRange, buffer: &'a mut Vec<u8>) -> io::Result<&'a [u8]> {
+pub fn bytes<'a>(held: &'a BlobReader, range: ByteRange, buffer: &'a mut Vec<u8>) -> io::Result<&'a [u8]> {
     if let Some(bytes) = held.resident(range) {
         return Ok(bytes);
     }
@@ -200,7 +200,7 @@ pub fn on_threads<E: Send>(threads: usize, work: impl Fn() -> Result<(), E> + Sy
 }
 
 /// Shards, by index, whose bytes are there.
-type Kept = Vec<(u32, Held)>;
+type Kept = Vec<(u32, BlobReader)>;
 
 /// The shards to be hashed, and those that need not be, because their files have the wrong size or no business here.
 fn kept(model: &Model) -> io::Result<(Kept, Vec<BadShard>)> {
@@ -233,7 +233,11 @@ struct Work<'a> {
 
 impl Work<'_> {
     /// The pieces that are not what the index says, in order.
-    fn wrong_pieces(&self, shards: &[(u32, Held)], index: &PieceIndex<Map>) -> io::Result<Vec<(u32, u32)>> {
+    fn wrong_pieces(
+        &self,
+        shards: &[(u32, BlobReader)],
+        index: &PieceIndex<Map>,
+    ) -> io::Result<Vec<(u32, u32)>> {
         let mut firsts = vec![0];
         for (shard, _) in shards {
             firsts.push(firsts[firsts.len() - 1] + self.manifest.piece_count(*shard));
@@ -270,7 +274,7 @@ impl Work<'_> {
     }
 
     /// The shards that do not have their digest, in no order.
-    fn wrong_shards(&self, shards: &[(u32, Held)]) -> io::Result<Vec<u32>> {
+    fn wrong_shards(&self, shards: &[(u32, BlobReader)]) -> io::Result<Vec<u32>> {
         let (next, wrong) = (AtomicUsize::new(0), Mutex::new(Vec::new()));
         on_threads(self.threads, || -> io::Result<()> {
             let mut lanes: Vec<(usize, u64)> = Vec::new();

@@ -51,7 +51,7 @@ pub enum StateError {
         path.display(),
         waited.as_secs()
     )]
-    Held {
+    Locked {
         /// The file that is locked.
         path: PathBuf,
         /// How long it was waited for.
@@ -72,7 +72,7 @@ impl StateError {
     /// Who is at fault.
     pub fn blame(&self) -> Blame {
         match self {
-            Self::Io { .. } | Self::Corrupt { .. } | Self::Held { .. } | Self::Worker => Blame::Us,
+            Self::Io { .. } | Self::Corrupt { .. } | Self::Locked { .. } | Self::Worker => Blame::Us,
             Self::Ambiguous { .. } => Blame::Caller,
         }
     }
@@ -80,7 +80,7 @@ impl StateError {
     /// What may be done about it.
     pub fn availability(&self) -> Availability {
         match self {
-            Self::Io { .. } | Self::Held { .. } | Self::Worker | Self::Ambiguous { .. } => {
+            Self::Io { .. } | Self::Locked { .. } | Self::Worker | Self::Ambiguous { .. } => {
                 Availability::Never
             }
             Self::Corrupt { .. } => Availability::Alarm,

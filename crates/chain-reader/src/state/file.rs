@@ -71,7 +71,7 @@ impl StoredChain {
     /// Removes it: the floor, and what was read and loaded.
     ///
     /// # Errors
-    /// [`StateError::Io`], [`StateError::Held`].
+    /// [`StateError::Io`], [`StateError::Locked`].
     pub fn forget(&self) -> Result<(), StateError> {
         let dir = self.path.parent().unwrap_or(Path::new(""));
         let _lock = lock(dir)?;
@@ -181,7 +181,7 @@ pub(super) fn lock_within(dir: &Path, patience: Duration) -> Result<File, StateE
         files::open_to_lock(files::Place::of(&path)).map_err(|source| failed("open", &path, source))?;
     match files::lock_within(&file, File::try_lock, patience) {
         Ok(true) => Ok(file),
-        Ok(false) => Err(StateError::Held { path, waited: patience }),
+        Ok(false) => Err(StateError::Locked { path, waited: patience }),
         Err(source) => Err(failed("lock", &path, source)),
     }
 }

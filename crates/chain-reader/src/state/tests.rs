@@ -172,7 +172,7 @@ fn whoever_holds_the_lock_and_gets_no_further_is_not_waited_for_for_ever() {
     let dir = tempfile::tempdir().unwrap();
     let held = file::lock(dir.path()).unwrap();
     let error = file::lock_within(dir.path(), Duration::from_millis(1)).unwrap_err();
-    assert!(matches!(&error, StateError::Held { path, .. } if path.starts_with(dir.path())), "{error}");
+    assert!(matches!(&error, StateError::Locked { path, .. } if path.starts_with(dir.path())), "{error}");
     drop(held);
     file::lock(dir.path()).unwrap();
 }

@@ -3,7 +3,7 @@
 use crate::error::LoadError;
 
 /// Runs what blocks on a thread for that.
-pub(super) async fn blocking<T: Send + 'static>(
+pub(crate) async fn blocking<T: Send + 'static>(
     work: impl FnOnce() -> T + Send + 'static,
 ) -> Result<T, LoadError> {
     let ended = |_| LoadError::Worker(std::io::Error::other("it ended unexpectedly"));

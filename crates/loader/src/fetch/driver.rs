@@ -9,9 +9,9 @@ use planner::{Checked, PlanAction, PlanEvent, Planner, RequestId, SourceKey};
 use tokio::sync::mpsc;
 
 use super::buffers::PieceBuf;
-use super::requests::{Moved, Requests};
-use super::sources::{Arrivals, Sources};
-use super::watch::{Ask, Change, News, Watch};
+use super::have_poll::{Ask, Change, HavePoll, News};
+use super::source_table::{Arrivals, SourceTable};
+use super::transfers::{TransferEvent, Transfers};
 use super::workers::{CheckJob, Done, Workers};
 use crate::error::LoadError;
 use crate::observer::{Event, Observer, Report};
@@ -24,12 +24,12 @@ const PROGRESS_INTERVAL: Duration = Duration::from_millis(50);
 pub(super) struct Driver<'a> {
     pub(super) digest: Digest,
     pub(super) planner: Planner,
-    pub(super) requests: Requests,
-    pub(super) moved: mpsc::Receiver<Moved>,
+    pub(super) requests: Transfers,
+    pub(super) moved: mpsc::Receiver<TransferEvent>,
     pub(super) done: mpsc::Receiver<Done>,
     pub(super) workers: Workers,
-    pub(super) sources: &'a mut Sources,
-    pub(super) watch: Watch,
+    pub(super) sources: &'a mut SourceTable,
+    pub(super) watch: HavePoll,
     pub(super) observer: &'a dyn Observer,
     pub(super) report: &'a mut Report,
     /// Bytes of shards on trial, by shard and source: nobody knows yet whether they are right.
@@ -187,10 +187,10 @@ impl Driver<'_> {
         (0..).zip(manifest.shards()).map(|(shard, _)| PieceSet::all(manifest.piece_count(shard))).collect()
     }
 
-    fn on_moved(&mut self, moved: Moved) {
+    fn on_moved(&mut self, moved: TransferEvent) {
         match moved {
-            Moved::Arrived { request, piece, buf } => self.on_arrived(request, piece, buf),
-            Moved::Ended { request, result } => {
+            TransferEvent::Arrived { request, piece, buf } => self.on_arrived(request, piece, buf),
+            TransferEvent::Ended { request, result } => {
                 self.requests.ended(request);
                 let failure = result.as_ref().err().map(SourceError::failure);
                 if let Err(error) = result {
@@ -198,7 +198,7 @@ impl Driver<'_> {
                 }
                 self.tell(PlanEvent::Ended { request, failure });
             }
-            Moved::Have { ask, result } => self.on_have(ask, result),
+            TransferEvent::Have { ask, result } => self.on_have(ask, result),
         }
     }
 

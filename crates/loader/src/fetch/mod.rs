@@ -1,19 +1,18 @@
 //! Loading a model: from the cache, or piece by piece from sources.
 
-mod blocking;
+pub(crate) mod blocking;
 mod buffers;
 mod driver;
-pub(crate) mod held;
+mod fill_wait;
+mod have_poll;
+mod metadata;
 mod options;
-mod requests;
-mod reuse;
-pub(crate) mod single;
-mod small;
-mod sources;
+pub(crate) mod parity_buffer;
+pub(crate) mod single_blob;
+mod source_table;
 #[cfg(test)]
 mod tests;
-mod turn;
-mod watch;
+mod transfers;
 mod workers;
 
 use std::collections::HashMap;
@@ -30,17 +29,18 @@ use tokio::sync::mpsc;
 
 use crate::error::LoadError;
 use crate::observer::{Event, Observer, Report};
+use crate::reuse::copy::Reuse;
 use crate::source::SourceEvent;
 pub use options::FetchOptions;
 
 use blocking::blocking;
 use buffers::Buffers;
 use driver::Driver;
-use requests::Requests;
-use single::MAX_MANIFEST_BYTES;
-use small::{Found, Wanted};
-use sources::{Arrivals, Sources};
-use watch::Watch;
+use have_poll::HavePoll;
+use metadata::{Found, Wanted};
+use single_blob::MAX_MANIFEST_BYTES;
+use source_table::{Arrivals, SourceTable};
+use transfers::Transfers;
 use workers::Workers;
 
 /// How long the piece index is looked for when no source has it, before shards are checked as a whole instead.
@@ -76,7 +76,7 @@ pub async fn load(
         }
         None => {
             let fetch =
-                Fetch { cache, digest, wait: options.wait, options, observer, known: Sources::default() };
+                Fetch { cache, digest, wait: options.wait, options, observer, known: SourceTable::default() };
             let (model, sources) = fetch.run(&mut Arrivals::new(sources), &mut report).await?;
             report.sources = sources;
             model
@@ -93,7 +93,7 @@ pub async fn load(
 /// Those of [`Cache::model`].
 pub fn cached(cache: &Cache, digest: &Digest, options: &FetchOptions) -> Result<Option<Model>, CacheError> {
     match healthy(cache.model(digest))? {
-        None if options.single_blob_max_bytes.is_some() => healthy(single::cached(cache, digest)),
+        None if options.single_blob_max_bytes.is_some() => healthy(single_blob::cached(cache, digest)),
         found => Ok(found),
     }
 }
@@ -145,7 +145,7 @@ struct Fetch<'a> {
     wait: Duration,
     options: &'a FetchOptions,
     observer: &'a dyn Observer,
-    known: Sources,
+    known: SourceTable,
 }
 
 impl Fetch<'_> {
@@ -178,19 +178,20 @@ impl Fetch<'_> {
             return self.model(manifest, events, report).await;
         }
         let cache = self.cache.clone();
-        tidy(move || single::remove_left(&cache, &blob)).await;
+        tidy(move || single_blob::remove_left(&cache, &blob)).await;
         let (mut tried, mut unavailable, mut failed) = (Vec::new(), Vec::new(), None::<LoadError>);
-        while tried.len() < single::MAX_SIZES {
+        while tried.len() < single_blob::MAX_SIZES {
             let mut sizes =
-                single::sizes(blob, self.wait, &tried, &mut self.known, events, self.observer).await;
+                single_blob::sizes(blob, self.wait, &tried, &mut self.known, events, self.observer).await;
             if sizes.is_empty() {
                 break;
             }
             // Nobody is waited for while other sizes may be claimed: those that did not answer in time may know better.
             self.wait = Duration::ZERO;
-            if sizes.iter().any(|size_bytes| single::may_be_manifest(*size_bytes)) {
+            if sizes.iter().any(|size_bytes| single_blob::may_be_manifest(*size_bytes)) {
                 let wanted = Wanted { blob, max_bytes: MAX_MANIFEST_BYTES, wait: Duration::ZERO };
-                if let Found::Blob(bytes) = small::find(wanted, &mut self.known, events, self.observer).await
+                if let Found::Blob(bytes) =
+                    metadata::find(wanted, &mut self.known, events, self.observer).await
                 {
                     sizes = vec![bytes.len() as u64];
                     match keep_manifest(self.cache, bytes).await {
@@ -247,7 +248,7 @@ impl Fetch<'_> {
     ) -> Result<(Model, Vec<crate::SourceReport>), LoadError> {
         let manifest = Manifest::of_single_blob(blob, size_bytes).filter(|_| size_bytes <= max_bytes);
         let too_large = LoadError::BlobTooLarge { digest: blob, claimed_bytes: size_bytes, max_bytes };
-        let (digest, manifest) = single::store(self.cache, &manifest.ok_or(too_large)?).await?;
+        let (digest, manifest) = single_blob::store(self.cache, &manifest.ok_or(too_large)?).await?;
         self.digest = digest;
         let done = self.model(manifest, events, report).await;
         if done.is_err() {
@@ -265,7 +266,7 @@ impl Fetch<'_> {
         report: &mut Report,
     ) -> Result<(Model, Vec<crate::SourceReport>), LoadError> {
         self.observer.on_event(&Event::Manifest { digest: self.digest, manifest: &manifest });
-        let lock = turn::fill(self.cache, self.digest, self.options.wait, self.observer).await?;
+        let lock = fill_wait::fill(self.cache, self.digest, self.options.wait, self.observer).await?;
         // Whoever held the lock may have finished.
         if let Some(model) = find_cached(self.cache, self.digest).await? {
             report.resumed_bytes = manifest.total_size_bytes();
@@ -319,7 +320,7 @@ impl Fetch<'_> {
             return Ok(manifest);
         }
         let wanted = Wanted { blob: digest, max_bytes: MAX_MANIFEST_BYTES, wait: self.options.wait };
-        let bytes = match small::find(wanted, &mut self.known, events, self.observer).await {
+        let bytes = match metadata::find(wanted, &mut self.known, events, self.observer).await {
             Found::Blob(bytes) => bytes,
             Found::Nowhere { too_large: Some((source_id, claimed_bytes)) } => {
                 let max_bytes = MAX_MANIFEST_BYTES;
@@ -346,7 +347,7 @@ impl Fetch<'_> {
         }
         let wait = self.options.wait.min(INDEX_WAIT);
         let wanted = Wanted { blob: pieces.index, max_bytes: manifest.index_size_bytes(), wait };
-        match small::find(wanted, &mut self.known, events, self.observer).await {
+        match metadata::find(wanted, &mut self.known, events, self.observer).await {
             Found::Blob(bytes) => {
                 let store = Arc::clone(store);
                 match blocking(move || store.store_index(&bytes)).await? {
@@ -385,7 +386,7 @@ impl Fetch<'_> {
             self.observer.on_event(&Event::Claimed { bytes });
         }
         let index = index(&store).await?;
-        let reuse = reuse::Reuse {
+        let reuse = Reuse {
             cache: self.cache.clone(),
             digest: self.digest,
             store: Arc::clone(&store),
@@ -419,12 +420,12 @@ impl Fetch<'_> {
         let driver = Driver {
             digest: self.digest,
             planner,
-            requests: Requests::new(self.digest, geometry, Buffers::new(buffer_count), moved_sender),
+            requests: Transfers::new(self.digest, geometry, Buffers::new(buffer_count), moved_sender),
             moved,
             done,
             workers,
             sources: &mut self.known,
-            watch: Watch::default(),
+            watch: HavePoll::default(),
             observer: self.observer,
             report,
             on_trial: HashMap::new(),

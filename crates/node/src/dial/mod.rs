@@ -5,7 +5,7 @@
 //! because they fetch the same model. Each connected peer is a source of the fetch, and is asked who else there is.
 
 mod candidates;
-mod crowd;
+mod discovered;
 mod link;
 mod named;
 mod search;
@@ -20,10 +20,10 @@ use tokio::sync::mpsc;
 use tokio::task::JoinSet;
 
 use self::candidates::Candidates;
-use self::crowd::{Crowd, Hopes};
+use self::discovered::{Discovered, Expected};
 use self::named::Named;
 use self::shared::{Pending, Shared};
-use crate::book::AddressBook;
+use crate::address_book::AddressBook;
 
 pub(crate) use self::named::Peers;
 
@@ -82,7 +82,7 @@ pub(crate) fn dial(
         tasks.spawn(search::in_lan(shared.clone()));
     }
     let candidates = Candidates::new(client.peer_id(), fastrand::Rng::new());
-    let hopes = Hopes { has_named, has_lan: known.mdns };
-    tasks.spawn(Crowd::new(shared, candidates, found_receiver, hopes).run());
+    let expected = Expected { has_named, has_lan: known.mdns };
+    tasks.spawn(Discovered::new(shared, candidates, found_receiver, expected).run());
     (Dialer { _tasks: tasks }, receiver)
 }

@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use super::shared::{PendingOne, Shared};
-use crate::book::AddressBook;
+use crate::address_book::AddressBook;
 
 /// Pauses between two searches of the DHT: from the first to the last, doubling. The first search comes before any server is
 /// known, unless there are connections already.

@@ -9,7 +9,7 @@ use manifest::Digest;
 use p2p_blob::{Client, Contact, PeerId};
 use tokio::sync::{Notify, mpsc};
 
-use crate::book::AddressBook;
+use crate::address_book::AddressBook;
 
 /// Sources of one fetch, named ones included.
 pub(super) const MAX_SOURCES: usize = 50;

@@ -103,9 +103,9 @@ impl Board {
     }
 
     /// Counts what happens while `manifest` is loaded, and tells `observer`.
-    pub(crate) fn watch<'a>(&'a self, manifest: Digest, observer: &'a dyn Observer) -> Watched<'a> {
+    pub(crate) fn watch<'a>(&'a self, manifest: Digest, observer: &'a dyn Observer) -> Observed<'a> {
         self.loads().entry(manifest).or_default().callers += 1;
-        Watched { board: self, manifest, observer }
+        Observed { board: self, manifest, observer }
     }
 
     fn loads(&self) -> MutexGuard<'_, BTreeMap<Digest, Load>> {
@@ -114,13 +114,13 @@ impl Board {
 }
 
 /// A load that is on the board until this is dropped.
-pub(crate) struct Watched<'a> {
+pub(crate) struct Observed<'a> {
     board: &'a Board,
     manifest: Digest,
     observer: &'a dyn Observer,
 }
 
-impl Observer for Watched<'_> {
+impl Observer for Observed<'_> {
     fn on_event(&self, event: &Event<'_>) {
         if let Some(load) = self.board.loads().get_mut(&self.manifest) {
             load.on_event(event);
@@ -129,7 +129,7 @@ impl Observer for Watched<'_> {
     }
 }
 
-impl Drop for Watched<'_> {
+impl Drop for Observed<'_> {
     fn drop(&mut self) {
         let mut loads = self.board.loads();
         if let Some(load) = loads.get_mut(&self.manifest) {

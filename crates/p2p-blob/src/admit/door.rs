@@ -16,7 +16,7 @@ use libp2p::swarm::{
 use libp2p::{Multiaddr, PeerId};
 use tokio_util::sync::CancellationToken;
 
-use super::{Answer, Crowd, Guest, Origin};
+use super::{Answer, Guest, Origin, Quota};
 use crate::config::Limits;
 
 /// Handshakes under way that others began.
@@ -34,12 +34,12 @@ pub(crate) struct Door(Mutex<Places>);
 
 #[derive(Debug)]
 struct Places {
-    handshakes: Crowd<u64>,
+    handshakes: Quota<u64>,
     /// What tells a handshake that it is over.
     over: HashMap<u64, CancellationToken>,
     next_handshake: u64,
     /// Connections that others made.
-    inbound: Crowd<ConnectionId>,
+    inbound: Quota<ConnectionId>,
     outbound: HashSet<ConnectionId>,
     most: usize,
 }
@@ -61,10 +61,10 @@ impl Door {
     pub(crate) fn new(limits: &Limits) -> Arc<Self> {
         let most = usize::try_from(limits.connections).unwrap_or(usize::MAX);
         Arc::new(Self(Mutex::new(Places {
-            handshakes: Crowd::new(MAX_HANDSHAKES, HANDSHAKE_PATIENCE),
+            handshakes: Quota::new(MAX_HANDSHAKES, HANDSHAKE_PATIENCE),
             over: HashMap::new(),
             next_handshake: 0,
-            inbound: Crowd::new(most - most / OUTBOUND_SHARE, IDLE_PATIENCE),
+            inbound: Quota::new(most - most / OUTBOUND_SHARE, IDLE_PATIENCE),
             outbound: HashSet::new(),
             most,
         })))

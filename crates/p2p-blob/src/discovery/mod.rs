@@ -2,6 +2,6 @@
 
 pub(crate) mod address;
 pub(crate) mod dht;
-pub(crate) mod holders;
 pub(crate) mod lan;
 pub(crate) mod record;
+pub(crate) mod tracker;

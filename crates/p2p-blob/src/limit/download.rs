@@ -6,7 +6,7 @@ use futures::AsyncRead;
 use libp2p::PeerId;
 
 use super::RateLimit;
-use crate::limit::progress::{self, Halt};
+use crate::limit::stall::{self, Halt};
 
 /// One stream's part in a rate that all streams of the node share.
 #[derive(Debug)]
@@ -40,7 +40,7 @@ impl Download {
         mut on_bytes: impl FnMut(usize),
     ) -> Result<(), Halt> {
         let Some(rate) = &self.rate else {
-            return progress::read_exact(reader, buf, limit, on_bytes).await;
+            return stall::read_exact(reader, buf, limit, on_bytes).await;
         };
         while !buf.is_empty() {
             if self.allowed_bytes == 0 {
@@ -52,7 +52,7 @@ impl Download {
                 *allowed_bytes -= bytes;
                 on_bytes(bytes);
             };
-            progress::read_exact(reader, now, limit, count).await?;
+            stall::read_exact(reader, now, limit, count).await?;
             buf = later;
         }
         Ok(())

@@ -3,9 +3,9 @@
 mod bucket;
 mod download;
 mod fair;
-pub(crate) mod progress;
 mod rate;
 mod share;
+pub(crate) mod stall;
 
 pub(crate) use bucket::Bucket;
 pub(crate) use download::Download;

@@ -7,7 +7,7 @@ use manifest::ByteRange;
 
 use super::read::{Outcome, Reader};
 use super::service::{ServeError, Service};
-use crate::limit::progress;
+use crate::limit::stall;
 use crate::wire::v1;
 
 /// Answers the one request and closes the stream.
@@ -17,7 +17,7 @@ pub(super) async fn serve(
 ) -> Result<(), ServeError> {
     let limit = service.progress_timeout;
     let mut request = [0; v1::REQUEST_BYTES];
-    progress::read_exact(&mut stream, &mut request, limit, |_| ()).await?;
+    stall::read_exact(&mut stream, &mut request, limit, |_| ()).await?;
     let blob = v1::decode_request(&request)?;
     service.seat.is_asked();
 
@@ -31,7 +31,7 @@ pub(super) async fn serve(
     };
     // The header goes out in one write: existing peers read it with one read.
     let header = v1::encode_size(size_bytes);
-    progress::write_all(&mut stream, &header, limit).await?;
+    stall::write_all(&mut stream, &header, limit).await?;
     let end = v1::decode_size(header).unwrap_or(0);
     let mut start = 0;
     while start < end {
@@ -43,5 +43,5 @@ pub(super) async fn serve(
         service.send(&mut stream, &place, reader.chunk()).await?;
         start += chunk_bytes;
     }
-    Ok(progress::close(&mut stream, limit).await?)
+    Ok(stall::close(&mut stream, limit).await?)
 }

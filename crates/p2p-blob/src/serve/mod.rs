@@ -20,7 +20,7 @@ use self::seats::{Seat, Seats};
 use self::service::Service;
 use crate::admit::{Answer, Asker};
 use crate::config::{Config, Limits};
-use crate::discovery::holders::Holders;
+use crate::discovery::tracker::Tracker;
 use crate::store::Store;
 use crate::swarm::handler::BlobStream;
 use crate::wire::Version;
@@ -35,7 +35,7 @@ const MAX_REFUSED_STREAMS: usize = 32;
 /// The serving tasks of a node.
 pub(crate) struct Servers {
     store: Arc<dyn Store>,
-    holders: Arc<Holders>,
+    holders: Arc<Tracker>,
     uploads: Uploads,
     disk_reads: Arc<Semaphore>,
     progress_timeout: Duration,
@@ -68,7 +68,7 @@ enum Admission {
 impl Servers {
     pub(crate) fn new(
         store: Arc<dyn Store>,
-        holders: Arc<Holders>,
+        holders: Arc<Tracker>,
         uploads: Uploads,
         config: &Config,
     ) -> Self {

@@ -9,7 +9,7 @@ use manifest::{ByteRange, Digest};
 use super::read::{Outcome, Reader};
 use super::service::{ServeError, Service};
 use super::uploads::{Busy, Place};
-use crate::limit::progress;
+use crate::limit::stall;
 use crate::wire::v2::{GetHead, MAX_REQUEST_BYTES, MAX_UNANSWERED, Refusal, Request, RequestError};
 use crate::wire::{FramingError, have, peers};
 
@@ -78,7 +78,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> RangeServer<S> {
         if first_bytes == 0 {
             return Ok(None);
         }
-        progress::read_exact(&mut self.stream, &mut head[first_bytes..], limit, |_| ()).await?;
+        stall::read_exact(&mut self.stream, &mut head[first_bytes..], limit, |_| ()).await?;
         let body_bytes = u32::from_be_bytes(head);
         let mut body = [0; MAX_REQUEST_BYTES];
         let body = match body.get_mut(..body_bytes as usize) {
@@ -90,7 +90,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> RangeServer<S> {
                 );
             }
         };
-        progress::read_exact(&mut self.stream, body, limit, |_| ()).await?;
+        stall::read_exact(&mut self.stream, body, limit, |_| ()).await?;
         let request = Request::decode(body);
         if let Ok(request) = &request
             && let Some(manifest) = request.manifest()
@@ -162,7 +162,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> RangeServer<S> {
             self.service.send(&mut self.stream, place, self.reader.chunk()).await?;
             start += self.reader.chunk().len() as u64;
             if start >= range.end {
-                return Ok(progress::flush(&mut self.stream, self.service.progress_timeout).await?);
+                return Ok(stall::flush(&mut self.stream, self.service.progress_timeout).await?);
             }
             let reader = std::mem::take(&mut self.reader);
             self.reader = self.service.read_next(reader, ByteRange::new(start, range.end)).await?;
@@ -203,14 +203,14 @@ impl<S: AsyncRead + AsyncWrite + Unpin> RangeServer<S> {
 
     async fn send(&mut self, frame: &[u8]) -> Result<(), ServeError> {
         self.write(frame).await?;
-        Ok(progress::flush(&mut self.stream, self.service.progress_timeout).await?)
+        Ok(stall::flush(&mut self.stream, self.service.progress_timeout).await?)
     }
 
     async fn write(&mut self, bytes: &[u8]) -> Result<(), ServeError> {
-        Ok(progress::write_all(&mut self.stream, bytes, self.service.progress_timeout).await?)
+        Ok(stall::write_all(&mut self.stream, bytes, self.service.progress_timeout).await?)
     }
 
     async fn close(&mut self) -> Result<(), ServeError> {
-        Ok(progress::close(&mut self.stream, self.service.progress_timeout).await?)
+        Ok(stall::close(&mut self.stream, self.service.progress_timeout).await?)
     }
 }

@@ -3,14 +3,14 @@
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
-use crate::admit::{Answer, Asker, Crowd, Guest};
+use crate::admit::{Answer, Asker, Guest, Quota};
 
 /// How long a stream may be without a request when another one waits for its place.
 const IDLE_PATIENCE: Duration = Duration::from_secs(10);
 
 /// Who has how many streams. Clones are the same ones.
 #[derive(Debug, Clone)]
-pub(super) struct Seats(Arc<Mutex<Crowd<u64>>>);
+pub(super) struct Seats(Arc<Mutex<Quota<u64>>>);
 
 /// One stream's place. Given back when it is dropped.
 #[derive(Debug)]
@@ -21,7 +21,7 @@ pub(super) struct Seat {
 
 impl Seats {
     pub(super) fn new(most: usize) -> Self {
-        Self(Arc::new(Mutex::new(Crowd::new(most, IDLE_PATIENCE))))
+        Self(Arc::new(Mutex::new(Quota::new(most, IDLE_PATIENCE))))
     }
 
     /// Whether there is a place for one more stream, and which other one has to go.
@@ -40,7 +40,7 @@ impl Seats {
         self.crowd().leave(&number);
     }
 
-    fn crowd(&self) -> MutexGuard<'_, Crowd<u64>> {
+    fn crowd(&self) -> MutexGuard<'_, Quota<u64>> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }

@@ -13,8 +13,8 @@ use super::read::Reader;
 use super::seats::Seat;
 use super::uploads::{Busy, Place, Uploads};
 use crate::admit::Asker;
-use crate::discovery::holders::Holders;
-use crate::limit::progress::{self, Halt};
+use crate::discovery::tracker::Tracker;
+use crate::limit::stall::{self, Halt};
 use crate::store::Store;
 use crate::wire::FramingError;
 
@@ -25,7 +25,7 @@ pub(super) struct Service {
     pub(super) seat: Seat,
     pub(super) uploads: Uploads,
     pub(super) store: Arc<dyn Store>,
-    pub(super) holders: Arc<Holders>,
+    pub(super) holders: Arc<Tracker>,
     pub(super) disk_reads: Arc<Semaphore>,
     pub(super) progress_timeout: Duration,
     pub(super) idle_timeout: Duration,
@@ -70,7 +70,7 @@ impl Service {
             let allowed_bytes = self.uploads.allow(self.from, bytes.len()).await;
             let (mut now, later) = bytes.split_at(allowed_bytes);
             while !now.is_empty() {
-                let write = progress::write_some(stream, now, self.progress_timeout);
+                let write = stall::write_some(stream, now, self.progress_timeout);
                 let written = place.pace().of(write).await.ok_or(ServeError::Slow)?;
                 now = &now[written?..];
             }

@@ -13,7 +13,7 @@ use crate::client::Client;
 use crate::error::FetchError;
 use crate::identity::source_id;
 use crate::limit::Download;
-use crate::limit::progress::{self, Halt};
+use crate::limit::stall::{self, Halt};
 use crate::serve::Uploads;
 use crate::wire::{FramingError, Version, v1};
 
@@ -63,9 +63,9 @@ impl BlobSession {
         let limit = self.client.progress_timeout();
         let mut head = [0; 4];
         let exchange = async {
-            progress::write_all(&mut stream, &v1::encode_request(&blob), limit).await?;
-            progress::flush(&mut stream, limit).await?;
-            progress::read_exact(&mut stream, &mut head, limit, |_| ()).await
+            stall::write_all(&mut stream, &v1::encode_request(&blob), limit).await?;
+            stall::flush(&mut stream, limit).await?;
+            stall::read_exact(&mut stream, &mut head, limit, |_| ()).await
         };
         exchange.await.map_err(|halt| FetchError::halted(&source_id(&self.peer), limit, halt))?;
         Ok(v1::decode_size(head).map(|size_bytes| BlobBody {
@@ -135,7 +135,7 @@ impl BlobBody {
         if self.left_bytes > 0 || buf.is_empty() {
             return Ok(());
         }
-        match progress::within(FAREWELL_TIMEOUT, self.stream.read(&mut [0])).await {
+        match stall::within(FAREWELL_TIMEOUT, self.stream.read(&mut [0])).await {
             Ok(1..) => {
                 let peer = self.peer.clone();
                 Err(FetchError::BrokenFraming { peer, source: FramingError::Unsolicited })

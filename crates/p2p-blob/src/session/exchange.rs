@@ -12,7 +12,7 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc, oneshot};
 use crate::discovery::record::SignedRecord;
 use crate::error::FetchError;
 use crate::limit::Download;
-use crate::limit::progress::{self, Halt};
+use crate::limit::stall::{self, Halt};
 use crate::serve::Uploads;
 use crate::wire::v2::{self, GetHead, Refusal, Request};
 use crate::wire::{FramingError, have, peers};
@@ -153,7 +153,7 @@ impl Exchange {
                 }
             }
             // Whether or not it gets through: the stream is done with.
-            Ok(()) => drop(progress::close(&mut writer, self.limit).await),
+            Ok(()) => drop(stall::close(&mut writer, self.limit).await),
         }
     }
 
@@ -176,8 +176,8 @@ impl Exchange {
                 return;
             }
             let written = async {
-                progress::write_all(writer, &frame, self.limit).await?;
-                progress::flush(writer, self.limit).await
+                stall::write_all(writer, &frame, self.limit).await?;
+                stall::flush(writer, self.limit).await
             };
             if written.await.is_err() {
                 break;
@@ -220,7 +220,7 @@ impl Exchange {
         download: &mut Download,
     ) -> Result<(), FetchError> {
         let mut head = [0; 5];
-        if let Err(halt) = progress::read_exact(reader, &mut head, self.limit, |_| ()).await {
+        if let Err(halt) = stall::read_exact(reader, &mut head, self.limit, |_| ()).await {
             return self.give_up(ask, FetchError::halted(&self.peer, self.limit, halt));
         }
         let [a, b, c, d, status] = head;
@@ -288,7 +288,7 @@ impl Exchange {
         }
         let mut head = [0; v2::GET_HEAD_BYTES as usize - 1];
         let halted = |halt| FetchError::halted(peer, self.limit, halt);
-        progress::read_exact(reader, &mut head, self.limit, |_| ()).await.map_err(halted)?;
+        stall::read_exact(reader, &mut head, self.limit, |_| ()).await.map_err(halted)?;
         let head = GetHead::decode(&head);
         if head.length != length {
             return Err(wrong_length(u64::from(head.length)));
@@ -393,7 +393,7 @@ impl Exchange {
         body_bytes: usize,
     ) -> Result<Vec<u8>, FetchError> {
         let mut rest = vec![0; body_bytes - 1];
-        progress::read_exact(reader, &mut rest, self.limit, |_| ())
+        stall::read_exact(reader, &mut rest, self.limit, |_| ())
             .await
             .map_err(|halt| FetchError::halted(&self.peer, self.limit, halt))?;
         Ok(rest)

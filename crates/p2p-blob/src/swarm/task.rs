@@ -14,9 +14,9 @@ use tokio_util::sync::{CancellationToken, DropGuard};
 
 use crate::discovery::address;
 use crate::discovery::dht::Dht;
-use crate::discovery::holders::Holders;
 use crate::discovery::lan::Nearby;
 use crate::discovery::record::{Contact, SignedRecord};
+use crate::discovery::tracker::Tracker;
 use crate::error::ConnectError;
 use crate::identity::{Identity, source_id};
 use crate::reach::{Reach, Told};
@@ -81,7 +81,7 @@ pub(crate) struct Dial {
 pub(crate) struct NetworkTask {
     pub(crate) swarm: Swarm<Behaviours>,
     pub(crate) servers: Servers,
-    pub(crate) holders: Arc<Holders>,
+    pub(crate) holders: Arc<Tracker>,
     pub(crate) nearby: Arc<Nearby>,
     pub(crate) dht: Dht,
     pub(crate) reach: Arc<Reach>,

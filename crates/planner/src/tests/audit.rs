@@ -3,11 +3,11 @@
 use manifest::{Cell, PieceId};
 
 use super::super::pieces::PieceState;
-use super::super::sources::Source;
+use super::super::source::Source;
 use super::super::{Planner, SourceKey, Why};
 use super::{Asked, Net, PIECE};
 
-/// The planner's books agree with each other.
+/// The planner's tallies agree with each other.
 pub(super) fn audit(planner: &Planner) {
     let pieces = &planner.pieces;
     let geometry = planner.geometry();

@@ -9,7 +9,7 @@ mod model;
 mod peer;
 mod random;
 mod rules;
-mod whole;
+mod whole_shards;
 
 use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet, VecDeque};
 use std::ops::Range;

@@ -10,8 +10,8 @@ use super::Partial;
 use super::files::copy_range;
 use crate::journal::Record;
 use crate::layout::{WEIGHTS, is_data, parity_path};
-use crate::progress::{self, Claim};
-use crate::{CacheError, Held};
+use crate::piece_states::{self, PieceState};
+use crate::{BlobReader, CacheError};
 
 /// A piece that was here, hashed again.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -53,7 +53,7 @@ impl Partial {
     ///
     /// # Errors
     /// Those of [`Self::write_verified`].
-    pub fn copy_verified(&self, pieces: &[(VerifiedPiece<'_>, &Held, u64)]) -> Result<(), CacheError> {
+    pub fn copy_verified(&self, pieces: &[(VerifiedPiece<'_>, &BlobReader, u64)]) -> Result<(), CacheError> {
         pieces.iter().try_for_each(|(found, _, _)| self.check_model(&[*found]))?;
         for (found, from, offset) in pieces {
             self.copy(found.piece(), found.bytes(), from, *offset)?;
@@ -80,7 +80,7 @@ impl Partial {
         &self,
         piece: PieceId,
         bytes: &[u8],
-        from: &Held,
+        from: &BlobReader,
         offset: u64,
     ) -> Result<(), CacheError> {
         self.doubt(piece, bytes)?;
@@ -148,7 +148,7 @@ impl Partial {
 
     /// Whether a piece was recorded, by this process or an earlier one.
     pub fn is_recorded(&self, piece: PieceId) -> bool {
-        self.journal().1.claim(&self.geometry, piece) > Claim::Missing
+        self.journal().1.claim(&self.geometry, piece) > PieceState::Missing
     }
 
     fn check_model(&self, pieces: &[VerifiedPiece<'_>]) -> Result<(), CacheError> {
@@ -184,7 +184,7 @@ impl Partial {
         Ok(())
     }
 
-    fn copy(&self, piece: PieceId, bytes: &[u8], from: &Held, offset: u64) -> Result<(), CacheError> {
+    fn copy(&self, piece: PieceId, bytes: &[u8], from: &BlobReader, offset: u64) -> Result<(), CacheError> {
         let range = self.piece_range(piece)?;
         self.check_length(piece.shard, range, bytes)?;
         let first = self.geometry.canonical(piece.shard);
@@ -208,11 +208,11 @@ impl Partial {
     /// Records pieces as verified, after they were written.
     fn record(&self, pieces: impl IntoIterator<Item = PieceId>) -> Result<(), CacheError> {
         let (journal, progress) = &mut *self.journal();
-        let fresh = |piece: &PieceId| progress.claim(&self.geometry, *piece) < Claim::Verified;
+        let fresh = |piece: &PieceId| progress.claim(&self.geometry, *piece) < PieceState::Verified;
         let fresh: Vec<PieceId> = pieces.into_iter().filter(fresh).collect();
         let records = fresh.iter().map(|piece| Record::Piece(piece.shard, piece.piece));
         journal.append(records.clone())?;
-        records.for_each(|record| progress.apply(&self.geometry, record, Claim::Verified));
+        records.for_each(|record| progress.apply(&self.geometry, record, PieceState::Verified));
         self.offer.add(fresh);
         Ok(())
     }
@@ -221,12 +221,12 @@ impl Partial {
     pub(crate) fn confirm(&self, pieces: &[PieceId]) -> Vec<PieceId> {
         let (_, progress) = &mut *self.journal();
         let is_claim = |piece: &PieceId| {
-            progress::exists(&self.geometry, *piece)
-                && progress.claim(&self.geometry, *piece) == Claim::Claimed
+            piece_states::exists(&self.geometry, *piece)
+                && progress.claim(&self.geometry, *piece) == PieceState::Claimed
         };
         let claims: Vec<PieceId> = pieces.iter().copied().filter(is_claim).collect();
         for PieceId { shard, piece } in &claims {
-            progress.apply(&self.geometry, Record::Piece(*shard, *piece), Claim::Verified);
+            progress.apply(&self.geometry, Record::Piece(*shard, *piece), PieceState::Verified);
         }
         self.offer.add(claims.iter().copied());
         claims
@@ -236,14 +236,14 @@ impl Partial {
     pub(crate) fn void(&self, pieces: &[PieceId]) -> Result<(), CacheError> {
         let (journal, progress) = &mut *self.journal();
         let is_recorded = |piece: &&PieceId| {
-            progress::exists(&self.geometry, **piece)
-                && progress.claim(&self.geometry, **piece) > Claim::Missing
+            piece_states::exists(&self.geometry, **piece)
+                && progress.claim(&self.geometry, **piece) > PieceState::Missing
         };
         let recorded: Vec<PieceId> = pieces.iter().filter(is_recorded).copied().collect();
         recorded.iter().for_each(|piece| self.offer.withdraw_piece(*piece));
         let records = recorded.iter().map(|piece| Record::Void(piece.shard, piece.piece));
         journal.append(records.clone())?;
-        records.for_each(|record| progress.apply(&self.geometry, record, Claim::Missing));
+        records.for_each(|record| progress.apply(&self.geometry, record, PieceState::Missing));
         Ok(())
     }
 
@@ -307,7 +307,7 @@ impl Partial {
     fn piece_range(&self, piece: PieceId) -> Result<ByteRange, CacheError> {
         let manifest = self.manifest();
         let PieceId { shard, piece: number } = piece;
-        if progress::exists(&self.geometry, piece) {
+        if piece_states::exists(&self.geometry, piece) {
             return Ok(manifest.piece_range(shard, number));
         }
         let size_bytes = manifest.shards().get(shard as usize).map_or(0, |shard| shard.size_bytes);

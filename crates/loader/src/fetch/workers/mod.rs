@@ -18,7 +18,7 @@ use store::Map;
 use store::{CacheError, Partial};
 use tokio::sync::mpsc;
 
-use super::held::HeldParity;
+use super::parity_buffer::ParityBuffer;
 use crate::reconstruct::{RebuildJob, Rebuilder};
 use queue::{Batch, Job, Queue};
 
@@ -58,7 +58,7 @@ struct Shared {
     store: Arc<Partial>,
     index: Option<Arc<PieceIndex<Map>>>,
     geometry: Geometry,
-    held: HeldParity,
+    held: ParityBuffer,
     /// Padding that is not zero, of pieces that are not proven. It has no place in the weights file.
     dirty_padding: Mutex<HashMap<PieceId, Vec<u8>>>,
     done: mpsc::Sender<Done>,
@@ -101,7 +101,7 @@ impl Workers {
             store,
             index,
             geometry,
-            held: HeldParity::new(quarter),
+            held: ParityBuffer::new(quarter),
             dirty_padding: Mutex::default(),
             done,
         }));

@@ -2,14 +2,14 @@
 
 use manifest::SourceId;
 
-use super::ban_list::{Bans, MAX_BANS_BYTES};
+use super::ban_list::{BanList, MAX_BANS_BYTES};
 use super::lock::LockFile;
 use super::{Cache, CacheError, atomic};
 
 impl Cache {
     /// Who is banned, at this time in Unix seconds. A file that cannot be read or understood bans nobody. What comes from the
     /// future, since a clock was wrong, counts from now on.
-    pub fn bans(&self, now_s: u64) -> Bans {
+    pub fn bans(&self, now_s: u64) -> BanList {
         let (bans, is_changed) = self.read_bans(now_s);
         if is_changed && !self.is_read_only() {
             // Else it would begin anew in each run.
@@ -30,7 +30,7 @@ impl Cache {
         self.change_bans(now_s, |bans| sources.iter().for_each(|source| bans.convict(source, now_s)))
     }
 
-    fn change_bans(&self, now_s: u64, change: impl FnOnce(&mut Bans)) -> Result<(), CacheError> {
+    fn change_bans(&self, now_s: u64, change: impl FnOnce(&mut BanList)) -> Result<(), CacheError> {
         let _lock = LockFile::bans(&self.layout().locks()).exclusive()?;
         let (mut bans, _) = self.read_bans(now_s);
         change(&mut bans);
@@ -38,7 +38,7 @@ impl Cache {
     }
 
     /// Also whether a time was corrected.
-    fn read_bans(&self, now_s: u64) -> (Bans, bool) {
+    fn read_bans(&self, now_s: u64) -> (BanList, bool) {
         let path = self.layout().bans();
         let bytes = match atomic::read(&path, MAX_BANS_BYTES) {
             Ok(bytes) => bytes.unwrap_or_default(),
@@ -49,9 +49,9 @@ impl Cache {
         };
         if bytes.len() as u64 > MAX_BANS_BYTES {
             tracing::warn!(path = %path.display(), "this is no list of bans, it is too long: nobody is banned");
-            return (Bans::default(), false);
+            return (BanList::default(), false);
         }
-        let mut bans = Bans::from_text(&String::from_utf8_lossy(&bytes));
+        let mut bans = BanList::from_text(&String::from_utf8_lossy(&bytes));
         let is_changed = bans.end_future(now_s);
         (bans, is_changed)
     }

@@ -13,12 +13,12 @@ const FIRST_PAUSE: Duration = Duration::from_millis(500);
 const LAST_PAUSE: Duration = Duration::from_secs(4);
 /// Pauses are longer when there are more sources than this, so that not more and more is asked.
 const SOURCES_AT_FIRST_PAUSE: usize = 32;
-/// Sources that are being asked at one time.
+/// SourceTable that are being asked at one time.
 const MAX_ASKED: usize = 16;
 
 /// See the module's documentation.
 #[derive(Debug, Default)]
-pub(super) struct Watch {
+pub(super) struct HavePoll {
     sources: HashMap<SourceKey, Watched>,
     asked: usize,
     next_turn: u64,
@@ -105,7 +105,7 @@ impl Known {
     }
 }
 
-impl Watch {
+impl HavePoll {
     /// A source is up: it is asked at once.
     pub(super) fn add(&mut self, source: SourceKey, now: Instant) {
         let turn = self.next_turn;
@@ -207,7 +207,7 @@ mod tests {
 
     /// Answers what is being asked, and returns when the source is asked next.
     fn answer(
-        watch: &mut Watch,
+        watch: &mut HavePoll,
         ask: Ask,
         result: Result<Option<Have>, &SourceError>,
         now: Instant,
@@ -217,7 +217,7 @@ mod tests {
 
     #[test]
     fn a_source_is_asked_for_what_is_new_to_us_and_less_often_when_nothing_is() {
-        let (mut watch, mut now) = (Watch::default(), Instant::now());
+        let (mut watch, mut now) = (HavePoll::default(), Instant::now());
         watch.add(A, now);
         assert!(watch.is_expecting());
         let ask = watch.next(now).unwrap();
@@ -248,7 +248,7 @@ mod tests {
 
     #[test]
     fn whoever_holds_everything_is_not_asked_again() {
-        let (mut watch, now) = (Watch::default(), Instant::now());
+        let (mut watch, now) = (HavePoll::default(), Instant::now());
         watch.add(A, now);
         let ask = watch.next(now).unwrap();
         assert!(answer(&mut watch, ask, Ok(holds(1, 0xFF)), now).is_some());
@@ -257,7 +257,7 @@ mod tests {
 
     #[test]
     fn whoever_does_not_say_may_hold_anything_and_is_asked_again() {
-        let (mut watch, mut now) = (Watch::default(), Instant::now());
+        let (mut watch, mut now) = (HavePoll::default(), Instant::now());
         watch.add(A, now);
         for expected in [Some((true, Change::Unknown)), None, Some((false, Change::Holds(pieces(1))))] {
             let ask = watch.next(now).unwrap();
@@ -274,7 +274,7 @@ mod tests {
 
     #[test]
     fn answers_from_before_a_source_was_gone_do_not_count() {
-        let (mut watch, now) = (Watch::default(), Instant::now());
+        let (mut watch, now) = (HavePoll::default(), Instant::now());
         watch.add(A, now);
         let old = watch.next(now).unwrap();
         watch.remove(A);
@@ -286,7 +286,7 @@ mod tests {
 
     #[test]
     fn a_source_that_fails_is_asked_again_and_others_meanwhile() {
-        let (mut watch, now) = (Watch::default(), Instant::now());
+        let (mut watch, now) = (HavePoll::default(), Instant::now());
         watch.add(A, now);
         watch.add(B, now);
         let (a, b) = (watch.next(now).unwrap(), watch.next(now).unwrap());
@@ -302,7 +302,7 @@ mod tests {
 
     #[test]
     fn only_so_many_are_asked_at_once_and_a_crowd_less_often() {
-        let (mut watch, now) = (Watch::default(), Instant::now());
+        let (mut watch, now) = (HavePoll::default(), Instant::now());
         for source in 0..100 {
             watch.add(SourceKey(source), now);
         }

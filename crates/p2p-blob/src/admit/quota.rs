@@ -19,7 +19,7 @@ const RELAYED_SHARE: usize = 4;
 /// nobody loses anything to whoever has as much, and with `n` prefixes and `most >= 2 * n` a newcomer from one more
 /// always finds room.
 #[derive(Debug)]
-pub(crate) struct Crowd<K> {
+pub(crate) struct Quota<K> {
     most: usize,
     /// After so long somebody idle goes for any newcomer.
     patience: Duration,
@@ -75,7 +75,7 @@ impl Guest {
     }
 }
 
-impl<K: Copy + Eq + Hash + Ord> Crowd<K> {
+impl<K: Copy + Eq + Hash + Ord> Quota<K> {
     pub(crate) fn new(most: usize, patience: Duration) -> Self {
         Self { most: most.max(1), patience, guests: HashMap::new() }
     }
@@ -84,7 +84,7 @@ impl<K: Copy + Eq + Hash + Ord> Crowd<K> {
         self.guests.len()
     }
 
-    /// Whether there is a place for a newcomer. Nothing changes before [`Crowd::enter`] and [`Crowd::leave`].
+    /// Whether there is a place for a newcomer. Nothing changes before [`Quota::enter`] and [`Quota::leave`].
     pub(crate) fn ask(&self, newcomer: &Guest, now: Instant) -> Answer<K> {
         let is_relayed = newcomer.origin == Origin::Relayed;
         let relayed = self.guests.values().filter(|guest| guest.origin == Origin::Relayed).count();
@@ -170,7 +170,7 @@ mod tests {
 
     /// What a newcomer from there is told; who gets in, and who goes for it, is remembered.
     fn come(
-        crowd: &mut Crowd<u32>,
+        crowd: &mut Quota<u32>,
         key: u32,
         origin: Origin,
         peer: Option<PeerId>,
@@ -187,13 +187,13 @@ mod tests {
         answer
     }
 
-    fn count(crowd: &Crowd<u32>, origin: Origin) -> usize {
+    fn count(crowd: &Quota<u32>, origin: Origin) -> usize {
         crowd.guests.values().filter(|guest| guest.origin == origin).count()
     }
 
     #[test]
     fn one_address_may_have_all_places_until_somebody_else_comes() {
-        let (mut crowd, now) = (Crowd::new(8, PATIENCE), Instant::now());
+        let (mut crowd, now) = (Quota::new(8, PATIENCE), Instant::now());
         for key in 0..8 {
             assert_eq!(come(&mut crowd, key, at(0, 1), None, now), Answer::Enter);
         }
@@ -209,7 +209,7 @@ mod tests {
     fn a_prefix_counts_as_one_when_it_is_global() {
         let global = |a, b| Origin::Ip(Ipv4Addr::new(8, 8, a, b).into());
         for (origin, is_one) in [(global as fn(u8, u8) -> Origin, true), (at, false)] {
-            let (mut crowd, now) = (Crowd::new(8, PATIENCE), Instant::now());
+            let (mut crowd, now) = (Quota::new(8, PATIENCE), Instant::now());
             for key in 0..8 {
                 come(&mut crowd, u32::from(key), origin(1, key), None, now);
             }
@@ -220,7 +220,7 @@ mod tests {
 
     #[test]
     fn what_is_of_no_use_goes_first_and_what_is_busy_last() {
-        let (mut crowd, now) = (Crowd::new(4, PATIENCE), Instant::now());
+        let (mut crowd, now) = (Quota::new(4, PATIENCE), Instant::now());
         for key in 0..4 {
             come(&mut crowd, key, at(0, 1), None, now);
         }
@@ -238,7 +238,7 @@ mod tests {
 
     #[test]
     fn peers_of_one_address_share_it_and_relays_have_a_pool_of_their_own() {
-        let (mut crowd, now) = (Crowd::new(16, PATIENCE), Instant::now());
+        let (mut crowd, now) = (Quota::new(16, PATIENCE), Instant::now());
         let [greedy, modest] = [PeerId::random(), PeerId::random()];
         for key in 0..4 {
             assert_eq!(come(&mut crowd, key, Origin::Relayed, Some(greedy), now), Answer::Enter);
@@ -256,7 +256,7 @@ mod tests {
             attackers in proptest::collection::vec((0u8..7, 0u8..5), 0..200),
             most in 16usize..40,
         ) {
-            let (mut crowd, now) = (Crowd::new(most, PATIENCE), Instant::now());
+            let (mut crowd, now) = (Quota::new(most, PATIENCE), Instant::now());
             let peers: Vec<_> = (0..5).map(|_| PeerId::random()).collect();
             prop_assert_eq!(come(&mut crowd, 1000, at(9, 9), Some(peers[0]), now), Answer::Enter);
             for (key, (address, peer)) in (0..).zip(attackers) {

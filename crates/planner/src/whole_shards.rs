@@ -22,19 +22,19 @@ pub(super) enum Verdict {
 
 /// See the module's documentation.
 #[derive(Debug, Default)]
-pub(super) struct Whole {
+pub(super) struct WholeShards {
     /// By shard that is not complete, who brought pieces.
     contributors: BTreeMap<u32, BTreeSet<SourceKey>>,
     /// Shards with pieces that were rebuilt.
     rebuilt: HashSet<u32>,
     suspects: HashMap<u32, Vec<SourceKey>>,
     /// Whether shards are fetched from one source each.
-    solo: bool,
+    one_source_per_shard: bool,
     full: VecDeque<u32>,
     checking: usize,
 }
 
-impl Whole {
+impl WholeShards {
     /// A piece is there. `source` is `None` for a rebuilt one.
     pub(super) fn add(&mut self, shard: u32, source: Option<SourceKey>) {
         match source {
@@ -92,15 +92,15 @@ impl Whole {
                 Verdict::Alone(source)
             }
             _ => {
-                self.solo = true;
+                self.one_source_per_shard = true;
                 Verdict::Mixed
             }
         }
     }
 
     /// Whether shards are fetched from one source each.
-    pub(super) fn is_solo(&self) -> bool {
-        self.solo
+    pub(super) fn is_one_source_per_shard(&self) -> bool {
+        self.one_source_per_shard
     }
 
     /// The shards of which one source alone has brought pieces.

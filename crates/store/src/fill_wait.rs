@@ -6,9 +6,9 @@ use std::time::{Duration, Instant, SystemTime};
 
 use manifest::Digest;
 
-use super::holder::Holders;
 use super::layout::{JOURNAL, WEIGHTS};
 use super::lock::{self, LockFile, PATIENCE};
+use super::lock_holder::LockHolders;
 use super::{Cache, CacheError, FillLock};
 
 /// How often it is looked whether the right can be had.
@@ -20,7 +20,7 @@ const BUSY_PERCENT: u128 = 20;
 
 /// One who waits. Nothing is left when it is dropped.
 #[derive(Debug)]
-pub struct Turn {
+pub struct FillWait {
     cache: Cache,
     digest: Digest,
     files: Vec<Option<(u64, SystemTime)>>,
@@ -31,19 +31,19 @@ pub struct Turn {
 
 /// What one who waits finds.
 #[derive(Debug)]
-pub enum Look {
+pub enum FillState {
     /// It has the right now.
     Mine(FillLock),
     /// These have it, and have not got on for so long.
     Theirs {
         /// Who has it, as far as the system tells.
-        holders: Holders,
+        holders: LockHolders,
         /// For how long.
         idle: Duration,
     },
 }
 
-impl Turn {
+impl FillWait {
     /// One who waits for this model from now on.
     pub fn new(cache: &Cache, digest: Digest, now: Instant) -> Self {
         Self { cache: cache.clone(), digest, files: Vec::new(), measured: (now, 0), alive: now }
@@ -53,12 +53,12 @@ impl Turn {
     ///
     /// # Errors
     /// [`CacheError::Io`].
-    pub fn look(&mut self, now: Instant) -> Result<Look, CacheError> {
+    pub fn look(&mut self, now: Instant) -> Result<FillState, CacheError> {
         let locks = self.cache.layout().locks();
         if let Some(lock) = lock::try_fill(&locks, &self.digest)? {
-            return Ok(Look::Mine(lock));
+            return Ok(FillState::Mine(lock));
         }
-        let holders = Holders::of(&LockFile::fill(&locks, &self.digest).holders());
+        let holders = LockHolders::of(&LockFile::fill(&locks, &self.digest).holders());
         let dir = self.cache.layout().partial(&self.digest);
         let files = [&dir, &dir.join(JOURNAL), &dir.join(WEIGHTS)].map(|path| looks(path)).to_vec();
         let has_written = files != self.files;
@@ -66,10 +66,10 @@ impl Turn {
         if self.is_busy(&holders, now) || has_written {
             self.alive = now;
         }
-        Ok(Look::Theirs { holders, idle: now.saturating_duration_since(self.alive) })
+        Ok(FillState::Theirs { holders, idle: now.saturating_duration_since(self.alive) })
     }
 
-    fn is_busy(&mut self, holders: &Holders, now: Instant) -> bool {
+    fn is_busy(&mut self, holders: &LockHolders, now: Instant) -> bool {
         let (since, before_ticks) = self.measured;
         let elapsed = now.saturating_duration_since(since);
         if elapsed < MEASURED {
@@ -87,15 +87,15 @@ impl Cache {
     /// it is got, that one may have finished: look at [`Self::model`] again.
     ///
     /// # Errors
-    /// [`CacheError::Held`], [`CacheError::Io`].
+    /// [`CacheError::Locked`], [`CacheError::Io`].
     pub fn lock_fill(&self, digest: &Digest) -> Result<FillLock, CacheError> {
         self.check_writable()?;
-        let mut turn = Turn::new(self, *digest, Instant::now());
+        let mut wait = FillWait::new(self, *digest, Instant::now());
         loop {
-            match turn.look(Instant::now())? {
-                Look::Mine(lock) => return Ok(lock),
-                Look::Theirs { idle, .. } if idle < PATIENCE => std::thread::sleep(PAUSE),
-                Look::Theirs { .. } => {
+            match wait.look(Instant::now())? {
+                FillState::Mine(lock) => return Ok(lock),
+                FillState::Theirs { idle, .. } if idle < PATIENCE => std::thread::sleep(PAUSE),
+                FillState::Theirs { .. } => {
                     return Err(LockFile::fill(&self.layout().locks(), digest).held(PATIENCE));
                 }
             }
@@ -121,12 +121,12 @@ fn looks(path: &Path) -> Option<(u64, SystemTime)> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::holder::Holder;
+    use crate::lock_holder::LockHolder;
 
-    fn idle(look: Look) -> Duration {
+    fn idle(look: FillState) -> Duration {
         match look {
-            Look::Theirs { idle, .. } => idle,
-            Look::Mine(_) => panic!("somebody has it"),
+            FillState::Theirs { idle, .. } => idle,
+            FillState::Mine(_) => panic!("somebody has it"),
         }
     }
 
@@ -152,21 +152,23 @@ mod tests {
         let start = Instant::now();
         // Too soon after each other for anybody's use of the processor to be measured.
         let at = |ms| start + Duration::from_millis(ms);
-        let mut turn = Turn::new(&cache, digest, start);
-        idle(turn.look(at(0)).unwrap());
-        assert_eq!(idle(turn.look(at(400)).unwrap()), Duration::from_millis(400));
+        let mut wait = FillWait::new(&cache, digest, start);
+        idle(wait.look(at(0)).unwrap());
+        assert_eq!(idle(wait.look(at(400)).unwrap()), Duration::from_millis(400));
         let partial = cache.layout().partial(&digest);
         fs::create_dir(&partial).unwrap();
-        assert_eq!(idle(turn.look(at(500)).unwrap()), Duration::ZERO);
+        assert_eq!(idle(wait.look(at(500)).unwrap()), Duration::ZERO);
         fs::File::create(partial.join(JOURNAL)).unwrap();
-        assert_eq!(idle(turn.look(at(600)).unwrap()), Duration::ZERO);
-        assert_eq!(idle(turn.look(at(700)).unwrap()), Duration::from_millis(100));
-        let Look::Theirs { holders, .. } = turn.look(at(800)).unwrap() else { panic!("somebody has it") };
+        assert_eq!(idle(wait.look(at(600)).unwrap()), Duration::ZERO);
+        assert_eq!(idle(wait.look(at(700)).unwrap()), Duration::from_millis(100));
+        let FillState::Theirs { holders, .. } = wait.look(at(800)).unwrap() else {
+            panic!("somebody has it")
+        };
         if cfg!(target_os = "linux") {
             assert_eq!(holders.0[0].process, std::process::id());
         }
         drop(held);
-        assert!(matches!(turn.look(at(900)).unwrap(), Look::Mine(_)));
+        assert!(matches!(wait.look(at(900)).unwrap(), FillState::Mine(_)));
     }
 
     #[test]
@@ -174,10 +176,10 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let cache = Cache::open(dir.path()).unwrap();
         let start = Instant::now();
-        let mut turn = Turn::new(&cache, Digest::of(b"model"), start);
+        let mut wait = FillWait::new(&cache, Digest::of(b"model"), start);
         let mut looks = |seconds, used_ticks| {
-            let holder = Holder { process: 1, name: None, is_stopped: false, used_ticks };
-            turn.is_busy(&Holders(vec![holder]), start + Duration::from_secs(seconds))
+            let holder = LockHolder { process: 1, name: None, is_stopped: false, used_ticks };
+            wait.is_busy(&LockHolders(vec![holder]), start + Duration::from_secs(seconds))
         };
         assert!(!looks(1, 5000), "what it did before is nothing new");
         assert!(!looks(2, 5010), "waiting takes a little, too");

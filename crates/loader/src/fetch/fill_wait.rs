@@ -3,7 +3,7 @@
 use std::time::{Duration, Instant};
 
 use manifest::Digest;
-use store::{Cache, FillLock, Holders, Look, PAUSE, Turn};
+use store::{Cache, FillLock, FillState, FillWait, LockHolders, PAUSE};
 use tokio::time::sleep;
 
 use super::blocking::blocking;
@@ -21,14 +21,14 @@ pub(super) async fn fill(
     wait: Duration,
     observer: &dyn Observer,
 ) -> Result<FillLock, LoadError> {
-    let mut turn = Turn::new(cache, digest, Instant::now());
+    let mut waiting = FillWait::new(cache, digest, Instant::now());
     let mut told: Option<(Instant, Vec<(u32, bool)>)> = None;
     loop {
-        let (look, back) = blocking(move || (turn.look(Instant::now()), turn)).await?;
-        turn = back;
+        let (look, back) = blocking(move || (waiting.look(Instant::now()), waiting)).await?;
+        waiting = back;
         let (holders, idle) = match look? {
-            Look::Mine(lock) => return Ok(lock),
-            Look::Theirs { holders, idle } => (holders, idle),
+            FillState::Mine(lock) => return Ok(lock),
+            FillState::Theirs { holders, idle } => (holders, idle),
         };
         let news = news(&holders);
         if !told.as_ref().is_some_and(|(at, before)| at.elapsed() < TELL_EVERY && *before == news) {
@@ -36,13 +36,13 @@ pub(super) async fn fill(
             told = Some((Instant::now(), news));
         }
         if idle >= wait {
-            return Err(LoadError::Held { digest, holders, wait });
+            return Err(LoadError::Locked { digest, holders, wait });
         }
         sleep(PAUSE.min(wait - idle)).await;
     }
 }
 
 /// What of the holders is worth telling when it changes.
-fn news(holders: &Holders) -> Vec<(u32, bool)> {
+fn news(holders: &LockHolders) -> Vec<(u32, bool)> {
     holders.0.iter().map(|holder| (holder.process, holder.is_stopped)).collect()
 }

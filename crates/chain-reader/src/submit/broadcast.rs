@@ -24,7 +24,7 @@ const WORDS: [&str; 8] = [
 
 /// What became of it.
 #[derive(Debug)]
-pub(super) enum Handed {
+pub(super) enum Broadcast {
     /// The endpoint has it.
     Taken,
     /// The endpoint may have it.
@@ -47,10 +47,10 @@ pub(super) async fn hand_over(
     policy: &Policy,
     raw: &Bytes,
     tx_hash: B256,
-) -> Result<Handed, SubmitError> {
+) -> Result<Broadcast, SubmitError> {
     let (mut attempt, mut is_unclear) = (1, false);
     loop {
-        let Err(error) = send_raw(endpoint, raw).await else { return Ok(Handed::Taken) };
+        let Err(error) = send_raw(endpoint, raw).await else { return Ok(Broadcast::Taken) };
         tracing::debug!(%tx_hash, attempt, %error, "the endpoint does not say that it has the transaction");
         is_unclear |= may_have_it(&error);
         if attempt < policy.attempts && error.is_retryable() {
@@ -59,8 +59,8 @@ pub(super) async fn hand_over(
             continue;
         }
         return match error {
-            _ if is_unclear => Ok(Handed::Unclear),
-            error if error.is_answer() => Ok(Handed::Refused(error)),
+            _ if is_unclear => Ok(Broadcast::Unclear),
+            error if error.is_answer() => Ok(Broadcast::Refused(error)),
             source => Err(SubmitError::NotTaken { tx_hash, source }),
         };
     }

@@ -9,19 +9,19 @@ use manifest::{Digest, Geometry, PieceId};
 use store::{Cache, CacheError, Map, Partial, bytes};
 use tokio::sync::watch;
 
-use super::blocking::blocking;
+use super::{Matched, Search};
 use crate::error::LoadError;
+use crate::fetch::blocking::blocking;
 use crate::observer::{Event, Observer};
-use crate::reuse::{Matched, Search};
 
 /// What is to be filled.
-pub(super) struct Reuse {
-    pub(super) cache: Cache,
-    pub(super) digest: Digest,
-    pub(super) store: Arc<Partial>,
-    pub(super) index: Option<Arc<PieceIndex<Map>>>,
-    pub(super) geometry: Geometry,
-    pub(super) threads: usize,
+pub(crate) struct Reuse {
+    pub(crate) cache: Cache,
+    pub(crate) digest: Digest,
+    pub(crate) store: Arc<Partial>,
+    pub(crate) index: Option<Arc<PieceIndex<Map>>>,
+    pub(crate) geometry: Geometry,
+    pub(crate) threads: usize,
 }
 
 impl Reuse {
@@ -29,7 +29,7 @@ impl Reuse {
     /// read are passed over.
     ///
     /// **Cancel safety.** When the future is dropped the threads end soon; what was copied is recorded.
-    pub(super) async fn run(
+    pub(crate) async fn run(
         self,
         here: &[PieceId],
         observer: &dyn Observer,

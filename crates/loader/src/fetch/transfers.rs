@@ -11,14 +11,14 @@ use tokio::sync::mpsc;
 use tokio::task::{AbortHandle, JoinSet};
 
 use super::buffers::{Buffers, PieceBuf};
-use super::watch::Ask;
+use super::have_poll::Ask;
 use crate::source::{RangeRead, Source, SourceError};
 
 /// How long a source has to say what it holds.
 const HAVE_PATIENCE: Duration = Duration::from_secs(5);
 
 /// What the tasks report.
-pub(super) enum Moved {
+pub(super) enum TransferEvent {
     /// A piece is complete in its buffer.
     Arrived { request: RequestId, piece: PieceId, buf: PieceBuf },
     /// A request ended.
@@ -28,22 +28,22 @@ pub(super) enum Moved {
 }
 
 /// Runs requests. Dropping it gives all of them up.
-pub(super) struct Requests {
+pub(super) struct Transfers {
     manifest: Digest,
     geometry: Geometry,
     piece_counts: Arc<[u32]>,
     buffers: Buffers,
     tasks: JoinSet<()>,
     running: HashMap<RequestId, AbortHandle>,
-    moved: mpsc::Sender<Moved>,
+    moved: mpsc::Sender<TransferEvent>,
 }
 
-impl Requests {
+impl Transfers {
     pub(super) fn new(
         manifest: Digest,
         geometry: Geometry,
         buffers: Buffers,
-        moved: mpsc::Sender<Moved>,
+        moved: mpsc::Sender<TransferEvent>,
     ) -> Self {
         let shards = (0..).zip(geometry.manifest().shards());
         let piece_counts = shards.map(|(shard, _)| geometry.manifest().piece_count(shard)).collect();
@@ -75,7 +75,7 @@ impl Requests {
                 task.read_whole(&*source, pieces).await
             };
             // The driver is gone: so is the reason for this request.
-            let _ = task.moved.send(Moved::Ended { request, result }).await;
+            let _ = task.moved.send(TransferEvent::Ended { request, result }).await;
         });
         self.running.insert(request, handle);
     }
@@ -85,7 +85,7 @@ impl Requests {
         self.tasks.spawn(async move {
             let answer = tokio::time::timeout(HAVE_PATIENCE, source.have(manifest, counts, ask.since));
             let result = answer.await.unwrap_or_else(|elapsed| Err(SourceError::Lost(Box::new(elapsed))));
-            let _ = moved.send(Moved::Have { ask, result }).await;
+            let _ = moved.send(TransferEvent::Have { ask, result }).await;
         });
     }
 
@@ -104,7 +104,7 @@ struct Task {
     manifest: Digest,
     geometry: Geometry,
     buffers: Buffers,
-    moved: mpsc::Sender<Moved>,
+    moved: mpsc::Sender<TransferEvent>,
     request: RequestId,
     shard: u32,
 }
@@ -149,6 +149,6 @@ impl Task {
     }
 
     async fn arrived(&self, piece: PieceId, buf: PieceBuf) {
-        let _ = self.moved.send(Moved::Arrived { request: self.request, piece, buf }).await;
+        let _ = self.moved.send(TransferEvent::Arrived { request: self.request, piece, buf }).await;
     }
 }

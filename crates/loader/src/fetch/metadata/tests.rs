@@ -134,11 +134,11 @@ impl Source for Fake {
 
 /// Looks for the blob at these sources. Gives what came of it, how long it took, and how much memory it used.
 async fn look(habits: &[Habit]) -> (Found, Duration, u64) {
-    look_again(habits, &mut Sources::default()).await
+    look_again(habits, &mut SourceTable::default()).await
 }
 
 /// The same with what is known of the sources already.
-async fn look_again(habits: &[Habit], sources: &mut Sources) -> (Found, Duration, u64) {
+async fn look_again(habits: &[Habit], sources: &mut SourceTable) -> (Found, Duration, u64) {
     let memory = Arc::<Memory>::default();
     let (events, receiver) = mpsc::channel(habits.len() + 1);
     for (number, habit) in habits.iter().enumerate() {
@@ -204,7 +204,7 @@ async fn looking_ends_when_nobody_has_it_however_they_say_so() {
 
 #[tokio::test(start_paused = true)]
 async fn whoever_gave_the_manifest_is_asked_for_the_index_first() {
-    let (habits, mut sources) = (after_49(Habit::Silent), Sources::default());
+    let (habits, mut sources) = (after_49(Habit::Silent), SourceTable::default());
     let (_, first, _) = look_again(&habits, &mut sources).await;
     let (found, again, _) = look_again(&habits, &mut sources).await;
     assert!(is_found(&found) && first > Duration::from_secs(1) && again < HEAD_START, "{first:?}, {again:?}");

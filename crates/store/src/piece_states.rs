@@ -6,7 +6,7 @@ use super::journal::Record;
 
 /// How sure it is that a piece is on disk and right.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
-pub(super) enum Claim {
+pub(super) enum PieceState {
     /// It is not there.
     Missing,
     /// An earlier process says that it verified it.
@@ -18,18 +18,18 @@ pub(super) enum Claim {
 /// The state of every piece. Shards with the same digest are one: they are written together, and counted under the
 /// first of them.
 #[derive(Debug)]
-pub(super) struct Progress {
-    claims: Vec<Claim>,
+pub(super) struct PieceStates {
+    claims: Vec<PieceState>,
 }
 
-impl Progress {
+impl PieceStates {
     pub(super) fn new(geometry: &Geometry) -> Self {
-        Self { claims: vec![Claim::Missing; geometry.piece_total() as usize] }
+        Self { claims: vec![PieceState::Missing; geometry.piece_total() as usize] }
     }
 
     /// Follows a record; the pieces that it names are as sure as `claim`. Those that the manifest does not have are not
     /// believed.
-    pub(super) fn apply(&mut self, geometry: &Geometry, record: Record, claim: Claim) {
+    pub(super) fn apply(&mut self, geometry: &Geometry, record: Record, claim: PieceState) {
         match record {
             Record::Piece(shard, piece) => {
                 if let Some(found) = self.claim_mut(geometry, PieceId { shard, piece }) {
@@ -39,18 +39,18 @@ impl Progress {
             Record::Forget(shard) => self.forget(geometry, shard),
             Record::Void(shard, piece) => {
                 if let Some(found) = self.claim_mut(geometry, PieceId { shard, piece }) {
-                    *found = Claim::Missing;
+                    *found = PieceState::Missing;
                 }
             }
         }
     }
 
-    pub(super) fn claim(&self, geometry: &Geometry, piece: PieceId) -> Claim {
+    pub(super) fn claim(&self, geometry: &Geometry, piece: PieceId) -> PieceState {
         self.claims[flat(geometry, piece)]
     }
 
     /// The first piece of a shard that is less sure than `claim`.
-    pub(super) fn first_below(&self, geometry: &Geometry, shard: u32, claim: Claim) -> Option<u32> {
+    pub(super) fn first_below(&self, geometry: &Geometry, shard: u32, claim: PieceState) -> Option<u32> {
         let mut pieces = 0..geometry.manifest().piece_count(shard);
         pieces.find(|piece| self.claim(geometry, PieceId { shard, piece: *piece }) < claim)
     }
@@ -58,11 +58,11 @@ impl Progress {
     /// Whether anything is claimed of a shard.
     pub(super) fn any(&self, geometry: &Geometry, shard: u32) -> bool {
         let mut pieces = 0..geometry.manifest().piece_count(shard);
-        pieces.any(|piece| self.claim(geometry, PieceId { shard, piece }) > Claim::Missing)
+        pieces.any(|piece| self.claim(geometry, PieceId { shard, piece }) > PieceState::Missing)
     }
 
     /// The pieces that are at least as sure as `claim`, in order.
-    pub(super) fn pieces(&self, geometry: &Geometry, claim: Claim) -> impl Iterator<Item = PieceId> {
+    pub(super) fn pieces(&self, geometry: &Geometry, claim: PieceState) -> impl Iterator<Item = PieceId> {
         first_shards(geometry)
             .flat_map(|shard| {
                 (0..geometry.manifest().piece_count(shard)).map(move |piece| PieceId { shard, piece })
@@ -72,11 +72,11 @@ impl Progress {
 
     /// Bytes of the shards that are at least claimed.
     pub(super) fn bytes(&self, geometry: &Geometry) -> u64 {
-        let pieces = self.pieces(geometry, Claim::Claimed);
+        let pieces = self.pieces(geometry, PieceState::Claimed);
         pieces.map(|piece| geometry.piece_bytes(piece)).sum()
     }
 
-    fn claim_mut(&mut self, geometry: &Geometry, piece: PieceId) -> Option<&mut Claim> {
+    fn claim_mut(&mut self, geometry: &Geometry, piece: PieceId) -> Option<&mut PieceState> {
         if !exists(geometry, piece) {
             return None;
         }
@@ -90,7 +90,7 @@ impl Progress {
             0
         };
         for piece in 0..pieces {
-            self.claims[flat(geometry, PieceId { shard, piece })] = Claim::Missing;
+            self.claims[flat(geometry, PieceId { shard, piece })] = PieceState::Missing;
         }
     }
 }

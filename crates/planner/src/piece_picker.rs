@@ -6,7 +6,7 @@ use std::time::Instant;
 use manifest::PieceId;
 
 use super::requests::Request;
-use super::sources::Source;
+use super::source::Source;
 use super::trials::Trial;
 use super::{PlanAction, Planner, SourceKey, Why};
 
@@ -147,7 +147,7 @@ impl Planner {
     /// The data shards that `key` is not asked for now, whatever it holds of them.
     fn barred(&mut self, key: SourceKey) -> Vec<u32> {
         let source = &self.sources[&key];
-        let is_free = !self.pieces.whole.is_solo() && self.pieces.trials.current().is_none();
+        let is_free = !self.pieces.whole.is_one_source_per_shard() && self.pieces.trials.current().is_none();
         if source.ranges && !source.is_barred() && is_free {
             return Vec::new();
         }
@@ -159,7 +159,9 @@ impl Planner {
     /// Whether a source that has nothing to be asked for has nothing before something changes that it is looked at for:
     /// what it may be asked for can also depend on what others are asked for, and on the time.
     fn stays_without(&self, key: SourceKey, now: Instant) -> bool {
-        self.sources[&key].ranges && !self.pieces.whole.is_solo() && !self.waits_for_sources(now)
+        self.sources[&key].ranges
+            && !self.pieces.whole.is_one_source_per_shard()
+            && !self.waits_for_sources(now)
     }
 
     /// Whether a source may be asked for some of a shard.
@@ -174,7 +176,7 @@ impl Planner {
         {
             return trial == Trial { shard, source: key };
         }
-        !self.pieces.is_solo(shard)
+        !self.pieces.is_one_source_per_shard(shard)
             || self.pieces.whole.may_own(shard, key)
                 && self.requests.sources_of(shard).all(|other| other == key)
     }
@@ -183,7 +185,7 @@ impl Planner {
     pub(super) fn is_worth(&self, key: SourceKey, shard: u32) -> bool {
         let count = self.geometry().manifest().piece_count(shard);
         // Of a shard that is to come from one source alone, others bring nothing.
-        let is_alone = self.pieces.is_solo(shard) || self.pieces.trials.is_on(shard);
+        let is_alone = self.pieces.is_one_source_per_shard(shard) || self.pieces.trials.is_on(shard);
         let may_others = !is_alone && self.holders[shard as usize].ranges_now;
         self.sources[&key].ranges
             || (2 * self.pieces.absent(shard) >= count || !may_others)

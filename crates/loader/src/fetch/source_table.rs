@@ -5,13 +5,13 @@ use std::sync::Arc;
 
 use manifest::SourceId;
 use planner::{PlanEvent, SourceKey, SourceState};
-use store::Bans;
+use store::BanList;
 use tokio::sync::mpsc;
 
 use crate::observer::{Event, Observer, SourceReport};
 use crate::source::{Source, SourceEvent};
 
-/// Sources that are remembered in one fetch: names beyond that are not told apart in the report.
+/// SourceTable that are remembered in one fetch: names beyond that are not told apart in the report.
 const MAX_REMEMBERED: usize = 4096;
 
 /// Tells of sources as they come and go.
@@ -50,19 +50,19 @@ struct Known {
 
 /// See the module's documentation.
 #[derive(Default)]
-pub(super) struct Sources {
+pub(super) struct SourceTable {
     keys: HashMap<SourceId, SourceKey>,
     known: Vec<Known>,
     pub(super) connecting: bool,
     /// Who gave the blob that was looked for last: the manifest, before the index.
     pub(super) has_given: Option<SourceKey>,
     /// Who was caught lying in earlier runs.
-    pub(super) bans: Bans,
+    pub(super) bans: BanList,
     /// Who was caught in this one.
     pub(super) liars: Vec<SourceId>,
 }
 
-impl Sources {
+impl SourceTable {
     /// Takes in an event; returns the source that came up or went down, if one did.
     pub(super) fn on_event(&mut self, event: SourceEvent, observer: &dyn Observer) -> Option<SourceKey> {
         match event {

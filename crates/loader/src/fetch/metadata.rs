@@ -18,13 +18,13 @@ use planner::SourceKey;
 use tokio::time::Instant;
 
 use super::blocking::blocking;
-use super::sources::{Arrivals, Sources};
+use super::source_table::{Arrivals, SourceTable};
 use crate::observer::{Event, Observer};
 use crate::source::{Source, SourceError, SourceEvent};
 
-/// Sources that may have sent a part: as much memory as so many blobs is used.
+/// SourceTable that may have sent a part: as much memory as so many blobs is used.
 const PLACES: usize = 4;
-/// Sources that may be asked in all, those that have sent nothing yet included.
+/// SourceTable that may be asked in all, those that have sent nothing yet included.
 const MAX_ASKED: usize = 64;
 /// How long those that are asked have before more are: one more, or twice as many each time while nobody sends.
 const HEAD_START: Duration = Duration::from_millis(500);
@@ -58,7 +58,7 @@ pub(super) struct Wanted {
 /// Asks the sources, some at a time, until one gives the bytes of the digest.
 pub(super) async fn find(
     wanted: Wanted,
-    sources: &mut Sources,
+    sources: &mut SourceTable,
     events: &mut Arrivals,
     observer: &dyn Observer,
 ) -> Found {
@@ -158,7 +158,7 @@ impl Queue {
     }
 
     /// Looks who has sent something, and ends the turns of those that have to make room.
-    fn look(&mut self, sources: &Sources, now: Instant) {
+    fn look(&mut self, sources: &SourceTable, now: Instant) {
         for asked in &mut self.asked {
             let Some(source) = sources.get(asked.key) else { continue };
             let bytes = source.received_bytes().saturating_sub(asked.before_bytes);
@@ -201,7 +201,7 @@ impl Queue {
     }
 
     /// The source that waits to be asked and was asked least often; of those, first the one that gave the blob before.
-    fn waiting<'a>(&self, sources: &'a Sources) -> Option<(SourceKey, &'a Arc<dyn Source>)> {
+    fn waiting<'a>(&self, sources: &'a SourceTable) -> Option<(SourceKey, &'a Arc<dyn Source>)> {
         let turns = |source: &Arc<dyn Source>| match self.turns.get(source.id()) {
             Some(turns) if turns.is_done => None,
             turns => Some(turns.map_or(0, |turns| turns.count)),
@@ -219,7 +219,7 @@ impl Queue {
     }
 
     /// Whom to ask now.
-    fn next<'a>(&self, sources: &'a Sources) -> Option<(SourceKey, &'a Arc<dyn Source>)> {
+    fn next<'a>(&self, sources: &'a SourceTable) -> Option<(SourceKey, &'a Arc<dyn Source>)> {
         let has_room = self.places() < PLACES && self.asked.len() < MAX_ASKED;
         let may_ask = has_room && (self.may_ask > 0 || self.asked.is_empty());
         self.waiting(sources).filter(|_| may_ask)
@@ -281,7 +281,7 @@ async fn ask(
 }
 
 /// A source sent bytes of another digest.
-fn blame(key: SourceKey, bytes: u64, sources: &mut Sources, observer: &dyn Observer) {
+fn blame(key: SourceKey, bytes: u64, sources: &mut SourceTable, observer: &dyn Observer) {
     if let Some(source) = sources.get(key) {
         observer.on_event(&Event::WrongBytes { shard: None, source: source.id(), bytes });
     }

@@ -12,12 +12,12 @@ use store::Blobs;
 const INTERVAL: Duration = Duration::from_secs(1);
 
 /// Dropping it ends the thread, soon, and without waiting for it.
-pub(crate) struct Tending {
+pub(crate) struct Maintenance {
     stop: Arc<AtomicBool>,
     _awake: SyncSender<()>,
 }
 
-impl Tending {
+impl Maintenance {
     pub(crate) fn start(blobs: &Arc<Blobs>) -> std::io::Result<Self> {
         let stop = Arc::<AtomicBool>::default();
         // Nothing is ever sent: it is closed when nobody needs the thread any more.
@@ -42,7 +42,7 @@ fn tend(blobs: &Weak<Blobs>, stop: &AtomicBool) -> bool {
     true
 }
 
-impl Drop for Tending {
+impl Drop for Maintenance {
     fn drop(&mut self) {
         self.stop.store(true, Ordering::Relaxed);
     }

@@ -9,12 +9,12 @@ use super::buffers::PieceBuf;
 
 /// Verified parity pieces, oldest first.
 #[derive(Debug)]
-pub(crate) struct HeldParity {
+pub(crate) struct ParityBuffer {
     pieces: Mutex<VecDeque<(PieceId, Arc<PieceBuf>)>>,
     max: usize,
 }
 
-impl HeldParity {
+impl ParityBuffer {
     /// For so many pieces. Each keeps its buffer from being used for others.
     pub(crate) fn new(max: usize) -> Self {
         Self { pieces: Mutex::default(), max }
@@ -51,7 +51,7 @@ mod tests {
 
     #[tokio::test]
     async fn the_oldest_piece_is_too_much_until_it_is_dropped() {
-        let (held, buffers) = (HeldParity::new(2), Buffers::new(3));
+        let (held, buffers) = (ParityBuffer::new(2), Buffers::new(3));
         let id = |piece| PieceId { shard: 10, piece };
         for piece in 0..3 {
             assert!(held.excess().is_none());

@@ -5,7 +5,7 @@ use std::fs;
 
 /// A process that holds a lock.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Holder {
+pub struct LockHolder {
     /// Its id.
     pub process: u32,
     /// The name of its command, where that is known; control characters are left out.
@@ -18,15 +18,15 @@ pub struct Holder {
 
 /// All of those that hold one lock; empty when the system does not tell.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub struct Holders(pub Vec<Holder>);
+pub struct LockHolders(pub Vec<LockHolder>);
 
-impl Holders {
+impl LockHolders {
     pub(super) fn of(processes: &[u32]) -> Self {
-        Self(processes.iter().map(|process| Holder::of(*process)).collect())
+        Self(processes.iter().map(|process| LockHolder::of(*process)).collect())
     }
 }
 
-impl Holder {
+impl LockHolder {
     fn of(process: u32) -> Self {
         let stat = fs::read(format!("/proc/{process}/stat")).unwrap_or_default();
         Self::in_stat(process, &String::from_utf8_lossy(&stat))
@@ -44,7 +44,7 @@ impl Holder {
     }
 }
 
-impl fmt::Display for Holder {
+impl fmt::Display for LockHolder {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let Self { process, name, is_stopped, .. } = self;
         write!(f, "process {process}")?;
@@ -58,7 +58,7 @@ impl fmt::Display for Holder {
     }
 }
 
-impl fmt::Display for Holders {
+impl fmt::Display for LockHolders {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         if self.0.is_empty() {
             return f.write_str("another process");
@@ -78,25 +78,25 @@ mod tests {
     #[test]
     fn a_process_is_read_from_its_line_whatever_it_calls_itself() {
         let stat = "42 (lo)a\u{1b}d (er) T 1 42 42 0 -1 4194560 87 0 0 0 12 30 0 0 20 0 1 0 7 8 9";
-        let found = Holder::in_stat(42, stat);
+        let found = LockHolder::in_stat(42, stat);
         assert_eq!(
             found.to_string(),
             "process 42 (lo)ad (er), which is stopped (`kill -CONT 42` has it go on)"
         );
         assert_eq!(found.used_ticks, 42);
         for nothing in ["", "42", "42 (x", ")("] {
-            assert_eq!(Holder::in_stat(42, nothing).used_ticks, 0);
+            assert_eq!(LockHolder::in_stat(42, nothing).used_ticks, 0);
         }
-        assert_eq!(Holder::in_stat(42, "").to_string(), "process 42");
-        assert_eq!(Holders::default().to_string(), "another process");
-        let two = Holders(vec![Holder::in_stat(1, ""), Holder::in_stat(2, "2 (b) S")]);
+        assert_eq!(LockHolder::in_stat(42, "").to_string(), "process 42");
+        assert_eq!(LockHolders::default().to_string(), "another process");
+        let two = LockHolders(vec![LockHolder::in_stat(1, ""), LockHolder::in_stat(2, "2 (b) S")]);
         assert_eq!(two.to_string(), "process 1 and process 2 (b)");
     }
 
     #[cfg(target_os = "linux")]
     #[test]
     fn this_process_runs() {
-        let found = Holder::of(std::process::id());
+        let found = LockHolder::of(std::process::id());
         assert!(found.name.is_some() && !found.is_stopped, "{found:?}");
     }
 }

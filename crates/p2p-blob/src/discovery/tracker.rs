@@ -22,7 +22,7 @@ const STALE_AFTER: Duration = Duration::from_secs(15 * 60);
 
 /// The connected peers, and what they spoke of. A peer is forgotten when its last connection is gone.
 #[derive(Debug, Default)]
-pub(crate) struct Holders(Mutex<Table>);
+pub(crate) struct Tracker(Mutex<Table>);
 
 #[derive(Debug, Default)]
 struct Table {
@@ -41,7 +41,7 @@ struct Connected {
     manifests: Vec<Digest>,
 }
 
-impl Holders {
+impl Tracker {
     fn table(&self) -> MutexGuard<'_, Table> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -206,7 +206,7 @@ mod tests {
     }
 
     /// A connected peer at `remote` that says it listens at `addr`.
-    fn join(holders: &Holders, remote: &str, addr: &str) -> PeerId {
+    fn join(holders: &Tracker, remote: &str, addr: &str) -> PeerId {
         let key = Keypair::generate_ed25519();
         let record = PeerRecord::new(&key, vec![addr.parse().unwrap()]).unwrap();
         let peer = key.public().to_peer_id();
@@ -215,14 +215,14 @@ mod tests {
         peer
     }
 
-    fn told(holders: &Holders, asker: &PeerId, manifest: usize, now: Instant) -> HashSet<PeerId> {
+    fn told(holders: &Tracker, asker: &PeerId, manifest: usize, now: Instant) -> HashSet<PeerId> {
         let records = holders.records_for(asker, &digest(manifest), now);
         records.iter().map(|record| SignedRecord::decode(record).unwrap().contact().peer).collect()
     }
 
     #[test]
     fn holders_are_told_to_others_until_they_leave_or_are_stale() {
-        let (holders, now) = (Holders::default(), Instant::now());
+        let (holders, now) = (Tracker::default(), Instant::now());
         let [one, two, asker] = [(); 3].map(|()| join(&holders, NEAR, NEAR));
         for peer in [one, two, asker] {
             holders.note(digest(1), peer, now);
@@ -247,7 +247,7 @@ mod tests {
 
     #[test]
     fn addresses_nearby_are_told_to_those_nearby_only() {
-        let (holders, now) = (Holders::default(), Instant::now());
+        let (holders, now) = (Tracker::default(), Instant::now());
         let (near, far) = (join(&holders, NEAR, NEAR), join(&holders, FAR, FAR));
         let (beside, remote) = (join(&holders, NEAR, NEAR), join(&holders, FAR, FAR));
         for peer in [near, far] {
@@ -259,7 +259,7 @@ mod tests {
 
     #[test]
     fn an_answer_is_a_random_choice_of_32() {
-        let (holders, now) = (Holders::default(), Instant::now());
+        let (holders, now) = (Tracker::default(), Instant::now());
         let asker = join(&holders, NEAR, NEAR);
         let all: HashSet<_> = (0..100).map(|_| join(&holders, NEAR, NEAR)).collect();
         all.iter().for_each(|peer| holders.note(digest(1), *peer, now));
@@ -275,7 +275,7 @@ mod tests {
 
     #[test]
     fn everything_is_bounded() {
-        let (holders, now) = (Holders::default(), Instant::now());
+        let (holders, now) = (Tracker::default(), Instant::now());
         let flood = join(&holders, NEAR, NEAR);
         (0..2 * MAX_PER_PEER).for_each(|number| holders.note(digest(number), flood, now));
         assert_eq!(holders.table().peers[&flood].manifests.len(), MAX_PER_PEER);
@@ -299,7 +299,7 @@ mod tests {
 
     #[test]
     fn a_full_manifest_takes_new_holders_for_stale_ones_only() {
-        let (holders, now) = (Holders::default(), Instant::now());
+        let (holders, now) = (Tracker::default(), Instant::now());
         let remote = NEAR.parse().unwrap();
         let add = |at| {
             let peer = PeerId::random();

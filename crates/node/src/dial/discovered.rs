@@ -34,7 +34,7 @@ const LAN_TIME: Duration = Duration::from_secs(2);
 
 /// What may bring up sources.
 #[derive(Debug, Clone, Copy)]
-pub(super) struct Hopes {
+pub(super) struct Expected {
     /// With named peers only those are waited for.
     pub(super) has_named: bool,
     /// Peers in the local network take a moment to answer.
@@ -73,7 +73,7 @@ impl Up {
 }
 
 /// See the module's documentation.
-pub(super) struct Crowd {
+pub(super) struct Discovered {
     shared: Shared,
     candidates: Candidates,
     found: mpsc::Receiver<Contact>,
@@ -84,16 +84,16 @@ pub(super) struct Crowd {
     dialing: Arc<Semaphore>,
     attempts_left: u32,
     started: Instant,
-    hopes: Hopes,
+    expected: Expected,
     is_connecting: bool,
 }
 
-impl Crowd {
+impl Discovered {
     pub(super) fn new(
         shared: Shared,
         candidates: Candidates,
         found: mpsc::Receiver<Contact>,
-        hopes: Hopes,
+        expected: Expected,
     ) -> Self {
         let (tell_up, came_up) = mpsc::channel(MAX_DIALING);
         Self {
@@ -107,7 +107,7 @@ impl Crowd {
             dialing: Arc::new(Semaphore::new(MAX_DIALING)),
             attempts_left: MAX_ATTEMPTS,
             started: Instant::now(),
-            hopes,
+            expected,
             is_connecting: true,
         }
     }
@@ -207,10 +207,10 @@ impl Crowd {
             return true;
         }
         let elapsed = self.started.elapsed();
-        if self.hopes.has_named || elapsed >= SEARCH_TIME {
+        if self.expected.has_named || elapsed >= SEARCH_TIME {
             return false;
         }
-        if self.hopes.has_lan && elapsed < LAN_TIME {
+        if self.expected.has_lan && elapsed < LAN_TIME {
             return true;
         }
         let is_dialing = self.dialing.available_permits() < MAX_DIALING;

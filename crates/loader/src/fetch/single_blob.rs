@@ -14,12 +14,12 @@ use store::{Cache, CacheError, Model};
 use tokio::time::Instant;
 
 use super::blocking::blocking;
-use super::sources::{Arrivals, Sources};
+use super::source_table::{Arrivals, SourceTable};
 use crate::error::LoadError;
 use crate::observer::Observer;
 use crate::source::{Source, SourceError, SourceEvent};
 
-/// Sources asked for the size in all: liars among them cost a fetch each at most.
+/// SourceTable asked for the size in all: liars among them cost a fetch each at most.
 const MAX_ASKED: usize = 32;
 /// How long one source has to answer.
 const PATIENCE: Duration = Duration::from_secs(20);
@@ -74,7 +74,7 @@ pub(super) async fn sizes(
     blob: Digest,
     wait: Duration,
     tried: &[u64],
-    sources: &mut Sources,
+    sources: &mut SourceTable,
     events: &mut Arrivals,
     observer: &dyn Observer,
 ) -> Vec<u64> {
@@ -149,7 +149,7 @@ fn again(
     key: SourceKey,
     pause: Duration,
     blob: Digest,
-    sources: &Sources,
+    sources: &SourceTable,
     attempts: &mut HashMap<SourceKey, u32>,
 ) -> Option<Asking> {
     let attempt = attempts.get_mut(&key).filter(|attempt| **attempt < MAX_ATTEMPTS)?;

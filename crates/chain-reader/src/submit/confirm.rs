@@ -9,7 +9,7 @@ use tokio::time::{Instant, sleep, timeout_at};
 use super::config::Settled;
 use super::prepare::Call;
 use super::taken::{Search, Taken};
-use super::{handing, standing};
+use super::{broadcast, standing};
 use crate::block::{Block, BlockRef};
 use crate::endpoint::Endpoint;
 use crate::error::{EndpointError, SubmitError};
@@ -61,7 +61,7 @@ const LAST_PAUSE: Duration = Duration::from_secs(2);
 const REFUSED_PATIENCE: Duration = Duration::from_secs(5);
 
 /// One transaction on its way.
-pub(super) struct Follower<'a> {
+pub(super) struct Confirmation<'a> {
     endpoint: &'a Endpoint,
     call: &'a Call,
     tx_hash: B256,
@@ -103,7 +103,7 @@ enum Found {
     InBlock(BlockRef, Option<Mined>),
 }
 
-impl<'a> Follower<'a> {
+impl<'a> Confirmation<'a> {
     pub(super) fn new(
         endpoint: &'a Endpoint,
         call: &'a Call,
@@ -139,7 +139,7 @@ impl<'a> Follower<'a> {
 
     /// Until it is settled, has failed in its block, or never comes; or `limit` has passed. A failing endpoint is asked
     /// again: what was sent stays sent.
-    pub(super) async fn follow(mut self, limit: Duration) -> Result<Verdict, SubmitError> {
+    pub(super) async fn wait(mut self, limit: Duration) -> Result<Verdict, SubmitError> {
         let deadline = Instant::now() + limit;
         match timeout_at(deadline, self.look_until_settled()).await {
             Ok(verdict) => verdict,
@@ -362,14 +362,14 @@ impl<'a> Follower<'a> {
 
     async fn send_again(&mut self) {
         let Some(resend) = &self.resend else { return };
-        match handing::send_raw(&resend.endpoint, &resend.raw).await {
+        match broadcast::send_raw(&resend.endpoint, &resend.raw).await {
             Ok(()) => {
                 self.refusal = None;
                 (self.on_step)(Step::SentAgain { tx_hash: self.tx_hash });
             }
             Err(error) => {
                 tracing::debug!(tx_hash = %self.tx_hash, %error, "it was not taken again");
-                if handing::may_have_it(&error) {
+                if broadcast::may_have_it(&error) {
                     self.refusal = None;
                 }
                 self.trouble = Some(error);
