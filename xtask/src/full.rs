@@ -11,13 +11,15 @@ use crate::{kills, soak, tool};
 const DENY: &str = "0.20.2";
 
 /// Packages and the features that they must do with.
-const FEATURES: [(&str, &[&str]); 6] = [
+const FEATURES: [(&str, &[&str]); 8] = [
     ("p2p-blob", &[]),
-    ("p2p-blob", &["autonat"]),
-    ("p2p-blob", &["relay"]),
+    ("p2p-blob", &["dht"]),
+    ("p2p-blob", &["mdns"]),
+    ("p2p-blob", &["nat"]),
+    ("p2p-blob", &["quic"]),
     ("node", &[]),
     ("node", &["chain"]),
-    ("loader-cli", &[]),
+    ("node", &["dht", "mdns", "nat", "quic"]),
 ];
 
 pub(crate) fn run(root: &Path) -> Result<()> {

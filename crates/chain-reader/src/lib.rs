@@ -54,7 +54,7 @@ pub use error::{
 };
 pub use excerpt::Excerpt;
 pub use follow::{FollowEvent, Follower, Trouble};
-pub use model::MatureModel;
+pub use model::{BlockHash, MatureModel, Price};
 pub use proof::StringSlot;
 pub use proposal::Proposal;
 pub use reader::ChainReader;

@@ -11,7 +11,7 @@ use crate::block::{BlockRef, BlockTag};
 use crate::config::{Config, MAX_ENDPOINTS, Staleness};
 use crate::endpoint::Endpoint;
 use crate::error::{ChainError, NotFinal, excerpt};
-use crate::model::MatureModel;
+use crate::model::{BlockHash, MatureModel, Price};
 use crate::proof::prove;
 use crate::round::{Question, denials};
 use crate::state::{CLOCK_SKEW_S, Replaced, Seen, Store, unix_now};
@@ -417,6 +417,7 @@ impl ChainReader {
         })?;
         let (block_hash, block_timestamp) = (winner.vote.block.hash, winner.vote.block.timestamp());
         let chain_id = winner.chain.chain_id;
+        let (price, block_hash) = (Price(price), BlockHash(block_hash));
         Ok(MatureModel { manifest, price, chain_id, block_number, block_hash, block_timestamp })
     }
 

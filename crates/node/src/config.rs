@@ -4,7 +4,7 @@ use std::collections::HashSet;
 use std::path::PathBuf;
 
 use loader::FetchOptions;
-use p2p_blob::{DhtMode, Limits, Multiaddr, NetworkKey, PeerId};
+use p2p_blob::{Limits, Multiaddr, NetworkKey, PeerId};
 use store::Pages;
 
 /// Where in the cache the state of chains is kept, unless [`chain_reader::Config::with_state_dir`] says otherwise.
@@ -22,8 +22,10 @@ pub struct Config {
     pub(crate) bootstrap: Vec<Multiaddr>,
     pub(crate) network_key: Option<NetworkKey>,
     pub(crate) allowed_peers: Option<HashSet<PeerId>>,
+    #[cfg(feature = "mdns")]
     pub(crate) mdns: bool,
-    pub(crate) dht: DhtMode,
+    #[cfg(feature = "dht")]
+    pub(crate) dht: p2p_blob::DhtMode,
     pub(crate) limits: Limits,
     #[cfg(feature = "chain")]
     pub(crate) chain: Option<chain_reader::Config>,
@@ -55,8 +57,10 @@ impl Config {
             bootstrap: Vec::new(),
             network_key: None,
             allowed_peers: None,
+            #[cfg(feature = "mdns")]
             mdns: true,
-            dht: DhtMode::default(),
+            #[cfg(feature = "dht")]
+            dht: p2p_blob::DhtMode::default(),
             limits: Limits::default(),
             #[cfg(feature = "chain")]
             chain: None,
@@ -123,14 +127,16 @@ impl Config {
     }
 
     /// Whether it finds peers in the local network, and lets them find it (mDNS): a multicast every few minutes. Default: yes.
+    #[cfg(feature = "mdns")]
     #[must_use]
     pub fn with_mdns(self, mdns: bool) -> Self {
         Self { mdns, ..self }
     }
 
     /// How it takes part in the DHT. Default: as a server while it has an external address.
+    #[cfg(feature = "dht")]
     #[must_use]
-    pub fn with_dht(self, dht: DhtMode) -> Self {
+    pub fn with_dht(self, dht: p2p_blob::DhtMode) -> Self {
         Self { dht, ..self }
     }
 

@@ -89,7 +89,7 @@ pub struct Node {
     /// Answers `loader status`; `None` where the system has no socket for it.
     _socket: Option<Arc<Socket>>,
     membership: Arc<Membership>,
-    _tending: Arc<Maintenance>,
+    _maintenance: Arc<Maintenance>,
 }
 
 impl Node {
@@ -135,9 +135,11 @@ impl Node {
             .with_external_addrs(config.external_addrs)
             .with_network_key(config.network_key)
             .with_allowed_peers(config.allowed_peers)
-            .with_mdns(config.mdns)
-            .with_dht(config.dht)
             .with_limits(config.limits);
+        #[cfg(feature = "mdns")]
+        let network = network.with_mdns(config.mdns);
+        #[cfg(feature = "dht")]
+        let network = network.with_dht(config.dht);
         let store = Arc::new(serving::CacheStore(Arc::clone(&blobs)));
         let (client, _task) = p2p_blob::start(network, store)?;
         let board = Arc::new(Board::new(&client, Arc::clone(&blobs), contract.clone()));
@@ -149,10 +151,26 @@ impl Node {
         let _socket = socket.ok().flatten().map(Arc::new);
         let book = Arc::new(book);
         let peers = dial::Peers::new(config.peers);
-        let known = dial::Known { peers, bootstrap: config.bootstrap, book, mdns: config.mdns };
+        #[cfg(feature = "mdns")]
+        let mdns = config.mdns;
+        #[cfg(not(feature = "mdns"))]
+        let mdns = false;
+        let known = dial::Known { peers, bootstrap: config.bootstrap, book, mdns };
         let membership = Arc::new(Membership::new(client.clone(), Arc::clone(&blobs)));
-        let _tending = Arc::new(Maintenance::start(&blobs).map_err(NodeError::Thread)?);
-        Ok(Self { cache, blobs, client, known, fetch, pages, contract, board, _socket, membership, _tending })
+        let _maintenance = Arc::new(Maintenance::start(&blobs).map_err(NodeError::Thread)?);
+        Ok(Self {
+            cache,
+            blobs,
+            client,
+            known,
+            fetch,
+            pages,
+            contract,
+            board,
+            _socket,
+            membership,
+            _maintenance,
+        })
     }
 
     /// What the node is doing now.

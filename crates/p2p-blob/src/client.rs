@@ -14,6 +14,7 @@ use tokio_util::sync::CancellationToken;
 use crate::admit::Door;
 use crate::config::{Config, Versions};
 use crate::discovery::address::{self, Scope};
+#[cfg(feature = "dht")]
 use crate::discovery::dht::Dht;
 use crate::discovery::lan::Nearby;
 use crate::discovery::record::Contact;
@@ -100,7 +101,9 @@ pub fn start(config: Config, store: Arc<dyn Store>) -> Result<(Client, Task), St
         swarm,
         servers: Servers::new(store, Arc::clone(&holders), uploads, &config),
         holders,
+        #[cfg(feature = "mdns")]
         nearby,
+        #[cfg(feature = "dht")]
         dht: Dht::default(),
         reach,
         commands,
@@ -231,17 +234,25 @@ impl Client {
     }
 
     /// Looks in the DHT for nodes that provide the manifest. The channel ends with the search, after 20 s at most; what
-    /// it tells is not proven. Nobody is found while no server of the DHT is known.
+    /// it tells is not proven. Nobody is found while no server of the DHT is known, nor without the feature `dht`.
+    #[cfg_attr(not(feature = "dht"), expect(clippy::unused_async, reason = "there is nobody to ask"))]
     pub async fn find_providers(&self, manifest: Digest) -> mpsc::Receiver<Contact> {
         let (found, receiver) = mpsc::channel(FOUND_QUEUE);
         // When the node has ended, the channel has, too.
+        #[cfg(feature = "dht")]
         let _ = self.node.commands.send(Command::Search { manifest, found }).await;
+        #[cfg(not(feature = "dht"))]
+        let _ = (manifest, found);
         receiver
     }
 
     /// Has the DHT told that this node holds shards of these manifests, and of no others: while it is a server.
+    #[cfg_attr(not(feature = "dht"), expect(clippy::unused_async, reason = "there is nobody to tell"))]
     pub async fn provide(&self, held: HashSet<Digest>) {
+        #[cfg(feature = "dht")]
         let _ = self.node.commands.send(Command::Hold(held)).await;
+        #[cfg(not(feature = "dht"))]
+        let _ = held;
     }
 
     /// Makes one more connection with `peer`, at `addr`, unless there are `count` already: [`Client::open`] spreads

@@ -6,7 +6,6 @@ use std::time::Duration;
 
 use libp2p::{Multiaddr, PeerId};
 
-use crate::discovery::dht::DhtMode;
 use crate::identity::Identity;
 use crate::transport::private::NetworkKey;
 use crate::wire::Version;
@@ -19,7 +18,9 @@ pub struct Config {
     pub(crate) external_addrs: Vec<Multiaddr>,
     pub(crate) network_key: Option<NetworkKey>,
     pub(crate) allowed_peers: Option<HashSet<PeerId>>,
+    #[cfg(feature = "mdns")]
     pub(crate) mdns: bool,
+    #[cfg(feature = "dht")]
     pub(crate) dht: DhtMode,
     pub(crate) versions: Versions,
     pub(crate) progress_timeout: Duration,
@@ -38,7 +39,9 @@ impl Config {
             external_addrs: Vec::new(),
             network_key: None,
             allowed_peers: None,
+            #[cfg(feature = "mdns")]
             mdns: false,
+            #[cfg(feature = "dht")]
             dht: DhtMode::default(),
             versions: Versions::Both,
             progress_timeout: Duration::from_secs(15),
@@ -75,12 +78,14 @@ impl Config {
     }
 
     /// Whether it finds peers in the local network, and lets them find it. Default: no.
+    #[cfg(feature = "mdns")]
     #[must_use]
     pub fn with_mdns(self, mdns: bool) -> Self {
         Self { mdns, ..self }
     }
 
     /// How it takes part in the DHT. Default: by its addresses.
+    #[cfg(feature = "dht")]
     #[must_use]
     pub fn with_dht(self, dht: DhtMode) -> Self {
         Self { dht, ..self }
@@ -121,6 +126,17 @@ impl Config {
     pub fn with_limits(self, limits: Limits) -> Self {
         Self { limits, ..self }
     }
+}
+
+/// How a node takes part in the DHT.
+#[cfg(feature = "dht")]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum DhtMode {
+    /// As a server while an external address is known, else as a client, which only asks.
+    #[default]
+    Auto,
+    /// As a server, whatever is known of its addresses.
+    Server,
 }
 
 /// What a node takes on at most. An answer that is being sent costs 256 KiB of memory.

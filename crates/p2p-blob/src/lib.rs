@@ -23,9 +23,10 @@ mod transport;
 mod wire;
 
 pub use client::{Client, Fetching, Task, start};
+#[cfg(feature = "dht")]
+pub use config::DhtMode;
 pub use config::{Config, Limits, Versions};
 pub use discovery::address::{is_dialable, split_peer};
-pub use discovery::dht::DhtMode;
 pub use discovery::record::Contact;
 pub use error::{ConnectError, FetchError, IdentityError, StartError};
 pub use identity::{Identity, source_id};

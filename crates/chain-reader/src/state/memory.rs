@@ -7,7 +7,7 @@ use manifest::Digest;
 use serde::{Deserialize, Serialize};
 
 use crate::block::BlockRef;
-use crate::model::MatureModel;
+use crate::model::{BlockHash, MatureModel, Price};
 
 /// A file is not written again for the time alone when that is younger than this.
 const FRESH_S: u64 = 60;
@@ -34,9 +34,9 @@ pub struct Seen {
 
 impl Seen {
     pub(crate) fn now(model: &MatureModel) -> Self {
-        let block = BlockRef { number: model.block_number, hash: model.block_hash };
+        let block = BlockRef { number: model.block_number, hash: model.block_hash.0 };
         let MatureModel { manifest, price, block_timestamp, .. } = *model;
-        Self { manifest, price, block, block_timestamp, confirmed_at: unix_now() }
+        Self { manifest, price: price.0, block, block_timestamp, confirmed_at: unix_now() }
     }
 
     /// How old the chain's word is at `now`, in seconds since 1970: counted from the block, as an old block may be read
@@ -52,10 +52,10 @@ impl Seen {
     pub(crate) fn model(&self, chain_id: u64) -> MatureModel {
         MatureModel {
             manifest: self.manifest,
-            price: self.price,
+            price: Price(self.price),
             chain_id,
             block_number: self.block.number,
-            block_hash: self.block.hash,
+            block_hash: BlockHash(self.block.hash),
             block_timestamp: self.block_timestamp,
         }
     }

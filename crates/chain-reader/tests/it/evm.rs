@@ -1,7 +1,7 @@
 //! What the reader makes of every state a contract can be in.
 
 use chain_reader::{
-    Address, Availability, BlockTag, ChainError, ChainReader, Devnet, MatureModel, NotFinal, U256,
+    Address, Availability, BlockTag, ChainError, ChainReader, Devnet, MatureModel, NotFinal, Price, U256,
 };
 use manifest::Blame;
 use serde_json::json;
@@ -22,7 +22,7 @@ async fn the_model_is_read_with_its_price_chain_and_block() {
     devnet.set_text(&digest().to_string(), U256::from(7)).await.unwrap();
     devnet.mine(2).await.unwrap();
     let model = read(&devnet, BlockTag::Finalized).await.unwrap();
-    assert_eq!((model.manifest, model.price), (digest(), U256::from(7)));
+    assert_eq!((model.manifest, model.price), (digest(), Price::from(7)));
     assert_eq!((model.chain_id, model.block_number), (31337, 2));
     let block = devnet.request("eth_getBlockByNumber", ("0x2", false)).await.unwrap();
     assert_eq!(block["hash"], model.block_hash.to_string());

@@ -66,7 +66,7 @@ async fn a_final_block_that_is_replaced_is_an_alarm_at_any_height_and_until_it_i
             let ChainError::FinalizedChanged { block_number: 5, before: was, now } = error else {
                 panic!("{error:?}")
             };
-            assert!(was == before.block_hash && now != was);
+            assert!(before.block_hash == was && now != was);
             assert_eq!(error.availability(), Availability::Alarm);
         }
         devnet.mine(2).await.unwrap();
@@ -132,7 +132,7 @@ async fn a_denial_that_too_few_confirm_is_looked_into_again() {
     take_back(&devnet).await;
     let (node, hash) = (port(&devnet), before.block_hash);
     let hiding = at(&devnet, &floor, move |method, params| {
-        pass(node, method, params, move |block| block["hash"] = json!(hash))
+        pass(node, method, params, move |block| block["hash"] = json!(hash.to_string()))
     });
     let (hiding, silent) = (hiding.await, at(&devnet, &floor, |_, _| Answer::Silence).await);
     let undecided = config(&devnet, &[&honest_ones[0], &hiding, &silent], dir.path());

@@ -79,7 +79,7 @@ async fn another_block_at_the_same_height_is_an_alarm_only_when_it_was_final() {
     let ChainError::FinalizedChanged { block_number: 5, before: was, now } = error else {
         panic!("{error:?}")
     };
-    assert!(was == before.block_hash && now != was);
+    assert!(before.block_hash == was && now != was);
     assert_eq!(error.availability(), Availability::Alarm);
     // It stays one, and is no reason to use what was loaded before.
     assert!(matches!(read(&at(BlockTag::Finalized)).await, Err(ChainError::FinalizedChanged { .. })));

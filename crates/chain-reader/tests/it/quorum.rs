@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use chain_reader::{Availability, BlockTag, ChainError, ChainReader, Devnet, U256};
+use chain_reader::{Availability, BlockTag, ChainError, ChainReader, Devnet, Price, U256};
 use serde_json::{Value, json};
 use tokio::net::TcpListener;
 
@@ -24,7 +24,7 @@ async fn chain(more: u64) -> Devnet {
 async fn read(devnet: &Devnet, endpoints: &[&Scripted], block_number: u64) -> chain_reader::ChainStatus {
     let reader = reader_of(devnet, BlockTag::Finalized, endpoints);
     let model = reader.mature_model().await.unwrap();
-    assert_eq!((model.manifest, model.price, model.block_number), (digest(), U256::from(7), block_number));
+    assert_eq!((model.manifest, model.price, model.block_number), (digest(), Price::from(7), block_number));
     reader.status()
 }
 

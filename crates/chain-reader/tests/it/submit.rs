@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use chain_reader::{
-    Address, Availability, BlockTag, ChainReader, Signer, SubmitError, U256, set_mature_model,
+    Address, Availability, BlockTag, ChainReader, Price, Signer, SubmitError, U256, set_mature_model,
     set_mature_model_calldata,
 };
 use manifest::Blame;
@@ -25,8 +25,9 @@ async fn the_owner_sets_a_model_again_and_again() {
         let receipt =
             mined(set_mature_model(&submit_config(&devnet), &owner, digest(), price).await.unwrap());
         let model = reader.mature_model().await.unwrap();
-        assert_eq!((model.manifest, model.price), (digest(), price));
-        assert_eq!((model.block_number, model.block_hash), (receipt.block_number, receipt.block_hash));
+        assert_eq!((model.manifest, model.price.to_be_bytes()), (digest(), price.to_be_bytes()));
+        assert_eq!(model.block_number, receipt.block_number);
+        assert_eq!(model.block_hash, receipt.block_hash);
         let hash = receipt.tx_hash.to_string();
         let told = devnet.request("eth_getTransactionReceipt", (hash,)).await.unwrap();
         assert_eq!(told["gasUsed"], format!("{:#x}", receipt.gas_used.unwrap()));
@@ -47,7 +48,7 @@ async fn calldata_sent_by_somebody_else_does_the_same() {
     devnet.request("eth_sendTransaction", (call,)).await.unwrap();
     devnet.mine(1).await.unwrap();
     let model = ChainReader::new(config(&devnet, BlockTag::Latest)).unwrap().mature_model().await.unwrap();
-    assert_eq!((model.manifest, model.price), (digest(), U256::from(3)));
+    assert_eq!((model.manifest, model.price), (digest(), Price::from(3)));
 }
 
 #[tokio::test]

@@ -3,7 +3,7 @@
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex};
 
-use chain_reader::{B256, ChainError, U256};
+use chain_reader::{BlockHash, ChainError, Price};
 use futures::FutureExt as _;
 use loader::encode::{Input, Options, publish};
 use loader::{LoadError, Report};
@@ -65,10 +65,10 @@ impl Stage {
     fn name(&self, manifest: Digest, block_number: u64) {
         let named = MatureModel {
             manifest,
-            price: U256::ZERO,
+            price: Price::default(),
             chain_id: 1,
             block_number,
-            block_hash: B256::ZERO,
+            block_hash: BlockHash::default(),
             block_timestamp: 0,
         };
         self.news.try_send(FollowEvent::Model(named)).unwrap();

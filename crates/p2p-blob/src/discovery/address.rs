@@ -5,15 +5,15 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use libp2p::multiaddr::Protocol;
 use libp2p::{Multiaddr, PeerId};
 
-/// Whether there is a transport for `addr`: TCP or QUIC, by IP address or name, with or without a peer id; or, through a
-/// relay that is named by such an address with its peer id, `/p2p-circuit`.
+/// Whether there is a transport for `addr`: TCP or (feature `quic`) QUIC, by IP address or name, with or without a peer id;
+/// or (feature `nat`), through a relay that is named by such an address with its peer id, `/p2p-circuit`.
 pub fn is_dialable(addr: &Multiaddr) -> bool {
     let mut relay = Multiaddr::empty();
     let mut parts = addr.iter();
     for part in parts.by_ref() {
         if part == Protocol::P2pCircuit {
             let rest = matches!((parts.next(), parts.next()), (None | Some(Protocol::P2p(_)), None));
-            return rest && peer_of(&relay).is_some() && is_direct(&relay);
+            return cfg!(feature = "nat") && rest && peer_of(&relay).is_some() && is_direct(&relay);
         }
         relay.push(part);
     }
@@ -32,7 +32,7 @@ fn is_direct(addr: &Multiaddr) -> bool {
     }
     let has_transport = match parts.next() {
         Some(Protocol::Tcp(_)) => true,
-        Some(Protocol::Udp(_)) => parts.next() == Some(Protocol::QuicV1),
+        Some(Protocol::Udp(_)) => cfg!(feature = "quic") && parts.next() == Some(Protocol::QuicV1),
         _ => false,
     };
     has_transport && matches!((parts.next(), parts.next()), (None | Some(Protocol::P2p(_)), None))

@@ -14,6 +14,7 @@ use libp2p::{PeerId, StreamProtocol, identify};
 use manifest::Digest;
 use tokio::sync::mpsc;
 
+use crate::config::DhtMode;
 use crate::discovery::address::Scope;
 use crate::discovery::record::{Contact, MAX_ADDRS};
 
@@ -32,16 +33,6 @@ const PROVIDER_TTL: Duration = Duration::from_secs(3 * 3600);
 const SEARCH_TIME: Duration = Duration::from_secs(20);
 /// Searches under way.
 const MAX_SEARCHES: usize = 64;
-
-/// How a node takes part in the DHT.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-pub enum DhtMode {
-    /// As a server while an external address is known, else as a client, which only asks.
-    #[default]
-    Auto,
-    /// As a server, whatever is known of its addresses.
-    Server,
-}
 
 pub(crate) type Kad = kad::Behaviour<MemoryStore>;
 

@@ -3,16 +3,20 @@
 use std::collections::HashMap;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
-use libp2p::mdns;
-use libp2p::swarm::behaviour::toggle::Toggle;
 use libp2p::{Multiaddr, PeerId};
+#[cfg(feature = "mdns")]
+use libp2p::{mdns, swarm::behaviour::toggle::Toggle};
 
-use crate::discovery::record::{Contact, MAX_ADDRS};
+use crate::discovery::record::Contact;
+#[cfg(feature = "mdns")]
+use crate::discovery::record::MAX_ADDRS;
 
 /// Peers remembered.
+#[cfg(feature = "mdns")]
 const MAX_PEERS: usize = 512;
 
 /// The behaviour, unless it is not wanted, or the system does not let it.
+#[cfg(feature = "mdns")]
 pub(crate) fn behaviour(local: PeerId, is_wanted: bool) -> Toggle<mdns::tokio::Behaviour> {
     let started = is_wanted.then(|| mdns::tokio::Behaviour::new(mdns::Config::default(), local));
     let started = started.and_then(|started| {
@@ -32,6 +36,7 @@ impl Nearby {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
+    #[cfg(feature = "mdns")]
     pub(crate) fn on_event(&self, event: mdns::Event) {
         let mut peers = self.peers();
         match event {
@@ -66,7 +71,7 @@ impl Nearby {
     }
 }
 
-#[cfg(test)]
+#[cfg(all(test, feature = "mdns"))]
 mod tests {
     use super::*;
 

@@ -9,14 +9,10 @@ use libp2p::core::transport::Boxed;
 use libp2p::core::upgrade::Version;
 use libp2p::swarm::NetworkBehaviour;
 use libp2p::swarm::behaviour::toggle::Toggle;
-use libp2p::{
-    PeerId, Swarm, SwarmBuilder, Transport as _, connection_limits, dns, identify, mdns, ping, quic, tcp,
-};
+use libp2p::{PeerId, Swarm, SwarmBuilder, Transport as _, connection_limits, dns, identify, ping, tcp};
 
 use crate::admit::{Door, Doorkeeper, Gate};
 use crate::config::Config;
-use crate::discovery::dht::{self, Kad};
-use crate::discovery::lan;
 use crate::error::StartError;
 use crate::reach::{Reach, Resolved};
 use crate::swarm::behaviour;
@@ -37,15 +33,17 @@ pub(crate) struct Behaviours {
     allowed: Toggle<allow_block_list::Behaviour<AllowedPeers>>,
     identify: identify::Behaviour,
     ping: ping::Behaviour,
-    pub(crate) kad: Kad,
-    mdns: Toggle<mdns::tokio::Behaviour>,
-    #[cfg(feature = "autonat")]
+    #[cfg(feature = "dht")]
+    pub(crate) kad: crate::discovery::dht::Kad,
+    #[cfg(feature = "mdns")]
+    mdns: Toggle<libp2p::mdns::tokio::Behaviour>,
+    #[cfg(feature = "nat")]
     reached: libp2p::autonat::v2::client::Behaviour,
-    #[cfg(feature = "autonat")]
+    #[cfg(feature = "nat")]
     reaching: libp2p::autonat::v2::server::Behaviour,
-    #[cfg(feature = "relay")]
+    #[cfg(feature = "nat")]
     relay: libp2p::relay::client::Behaviour,
-    #[cfg(feature = "dcutr")]
+    #[cfg(feature = "nat")]
     dcutr: libp2p::dcutr::Behaviour,
     pub(crate) blob: behaviour::Behaviour,
 }
@@ -58,6 +56,7 @@ pub(crate) fn build(
 ) -> Result<Swarm<Behaviours>, StartError> {
     transport::keep_freed_frames();
     let key = config.identity.keypair().clone();
+    #[cfg(any(feature = "dht", feature = "mdns", feature = "nat"))]
     let local = config.identity.peer_id();
     let limits = connection_limits::ConnectionLimits::default()
         .with_max_pending_outgoing(Some(MAX_PENDING_CONNECTIONS))
@@ -65,7 +64,7 @@ pub(crate) fn build(
     // Signed, so that whoever gets it can pass it on.
     let identify = identify::Config::new_with_signed_peer_record(IDENTIFY_PROTOCOL.to_owned(), &key)
         .with_agent_version(AGENT.to_owned());
-    #[cfg(feature = "relay")]
+    #[cfg(feature = "nat")]
     let (through_relay, relay) = libp2p::relay::client::new(local);
     let behaviours = Behaviours {
         limits: connection_limits::Behaviour::new(limits),
@@ -73,21 +72,23 @@ pub(crate) fn build(
         allowed: allowed(config.allowed_peers.as_ref()),
         identify: identify::Behaviour::new(identify),
         ping: ping::Behaviour::default(),
-        kad: dht::behaviour(local, config.dht),
-        mdns: lan::behaviour(local, config.mdns),
-        #[cfg(feature = "autonat")]
+        #[cfg(feature = "dht")]
+        kad: crate::discovery::dht::behaviour(local, config.dht),
+        #[cfg(feature = "mdns")]
+        mdns: crate::discovery::lan::behaviour(local, config.mdns),
+        #[cfg(feature = "nat")]
         reached: Default::default(),
-        #[cfg(feature = "autonat")]
+        #[cfg(feature = "nat")]
         reaching: Default::default(),
-        #[cfg(feature = "relay")]
+        #[cfg(feature = "nat")]
         relay,
-        #[cfg(feature = "dcutr")]
+        #[cfg(feature = "nat")]
         dcutr: libp2p::dcutr::Behaviour::new(local),
         blob: behaviour::Behaviour::new(config.versions.offered(), config.progress_timeout),
     };
     let idle_timeout = config.idle_timeout;
     let transport = tcp_and_quic(config)?;
-    #[cfg(feature = "relay")]
+    #[cfg(feature = "nat")]
     let transport = {
         let relayed = transport::secured(through_relay, &key).map_err(failed("relayed connections"))?;
         relayed.or_transport(transport).map(|either, _| either.into_inner()).boxed()
@@ -122,10 +123,14 @@ fn tcp_and_quic(config: &Config) -> Result<Boxed<(PeerId, StreamMuxerBox)>, Star
         .upgrade(Version::V1Lazy)
         .authenticate(security)
         .multiplex(MuxerConfig);
-    let quic = quic::tokio::Transport::new(quic::Config::new(key))
-        .map(|(peer, connection), _| (peer, StreamMuxerBox::new(connection)));
     let tcp = tcp.map(|(peer, connection), _| (peer, StreamMuxerBox::new(connection)));
-    Ok(tcp.or_transport(quic).map(|either, _| either.into_inner()).boxed())
+    #[cfg(feature = "quic")]
+    let tcp = {
+        let quic = libp2p::quic::tokio::Transport::new(libp2p::quic::Config::new(key))
+            .map(|(peer, connection), _| (peer, StreamMuxerBox::new(connection)));
+        tcp.or_transport(quic).map(|either, _| either.into_inner())
+    };
+    Ok(tcp.boxed())
 }
 
 fn failed<E: Into<Box<dyn std::error::Error + Send + Sync>>>(

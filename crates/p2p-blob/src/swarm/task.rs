@@ -1,6 +1,8 @@
 //! The network task: it owns the swarm. Its handlers never wait.
 
-use std::collections::{HashMap, HashSet};
+use std::collections::HashMap;
+#[cfg(feature = "dht")]
+use std::collections::HashSet;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -8,14 +10,19 @@ use futures::StreamExt as _;
 use libp2p::swarm::dial_opts::{DialOpts, PeerCondition};
 use libp2p::swarm::{ConnectionId, DialError, SwarmEvent};
 use libp2p::{Multiaddr, PeerId, Swarm, dns, identify};
+#[cfg(feature = "dht")]
 use manifest::Digest;
 use tokio::sync::{OwnedSemaphorePermit, broadcast, mpsc, oneshot, watch};
 use tokio_util::sync::{CancellationToken, DropGuard};
 
 use crate::discovery::address;
+#[cfg(feature = "dht")]
 use crate::discovery::dht::Dht;
+#[cfg(feature = "mdns")]
 use crate::discovery::lan::Nearby;
-use crate::discovery::record::{Contact, SignedRecord};
+#[cfg(feature = "dht")]
+use crate::discovery::record::Contact;
+use crate::discovery::record::SignedRecord;
 use crate::discovery::tracker::Tracker;
 use crate::error::ConnectError;
 use crate::identity::{Identity, source_id};
@@ -55,11 +62,13 @@ pub(crate) enum Command {
     /// Close all connections with a peer.
     Disconnect(PeerId),
     /// Look for providers in the DHT.
+    #[cfg(feature = "dht")]
     Search {
         manifest: Digest,
         found: mpsc::Sender<Contact>,
     },
     /// Provide these in the DHT.
+    #[cfg(feature = "dht")]
     Hold(HashSet<Digest>),
 }
 
@@ -82,7 +91,9 @@ pub(crate) struct NetworkTask {
     pub(crate) swarm: Swarm<Behaviours>,
     pub(crate) servers: Servers,
     pub(crate) holders: Arc<Tracker>,
+    #[cfg(feature = "mdns")]
     pub(crate) nearby: Arc<Nearby>,
+    #[cfg(feature = "dht")]
     pub(crate) dht: Dht,
     pub(crate) reach: Arc<Reach>,
     pub(crate) commands: mpsc::Receiver<Command>,
@@ -131,9 +142,11 @@ impl NetworkTask {
                 // An error says that there is none.
                 let _ = self.swarm.disconnect_peer_id(peer);
             }
+            #[cfg(feature = "dht")]
             Command::Search { manifest, found } => {
                 self.dht.search(&mut self.swarm.behaviour_mut().kad, &manifest, found);
             }
+            #[cfg(feature = "dht")]
             Command::Hold(held) => {
                 self.dht.hold(held);
                 self.dht.publish(&mut self.swarm.behaviour_mut().kad);
@@ -186,10 +199,12 @@ impl NetworkTask {
                 peer_id,
                 ..
             })) => self.on_identified(peer_id, info),
+            #[cfg(feature = "dht")]
             SwarmEvent::Behaviour(BehavioursEvent::Kad(event)) => {
                 let scope = self.reach.widest();
                 self.dht.on_event(&mut self.swarm.behaviour_mut().kad, event, scope);
             }
+            #[cfg(feature = "mdns")]
             SwarmEvent::Behaviour(BehavioursEvent::Mdns(event)) => self.nearby.on_event(event),
             SwarmEvent::ConnectionEstablished {
                 peer_id, connection_id, num_established, endpoint, ..
@@ -241,6 +256,7 @@ impl NetworkTask {
     }
 
     fn on_identified(&mut self, peer: PeerId, info: identify::Info) {
+        #[cfg(feature = "dht")]
         if let Some(scope) = self.holders.scope_of(&peer) {
             self.dht.on_identified(&mut self.swarm.behaviour_mut().kad, peer, &info, scope);
         }

@@ -112,7 +112,7 @@ async fn nodes_in_one_network_find_each_other_by_mdns() {
     assert!(stranger.client.nearby().is_empty(), "it is off unless it is wanted");
 }
 
-#[cfg(feature = "autonat")]
+#[cfg(feature = "nat")]
 #[tokio::test(flavor = "multi_thread")]
 async fn a_node_that_others_can_reach_learns_that_and_provides() {
     let (hub, fetcher) = (server(None).await, Node::fetcher());

@@ -9,7 +9,7 @@ mod fetch;
 mod found;
 mod limits;
 mod peers;
-#[cfg(feature = "relay")]
+#[cfg(feature = "nat")]
 mod relayed;
 mod serving;
 mod shutdown;

@@ -62,7 +62,7 @@ async fn a_blob_comes_through_a_relay() {
     assert!(soon(session.get(request, vec![0; content.len()])).await.unwrap() == content);
 }
 
-#[cfg(feature = "dcutr")]
+#[cfg(feature = "nat")]
 #[tokio::test(flavor = "multi_thread")]
 async fn more_than_a_relay_lets_through_comes_over_a_direct_connection() {
     let circuit: Multiaddr = format!("{}/p2p-circuit", relay().await).parse().unwrap();
