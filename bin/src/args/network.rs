@@ -13,31 +13,16 @@ use crate::units::parse_rate;
 #[command(next_help_heading = "Network")]
 pub(crate) struct Network {
     /// A peer to connect to, such as /ip4/192.0.2.7/tcp/4201/p2p/12D3…. May be repeated.
-    #[arg(
-        long,
-        value_name = "MULTIADDR",
-        env = "LOADER_PEER",
-        hide_env_values = true,
-        value_delimiter = ','
-    )]
+    #[arg(long, value_name = "MULTIADDR", value_delimiter = ',')]
+    #[arg(env = "LOADER_PEER", hide_env_values = true)]
     pub(crate) peer: Vec<Multiaddr>,
     /// A peer that knows others, whether or not it holds anything: an address as for --peer. May be repeated.
-    #[arg(
-        long,
-        value_name = "MULTIADDR",
-        env = "LOADER_BOOTSTRAP",
-        hide_env_values = true,
-        value_delimiter = ','
-    )]
+    #[arg(long, value_name = "MULTIADDR", value_delimiter = ',')]
+    #[arg(env = "LOADER_BOOTSTRAP", hide_env_values = true)]
     pub(crate) bootstrap: Vec<Multiaddr>,
     /// An address to listen at, such as /ip4/0.0.0.0/udp/4201/quic-v1. May be repeated.
-    #[arg(
-        long,
-        value_name = "MULTIADDR",
-        env = "LOADER_LISTEN",
-        hide_env_values = true,
-        value_delimiter = ','
-    )]
+    #[arg(long, value_name = "MULTIADDR", value_delimiter = ',')]
+    #[arg(env = "LOADER_LISTEN", hide_env_values = true)]
     pub(crate) listen: Vec<Multiaddr>,
     /// Serve at most so many bytes a second in all, such as 20MiB: shared evenly among peers [default: no limit].
     #[arg(long, value_name = "RATE", value_parser = parse_rate, env = "LOADER_UPLOAD_LIMIT", hide_env_values = true)]
@@ -50,13 +35,8 @@ pub(crate) struct Network {
     #[arg(long, value_name = "FILE", env = "LOADER_PSK_FILE", hide_env_values = true)]
     pub(crate) psk_file: Option<PathBuf>,
     /// A peer id: have connections with the peers named so only, in both directions. May be repeated.
-    #[arg(
-        long,
-        value_name = "PEERID",
-        env = "LOADER_ALLOW_PEER",
-        hide_env_values = true,
-        value_delimiter = ','
-    )]
+    #[arg(long, value_name = "PEERID", value_delimiter = ',')]
+    #[arg(env = "LOADER_ALLOW_PEER", hide_env_values = true)]
     pub(crate) allow_peer: Vec<PeerId>,
     /// Do not look for peers in the local network, and do not let them find this node.
     #[arg(long, env = "LOADER_NO_MDNS", hide_env_values = true)]
@@ -66,12 +46,7 @@ pub(crate) struct Network {
     #[arg(long, env = "LOADER_DHT_SERVER", hide_env_values = true)]
     pub(crate) dht_server: bool,
     /// An address that others reach this node at, told to peers. May be repeated.
-    #[arg(
-        long,
-        value_name = "MULTIADDR",
-        env = "LOADER_EXTERNAL_ADDR",
-        hide_env_values = true,
-        value_delimiter = ','
-    )]
+    #[arg(long, value_name = "MULTIADDR", value_delimiter = ',')]
+    #[arg(env = "LOADER_EXTERNAL_ADDR", hide_env_values = true)]
     pub(crate) external_addr: Vec<Multiaddr>,
 }

@@ -45,13 +45,8 @@ pub(crate) struct Chain {
     pub(crate) rpc_url: Vec<String>,
     /// An HTTP header for an endpoint, also for that of --trusted-rpc or --ws-url: "HOST NAME: VALUE", HOST as messages show
     /// it (with its port, if the URL has one), such as "rpc.example.org Authorization: Bearer …". May be repeated. Never shown.
-    #[arg(
-        long,
-        value_name = "HEADER",
-        env = RPC_HEADER,
-        hide_env_values = true,
-        value_delimiter = '\n'
-    )]
+    #[arg(long, value_name = "HEADER", value_delimiter = '\n')]
+    #[arg(env = RPC_HEADER, hide_env_values = true)]
     pub(crate) rpc_header: Vec<String>,
     /// How settled a block must be: latest, safe or finalized [default: finalized].
     #[arg(long, value_name = "TAG", env = "LOADER_BLOCK_TAG", hide_env_values = true)]
