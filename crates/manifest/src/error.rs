@@ -1,6 +1,6 @@
 //! What can be wrong with a manifest or a piece index.
 
-use crate::{Blame, Digest, ParseDigestError};
+use crate::{Blame, Digest, ParseDigestError, PathError};
 
 /// Why bytes, or values, are not a manifest of version 1.
 #[derive(Debug, thiserror::Error)]
@@ -200,6 +200,63 @@ pub enum ManifestError {
         /// The limit.
         max: u64,
     },
+    /// A text that cannot be the path of a file.
+    #[error("`{field}` is {found:?}, which is not the path of a file")]
+    BadPath {
+        /// The field.
+        field: String,
+        /// The text, cut after 80 characters.
+        found: String,
+        /// Why.
+        source: PathError,
+    },
+    /// More files than a model has.
+    #[error("`files` has {found} entries or more, expected at most {max}")]
+    FileCount {
+        /// How many there are; while parsing, how many were read before giving up.
+        found: u64,
+        /// The limit.
+        max: u64,
+    },
+    /// More folders than a model has.
+    #[error("the paths of `files` have more than {max} folders")]
+    FolderCount {
+        /// The limit.
+        max: u64,
+    },
+    /// Files that are not the weights, cut.
+    #[error("the sizes of `files` add up to {found_bytes}, expected `total_size`, {total_bytes}")]
+    FileSizes {
+        /// The sum of their sizes.
+        found_bytes: u64,
+        /// `total_size`.
+        total_bytes: u64,
+    },
+    /// A file that is empty, or one whole shard, with another digest than that.
+    #[error("`files[{file}].sha256` is {found}, expected {expected} for its bytes")]
+    FileDigest {
+        /// The file.
+        file: u32,
+        /// What the manifest says of it.
+        found: Digest,
+        /// What its bytes have.
+        expected: Digest,
+    },
+    /// Two names that some file system takes for the same one, or a file that is the folder of another.
+    #[error(
+        "`files[{file}].path` has {found:?}, which is the same as {first:?} of `files[{first_file}]` where case and the \
+         composition of characters do not count, expected other names"
+    )]
+    SameName {
+        /// The file.
+        file: u32,
+        /// Its name, or that of a folder of it, cut after 80 characters.
+        found: String,
+        /// The file before it.
+        first_file: u32,
+        /// The name that it has, cut after 80 characters.
+        first: String,
+    },
 }
 
 impl ManifestError {
@@ -226,7 +283,13 @@ impl ManifestError {
             | Self::SizesOfDigest { .. }
             | Self::MerkleRoot { .. }
             | Self::PieceSize { .. }
-            | Self::TooManyPieces { .. } => Blame::Caller,
+            | Self::TooManyPieces { .. }
+            | Self::BadPath { .. }
+            | Self::FileCount { .. }
+            | Self::FolderCount { .. }
+            | Self::FileSizes { .. }
+            | Self::FileDigest { .. }
+            | Self::SameName { .. } => Blame::Caller,
         }
     }
 }

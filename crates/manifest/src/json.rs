@@ -64,6 +64,7 @@ pub(crate) enum Place {
     Top,
     In(&'static str),
     Shard(u32),
+    File(u32),
 }
 
 impl At<'_> {
@@ -74,6 +75,8 @@ impl At<'_> {
             (Place::In(parent), Some(key)) => format!("{parent}.{key}"),
             (Place::Shard(index), None) => format!("shards[{index}]"),
             (Place::Shard(index), Some(key)) => format!("shards[{index}].{key}"),
+            (Place::File(index), None) => format!("files[{index}]"),
+            (Place::File(index), Some(key)) => format!("files[{index}].{key}"),
         }
     }
 

@@ -3,6 +3,7 @@
 
 mod digest;
 mod error;
+mod files;
 mod geometry;
 mod ids;
 mod json;
@@ -11,6 +12,7 @@ mod manifest;
 pub mod merkle;
 mod parse;
 mod parts;
+mod path;
 pub mod piece_index;
 mod piece_set;
 mod shard_hasher;
@@ -19,6 +21,7 @@ mod write;
 
 pub use digest::{Digest, ParseDigestError};
 pub use error::{IndexError, ManifestError};
+pub use files::{FileEntry, MAX_FILES, ModelFile};
 pub use geometry::{Cell, Geometry, PieceId, PieceSlice};
 pub use ids::{Blame, ByteRange, SourceId};
 pub use limits::{
@@ -27,4 +30,5 @@ pub use limits::{
 };
 pub use manifest::{Layout, MODEL_KINDS, Manifest};
 pub use parts::{Codec, Pieces, Shard};
+pub use path::{FilePath, MAX_PART_BYTES, MAX_PATH_BYTES, MAX_PATH_PARTS, PathError};
 pub use piece_set::{Have, HaveChange, PieceSet};

@@ -6,7 +6,7 @@ use std::ops::RangeInclusive;
 use crate::limits::{self, MAX_MANIFEST_BYTES, MAX_PIECES, MAX_SHARDS, TRANSFER_PIECE_BYTES};
 use crate::parse::{self, Erasure, Parts};
 use crate::parts::{Codec, Pieces, Shard};
-use crate::{ByteRange, Digest, ManifestError, merkle};
+use crate::{ByteRange, Digest, FileEntry, ManifestError, ModelFile, files, merkle};
 
 /// The kinds of models that publish knows. The loader does not interpret them and loads any other.
 pub const MODEL_KINDS: [&str; 3] = ["vl-jepa", "llm-backbone", "simplenet"];
@@ -36,6 +36,8 @@ pub struct Manifest {
     starts: Vec<u64>,
     /// For each shard, the first shard with its digest.
     canonical: Vec<u32>,
+    /// None when the weights have no name.
+    files: Vec<ModelFile>,
 }
 
 impl Manifest {
@@ -44,9 +46,12 @@ impl Manifest {
     /// # Errors
     /// The first rule that is broken, with the field, what was found and what was expected.
     pub fn parse(bytes: &[u8]) -> Result<Self, ManifestError> {
-        let Parts { model_kind, total_size_bytes, shards, erasure, merkle_root, pieces } =
+        let Parts { model_kind, total_size_bytes, shards, erasure, merkle_root, pieces, files } =
             parse::parse(bytes)?;
-        let manifest = Self::check(model_kind, total_size_bytes, shards, &erasure, pieces)?;
+        let mut manifest = Self::check(model_kind, total_size_bytes, shards, &erasure, pieces)?;
+        if let Some(files) = files {
+            manifest = manifest.cut_into(files)?;
+        }
         match merkle_root {
             Some(found) if found != manifest.merkle_root => {
                 Err(ManifestError::MerkleRoot { found, expected: manifest.merkle_root })
@@ -69,12 +74,36 @@ impl Manifest {
         pieces: Option<Pieces>,
     ) -> Result<Self, ManifestError> {
         let erasure = Erasure { data, parity, codec };
-        let manifest = Self::check(model_kind, total_size_bytes, shards, &erasure, pieces)?;
-        let (found_bytes, max_bytes) = (manifest.to_json().len() as u64, MAX_MANIFEST_BYTES as u64);
+        Self::check(model_kind, total_size_bytes, shards, &erasure, pieces)?.check_size()
+    }
+
+    /// The same, with the weights being these files, one after the other.
+    ///
+    /// # Errors
+    /// The first rule of `docs/manifest.md`, "Files", that is broken.
+    pub fn with_files(self, files: Vec<FileEntry>) -> Result<Self, ManifestError> {
+        self.cut_into(files)?.check_size()
+    }
+
+    fn cut_into(mut self, files: Vec<FileEntry>) -> Result<Self, ManifestError> {
+        self.files = files::place(files, self.total_size_bytes)?;
+        for (file, entry) in (0..).zip(&self.files) {
+            if let Some(shard) = self.shard_of_file(entry) {
+                let expected = self.shards[shard as usize].digest;
+                if *entry.sha256() != expected {
+                    return Err(ManifestError::FileDigest { file, found: *entry.sha256(), expected });
+                }
+            }
+        }
+        Ok(self)
+    }
+
+    fn check_size(self) -> Result<Self, ManifestError> {
+        let (found_bytes, max_bytes) = (self.to_json().len() as u64, MAX_MANIFEST_BYTES as u64);
         if found_bytes > max_bytes {
             return Err(ManifestError::TooLarge { found_bytes, max_bytes });
         }
-        Ok(manifest)
+        Ok(self)
     }
 
     fn check(
@@ -113,6 +142,7 @@ impl Manifest {
             layout,
             starts,
             canonical,
+            files: Vec::new(),
         })
     }
 
@@ -165,6 +195,21 @@ impl Manifest {
     /// The root of the Merkle tree over the shards' digests.
     pub fn merkle_root(&self) -> Digest {
         self.merkle_root
+    }
+
+    /// The files that the weights are, in their order; none when the weights have no name.
+    pub fn files(&self) -> &[ModelFile] {
+        &self.files
+    }
+
+    /// The data shard that is just this file of the manifest, if there is one: then the file's digest is proven.
+    pub fn shard_of_file(&self, file: &ModelFile) -> Option<u32> {
+        if file.size_bytes() == 0 || file.range().end > self.total_size_bytes {
+            return None;
+        }
+        let (shard, offset) = self.shard_at(file.range().start);
+        let is_it = offset == 0 && self.shards[shard as usize].size_bytes == file.size_bytes();
+        is_it.then_some(shard)
     }
 
     /// The piece index, when there is one.

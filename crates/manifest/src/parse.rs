@@ -1,4 +1,4 @@
-//! The fields of a manifest's JSON, and how many shards there may be.
+//! The fields of a manifest's JSON, and how many shards and files there may be.
 
 use serde::de::{IgnoredAny, MapAccess, SeqAccess};
 
@@ -6,7 +6,7 @@ use crate::json::{
     At, Flag, Hex, Integer, Object, ObjectAt, Place, Reading, Scalar, Shape, Text, Value, read, wrong_type,
 };
 use crate::limits::{self, MAX_MANIFEST_BYTES, MAX_SHARDS};
-use crate::{Codec, Digest, ManifestError, Pieces, Shard};
+use crate::{Codec, Digest, FileEntry, FilePath, MAX_FILES, ManifestError, Pieces, Shard};
 
 /// A manifest's fields, each of the right type and in its own limits; how they fit together is not checked.
 #[derive(Default)]
@@ -17,6 +17,7 @@ pub(crate) struct Parts {
     pub(crate) erasure: Erasure,
     pub(crate) merkle_root: Option<Digest>,
     pub(crate) pieces: Option<Pieces>,
+    pub(crate) files: Option<Vec<FileEntry>>,
 }
 
 #[derive(Default)]
@@ -61,13 +62,14 @@ impl Object for Version {
 impl Object for Parts {
     const REQUIRED: &'static [&'static str] =
         &["version", "model_kind", "total_size", "shards", "erasure", "merkle_root"];
-    const OPTIONAL: &'static [&'static str] = &["pieces"];
+    const OPTIONAL: &'static [&'static str] = &["pieces", "files"];
 
     fn take<'de, A: MapAccess<'de>>(&mut self, key: &str, value: Value<'_, A>) -> Result<(), A::Error> {
         match key {
             "model_kind" => self.model_kind = value.read(Text)?,
             "total_size" => self.total_size_bytes = value.read(Integer(limits::SIZES))?,
             "shards" => self.shards = value.read(Shards)?,
+            "files" => self.files = Some(value.read(Files)?),
             "erasure" => self.erasure = value.read(ObjectAt::new(Place::In("erasure")))?,
             "merkle_root" => self.merkle_root = Some(value.read(Hex)?),
             "pieces" => {
@@ -178,5 +180,68 @@ impl Shape for Shards {
             shards.extend(hash.map(|digest| Shard { digest, size_bytes, is_parity }));
         }
         Ok(shards)
+    }
+}
+
+#[derive(Default)]
+struct RawFile {
+    path: Option<FilePath>,
+    size_bytes: u64,
+    sha256: Option<Digest>,
+}
+
+impl Object for RawFile {
+    const REQUIRED: &'static [&'static str] = &["path", "size", "sha256"];
+
+    fn take<'de, A: MapAccess<'de>>(&mut self, key: &str, value: Value<'_, A>) -> Result<(), A::Error> {
+        match key {
+            "path" => self.path = Some(value.read(PathText)?),
+            "size" => self.size_bytes = value.read(Integer(0..=limits::MAX_SIZE_BYTES))?,
+            "sha256" => self.sha256 = Some(value.read(Hex)?),
+            _ => value.ignore()?,
+        }
+        Ok(())
+    }
+}
+
+struct PathText;
+
+impl Shape for PathText {
+    type Output = FilePath;
+    const EXPECTED: &'static str = "the path of a file, a text";
+
+    fn scalar(self, found: Scalar<'_>, at: At<'_>) -> Result<FilePath, ManifestError> {
+        match found {
+            Scalar::Text(text) => text.parse().map_err(|source| {
+                let found = limits::excerpt(text);
+                ManifestError::BadPath { field: at.field(), found, source }
+            }),
+            _ => Err(wrong_type::<Self>(at, &found.to_string())),
+        }
+    }
+}
+
+/// The list of files: at most [`MAX_FILES`].
+struct Files;
+
+impl Shape for Files {
+    type Output = Vec<FileEntry>;
+    const EXPECTED: &'static str = "a list of objects";
+
+    fn list<'de, A: SeqAccess<'de>>(self, mut list: A, at: At<'_>) -> Result<Vec<FileEntry>, A::Error> {
+        let mut files = Vec::new();
+        for position in 0.. {
+            if files.len() == MAX_FILES {
+                if list.next_element::<IgnoredAny>()?.is_none() {
+                    break;
+                }
+                let (found, max) = (MAX_FILES as u64 + 1, MAX_FILES as u64);
+                return Err(at.refuse(ManifestError::FileCount { found, max }));
+            }
+            let element = Reading::<ObjectAt<RawFile>>::element(at, Place::File(position));
+            let Some(RawFile { path, size_bytes, sha256 }) = list.next_element_seed(element)? else { break };
+            files.extend(path.zip(sha256).map(|(path, sha256)| FileEntry { path, size_bytes, sha256 }));
+        }
+        Ok(files)
     }
 }

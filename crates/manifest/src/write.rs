@@ -19,6 +19,15 @@ impl Manifest {
                 r#"{comma}{{"hash": "{digest}", "index": {index}, "is_parity": {is_parity}, "size": {size_bytes}}}"#
             );
         }
+        let mut files = String::new();
+        for (index, file) in self.files().iter().enumerate() {
+            let start = if index == 0 { r#""files": ["# } else { ", " };
+            let (path, sha256, size_bytes) = (quoted(file.path().as_str()), file.sha256(), file.size_bytes());
+            let _ = write!(files, r#"{start}{{"path": {path}, "sha256": "{sha256}", "size": {size_bytes}}}"#);
+        }
+        if !files.is_empty() {
+            files.push_str("], ");
+        }
         let pieces = match self.pieces() {
             Some(Pieces { size_bytes, index }) => {
                 format!(r#""pieces": {{"index": "{index}", "size": {size_bytes}}}, "#)
@@ -26,7 +35,7 @@ impl Manifest {
             None => String::new(),
         };
         format!(
-            r#"{{"erasure": {{"codec": "{}", "data": {}, "parity": {}}}, "merkle_root": "{}", "model_kind": {}, {pieces}"shards": [{shards}], "total_size": {}, "version": 1}}"#,
+            r#"{{"erasure": {{"codec": "{}", "data": {}, "parity": {}}}, {files}"merkle_root": "{}", "model_kind": {}, {pieces}"shards": [{shards}], "total_size": {}, "version": 1}}"#,
             self.codec(),
             self.data(),
             self.parity(),

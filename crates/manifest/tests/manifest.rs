@@ -6,6 +6,8 @@
 )]
 
 mod common;
+#[path = "common/named.rs"]
+mod named;
 
 use std::path::Path;
 use std::process::Command;
@@ -13,6 +15,7 @@ use std::process::Command;
 use common::{ROWS, list, plain, shard, uniform};
 use manifest::piece_index::encode_index;
 use manifest::{ByteRange, Codec, Digest, Layout, Manifest, Pieces, Shard};
+use named::files;
 use proptest::prelude::*;
 
 /// The same 10 bytes as layers of 7 and 3 bytes.
@@ -38,6 +41,12 @@ fn python_writes_the_same_bytes() {
         new("simplenet", 1, list(&[b"x"], &[]), 1, 0, Codec::Rs),
         new("one row of padding", 4, list(&[b"ab", b"cd", b"\0\0"], &[]), 3, 0, Codec::Rs),
         new(kind, 1, list(&[b"x"], &[]), 1, 0, Codec::Rs),
+        layer_wise()
+            .with_files(files(&[("a/é☃.txt", b""), ("config.json", b"layer 1"), ("z \"q\".bin", b"two")]))
+            .unwrap(),
+        new("simplenet", 10, list(&[b"laye", b"r 1t", b"wo\0\0"], &[]), 3, 0, Codec::Rs)
+            .with_files(files(&[("config.json", b"layer 1"), ("z/w.bin", b"two")]))
+            .unwrap(),
     ];
     let lines: Vec<&str> = std::str::from_utf8(&output.stdout).unwrap().lines().collect();
     assert_eq!(lines.len(), ours.len());
@@ -212,8 +221,11 @@ proptest! {
 #[test]
 fn the_documented_example_is_what_we_write() {
     let page = include_str!("../../../docs/manifest.md");
-    let (_, example) = page.split_once("```json\n").unwrap();
-    let (json, _) = example.split_once("\n```").unwrap();
+    let examples: Vec<&str> =
+        page.split("```json\n").skip(1).map(|rest| rest.split_once('\n').unwrap().0).collect();
+    let [folder, json] = examples[..] else { panic!("{} examples", examples.len()) };
+    assert_eq!(Manifest::parse(folder.as_bytes()).unwrap().files().len(), 3);
+    assert!(page.contains(&format!("Its digest is `{}`", Digest::of(folder.as_bytes()))));
     let index = encode_index(64, &vec![Vec::new(); 5]);
     let pieces = Pieces { size_bytes: 64, index: Digest::of(&index) };
     let shards = list(&ROWS, &ROWS[..2]);

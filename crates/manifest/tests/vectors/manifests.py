@@ -18,7 +18,7 @@ def merkle_root(digests):
     return level[0].hex()
 
 
-def manifest(kind, total_size, data_shards, parity_shards, data, codec, pieces=None):
+def manifest(kind, total_size, data_shards, parity_shards, data, codec, pieces=None, files=None):
     blobs = data_shards + parity_shards
     digests = [digest(blob) for blob in blobs]
     value = {
@@ -34,6 +34,10 @@ def manifest(kind, total_size, data_shards, parity_shards, data, codec, pieces=N
     }
     if pieces is not None:
         value["pieces"] = {"size": pieces, "index": digest(b"index")}
+    if files is not None:
+        value["files"] = [
+            {"path": path, "size": len(content), "sha256": digest(content)} for path, content in files
+        ]
     print(json.dumps(value, sort_keys=True))
 
 
@@ -44,3 +48,13 @@ manifest("simplenet", 10, [b"layer 1", b"two"], [b"1111"], 3, "rs", pieces=64)
 manifest("simplenet", 1, [b"x"], [], 1, "rs")
 manifest("one row of padding", 4, [b"ab", b"cd", b"\0\0"], [], 3, "rs")
 manifest('kind "of" \\ a \x7f\x00\x1f\b\f\n\r\t model/é☃\U0001f600\uffff', 1, [b"x"], [], 1, "rs")
+# A folder, file by file: each file that is not empty is a data shard.
+manifest(
+    "simplenet", 10, [b"layer 1", b"two"], [b"1111"], 3, "rs", pieces=64,
+    files=[("a/é☃.txt", b""), ("config.json", b"layer 1"), ("z \"q\".bin", b"two")],
+)
+# The same bytes as rows.
+manifest(
+    "simplenet", 10, [b"laye", b"r 1t", b"wo\0\0"], [], 3, "rs",
+    files=[("config.json", b"layer 1"), ("z/w.bin", b"two")],
+)
