@@ -1,6 +1,6 @@
 //! `cargo xtask full`: what is too heavy for each change.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use anyhow::Result;
@@ -9,6 +9,8 @@ use crate::{kills, soak, tool};
 
 /// The version that `deny.toml` is for.
 const DENY: &str = "0.20.2";
+/// What finds unused dependencies.
+const MACHETE: &str = "0.9.2";
 
 /// Packages and the features that they must do with.
 const FEATURES: [(&str, &[&str]); 8] = [
@@ -29,19 +31,14 @@ pub(crate) fn run(root: &Path) -> Result<()> {
         tool::run(&mut clippy)?;
     }
     deny(root)?;
+    unused(root)?;
     kills::run(root, &[])?;
     soak::run(root, &[])
 }
 
 /// Licences, sources and banned crates. Advisories where their database can be had.
 fn deny(root: &Path) -> Result<()> {
-    let tools = root.join("target/tools");
-    let deny = tools.join("bin/cargo-deny");
-    let is_ours = |command: &mut Command| tool::output(command).is_ok_and(|said| said.contains(DENY));
-    if !deny.exists() || !is_ours(Command::new(&deny).arg("--version")) {
-        let mut install = tool::cargo(root, &["install", "cargo-deny", "--version", DENY]);
-        tool::run(install.arg("--root").arg(&tools))?;
-    }
+    let deny = installed(root, "cargo-deny", DENY)?;
     let check = |what: &[&str]| {
         let mut check = Command::new(&deny);
         check.current_dir(root).args(["--locked", "check", "--allow", "duplicate"]).args(what);
@@ -53,4 +50,21 @@ fn deny(root: &Path) -> Result<()> {
     }
     eprintln!("xtask: the database of advisories cannot be had: NOT CHECKED whether there are any");
     Ok(())
+}
+
+/// Dependencies that no source names.
+fn unused(root: &Path) -> Result<()> {
+    tool::run(Command::new(installed(root, "cargo-machete", MACHETE)?).current_dir(root))
+}
+
+/// A tool of cargo in this version, which is built when it is not there yet.
+fn installed(root: &Path, name: &str, version: &str) -> Result<PathBuf> {
+    let tools = root.join("target/tools");
+    let path = tools.join("bin").join(name);
+    let is_ours = |command: &mut Command| tool::output(command).is_ok_and(|said| said.contains(version));
+    if !path.exists() || !is_ours(Command::new(&path).arg("--version")) {
+        let mut install = tool::cargo(root, &["install", name, "--version", version, "--force"]);
+        tool::run(install.arg("--root").arg(&tools))?;
+    }
+    Ok(path)
 }
