@@ -1,68 +1,68 @@
-//! The places for inbound streams.
+//! The slots for inbound streams.
 
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
-use crate::admit::{Answer, Asker, Guest, Quota};
+use crate::admit::{Asker, Decision, Quota, Slot};
 
-/// How long a stream may be without a request when another one waits for its place.
+/// Idle time after which a stream is evicted for another one.
 const IDLE_PATIENCE: Duration = Duration::from_secs(10);
 
-/// Who has how many streams. Clones are the same ones.
+/// The slots for streams of one version. Clones are the same ones.
 #[derive(Debug, Clone)]
-pub(super) struct Seats(Arc<Mutex<Quota<u64>>>);
+pub(super) struct StreamSlots(Arc<Mutex<Quota<u64>>>);
 
-/// One stream's place. Given back when it is dropped.
+/// One stream's slot. Freed on drop.
 #[derive(Debug)]
-pub(super) struct Seat {
-    seats: Seats,
+pub(super) struct StreamSlot {
+    slots: StreamSlots,
     number: u64,
 }
 
-impl Seats {
+impl StreamSlots {
     pub(super) fn new(most: usize) -> Self {
         Self(Arc::new(Mutex::new(Quota::new(most, IDLE_PATIENCE))))
     }
 
-    /// Whether there is a place for one more stream, and which other one has to go.
-    pub(super) fn ask(&self, from: Asker) -> Answer<u64> {
+    /// Whether one more stream is admitted, and which other one is evicted for it.
+    pub(super) fn ask(&self, from: Asker) -> Decision<u64> {
         let now = Instant::now();
-        self.crowd().ask(&Guest::new(from.origin, Some(from.peer), now), now)
+        self.quota().ask(&Slot::new(from.origin, Some(from.peer), now), now)
     }
 
-    pub(super) fn enter(&self, number: u64, from: Asker) -> Seat {
-        self.crowd().enter(number, Guest::new(from.origin, Some(from.peer), Instant::now()));
-        Seat { seats: self.clone(), number }
+    pub(super) fn insert(&self, number: u64, from: Asker) -> StreamSlot {
+        self.quota().insert(number, Slot::new(from.origin, Some(from.peer), Instant::now()));
+        StreamSlot { slots: self.clone(), number }
     }
 
-    /// The stream will be gone soon.
-    pub(super) fn leave(&self, number: u64) {
-        self.crowd().leave(&number);
+    /// The stream has ended, or is being reset.
+    pub(super) fn remove(&self, number: u64) {
+        self.quota().remove(&number);
     }
 
-    fn crowd(&self) -> MutexGuard<'_, Quota<u64>> {
+    fn quota(&self) -> MutexGuard<'_, Quota<u64>> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
-impl Seat {
-    /// A request has come.
-    pub(super) fn is_asked(&self) {
-        self.seats.crowd().change(&self.number, |guest| guest.is_busy = true);
+impl StreamSlot {
+    /// A request has arrived.
+    pub(super) fn begin_request(&self) {
+        self.slots.quota().change(&self.number, |slot| slot.is_busy = true);
     }
 
     /// It is answered.
-    pub(super) fn is_answered(&self) {
-        self.seats.crowd().change(&self.number, |guest| {
-            guest.is_busy = false;
-            guest.was_of_use = true;
-            guest.active = Instant::now();
+    pub(super) fn end_request(&self) {
+        self.slots.quota().change(&self.number, |slot| {
+            slot.is_busy = false;
+            slot.was_useful = true;
+            slot.active = Instant::now();
         });
     }
 }
 
-impl Drop for Seat {
+impl Drop for StreamSlot {
     fn drop(&mut self) {
-        self.seats.leave(self.number);
+        self.slots.remove(self.number);
     }
 }
