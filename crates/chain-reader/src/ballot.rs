@@ -1,13 +1,12 @@
 //! Which block and which answer the endpoints agree on: a value without I/O or clock.
 //!
-//! Replies go in, and [`Ballot::next`] says what to do: whom to ask what, to wait, or what was decided.
+//! Replies go in, and [`Ballot::next`] returns what to do: requests to make, to wait, or the decision.
 //!
 //! An endpoint's *statement* is the block that it has under the tag, its head, and what the contract answers there. The
 //! heights of heads are tried in descending order, not below the floor; the first height wins at which a quorum has the
 //! same block and the same answer. **A vote below an endpoint's own head counts only if it is also what that endpoint
-//! states**: what was true in an old block is no news of today's. So the statement of some honest endpoint names the
-//! winner, whoever stalls, and no vote that differs decides anything: nobody has to be waited for longer than it takes
-//! to be fair.
+//! states**: what was true in an old block may be outdated. So the winner is the statement of some honest endpoint,
+//! whichever endpoints stall, and no dissenting vote decides anything: stalled endpoints need only a short wait.
 
 use std::collections::BTreeMap;
 
@@ -44,7 +43,7 @@ pub(crate) struct Head {
     pub(crate) block: Block,
 }
 
-/// What an endpoint says that the contract answers in a block.
+/// An endpoint's vote: the contract's answer in a block.
 #[derive(Debug, Clone)]
 pub(crate) struct Vote {
     pub(crate) block: Block,
@@ -85,7 +84,7 @@ impl Vote {
     }
 }
 
-/// What it takes to win.
+/// The quorum rule.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Rules {
     /// How many endpoints must agree.
@@ -102,7 +101,7 @@ impl Rules {
     }
 }
 
-/// What became of one question to one endpoint.
+/// The state of one request to one endpoint.
 #[derive(Debug)]
 pub(crate) enum Reply<T> {
     /// Not answered yet.
@@ -138,15 +137,15 @@ impl<T> Reply<T> {
 /// What to do next.
 #[derive(Debug)]
 pub(crate) enum Next {
-    /// Tell what is known of this chain, and the floor, with [`Ballot::set_floor`].
+    /// Supply the stored state of this chain, and the floor, with [`Ballot::set_floor`].
     Floor(ChainKey),
-    /// Ask these endpoints what the contract says in their block of this height, and say so with [`Ballot::on_vote`].
+    /// Ask these endpoints for the contract's answer in their block of this height, and report it with [`Ballot::on_vote`].
     Ask { height: u64, endpoints: Vec<usize> },
-    /// Wait for a reply, or for the end of patience.
+    /// Wait for a reply, or for the timeout.
     Wait,
     /// This many agree: at least a quorum.
     Won(Winner),
-    /// There is no quorum, whoever still answers.
+    /// A quorum is impossible, whatever the pending replies.
     Lost,
 }
 
@@ -155,18 +154,18 @@ pub(crate) enum Next {
 pub(crate) struct Winner {
     pub(crate) chain: ChainKey,
     pub(crate) vote: Vote,
-    /// Who said so, by index.
+    /// The endpoints that voted for it, by index.
     pub(crate) voters: Vec<usize>,
 }
 
-/// What is known of a chain from earlier.
+/// The stored state of a chain.
 #[derive(Debug, Clone, Copy)]
 struct Known {
     /// As the endpoints name it.
     asked: ChainKey,
-    /// As it is remembered.
+    /// As it is stored.
     chain: ChainKey,
-    /// Nothing below this height is looked at.
+    /// No lower height is considered.
     floor: u64,
 }
 
@@ -178,7 +177,7 @@ pub(crate) struct Ballot {
     /// By height, then by endpoint; `None` was not asked.
     pub(crate) votes: BTreeMap<u64, Vec<Option<Reply<Vote>>>>,
     known: Option<Known>,
-    /// Whether everybody is waited for, though others may decide.
+    /// Whether all endpoints are waited for, though fewer may decide.
     is_patient: bool,
 }
 
@@ -197,7 +196,7 @@ impl Ballot {
         self.votes_at(height)[endpoint] = Some(Reply::of(vote));
     }
 
-    /// The chain that was `asked` about is remembered as `chain`, read up to height `floor`.
+    /// The chain that was `asked` about is stored as `chain`, read up to height `floor`.
     pub(crate) fn set_floor(&mut self, asked: ChainKey, chain: ChainKey, floor: u64) {
         self.known = Some(Known { asked, chain, floor });
     }
@@ -210,7 +209,7 @@ impl Ballot {
         self.is_patient
     }
 
-    /// Patience is over: from now on those who have answered may decide without the others.
+    /// The timeout has passed: from now on the endpoints that have answered may decide without the others.
     pub(crate) fn hurry(&mut self) {
         self.is_patient = false;
     }
@@ -248,7 +247,7 @@ impl Ballot {
         self.wait_or_lose()
     }
 
-    /// Somebody whose head is known, and who was not asked yet what the contract says there.
+    /// An endpoint whose head is known, and that was not asked yet for the contract's answer there.
     fn unstated(&self) -> Option<(usize, u64)> {
         self.heads.iter().enumerate().find_map(|(endpoint, head)| {
             let head = head.known().filter(|head| self.is_allowed(head.chain.chain_id))?;
@@ -258,13 +257,13 @@ impl Ballot {
         })
     }
 
-    /// What the endpoint says of its own head.
+    /// The endpoint's vote at its own head.
     pub(crate) fn statement(&self, endpoint: usize) -> Option<&Vote> {
         let height = self.heads[endpoint].known()?.block.number();
         self.votes.get(&height)?[endpoint].as_ref()?.known()
     }
 
-    /// The one chain that a quorum is on, the trusted endpoint among it; with its first block where a quorum names it.
+    /// The one chain that a quorum is on, including the trusted endpoint; with its first block where a quorum agrees on it.
     pub(crate) fn named_chain(&self) -> Option<ChainKey> {
         let heads = || self.heads.iter().enumerate().filter_map(|(i, head)| Some((i, head.known()?.chain)));
         let ids = distinct(heads().map(|(_, chain)| chain.chain_id).filter(|id| self.is_allowed(*id)));
@@ -275,7 +274,7 @@ impl Ballot {
         let chain_id = only(ids.into_iter().filter(|id| on(&|chain| chain.chain_id == *id)))?;
         let geneses = distinct(heads().filter_map(|(_, chain)| chain.genesis));
         let named = geneses.into_iter().map(|genesis| ChainKey { chain_id, genesis: Some(genesis) });
-        // One endpoint alone must not choose under which name the floor is looked up.
+        // One endpoint alone must not choose under which chain the floor is looked up.
         Some(
             only(named.filter(|named| on(&|chain| chain == *named)))
                 .unwrap_or(ChainKey { chain_id, genesis: None }),
@@ -343,7 +342,7 @@ impl Ballot {
     }
 }
 
-/// Who says the same: each answer with all who gave it, in their order.
+/// Groups equal answers: each with the endpoints that gave it, in their order.
 fn groups<'a, T>(
     said: impl Iterator<Item = (usize, &'a T)>,
     is_same: impl Fn(&T, &T) -> bool,

@@ -1,4 +1,4 @@
-//! Blocks: which one is read, what is known of one, and how it is remembered.
+//! Blocks: the tag that is read, headers, and stored blocks.
 
 use std::fmt;
 use std::str::FromStr;
@@ -66,7 +66,7 @@ impl Block {
         self.number.to()
     }
 
-    /// When it was made, in seconds since 1970, as its header says.
+    /// The timestamp in its header, in seconds since 1970.
     pub(crate) fn timestamp(&self) -> u64 {
         self.timestamp.to()
     }

@@ -1,4 +1,4 @@
-//! What a caller says about the chain: endpoints, contract, block tag, patience.
+//! Configuration of the chain reader: endpoints, contract, block tag, timeouts.
 
 use std::path::PathBuf;
 use std::time::Duration;
@@ -13,7 +13,7 @@ const MAX_BACKOFF: Duration = Duration::from_secs(30);
 /// The longest pause that an endpoint may ask for.
 const MAX_RETRY_AFTER: Duration = Duration::from_secs(10);
 
-/// How long and how often one RPC request is tried.
+/// Timeout and retries of one RPC request.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Policy {
     pub(crate) request_timeout: Duration,
@@ -65,7 +65,7 @@ impl Policy {
 /// The most RPC endpoints that are asked: a round asks each of them at each height that one of them reports.
 pub(crate) const MAX_ENDPOINTS: usize = 16;
 
-/// How old a block may be unless said otherwise, and on which chain that does not count.
+/// Default maximum age of a block, and the chain without one.
 const MAX_BLOCK_AGE: Duration = Duration::from_secs(6 * 3600);
 const DEVELOPMENT_CHAIN: u64 = 31337;
 
@@ -93,7 +93,7 @@ impl Config {
         Self::with_endpoints(vec![rpc_url], contract)
     }
 
-    /// The same with any number of endpoints: none is enough for [`Staleness::Offline`].
+    /// The same with any number of endpoints, also none for [`Staleness::Offline`].
     pub fn with_endpoints(rpc_urls: Vec<RpcUrl>, contract: Address) -> Self {
         Self {
             rpc_urls,
@@ -142,7 +142,7 @@ impl Config {
         self.trusted_rpc.as_ref()
     }
 
-    /// How many endpoints must say the same, if that was said.
+    /// The quorum, if it was set.
     pub fn quorum(&self) -> Option<usize> {
         self.quorum
     }
@@ -152,12 +152,12 @@ impl Config {
         self.proof
     }
 
-    /// How old the newest block may be, if that was said.
+    /// The maximum age of the newest block, if it was set.
     pub fn max_block_age(&self) -> Option<Duration> {
         self.max_block_age
     }
 
-    /// WebSocket endpoints that tell of events.
+    /// WebSocket endpoints for events.
     pub fn hints(&self) -> &[HintUrl] {
         &self.hints
     }
@@ -173,14 +173,14 @@ impl Config {
         Self { rpc_urls, ..self }
     }
 
-    /// An endpoint that has a veto: nothing counts that it does not say, too. It is asked like the others, and may be
-    /// one of them.
+    /// A trusted endpoint, which has a veto: every quorum must include it. It is asked like the others, and may be one of
+    /// them.
     #[must_use]
     pub fn with_trusted_rpc(self, trusted_rpc: impl Into<Option<RpcUrl>>) -> Self {
         Self { trusted_rpc: trusted_rpc.into(), ..self }
     }
 
-    /// How many endpoints must say the same. Default: a strict majority of all.
+    /// The quorum: how many endpoints must agree. Default: a strict majority of all.
     #[must_use]
     pub fn with_quorum(self, quorum: impl Into<Option<usize>>) -> Self {
         Self { quorum: quorum.into(), ..self }
@@ -212,20 +212,20 @@ impl Config {
         Self { proof: proof.into(), ..self }
     }
 
-    /// Patience with each endpoint.
+    /// Timeout and retries for each endpoint.
     #[must_use]
     pub fn with_policy(self, policy: Policy) -> Self {
         Self { policy, ..self }
     }
 
-    /// Where to remember what was read, so that the chain is never read at a lower block than before, also by other
-    /// processes. `None` remembers it in this process only.
+    /// Directory for the state, so that the chain is never read at a lower block than before, also by other processes. `None`
+    /// keeps it in this process only.
     #[must_use]
     pub fn with_state_dir(self, state_dir: impl Into<Option<PathBuf>>) -> Self {
         Self { state_dir: state_dir.into(), ..self }
     }
 
-    /// The same, unless it was said.
+    /// The same, unless it was set.
     #[must_use]
     pub fn with_default_state_dir(self, dir: impl Into<PathBuf>) -> Self {
         Self { state_dir: self.state_dir.or_else(|| Some(dir.into())), ..self }
@@ -245,32 +245,31 @@ impl Config {
         Self { max_block_age: max_block_age.into(), ..self }
     }
 
-    /// When the contract is followed: how long after one look the next one begins, give or take a fifth at random, so
-    /// that many nodes do not look at once; up to eight times as long while the chain cannot be reached. Default: 12 s,
-    /// the time between two blocks.
+    /// Poll interval of a [`Follower`](crate::Follower), with a jitter of a fifth; up to eight times as long while the chain
+    /// is unreachable. Default: 12 s, the time between two blocks.
     #[must_use]
     pub fn with_poll_interval(self, poll_interval: Duration) -> Self {
         Self { poll_interval, ..self }
     }
 
-    /// When the contract is followed: WebSocket endpoints that tell of its events, so that it is looked sooner. What
-    /// they say is never believed. Default: none.
+    /// WebSocket endpoints whose events make a [`Follower`](crate::Follower) poll sooner. Their content is never trusted.
+    /// Default: none.
     #[must_use]
     pub fn with_hints(self, hints: Vec<HintUrl>) -> Self {
         Self { hints, ..self }
     }
 }
 
-/// Whether an older answer will do.
+/// Whether to fall back to an older answer.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub enum Staleness {
     /// No: without the chain there is no model.
     #[default]
     Refuse,
-    /// When the chain cannot be read, the model that was last loaded will do, if the newest block that is known to name it
-    /// is no older than this.
+    /// When the chain cannot be read, the model that was last loaded is used, if the newest block known to name it is no older
+    /// than this.
     UpTo(Duration),
-    /// The chain is not asked at all: the model that was last loaded will do, however old.
+    /// The chain is not read at all: the model that was last loaded is used, however old.
     Offline,
 }
 

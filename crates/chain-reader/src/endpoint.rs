@@ -25,7 +25,7 @@ struct Hash {
     hash: B256,
 }
 
-/// What an endpoint has said of its chain, so far.
+/// Cached facts about an endpoint's chain.
 #[derive(Debug, Default)]
 struct Constants {
     chain_id: Option<u64>,
@@ -33,12 +33,12 @@ struct Constants {
     genesis: Option<Option<B256>>,
 }
 
-/// A connection to one RPC endpoint, and what never changes behind it: that is asked once.
+/// A connection to one RPC endpoint, with cached facts that never change.
 pub(crate) struct Endpoint {
     client: RpcClient,
     url: RpcUrl,
     constants: Mutex<Constants>,
-    /// How it takes the blocks that reads are pinned to, as far as is known.
+    /// How it accepts pinned blocks, as far as is known.
     pin: AtomicU8,
 }
 
@@ -100,7 +100,7 @@ impl Endpoint {
         }
         let genesis = match self.block_hash(0).await {
             Ok(hash) => hash,
-            // It has answered, and it will again: what it lacks is not asked for at every read.
+            // It has answered: the missing block is cached, too.
             Err(EndpointError::Rpc { .. }) => None,
             Err(error) if matches!(error, EndpointError::Status { .. }) && !error.is_retryable() => None,
             Err(_) => return None,
@@ -109,7 +109,7 @@ impl Endpoint {
         genesis
     }
 
-    /// Asks for its chain anew when that is next needed: what it said is not what the others say.
+    /// Drops the cached chain, which differs from that of the others.
     pub(crate) fn forget_chain(&self) {
         *self.constants() = Constants::default();
     }

@@ -1,8 +1,8 @@
-//! Following the contract: each new model once, trouble when it begins, and never a model taken away.
+//! Following the contract: events for each new model and for trouble, never the withdrawal of a model.
 //!
-//! A [`Follower`] has no queue: it looks when it is asked for the next event, so that whoever was busy for hours gets the
-//! model that is current then, and not those in between. What it waits for survives in it when a caller gives up
-//! waiting. WebSocket hints make it look sooner; what counts is always what a quorum says.
+//! A [`Follower`] has no queue: it polls when it is asked for the next event, so that a caller that was busy for hours gets
+//! the current model, and not those in between. A poll in progress survives when the caller stops waiting. WebSocket hints
+//! make it poll sooner; only the quorum decides.
 
 use std::collections::VecDeque;
 use std::fmt;
@@ -22,19 +22,19 @@ use crate::reader::ChainReader;
 /// The longest pause while the chain cannot be reached, in intervals.
 const MAX_PAUSE: u32 = 8;
 
-/// What happened.
+/// An event of the contract.
 #[derive(Debug)]
 #[non_exhaustive]
 pub enum FollowEvent {
     /// The contract names another model than before.
     Model(MatureModel),
-    /// The contract cannot be read, or what it says is wrong. Said once, until it is over or of another kind.
+    /// The contract cannot be read, or its answer is wrong. Reported once, until it is over or of another kind.
     Trouble(Trouble),
     /// The trouble is over, and the contract names the same model as before it.
     Recovered,
 }
 
-/// Why there is no newer model now. It is looked for again.
+/// Why there is no newer model now. Polling goes on.
 #[derive(Debug)]
 pub struct Trouble {
     /// What is wrong.
@@ -52,7 +52,7 @@ impl fmt::Display for Trouble {
     }
 }
 
-/// What one look gave: the model or why there is none, and what will do instead.
+/// The result of one poll: the model, or why there is none, and the fallback.
 type Look = (Result<MatureModel, ChainError>, Option<MatureModel>);
 
 /// Follows a contract. Dropping it ends its WebSocket connections.
@@ -61,17 +61,17 @@ pub struct Follower {
     interval: Duration,
     hints: Hints,
     budget: HintBudget,
-    /// The next look, whatever the hints say.
+    /// The next poll without a hint.
     due: Instant,
-    /// The look that is under way.
+    /// The poll in progress.
     looking: Option<BoxFuture<'static, Look>>,
-    /// The model that was last told of.
+    /// The model that was last reported.
     current: Option<Digest>,
-    /// The kind of trouble that was last told of.
+    /// The kind of trouble that was last reported.
     trouble: Option<(Discriminant<ChainError>, String)>,
-    /// Looks in a row in which the chain could not be reached.
+    /// Polls in a row in which the chain was unreachable.
     unreachable: u32,
-    /// What is told of next, before anything else: two events at most.
+    /// Queued events: two at most.
     events: VecDeque<FollowEvent>,
 }
 
@@ -82,8 +82,8 @@ impl fmt::Debug for Follower {
 }
 
 impl ChainReader {
-    /// Follows the contract from now on, as [`Config::with_poll_interval`] and [`Config::with_hints`] say. A model that is `known`
-    /// already is no news. To be called on a tokio runtime: each hint has a task there.
+    /// Follows the contract from now on, as [`Config::with_poll_interval`] and [`Config::with_hints`] say. A model that is
+    /// `known` already is not reported. To be called on a tokio runtime: each hint endpoint has a task there.
     pub fn follow(&self, known: Option<Digest>) -> Follower {
         let Config { poll_interval: interval, hints, contract, .. } = self.config();
         let interval = *interval;
@@ -103,10 +103,9 @@ impl ChainReader {
 }
 
 impl Follower {
-    /// Waits for what happens next. The first look is made at once.
+    /// Waits for the next event. The first poll is made at once.
     ///
-    /// **Cancel safety.** Nothing is lost when the future is dropped: a look that is under way goes on with the next
-    /// call.
+    /// **Cancel safety.** Nothing is lost when the future is dropped: a poll in progress goes on with the next call.
     pub async fn next(&mut self) -> FollowEvent {
         loop {
             if let Some(event) = self.events.pop_front() {
@@ -114,7 +113,7 @@ impl Follower {
             }
             if self.looking.is_none() {
                 self.until_due().await;
-                // A hint that comes from here on may be about what this look is too early for.
+                // A hint from here on may be about a block that this poll does not see yet.
                 self.hints.clear();
                 self.looking = Some(Box::pin(look(self.reader.clone(), self.current.is_none())));
             }
@@ -126,7 +125,7 @@ impl Follower {
         }
     }
 
-    /// Waits for the next look, or for a hint, if so many are listened to.
+    /// Waits for the next poll, or for a hint, as far as the rate limit allows.
     async fn until_due(&mut self) {
         if Instant::now() >= self.due {
             return;
@@ -181,7 +180,7 @@ impl Follower {
     }
 }
 
-/// What makes an error news although one of its kind was told of: not the block, which is another one at most looks.
+/// What makes an error of a reported kind new: not the block, which differs at most polls.
 fn distinction(error: &ChainError) -> String {
     match error {
         ChainError::NotADigest { found, found_bytes, .. } => format!("{found_bytes} {found}"),
@@ -190,7 +189,7 @@ fn distinction(error: &ChainError) -> String {
     }
 }
 
-/// Reads the contract. When that fails and no model was there so far, an older one may do.
+/// Reads the contract. When that fails and there was no model so far, falls back to an older one.
 async fn look(reader: ChainReader, is_first: bool) -> Look {
     if reader.config().staleness == Staleness::Offline {
         return (reader.mature_model().await, None);

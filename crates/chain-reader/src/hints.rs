@@ -1,4 +1,4 @@
-//! WebSocket connections that tell of events of the contract: hints to look sooner, never the truth.
+//! WebSocket subscriptions to events of the contract: hints to poll sooner, never trusted.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -30,16 +30,16 @@ use crate::transport::{USER_AGENT, tls_config};
 const MAX_MESSAGE_BYTES: usize = 64 << 10;
 /// How long connecting, and subscribing, may take.
 const CONNECT_LIMIT: Duration = Duration::from_secs(10);
-/// How often an endpoint that says nothing is asked whether it is there.
+/// Keepalive interval of a silent endpoint.
 const PING_INTERVAL: Duration = Duration::from_secs(30);
 /// The pause after each message: a flood waits in the sender's buffers.
 const MESSAGE_PAUSE: Duration = Duration::from_millis(50);
-/// The first and the longest pause before connecting again.
+/// Exponential backoff before reconnecting.
 const FIRST_PAUSE: Duration = Duration::from_secs(1);
 const LAST_PAUSE: Duration = Duration::from_secs(300);
-/// A connection that held for this long was a good one: the next pause is the first again.
+/// A connection that held for this long resets the backoff.
 const GOOD_CONNECTION: Duration = Duration::from_secs(60);
-/// So many hints in a row are followed; then one for each interval.
+/// Burst of hints that are followed; then one for each interval.
 const BURST: usize = 3;
 
 /// The connections. Dropping this ends them.
@@ -59,12 +59,12 @@ impl Hints {
         Self { hinted, _tasks: tasks }
     }
 
-    /// Waits for a hint, or takes the one that came.
+    /// Waits for a hint, or takes the pending one.
     pub(crate) async fn wait(&self) {
         self.hinted.notified().await;
     }
 
-    /// Forgets the hint that came.
+    /// Drops the pending hint.
     pub(crate) fn clear(&self) {
         let _ = self.hinted.notified().now_or_never();
     }
@@ -75,7 +75,7 @@ impl Hints {
     }
 }
 
-/// How often hints are followed: whoever sends them must not decide how often the RPC endpoints are asked.
+/// The rate limit of hints: their sender must not control the rate of RPC requests.
 #[derive(Debug)]
 pub(crate) struct HintBudget {
     interval: Duration,
@@ -134,7 +134,7 @@ async fn listen(url: HintUrl, contract: Address, hinted: Arc<Notify>) {
         if connected_at.elapsed() >= GOOD_CONNECTION {
             pause = FIRST_PAUSE;
         }
-        // What libraries say of an answer repeats parts of it, and of a request the URL.
+        // Errors of libraries repeat parts of an answer, and the URL of a request.
         let error = url.0.excerpt(&with_causes(&error));
         tracing::info!(endpoint = %url, %error, ?pause, "no hints from this WebSocket for now");
         sleep(pause.mul_f64(1.0 - fastrand::f64() / 2.0)).await;
@@ -142,7 +142,7 @@ async fn listen(url: HintUrl, contract: Address, hinted: Arc<Notify>) {
     }
 }
 
-/// Connects, subscribes, and passes on what is heard until the connection ends.
+/// Connects, subscribes, and forwards hints until the connection ends.
 async fn hear(
     url: &HintUrl,
     contract: Address,

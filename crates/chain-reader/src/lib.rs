@@ -1,4 +1,4 @@
-//! What the RPB contract says the current model is, and the one transaction that changes it.
+//! Reads the current model from the RPB contract, and sends the one transaction that changes it.
 //!
 //! [`ChainReader::mature_model`] reads `getMatureModel()` from several RPC endpoints, each pinned to the hash of its own
 //! block, and believes what a quorum of them says of the same block. [`set_mature_model`] is the crate's only write, and

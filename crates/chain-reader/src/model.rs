@@ -5,7 +5,7 @@ use std::fmt;
 use alloy::primitives::{B256, U256};
 use manifest::Digest;
 
-/// The current model, and the block in which the contract said so.
+/// The current model, and the block in which the contract names it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct MatureModel {
     /// The digest of its manifest.

@@ -24,7 +24,7 @@ pub(crate) enum NonVote {
     Lacks { height: u64 },
     /// It answered with the block of another height.
     OtherHeight { asked: u64, answered: u64 },
-    /// It has the block, but says nothing of the state there: it has pruned it, or another node answers.
+    /// It has the block, but not its state: it has pruned it, or another node answers.
     NoState { height: u64, source: EndpointError },
 }
 

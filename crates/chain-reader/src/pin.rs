@@ -1,5 +1,5 @@
-//! How an endpoint takes the block that a read is pinned to. All nodes of Ethereum know `{blockHash, requireCanonical}`;
-//! some of other chains, and proxies, know less of EIP-1898.
+//! How an endpoint accepts the block that a read is pinned to. All nodes of Ethereum know `{blockHash, requireCanonical}`;
+//! some of other chains, and proxies, support less of EIP-1898.
 
 use std::sync::atomic::Ordering;
 
@@ -17,12 +17,12 @@ use crate::error::EndpointError;
 const CANONICAL: u8 = 0;
 /// By its hash.
 const HASH: u8 = 1;
-/// By its height, looking afterwards whether it is still there.
+/// By its height, checking afterwards that the block is still there.
 const HEIGHT: u8 = 2;
 
 impl Endpoint {
-    /// A request about the state in a block, in the best way to name it that the endpoint knows: `params` gets the block in
-    /// that way. What it knows is remembered once it has answered.
+    /// A request about the state in a block, in the best form that the endpoint supports: `params` gets the block in that
+    /// form. The form is cached once it has answered.
     pub(crate) async fn request_at<P: RpcSend, R: RpcRecv>(
         &self,
         method: &'static str,
@@ -53,7 +53,7 @@ impl Endpoint {
                     }
                     return asked;
                 }
-                // What it refused first says more than how the makeshift failed.
+                // The first refusal says more than the error of the fallback.
                 Err(error) => return Err(refusal.unwrap_or(error)),
             }
         }

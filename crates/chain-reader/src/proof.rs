@@ -1,8 +1,8 @@
-//! A second opinion on what a quorum says: the contract's storage, proven against the state root of the agreed block.
+//! Storage proofs: the contract's storage, proven against the state root of the block that a quorum agreed on.
 //!
-//! `getMatureModel()` is run by the endpoints, and a quorum is believed for what it returns. With a proof it is not: the
-//! header whose hash is the agreed one names a state root, and `eth_getProof` shows what stands under it in the storage
-//! slots that Solidity keeps the string in. What that proves, and what not, is what [`StringSlot`] says.
+//! `getMatureModel()` is run by the endpoints, and its result is trusted by quorum. With a proof it need not be: the header
+//! with the agreed hash has a state root, and `eth_getProof` proves under it the storage slots that Solidity keeps the
+//! string in. What that proves, and what not, is documented at [`StringSlot`].
 
 mod check;
 mod layout;
@@ -25,18 +25,18 @@ use check::{Evidence, NoEvidence};
 
 pub use layout::StringSlot;
 
-/// What a second opinion came to, when it does not contradict the quorum.
+/// The result of a proof that does not contradict the quorum.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) enum Proof {
     /// The string stands in this slot; the endpoint with this name has shown it.
     Proven { slot: U256, endpoint: String },
-    /// No endpoint of the quorum could show what stands in the storage of that block. That makes nothing false: nodes
-    /// that prune cannot show the state of old blocks, and some never do.
+    /// No endpoint of the quorum has a proof for that block. That is no contradiction: nodes that prune lack the state of old
+    /// blocks, and some never serve proofs.
     Unprovable { reasons: Vec<String> },
 }
 
-/// Looks for the string of the winner in the contract's storage, with the help of whoever voted for it and shows it first,
-/// within `patience`.
+/// Proves the winner's string in the contract's storage, with the first proof from an endpoint that voted for it, within
+/// `patience`.
 ///
 /// # Errors
 /// - [`ProofError::Contradicted`]: something else stands there.
@@ -79,7 +79,7 @@ pub(crate) async fn prove(
     Ok(Proof::Unprovable { reasons })
 }
 
-/// Why one endpoint did not show what stands in the storage.
+/// Why one endpoint gave no proof.
 enum NoProof {
     /// Another one may.
     Here(String),
@@ -99,7 +99,7 @@ impl From<NoEvidence> for NoProof {
     }
 }
 
-/// What one endpoint shows of the string's slots, and the first of them.
+/// One endpoint's proof of the string's slots, and the first of them.
 async fn show(
     endpoint: &Endpoint,
     block: Block,

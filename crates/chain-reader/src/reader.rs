@@ -18,10 +18,10 @@ use crate::state::{CLOCK_SKEW_S, Replaced, Seen, Store, unix_now};
 use crate::status::{ChainStatus, EndpointStatus, Ledger, liars_tolerated};
 use crate::testimony::Prospect;
 
-/// What became of the newest final block that was read before.
+/// Whether the newest final block that was read before was reorganised away.
 #[derive(Debug, Clone, Copy)]
 enum Floor {
-    /// Too few deny it to matter, or nobody.
+    /// Too few endpoints deny it to matter, or none.
     Stands,
     /// Some deny it, and it is not clear who is right.
     Disputed,
@@ -38,10 +38,10 @@ impl Floor {
     }
 }
 
-/// The longest pause before endpoints are asked again that did not agree.
+/// The longest backoff before a round without a quorum is repeated.
 const MAX_PAUSE: Duration = Duration::from_secs(1);
 
-/// Reads the RPB contract. A clone shares its connections, memory and counts.
+/// Reads the RPB contract. A clone shares its connections, state and counts.
 #[derive(Clone)]
 pub struct ChainReader(Arc<Inner>);
 
@@ -123,7 +123,7 @@ impl ChainReader {
     /// **Cancel safety.** Dropping the future stops the read.
     ///
     /// # Errors
-    /// Decide with [`ChainError::availability`]. What a quorum says is an error unless it is a digest.
+    /// Decide with [`ChainError::availability`]. An answer of a quorum is an error unless it is a digest.
     pub async fn mature_model(&self) -> Result<MatureModel, ChainError> {
         if self.0.config.staleness == Staleness::Offline {
             let (model, _) = self.last_loaded().await?;
@@ -136,7 +136,7 @@ impl ChainReader {
         }
     }
 
-    /// Remembers that this model was loaded, and is the one to use while the chain cannot be reached.
+    /// Records that this model was loaded: the fallback while the chain is unreachable.
     ///
     /// # Errors
     /// [`ChainError::State`].
@@ -156,7 +156,7 @@ impl ChainReader {
         Ok(())
     }
 
-    /// What was seen so far.
+    /// The status.
     pub fn status(&self) -> ChainStatus {
         let Config { contract, block_tag, .. } = &self.0.config;
         self.ledger().status(contract.to_string(), block_tag.to_string(), self.0.rules.quorum)
@@ -173,7 +173,7 @@ impl ChainReader {
         &self.0.config
     }
 
-    /// The model that was last loaded, if that will do when the chain was read with this error.
+    /// The model that was last loaded, if the staleness allows it as a fallback after this error.
     pub(crate) async fn stand_in(&self, error: &ChainError) -> Option<MatureModel> {
         let Staleness::UpTo(limit) = self.0.config.staleness else { return None };
         if !error.is_unreachable() {
@@ -252,7 +252,7 @@ impl ChainReader {
         }
     }
 
-    /// What a quorum agrees on at the newest possible block under this tag.
+    /// The quorum's answer at the newest possible block under this tag.
     async fn agree(&self, tag: BlockTag, floor: Option<&Store>) -> Result<Winner, ChainError> {
         let Inner { config, endpoints, rules, .. } = &*self.0;
         let question = Question { endpoints, rules: *rules, contract: config.contract, tag, floor };
@@ -268,7 +268,7 @@ impl ChainReader {
             if let Some(winner) = winner {
                 return Ok(winner);
             }
-            // Whoever stalls may hold each round up for longer than that: then there is no other one.
+            // Stalled endpoints may hold each round up for longer than that: then there is no further one.
             let is_late = started_at.elapsed() >= config.policy.request_timeout * 2;
             let is_over = match ballot.prospect() {
                 Prospect::None => true,
@@ -310,7 +310,7 @@ impl ChainReader {
         })
     }
 
-    /// Refuses a block that is too old to say what the contract names now.
+    /// Refuses a block that is too old to be current.
     fn check_age(&self, winner: &Winner) -> Result<(), ChainError> {
         let block = winner.vote.block;
         if unix_now().saturating_add(CLOCK_SKEW_S) < block.timestamp() && !self.ledger().note_clock_told() {
@@ -336,7 +336,7 @@ impl ChainReader {
         })
     }
 
-    /// Remembers what was read, and the model in it, if there is one; or that a final block was replaced. `false` when
+    /// Stores the block that was read, and its model, if there is one; or that a final block was replaced. `false` when
     /// another process has read a newer block by now.
     async fn settle(
         &self,
@@ -357,7 +357,7 @@ impl ChainReader {
             }
             if !is_lower && memory.alarm.is_none() {
                 memory.note(block, seen);
-                // It is looked at again, until it is clear what stands there.
+                // It is checked again, until it is clear which block is there.
                 memory.floor = floor.filter(|_| matches!(last_floor, Floor::Disputed)).or(memory.floor);
             }
             (other, is_lower, *memory)
@@ -382,7 +382,7 @@ impl ChainReader {
         Ok(!is_lower)
     }
 
-    /// The start of what endpoints said with one voice, without the key of any.
+    /// The start of an answer of the quorum, without any key.
     fn shown(&self, said: &str) -> String {
         let blotted = self.0.endpoints.iter().fold(excerpt(said, 160), |text, one| one.url().blot(&text));
         if blotted.chars().count() > 80 { blotted.chars().take(79).chain(['…']).collect() } else { blotted }

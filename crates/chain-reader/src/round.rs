@@ -17,8 +17,7 @@ use crate::error::{EndpointError, StateError};
 use crate::non_vote::NonVote;
 use crate::state::{ChainMemory, Store};
 
-/// How long those that answer wait for the others, in all. A quorum is not held up any longer by one that stalls; where
-/// there is none, everybody is waited for.
+/// How long a quorum waits for endpoints that stall, in all. Without a quorum, all are waited for.
 const PATIENCE: Duration = Duration::from_secs(1);
 
 /// What is asked of all endpoints.
@@ -28,7 +27,7 @@ pub(crate) struct Question<'a> {
     pub(crate) rules: Rules,
     pub(crate) contract: Address,
     pub(crate) tag: BlockTag,
-    /// Where it stands which chains were read, and how far.
+    /// The stored state: which chains were read, and how far.
     pub(crate) floor: Option<&'a Store>,
 }
 
@@ -95,7 +94,7 @@ impl Question<'_> {
 }
 
 impl Question<'_> {
-    /// Whoever was on another chain is asked anew the next time: it may have been a mistake.
+    /// Drops the cached chain of endpoints on another chain: it may have been a mistake.
     fn forget_others(&self, ballot: &Ballot, chain: ChainKey) {
         for (head, endpoint) in ballot.heads.iter().zip(self.endpoints) {
             if head.known().is_some_and(|head| !chain.is_compatible(&head.chain)) {
@@ -105,9 +104,9 @@ impl Question<'_> {
     }
 }
 
-/// Who says that another block than `floor` stands at its height, and which. The `first` are asked first, and all others
-/// only when one of those denies it; nobody is waited for longer than a quorum of denials may still come, nor than a
-/// second, or than `alarmed` once somebody denies it.
+/// Which endpoints have another block than `floor` at its height, and which block. The `first` are asked first, and all
+/// others only when one of those denies it. Waits while a quorum of denials is possible, for at most a second, or for
+/// `alarmed` once an endpoint denies it.
 pub(crate) async fn denials(
     endpoints: &[Endpoint],
     rules: Rules,
@@ -149,7 +148,7 @@ async fn head(endpoint: &Endpoint, tag: BlockTag) -> Result<Head, NonVote> {
     Ok(Head { chain: ChainKey { chain_id, genesis }, block: block.ok_or(NonVote::NoBlock(None))? })
 }
 
-/// What the contract says at this height, pinned to the block that the endpoint itself has there.
+/// The contract's answer at this height, pinned to the endpoint's own block there.
 async fn vote(
     endpoint: &Endpoint,
     contract: Address,
@@ -167,7 +166,7 @@ async fn vote(
         return Err(NonVote::OtherHeight { asked: height, answered: block.number() });
     }
     let said = said(endpoint, contract, block).await.map_err(|error| match error {
-        // It has just named the block: what it lacks is the state.
+        // It has just returned the block: only its state is missing.
         error if error.may_lack_the_block() => NonVote::NoState { height, source: error },
         error => NonVote::Endpoint(error),
     })?;

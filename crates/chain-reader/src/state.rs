@@ -1,4 +1,4 @@
-//! What is remembered of a chain between runs: how far it was read, and which models it named.
+//! The stored state of a chain: how far it was read, and which models it named.
 
 mod file;
 mod memory;
@@ -15,7 +15,7 @@ use crate::ballot::ChainKey;
 use crate::block::BlockTag;
 use crate::error::StateError;
 
-/// The memory of one reader: of whatever chain, but of one contract and tag.
+/// The state of one reader: of any chain, but one contract and tag.
 #[derive(Debug)]
 pub(crate) struct Store {
     dir: Option<PathBuf>,
@@ -30,7 +30,7 @@ impl Store {
         Self { dir, contract, tag, kept: Mutex::new(None) }
     }
 
-    /// What is remembered of this chain; and the chain, with its first block if that is remembered.
+    /// The stored state of this chain; and the chain, with its first block if that is stored.
     pub(crate) async fn load(&self, chain: ChainKey) -> Result<(ChainKey, ChainMemory), StateError> {
         let dir = match self.in_memory(chain) {
             Ok(kept) => return Ok(kept),
@@ -40,7 +40,7 @@ impl Store {
         blocking(move || file::Place::of(&dir, chain, contract, tag)?.load()).await
     }
 
-    /// Changes what is remembered, and writes it if it is different then.
+    /// Changes the stored state, and writes it if it is different then.
     pub(crate) async fn update<T: Send + 'static>(
         &self,
         chain: ChainKey,
@@ -93,7 +93,7 @@ impl Store {
         Ok(loaded)
     }
 
-    /// What is remembered in memory; or the directory that remembers it.
+    /// The state in memory; or its directory.
     fn in_memory(&self, chain: ChainKey) -> Result<(ChainKey, ChainMemory), &Path> {
         let kept = *self.kept.lock().unwrap_or_else(PoisonError::into_inner);
         match &self.dir {

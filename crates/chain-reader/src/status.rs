@@ -1,4 +1,4 @@
-//! What a reader has seen so far: counted, logged, and shown by `loader status`.
+//! The status of a reader: counted, logged, and shown by `loader status`.
 
 use std::collections::VecDeque;
 
@@ -26,25 +26,25 @@ pub struct ChainStatus {
     pub chain_id: Option<u64>,
     /// The block that was last agreed on.
     pub block: Option<BlockStatus>,
-    /// How many endpoints must say the same.
+    /// The quorum.
     pub quorum: usize,
-    /// How many of the endpoints may lie, or fail, without being believed or stopping the others.
+    /// How many faulty endpoints are tolerated, lying or failing.
     pub liars_tolerated: usize,
     /// The endpoints, in the order of the configuration.
     pub endpoints: Vec<EndpointStatus>,
-    /// How often the endpoints were asked.
+    /// How many rounds there were.
     pub rounds: u64,
     /// How often there was no quorum.
     pub rounds_without_quorum: u64,
-    /// How often endpoints said different things.
+    /// How often endpoints disagreed.
     pub disagreements: u64,
     /// The last disagreements, oldest first.
     pub recent_disagreements: Vec<Disagreement>,
-    /// What is remembered: the floor, the last model that the contract named, and the last that was loaded.
+    /// The stored state: the floor, the last model that the contract named, and the last that was loaded.
     pub memory: ChainMemory,
     /// Why the last read gave no model, if it did not.
     pub trouble: Option<String>,
-    /// What the last storage proof came to, if any was wanted.
+    /// The result of the last storage proof, if any was wanted.
     pub proof: Option<ProofStatus>,
 }
 
@@ -59,7 +59,7 @@ pub struct BlockStatus {
     pub age_s: u64,
 }
 
-/// What a storage proof came to.
+/// The result of a storage proof.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub struct ProofStatus {
     /// The model that the string names.
@@ -81,22 +81,22 @@ pub struct EndpointStatus {
     pub is_trusted: bool,
     /// The height it last reported under the tag.
     pub height: Option<u64>,
-    /// Whether its last answer counted for what was decided.
+    /// Whether its last vote was part of the decision.
     pub agrees: bool,
-    /// What it last said, or why that was no vote.
+    /// Its last vote, or why there was none.
     pub last: Option<String>,
-    /// How often it said something else than the quorum, or than the others when there was none.
+    /// How often it dissented from the quorum, or from the others when there was none.
     pub disagreements: u64,
     /// How often it failed, or did not answer in time.
     pub errors: u64,
 }
 
-/// A time at which endpoints said different things.
+/// A disagreement of endpoints.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub struct Disagreement {
     /// When.
     pub at: u64,
-    /// What each endpoint said, beginning with its name.
+    /// Each endpoint's vote, beginning with its name.
     pub said: Vec<String>,
 }
 
@@ -114,9 +114,9 @@ pub(crate) struct Ledger {
     rounds_without_quorum: u64,
     disagreements: u64,
     recent: VecDeque<Disagreement>,
-    /// Who disagreed in the last round, if anybody.
+    /// The endpoints that disagreed in the last round, if any.
     standing: Option<Vec<Stance>>,
-    /// Whether it was told that this machine's clock is behind.
+    /// Whether it was logged that this machine's clock is behind.
     clock_is_told: bool,
 }
 
@@ -138,12 +138,12 @@ impl Ledger {
         }
     }
 
-    /// Whether it was told before that this machine's clock is behind; from now on it was.
+    /// Whether it was logged before that this machine's clock is behind; marks it as logged.
     pub(crate) fn note_clock_told(&mut self) -> bool {
         std::mem::replace(&mut self.clock_is_told, true)
     }
 
-    /// Counts a round, and returns what each endpoint said, beginning with its name.
+    /// Counts a round, and returns each endpoint's vote, beginning with its name.
     pub(crate) fn record(&mut self, testimonies: &[Testimony], is_won: bool) -> Vec<String> {
         self.rounds += 1;
         self.rounds_without_quorum += u64::from(!is_won);
@@ -169,7 +169,7 @@ impl Ledger {
         }
         self.disagreements += 1;
         let text = said.join("; ");
-        // A liar says its lie at every poll: that is news once.
+        // A liar repeats its lie at every poll: logged once.
         if self.standing.as_ref() == Some(&stances) {
             tracing::info!(quorum = is_won, "RPC endpoints still disagree: {text}");
         } else {
@@ -217,7 +217,7 @@ impl Ledger {
         let was_proven = self.proof.as_ref().is_none_or(|proof| proof.is_proven);
         match proof {
             Ok(Proof::Proven { .. }) => tracing::info!("proven: {text}"),
-            // That an endpoint never shows it is news once.
+            // Endpoints that never serve proofs are logged once.
             Ok(Proof::Unprovable { .. }) if was_proven => tracing::warn!("not provable: {text}"),
             _ => tracing::info!("not proven: {text}"),
         }
@@ -248,7 +248,7 @@ impl Ledger {
     }
 }
 
-/// How many of `endpoints` can neither be believed alone, when `quorum` must agree, nor stop the others.
+/// How many faulty ones of `endpoints` a `quorum` tolerates: too few to win, and to block the others.
 pub(crate) fn liars_tolerated(quorum: usize, endpoints: usize) -> usize {
     quorum.saturating_sub(1).min(endpoints.saturating_sub(quorum))
 }

@@ -65,21 +65,21 @@ pub async fn set_mature_model(
     }
 }
 
-/// Signs the call, sends it, and looks after it until it is settled: when a reorganisation takes it out of its block, it
-/// is waited for again, and sent again when the endpoint has forgotten it. `on_step` is told what happens. When the call
-/// is [waiting](Call::waiting) already, that transaction is looked after, and no other sent.
+/// Signs the call, sends it, and tracks it until it is settled: after a reorg it is waited for again, and rebroadcast when
+/// the endpoint has dropped it. `on_step` gets each step. When the call is [waiting](Call::waiting) already, that
+/// transaction is tracked, and no other sent.
 ///
-/// What an endpoint says of a transaction decides little: answers get lost, and behind one URL there may be nodes that
-/// lag. That it failed, or never comes, is said only of what a block shows.
+/// Endpoints' answers about a transaction decide little: they get lost, and behind one URL there may be nodes that lag.
+/// That it failed, or was replaced, is only concluded from a block.
 ///
 /// **Cancel safety.** None: when the future is dropped the transaction may have been sent.
 ///
 /// # Errors
 /// - [`SubmitError::Endpoint`], [`SubmitError::Unsigned`], [`SubmitError::NotTaken`]: nothing was sent.
-/// - [`SubmitError::NotMined`]: it may still come.
-/// - [`SubmitError::NotSettled`]: it is in a block, and may still leave it.
-/// - [`SubmitError::Displaced`]: another one is in a block in its place, and may still leave it.
-/// - [`SubmitError::Replaced`]: it never comes.
+/// - [`SubmitError::NotMined`]: it may still be mined.
+/// - [`SubmitError::NotSettled`]: it is in a block, and may still be reorganised away.
+/// - [`SubmitError::Displaced`]: another one with its nonce is in a block, and may still be reorganised away.
+/// - [`SubmitError::Replaced`]: another one has used its nonce for good.
 /// - [`SubmitError::Reverted`]: it cost its gas and changed nothing.
 pub async fn send(
     config: &SubmitConfig,

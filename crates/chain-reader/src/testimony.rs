@@ -1,4 +1,4 @@
-//! Who said what: the words for logs, errors and `loader status`.
+//! Endpoints' votes in words, for logs, errors and `loader status`.
 
 use crate::address::Address;
 use crate::ballot::{Ballot, Head, Reply, Said, Vote, Winner};
@@ -6,25 +6,25 @@ use crate::block::BlockTag;
 use crate::error::{ChainError, EndpointError, excerpt};
 use crate::non_vote::NonVote;
 
-/// What is said of who was not waited for.
+/// The text for endpoints that were not waited for.
 const LATE: &str = "has not answered in time";
 
-/// How an endpoint's word relates to what was decided.
+/// How an endpoint's vote relates to the decision.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Stance {
-    /// It said the same.
+    /// It agreed.
     Agreed,
-    /// It said something else.
+    /// It dissented.
     Disagreed,
-    /// It said the same, and says something else at a higher block: the news that has not reached the others.
+    /// It agreed, and has another answer at a higher block, which has not reached the others.
     Ahead,
-    /// It said nothing to it, as it is behind.
+    /// It did not vote, as it is behind.
     Behind,
     /// It did not answer as it should have.
     Failed,
 }
 
-/// What one endpoint said.
+/// One endpoint's vote.
 #[derive(Debug, Clone)]
 pub(crate) struct Testimony {
     /// The height it reported.
@@ -35,7 +35,7 @@ pub(crate) struct Testimony {
 }
 
 impl Ballot {
-    /// What each endpoint said, in their order; compared with `winner`, or with each other when nobody has won.
+    /// The endpoints' votes, in their order; compared with `winner`, or with each other without one.
     pub(crate) fn testimonies(&self, tag: BlockTag, winner: Option<&Winner>) -> Vec<Testimony> {
         let disagree = winner.is_none() && self.contradict();
         (0..self.heads.len()).map(|endpoint| self.testimony(endpoint, tag, winner, disagree)).collect()
@@ -148,10 +148,10 @@ impl Ballot {
     }
 }
 
-/// Whether asking again may help.
+/// Whether a retry may help.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Prospect {
-    /// Nobody would say anything else.
+    /// No endpoint would change its vote.
     None,
     /// Some were about to change their block, and some were not.
     Split,

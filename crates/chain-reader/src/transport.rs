@@ -20,7 +20,7 @@ use crate::rpc_url::RpcUrl;
 
 /// The longest answer that is read, once it is unpacked: a block of 30,000 transaction hashes fits.
 const MAX_ANSWER_BYTES: usize = 2 << 20;
-/// Who asks. Some firewalls refuse those who do not say.
+/// The user agent: some firewalls refuse requests without one.
 pub(crate) const USER_AGENT: &str = concat!("loader/", env!("CARGO_PKG_VERSION"));
 
 /// One endpoint; a clone shares its connections.
@@ -33,7 +33,7 @@ struct Inner {
     policy: Policy,
 }
 
-/// An attempt that failed, and when the endpoint wants to be asked again, if it says so.
+/// A failed attempt, and the endpoint's `Retry-After`, if any.
 struct Failed {
     error: EndpointError,
     retry_after: Option<Duration>,
@@ -42,7 +42,7 @@ struct Failed {
 impl Http {
     pub(crate) fn new(url: RpcUrl, policy: Policy) -> Result<Self, EndpointError> {
         let setup = |source| EndpointError::Setup { endpoint: url.to_string(), source };
-        // A redirect would carry the key to somebody else.
+        // A redirect would leak the key to another host.
         let mut builder = reqwest::Client::builder()
             .user_agent(USER_AGENT)
             .timeout(policy.request_timeout)
@@ -88,7 +88,7 @@ impl Service<RequestPacket> for Http {
 }
 
 impl Inner {
-    /// Asks until there is an answer, an error that asking again does not mend, or no attempt left.
+    /// Retries until there is an answer, a permanent error, or no attempt left.
     async fn exchange(&self, request: &SerializedRequest) -> TransportResult<ResponsePayload> {
         let method = request.method();
         let mut attempt = 1;

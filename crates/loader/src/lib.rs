@@ -1,8 +1,8 @@
 //! Loads a model from sources into the store, and publishes one.
 //!
-//! The way of the bytes: a [`Source`] fills a piece buffer; a worker thread hashes it, several pieces at once, and
-//! writes it to its place in the weights file; the [`planner`] decides what is asked of whom, and when lost
-//! pieces are rebuilt from the others. When all weights are there the file is made durable and mapped.
+//! Data flow: a [`Source`] fills a piece buffer; a worker thread hashes it, several pieces at once, and writes it in
+//! place in the weights file; the [`planner`] decides which piece to request from which source, and when to rebuild
+//! from parity. When all weights are there the file is synced and mapped.
 #![forbid(unsafe_code)]
 
 pub mod encode;

@@ -1,4 +1,4 @@
-//! What happens during a fetch, for whoever shows it, and the report at its end.
+//! The events of a fetch, and the report at its end.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -6,7 +6,7 @@ use std::time::Duration;
 use manifest::{Digest, Manifest, SourceId};
 use store::{LockHolders, Offer};
 
-/// Something happened.
+/// An event of a fetch.
 #[derive(Debug)]
 #[non_exhaustive]
 pub enum Event<'a> {
@@ -22,13 +22,13 @@ pub enum Event<'a> {
         /// What can be read of it.
         offer: &'a Arc<Offer>,
     },
-    /// Another process fills the same model, or another load of this one; waiting for it. Told at once, when something
-    /// of it changes, and again every few seconds.
+    /// Waiting for another process, or another load of this one, that fills the same model. Sent at once, on change, and
+    /// every few seconds.
     Waiting {
-        /// Who has the right to fill it.
+        /// Who holds the fill lock.
         holders: &'a LockHolders,
     },
-    /// An earlier run says that so many bytes are here already: they are hashed beside the fetching of the rest.
+    /// An earlier run recorded so many bytes: they are hashed while the rest is fetched.
     Claimed {
         /// How many, data and parity.
         bytes: u64,
@@ -43,12 +43,12 @@ pub enum Event<'a> {
         /// How many.
         bytes: u64,
     },
-    /// A source can be asked.
+    /// A source has connected.
     SourceUp {
         /// Which.
         source: &'a SourceId,
     },
-    /// A source is gone.
+    /// A source has disconnected.
     SourceDown {
         /// Which.
         source: &'a SourceId,
@@ -89,9 +89,9 @@ pub enum Event<'a> {
     Finishing,
 }
 
-/// Is told what happens; called on the tasks of the fetch, so it must be quick.
+/// Receives events; called on the tasks of the fetch, so it must be quick.
 pub trait Observer: Send + Sync {
-    /// Something happened.
+    /// Called for each event.
     fn on_event(&self, event: &Event<'_>);
 }
 

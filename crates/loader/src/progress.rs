@@ -1,4 +1,4 @@
-//! What happens during a load, as numbers.
+//! The progress of a load, as numbers.
 
 use std::collections::HashSet;
 use std::sync::{Mutex, PoisonError};
@@ -9,7 +9,7 @@ use tokio::sync::watch;
 
 use crate::observer::{Event, Observer};
 
-/// How far a load is.
+/// The progress of a load.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 #[non_exhaustive]
 pub struct Numbers {
@@ -25,7 +25,7 @@ pub struct Numbers {
     pub resumed_bytes: u64,
     /// Came, and was wrong.
     pub wrong_bytes: u64,
-    /// SourceTable that can be asked now.
+    /// Connected sources.
     pub sources: u32,
     /// All is there, and brought to the disk.
     pub is_finishing: bool,
@@ -35,7 +35,7 @@ pub struct Numbers {
 #[derive(Debug, Default)]
 pub struct Progress {
     numbers: watch::Sender<Numbers>,
-    /// An address that cannot be reached is told as a source that is down, and was never up.
+    /// Connected sources: an unreachable address is reported as down without having been up.
     up: Mutex<HashSet<SourceId>>,
 }
 
@@ -50,7 +50,7 @@ impl Progress {
         *self.numbers.borrow()
     }
 
-    /// How far it is, now and after each change; what changes while nobody looks is told at once. Ends with the [`Progress`].
+    /// The numbers, now and after each change; changes between two polls are merged. Ends with the [`Progress`].
     pub fn stream(&self) -> impl Stream<Item = Numbers> + Send + Unpin + use<> {
         let mut numbers = self.numbers.subscribe();
         numbers.mark_changed();

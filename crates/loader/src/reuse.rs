@@ -1,4 +1,4 @@
-//! Bytes of a model that is here already which another model has as well: a new version moves only what changed.
+//! Reuse of bytes from a model in the cache: of a new version only the changes are fetched.
 //!
 //! Two things are looked for in the old model: shards of the new one, by their digests, wherever they are; and, with a
 //! piece index, bytes that are right at the same offsets of the weights file. All of them are hashed before they count.
@@ -30,10 +30,10 @@ pub(crate) enum Matched<'a> {
     Shard { shard: u32, held: &'a BlobReader, wanted: &'a [PieceId] },
 }
 
-/// Is told of matches, from several threads; says whether they count.
+/// Called with matches, from several threads; returns whether they count.
 pub(crate) type OnMatch<'a> = dyn Fn(&Matched<'_>) -> Result<bool, CacheError> + Sync + 'a;
 
-/// What is looked for.
+/// The new model to match.
 pub(crate) struct Search<'a> {
     /// The new model.
     pub(crate) geometry: &'a Geometry,
@@ -47,7 +47,7 @@ pub(crate) struct Search<'a> {
 
 /// Where a piece may be.
 #[derive(Clone, Copy)]
-struct Place {
+struct Location {
     piece: PieceId,
     /// Which of the blobs.
     blob: usize,
@@ -64,7 +64,7 @@ impl Search<'_> {
         stored.flat_map(|shard| (0..manifest.piece_count(shard)).map(move |piece| PieceId { shard, piece }))
     }
 
-    /// Tells `on_match` of the `wanted` pieces that `old` has, and returns them, in order.
+    /// Calls `on_match` with the `wanted` pieces that `old` has, and returns them, in order.
     ///
     /// # Errors
     /// [`CacheError::Io`] when the old model cannot be read; what `on_match` returns.
@@ -94,10 +94,10 @@ impl Search<'_> {
         };
         match self.index {
             Some(index) => {
-                let places: Vec<Place> =
-                    wanted.iter().filter_map(|piece| self.place(*piece, &equal, &blobs)).collect();
-                if !equal.is_empty() || self.is_related(index, &places, &blobs).map_err(fail)? {
-                    self.check_pieces(index, &places, &blobs, old, &on_match)?;
+                let locations: Vec<Location> =
+                    wanted.iter().filter_map(|piece| self.locate(*piece, &equal, &blobs)).collect();
+                if !equal.is_empty() || self.is_related(index, &locations, &blobs).map_err(fail)? {
+                    self.check_pieces(index, &locations, &blobs, old, &on_match)?;
                 }
             }
             None => self.check_shards(wanted, &equal, &blobs, old, &on_match)?,
@@ -108,24 +108,24 @@ impl Search<'_> {
     }
 
     /// In the equal shard, or at the same offset of the weights.
-    fn place(&self, piece: PieceId, equal: &HashMap<u32, usize>, blobs: &[BlobReader]) -> Option<Place> {
+    fn locate(&self, piece: PieceId, equal: &HashMap<u32, usize>, blobs: &[BlobReader]) -> Option<Location> {
         let range = self.geometry.manifest().piece_range(piece.shard, piece.piece);
         if let Some(blob) = equal.get(&piece.shard) {
-            return Some(Place { piece, blob: *blob, offset: range.start });
+            return Some(Location { piece, blob: *blob, offset: range.start });
         }
         let offset = self.geometry.weights_of(piece)?.start;
-        (offset + range.len() <= blobs[0].size_bytes()).then_some(Place { piece, blob: 0, offset })
+        (offset + range.len() <= blobs[0].size_bytes()).then_some(Location { piece, blob: 0, offset })
     }
 
     /// Whether some piece of a sample is right.
     fn is_related(
         &self,
         index: &PieceIndex<Map>,
-        places: &[Place],
+        locations: &[Location],
         blobs: &[BlobReader],
     ) -> io::Result<bool> {
-        let sample: Vec<Place> =
-            places.iter().step_by(places.len().div_ceil(SAMPLE).max(1)).copied().collect();
+        let sample: Vec<Location> =
+            locations.iter().step_by(locations.len().div_ceil(SAMPLE).max(1)).copied().collect();
         let mut buffers = vec![Vec::new(); WIDE_LANES];
         for batch in sample.chunks(WIDE_LANES) {
             if self.verify(index, batch, blobs, &mut buffers)?.iter().any(Option::is_some) {
@@ -138,7 +138,7 @@ impl Search<'_> {
     fn check_pieces(
         &self,
         index: &PieceIndex<Map>,
-        places: &[Place],
+        locations: &[Location],
         blobs: &[BlobReader],
         old: &Model,
         on_match: &OnMatch<'_>,
@@ -148,7 +148,8 @@ impl Search<'_> {
             let mut buffers = vec![Vec::new(); WIDE_LANES];
             loop {
                 let first = next.fetch_add(WIDE_LANES, Ordering::Relaxed);
-                let Some(batch) = places.get(first..).map(|rest| &rest[..rest.len().min(WIDE_LANES)]) else {
+                let Some(batch) = locations.get(first..).map(|rest| &rest[..rest.len().min(WIDE_LANES)])
+                else {
                     return Ok(());
                 };
                 if batch.is_empty() || self.stop.load(Ordering::Relaxed) {
@@ -158,7 +159,9 @@ impl Search<'_> {
                 let verified = verified.map_err(|source| CacheError::io("read", old.dir(), source))?;
                 let found = batch.iter().zip(verified);
                 let matches: Vec<_> = found
-                    .filter_map(|(place, verified)| Some((verified?, &blobs[place.blob], place.offset)))
+                    .filter_map(|(location, verified)| {
+                        Some((verified?, &blobs[location.blob], location.offset))
+                    })
                     .collect();
                 on_match(&Matched::Pieces(&matches))?;
             }
@@ -169,15 +172,15 @@ impl Search<'_> {
     fn verify<'b>(
         &self,
         index: &PieceIndex<Map>,
-        places: &[Place],
+        locations: &[Location],
         blobs: &'b [BlobReader],
         buffers: &'b mut [Vec<u8>],
     ) -> io::Result<Vec<Option<VerifiedPiece<'b>>>> {
-        let mut pieces = Vec::with_capacity(places.len());
-        for (place, buffer) in places.iter().zip(buffers) {
-            let end = place.offset + self.geometry.piece_bytes(place.piece);
-            let bytes = bytes(&blobs[place.blob], ByteRange::new(place.offset, end), buffer)?;
-            pieces.push((place.piece, bytes));
+        let mut pieces = Vec::with_capacity(locations.len());
+        for (location, buffer) in locations.iter().zip(buffers) {
+            let end = location.offset + self.geometry.piece_bytes(location.piece);
+            let bytes = bytes(&blobs[location.blob], ByteRange::new(location.offset, end), buffer)?;
+            pieces.push((location.piece, bytes));
         }
         Ok(index.verify(&pieces))
     }
@@ -227,8 +230,8 @@ pub struct Overlap {
     pub index_bytes: u64,
 }
 
-/// What a node that holds `base` would do for `new`, if nobody else has anything of it. Hashes `base`, on up to
-/// `threads` threads.
+/// How much of `new` a node that holds `base` would reuse, and how much it would fetch. Hashes `base`, on up to `threads`
+/// threads.
 ///
 /// # Errors
 /// [`CacheError::Io`] when one of them cannot be read, [`CacheError::Index`] when the piece index of `new` is bad.

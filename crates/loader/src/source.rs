@@ -1,4 +1,4 @@
-//! What the loader needs of a network: sources of blobs, none of them trusted.
+//! Untrusted sources of blobs: the loader's interface to the network.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -27,7 +27,7 @@ pub enum SourceError {
     /// It does not hold the blob, or not that part of it.
     #[error("does not hold it")]
     NotHeld,
-    /// It has no capacity now.
+    /// It has no free upload slot.
     #[error("is busy for {retry_after:?}")]
     Busy {
         /// When it may be asked again.
@@ -77,7 +77,7 @@ impl SourceError {
     }
 }
 
-/// Something blobs are fetched from. Cheap calls may be made at any time; dropping a future gives its request up.
+/// A source of blobs. Cheap calls may be made at any time; dropping a future cancels its request.
 pub trait Source: Send + Sync + 'static {
     /// Its name.
     fn id(&self) -> &SourceId;
@@ -97,9 +97,9 @@ pub trait Source: Send + Sync + 'static {
     /// How large a blob is, as it says.
     fn blob_size(&self, blob: Digest) -> BoxFuture<'_, Result<u64, SourceError>>;
 
-    /// What it says to hold of each shard, whose numbers of pieces are given: all of it, or what was added after the
-    /// version `since` of an earlier answer (0: none). `None`: it does not say, and may hold anything. May be asked again and
-    /// again, and waits behind no [`Self::read`].
+    /// Its piece sets of the shards, whose piece counts are given: all, or the changes after the version `since` of an
+    /// earlier answer (0: none). `None`: it announces none, and may hold anything. May be polled, and queues behind no
+    /// [`Self::read`].
     fn have(
         &self,
         manifest: Digest,
@@ -107,13 +107,13 @@ pub trait Source: Send + Sync + 'static {
         since: u64,
     ) -> BoxFuture<'_, Result<Option<Have>, SourceError>>;
 
-    /// Bytes that have arrived from it so far, also of answers that are not complete: what shows progress.
+    /// Bytes received from it so far, incomplete answers included: a measure of progress.
     fn received_bytes(&self) -> u64;
 
-    /// Bytes of it were right, just now. Who has places for few sources may give those of others away.
+    /// Bytes of it were right, just now: other sources may be evicted first.
     fn note_useful(&self) {}
 
-    /// The fetch has nothing more to do with it, for what it sent: it can be disconnected.
+    /// It is dismissed for what it sent: it can be disconnected.
     fn dismiss(&self) {}
 }
 
@@ -123,11 +123,11 @@ pub trait BlobStream: Send {
     fn read_exact(&mut self, buf: Vec<u8>) -> BoxFuture<'_, Result<Vec<u8>, SourceError>>;
 }
 
-/// What becomes known of sources while a model is fetched.
+/// Events of sources during a fetch.
 pub enum SourceEvent {
-    /// A source can be asked.
+    /// A source has connected.
     Up(Arc<dyn Source>),
-    /// A source is gone.
+    /// A source has disconnected.
     Down {
         /// Which.
         source: SourceId,
@@ -141,6 +141,6 @@ pub enum SourceEvent {
         /// Why not.
         reason: String,
     },
-    /// Whether first connections to known addresses are still being made.
+    /// Whether first dials of known addresses are in progress.
     Connecting(bool),
 }

@@ -22,11 +22,11 @@ const MAX_FAILURES: u32 = 3;
 /// Name of the file in the cache.
 const NAME: &str = "peers";
 
-/// Peers that were reached at an address of theirs.
+/// Peers that were dialed with success, each at its last address.
 #[derive(Debug)]
 pub(crate) struct AddressBook {
     path: PathBuf,
-    /// Whether it is written.
+    /// Whether it is saved.
     is_kept: bool,
     peers: Mutex<Peers>,
 }
@@ -42,12 +42,13 @@ struct Entry {
     /// In seconds since 1970.
     reached_at: u64,
     addr: Multiaddr,
-    /// Attempts in this run that came to nothing since it was reached.
+    /// Failed attempts in this run since it was reached.
     failures: u32,
 }
 
 impl AddressBook {
-    /// Reads the book of the cache at `cache_dir`. One that cannot be read is begun anew. It is written if it is to be kept.
+    /// Reads the book of the cache at `cache_dir`. One that cannot be read is replaced by an empty one. It is saved if
+    /// `is_kept`.
     pub(crate) fn open(cache_dir: &Path, is_kept: bool) -> Self {
         let path = cache_dir.join(NAME);
         let now = unix_now();
@@ -73,7 +74,7 @@ impl AddressBook {
         peers.has_changed = true;
     }
 
-    /// The peer could not be reached. It is forgotten when that happens again and again.
+    /// The peer could not be reached. It is forgotten after [`MAX_FAILURES`].
     pub(crate) fn failed(&self, peer: &PeerId) {
         let mut peers = self.peers();
         let Some(entry) = peers.known.get_mut(peer) else { return };
@@ -92,11 +93,11 @@ impl AddressBook {
         fastrand::choose_multiple(peers.known.iter(), count).into_iter().map(contact).collect()
     }
 
-    /// Writes the book, if it has changed. What another process has added to the file meanwhile stays, while there is
-    /// room.
+    /// Writes the book, if it has changed, merged with what another process has added to the file meanwhile, as far as it
+    /// fits.
     ///
     /// # Errors
-    /// When it cannot be written; it will be tried again.
+    /// When it cannot be written; the next call tries again.
     pub(crate) fn save(&self) -> io::Result<()> {
         let mut known = {
             let mut peers = self.peers();
@@ -138,7 +139,7 @@ fn write(path: &Path, known: HashMap<PeerId, Entry>) -> io::Result<()> {
     files::replace(Place::of(path), text.as_bytes(), 0o600, false)
 }
 
-/// A peer of a line. One that was reached in the future, by a clock that was wrong, is the first to be forgotten.
+/// The peer of a line. One that was reached in the future, by a wrong clock, is the first to be forgotten.
 fn parse(line: &str, now: u64) -> Option<(PeerId, Entry)> {
     let (reached_at, addr) = line.split_once(' ')?;
     let addr: Multiaddr = addr.parse().ok().filter(p2p_blob::is_dialable)?;

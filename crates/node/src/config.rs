@@ -1,4 +1,4 @@
-//! What a node can be told.
+//! Configuration of a node.
 
 use std::collections::HashSet;
 use std::path::PathBuf;
@@ -34,11 +34,11 @@ pub struct Config {
 }
 
 impl Config {
-    /// What reads the contract; `None` when none is configured. What it sees is remembered in the cache, unless the
-    /// configuration says otherwise.
+    /// The reader of the contract; `None` when none is configured. Its state is kept in the cache, unless configured
+    /// otherwise.
     ///
     /// # Errors
-    /// [`NodeError::Chain`](crate::NodeError::Chain) when the contract's configuration is no good.
+    /// [`NodeError::Chain`](crate::NodeError::Chain) when the contract's configuration is invalid.
     #[cfg(feature = "chain")]
     pub fn reader(&self) -> Result<Option<chain_reader::ChainReader>, crate::NodeError> {
         let Some(chain) = self.chain.clone() else { return Ok(None) };
@@ -69,12 +69,12 @@ impl Config {
         }
     }
 
-    /// Where it listens for peers.
+    /// Listen addresses.
     pub fn listen(&self) -> &[Multiaddr] {
         &self.listen
     }
 
-    /// Peers that need not hold anything.
+    /// Bootstrap peers.
     pub fn bootstrap(&self) -> &[Multiaddr] {
         &self.bootstrap
     }
@@ -90,25 +90,25 @@ impl Config {
         Self { blob_dirs, ..self }
     }
 
-    /// Where it listens for peers. Default: nowhere, it only dials.
+    /// Listen addresses. Default: none, it only dials.
     #[must_use]
     pub fn with_listen(self, listen: Vec<Multiaddr>) -> Self {
         Self { listen, ..self }
     }
 
-    /// Addresses others reach it at. Default: none.
+    /// External addresses. Default: none.
     #[must_use]
     pub fn with_external_addrs(self, external_addrs: Vec<Multiaddr>) -> Self {
         Self { external_addrs, ..self }
     }
 
-    /// Peers to fetch from. Each has a task, and a connection that is made again for as long as the node runs. Default: none.
+    /// Peers to fetch from. Each has a task that reconnects for as long as the node runs. Default: none.
     #[must_use]
     pub fn with_peers(self, peers: Vec<Multiaddr>) -> Self {
         Self { peers, ..self }
     }
 
-    /// Peers that need not hold anything, but know others. Default: none.
+    /// Bootstrap peers: they need not hold anything, but know others. Default: none.
     #[must_use]
     pub fn with_bootstrap(self, bootstrap: Vec<Multiaddr>) -> Self {
         Self { bootstrap, ..self }
@@ -120,13 +120,13 @@ impl Config {
         Self { network_key: network_key.into(), ..self }
     }
 
-    /// The only peers that it has connections with. Default: any.
+    /// Allow list of peers. Default: any.
     #[must_use]
     pub fn with_allowed_peers(self, allowed_peers: impl Into<Option<HashSet<PeerId>>>) -> Self {
         Self { allowed_peers: allowed_peers.into(), ..self }
     }
 
-    /// Whether it finds peers in the local network, and lets them find it (mDNS): a multicast every few minutes. Default: yes.
+    /// Whether it finds peers in the local network, and is found, by mDNS: a multicast every few minutes. Default: yes.
     #[cfg(feature = "mdns")]
     #[must_use]
     pub fn with_mdns(self, mdns: bool) -> Self {
@@ -140,7 +140,7 @@ impl Config {
         Self { dht, ..self }
     }
 
-    /// What it takes on at most, and at which rates. Default: those of the network.
+    /// Resource and rate limits. Default: those of the network.
     #[must_use]
     pub fn with_limits(self, limits: Limits) -> Self {
         Self { limits, ..self }
@@ -153,14 +153,14 @@ impl Config {
         Self { chain: chain.into(), ..self }
     }
 
-    /// How models are fetched: memory, threads, patience. Default: those of [`FetchOptions::default`].
+    /// How models are fetched: memory, threads, timeouts. Default: those of [`FetchOptions::default`].
     #[must_use]
     pub fn with_fetch(self, fetch: FetchOptions) -> Self {
         Self { fetch, ..self }
     }
 
-    /// How the pages of loaded weights are wanted. Default: lazily, so that a cached model is there at once; anything else
-    /// costs [`Node::load`](crate::Node::load) the time to read them.
+    /// How the pages of loaded weights are mapped. Default: lazily, so that a cached model is there at once; otherwise
+    /// [`Node::load`](crate::Node::load) takes the time to read them.
     #[must_use]
     pub fn with_pages(self, pages: Pages) -> Self {
         Self { pages, ..self }

@@ -1,4 +1,4 @@
-//! Being found: stays connected to peers that know others, and tells them what is held here.
+//! Being found: stays connected to bootstrap peers, and announces which models are here.
 
 use std::collections::HashSet;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -13,35 +13,35 @@ use tokio::task::JoinSet;
 use crate::address_book::AddressBook;
 use crate::dial::Known;
 
-/// How often a peer is told, on average. Peers forget who did not speak of a manifest for 15 minutes, and connections
-/// without a stream are closed after two.
-const TELL_EVERY: Duration = Duration::from_secs(60);
-/// The same when there was nothing to tell, or it was not heard.
-const TELL_AGAIN: Duration = Duration::from_secs(5);
-/// Manifests told of: peers remember as many of one node.
-const MAX_TOLD: usize = 32;
-/// Peers of earlier runs that are kept connected to when none is named.
+/// How often models are announced to a peer, on average. Peers forget holders after 15 minutes, and close connections
+/// without a stream after two.
+const ANNOUNCE_EVERY: Duration = Duration::from_secs(60);
+/// The same when there was nothing to announce, or it failed.
+const ANNOUNCE_RETRY: Duration = Duration::from_secs(5);
+/// Manifests announced: peers remember as many of one node.
+const MAX_ANNOUNCED: usize = 32;
+/// Peers of the address book to stay connected to when none is named.
 const FROM_BOOK: usize = 4;
-/// Pauses between attempts to reach a peer: from the first to the last, doubling.
+/// Exponential backoff between dials of a peer.
 const FIRST_PAUSE: Duration = Duration::from_millis(500);
 const LAST_PAUSE: Duration = Duration::from_secs(60);
 
-/// A node's place among others. Dropping it leaves.
+/// A node's membership of the swarm. Dropping it leaves.
 pub(crate) struct Membership {
     client: Client,
     blobs: Arc<Blobs>,
     /// Changes when there is a new model.
-    news: watch::Sender<()>,
+    model_changed: watch::Sender<()>,
     tasks: Mutex<JoinSet<()>>,
 }
 
 impl Membership {
     pub(crate) fn new(client: Client, blobs: Arc<Blobs>) -> Self {
-        let (news, _) = watch::channel(());
-        Self { client, blobs, news, tasks: Mutex::default() }
+        let (model_changed, _) = watch::channel(());
+        Self { client, blobs, model_changed, tasks: Mutex::default() }
     }
 
-    /// Starts to keep connected to the peers, unless that was done.
+    /// Starts to keep connected to the peers, once.
     pub(crate) fn join(&self, known: &Known) {
         let mut tasks = self.tasks.lock().unwrap_or_else(PoisonError::into_inner);
         if !tasks.is_empty() {
@@ -55,18 +55,18 @@ impl Membership {
             let keeper = Keeper {
                 client: self.client.clone(),
                 blobs: Arc::clone(&self.blobs),
-                news: self.news.subscribe(),
+                model_changed: self.model_changed.subscribe(),
                 book: Arc::clone(&known.book),
                 addr,
             };
             tasks.spawn(keeper.run());
         }
-        tasks.spawn(provide(self.client.clone(), Arc::clone(&self.blobs), self.news.subscribe()));
+        tasks.spawn(provide(self.client.clone(), Arc::clone(&self.blobs), self.model_changed.subscribe()));
     }
 
-    /// Has the peers told at once.
+    /// Announces the models at once.
     pub(crate) fn on_new_model(&self) {
-        self.news.send_replace(());
+        self.model_changed.send_replace(());
     }
 }
 
@@ -74,7 +74,7 @@ impl Membership {
 struct Keeper {
     client: Client,
     blobs: Arc<Blobs>,
-    news: watch::Receiver<()>,
+    model_changed: watch::Receiver<()>,
     book: Arc<AddressBook>,
     addr: Multiaddr,
 }
@@ -103,18 +103,18 @@ impl Keeper {
         }
     }
 
-    /// Until the last connection with it is gone.
+    /// Announces until the last connection with the peer is gone.
     async fn keep(&mut self, peer: PeerId, events: &mut broadcast::Receiver<PeerEvent>) {
         loop {
-            self.news.mark_unchanged();
-            let pause = match self.tell(peer).await {
-                Ok(true) => TELL_EVERY,
-                // What is here may be being hashed.
-                Ok(false) => TELL_AGAIN,
+            self.model_changed.mark_unchanged();
+            let pause = match self.announce(peer).await {
+                Ok(true) => ANNOUNCE_EVERY,
+                // Models may still be hashed.
+                Ok(false) => ANNOUNCE_RETRY,
                 Err(error) => {
                     let error = &error as &dyn std::error::Error;
                     tracing::debug!(%peer, error, "was not told what is held here");
-                    TELL_AGAIN
+                    ANNOUNCE_RETRY
                 }
             };
             let next = tokio::time::sleep(pause.mul_f64(fastrand::f64() * 0.5 + 0.75));
@@ -124,24 +124,24 @@ impl Keeper {
                     event = events.recv() => match event {
                         Ok(PeerEvent::Disconnected { peer: gone, .. }) if gone == peer => return,
                         Ok(_) => {}
-                        // It may be gone: connecting tells.
+                        // The events lagged, and it may be gone: reconnecting finds out.
                         Err(_) => return,
                     },
-                    _ = self.news.changed() => break,
+                    _ = self.model_changed.changed() => break,
                     () = &mut next => break,
                 }
             }
         }
     }
 
-    /// Asks who else holds what is held here. Whoever asks that is known to hold it. False when nothing is held here.
-    async fn tell(&self, peer: PeerId) -> Result<bool, FetchError> {
-        // A stream for each time: peers have few, and there may be many nodes.
+    /// Sends PEERS for each model here, which makes this node known as a holder. False when there is none.
+    async fn announce(&self, peer: PeerId) -> Result<bool, FetchError> {
+        // A new stream each time: a peer has few slots for many nodes.
         let Session::Ranges(session) = self.client.open(peer).await? else { return Ok(true) };
-        let mut held = fastrand::choose_multiple(held(&self.blobs).await, MAX_TOLD);
+        let mut held = fastrand::choose_multiple(held(&self.blobs).await, MAX_ANNOUNCED);
         let is_any = !held.is_empty();
         if !is_any {
-            // Something must be said, or the connection is closed as idle.
+            // Without a request the connection is closed as idle.
             held.push(Digest::ZERO);
         }
         for manifest in held {
@@ -151,20 +151,20 @@ impl Keeper {
     }
 }
 
-/// Has the DHT told what is held here, whenever that changes, and now and then: new servers may have come.
-async fn provide(client: Client, blobs: Arc<Blobs>, mut news: watch::Receiver<()>) {
+/// Publishes provider records of the models here in the DHT, on change, and periodically for new servers.
+async fn provide(client: Client, blobs: Arc<Blobs>, mut model_changed: watch::Receiver<()>) {
     loop {
-        news.mark_unchanged();
+        model_changed.mark_unchanged();
         client.provide(held(&blobs).await).await;
-        let next = tokio::time::sleep(TELL_EVERY.mul_f64(fastrand::f64() * 0.5 + 0.75));
+        let next = tokio::time::sleep(ANNOUNCE_EVERY.mul_f64(fastrand::f64() * 0.5 + 0.75));
         tokio::select! {
-            _ = news.changed() => {}
+            _ = model_changed.changed() => {}
             () = next => {}
         }
     }
 }
 
-/// What contracts may name of which something is held here.
+/// The manifests, and single blobs, of which something is held here.
 async fn held(blobs: &Arc<Blobs>) -> HashSet<Digest> {
     let blobs = Arc::clone(blobs);
     let listed = tokio::task::spawn_blocking(move || blobs.names()).await;

@@ -32,11 +32,11 @@ impl Lane {
     }
 }
 
-/// A request's place in a lane; given back when it is dropped.
+/// A request's slot in a lane; freed on drop.
 pub(crate) struct LanePermit(Arc<Lane>);
 
 impl LanePermit {
-    /// In the lane with the fewest requests under way. There is at least one lane.
+    /// In the lane with the fewest requests in flight. There is at least one lane.
     pub(crate) fn of_idlest(lanes: &[Arc<Lane>]) -> Self {
         let mut idlest = &lanes[0];
         for lane in lanes {

@@ -70,11 +70,11 @@ struct Readme;
 pub struct Loaded {
     /// The model: its weights are mapped.
     pub model: Model,
-    /// What was fetched, from whom.
+    /// What was fetched, from which sources.
     pub report: Report,
 }
 
-/// A running node: a cache, a network task that serves it, and what fetches into it. Clones are the same node.
+/// A running node: a cache, a network task that serves it, and fetches into it. Clones are the same node.
 #[derive(Clone)]
 pub struct Node {
     cache: Cache,
@@ -93,10 +93,10 @@ pub struct Node {
 }
 
 impl Node {
-    /// Opens the cache and starts the network task, on the caller's tokio runtime. Nobody is dialed yet.
+    /// Opens the cache and starts the network task, on the caller's tokio runtime. No peer is dialed yet.
     ///
     /// # Errors
-    /// When the cache, the identity in it, a listen address or the contract's configuration is no good.
+    /// When the cache, the identity in it, a listen address or the contract's configuration is invalid.
     pub async fn start(config: Config) -> Result<Self, NodeError> {
         #[cfg(feature = "chain")]
         let contract = config.reader()?.into();
@@ -113,7 +113,7 @@ impl Node {
             let is_kept = !cache.is_read_only();
             let identity = match is_kept {
                 true => Identity::load_or_create(&cache.identity_path())?,
-                // Others that have the same file system mounted must not be the same node.
+                // Machines that mount the same file system must not share a peer id.
                 false => {
                     tracing::warn!(
                         cache = %cache.dir().display(),
@@ -183,12 +183,12 @@ impl Node {
         &self.cache
     }
 
-    /// The node's name on the network.
+    /// The node's peer id.
     pub fn peer_id(&self) -> PeerId {
         self.client.peer_id()
     }
 
-    /// Where the node listens, each address with its `/p2p/…`: now, and then again with each change. Ends with the node.
+    /// The listen addresses, each with its `/p2p/…`: now, and after each change. Ends with the node.
     pub fn listen_addrs(&self) -> BoxStream<'static, Vec<Multiaddr>> {
         let addresses = self.client.listen_addrs();
         let first = Some(addresses.borrow().clone());
@@ -205,13 +205,13 @@ impl Node {
         addresses.boxed()
     }
 
-    /// Has models fetched from this peer as well, as if it stood in [`Config::with_peers`]: also by loads that are under way.
+    /// Adds a named peer, as by [`Config::with_peers`]: also for loads in progress.
     pub fn add_peer(&self, address: Multiaddr) {
         self.known.peers.add(address);
     }
 
-    /// Hashes all of a finished model again, its parity too; `None` when it is not in the cache. What is found is remembered:
-    /// a model that is not right is not served any more, and [`Node::load`] heals it.
+    /// Hashes all of a finished model again, its parity too; `None` when it is not in the cache. The result is recorded: a
+    /// corrupt model is not served any more, and [`Node::load`] heals it.
     ///
     /// # Errors
     /// [`NodeError::Cache`] when a file cannot be read.
@@ -221,18 +221,18 @@ impl Node {
         blocking(move || cache.verify(&manifest, threads, &|_, _| ())).await
     }
 
-    /// Lets others find this node: from now on it keeps connected to [`Config::with_bootstrap`] and [`Config::with_peers`], or, when
-    /// there are none, to some peers of earlier runs; it tells them every minute or so which models it holds, and
-    /// provides those in the DHT. A second call changes nothing.
+    /// Lets others find this node: from now on it stays connected to [`Config::with_bootstrap`] and [`Config::with_peers`], or
+    /// else to some peers of the address book; it announces its models to them every minute or so, and publishes provider
+    /// records in the DHT. A second call changes nothing.
     pub fn join(&self) {
         self.membership.join(&self.known);
     }
 
-    /// Loads a model: maps it when it is in the cache, else fetches it from the configured peers first. Each piece is
-    /// served from when it is verified on. Its pages are as [`Config::with_pages`] says. The digest may be that of the weights
-    /// themselves if [`FetchOptions::with_single_blob_max_bytes`](loader::FetchOptions) allows that.
+    /// Loads a model: maps it when it is in the cache, else fetches it from peers first. Each piece is served once it is
+    /// verified. Its pages are as [`Config::with_pages`] says. The digest may be that of the weights themselves if
+    /// [`FetchOptions::with_single_blob_max_bytes`](loader::FetchOptions) allows that.
     ///
-    /// **Cancel safety.** Dropping the future leaves what was verified to the next call.
+    /// **Cancel safety.** After dropping the future, the next call resumes from what was verified.
     ///
     /// # Errors
     /// [`NodeError::Load`].
@@ -245,9 +245,9 @@ impl Node {
         let (model, report) = match cached {
             Some(model) => (model, Report::of_cached()),
             None => {
-                // What is fetched comes before what is served.
+                // Fetching has priority over serving.
                 let _fetching = self.client.fetching();
-                // Dials as soon as it is made: nobody is asked about a model that is here.
+                // Dials as soon as it is made: not for a model that is here.
                 let (_dialer, sources) = dial::dial(&self.client, manifest, &self.known);
                 let watched = self.board.watch(manifest, &offering);
                 let loaded = loader::load(&self.cache, manifest, sources, &self.fetch, &watched).await;
@@ -255,7 +255,7 @@ impl Node {
                 loaded?
             }
         };
-        // Takes the place of the offer: there is no moment in which nothing of the model is served.
+        // Replaces the offer without a gap in serving.
         self.blobs.add(&model);
         self.membership.on_new_model();
         let (weights, pages) = (model.weights().clone(), self.pages);
@@ -298,14 +298,14 @@ impl Node {
         blocking(move || cache.set_live(&series, &manifest)).await
     }
 
-    /// Stops: answers that are under way may end, then all connections close.
+    /// Stops: answers in progress may end, then all connections close.
     pub async fn shutdown(self) {
         self.client.shutdown().await;
     }
 }
 
-/// The model, if it is in the cache of this configuration: nobody is asked, no node is started, and where there is no
-/// cache none is made. `None` also for one that is corrupt: a node heals it.
+/// The model, if it is in the cache of this configuration: without network, without starting a node, and without creating
+/// a cache. `None` also for a corrupt one: a node heals it.
 ///
 /// # Errors
 /// [`NodeError::Cache`].
@@ -320,7 +320,7 @@ pub async fn cached(config: &Config, manifest: Digest) -> Result<Option<Loaded>,
     .await
 }
 
-/// Runs what waits for the disk on a thread for that.
+/// Runs disk work on a blocking thread.
 async fn blocking<T: Send + 'static>(
     work: impl FnOnce() -> Result<T, CacheError> + Send + 'static,
 ) -> Result<T, NodeError> {

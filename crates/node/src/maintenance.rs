@@ -1,5 +1,4 @@
-//! The thread that looks after the cache: new models are found, bad ones withdrawn, and those hashed of which nobody knows
-//! whether they are right.
+//! The maintenance thread of the cache: finds new models, withdraws bad ones, and hashes unverified ones.
 
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc::{RecvTimeoutError, SyncSender, sync_channel};
@@ -8,7 +7,7 @@ use std::time::Duration;
 
 use store::Blobs;
 
-/// How often it looks.
+/// How often it runs.
 const INTERVAL: Duration = Duration::from_secs(1);
 
 /// Dropping it ends the thread, soon, and without waiting for it.
@@ -20,7 +19,7 @@ pub(crate) struct Maintenance {
 impl Maintenance {
     pub(crate) fn start(blobs: &Arc<Blobs>) -> std::io::Result<Self> {
         let stop = Arc::<AtomicBool>::default();
-        // Nothing is ever sent: it is closed when nobody needs the thread any more.
+        // Nothing is ever sent: closing it ends the thread.
         let (awake, asleep) = sync_channel(0);
         let (blobs, is_stopped) = (Arc::downgrade(blobs), Arc::clone(&stop));
         let work = move || {
@@ -33,7 +32,7 @@ impl Maintenance {
     }
 }
 
-/// False when there is nothing left to look after.
+/// One round; false when the cache is gone.
 fn tend(blobs: &Weak<Blobs>, stop: &AtomicBool) -> bool {
     let Some(blobs) = blobs.upgrade() else { return false };
     if let Err(error) = blobs.tend(stop) {

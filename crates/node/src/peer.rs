@@ -21,28 +21,28 @@ pub(crate) struct Peer {
     peer: PeerId,
     client: Client,
     ranges: bool,
-    /// Whether it is asked for shards of a manifest of which it says that it knows nothing.
-    holds_unsaid: bool,
+    /// Whether it is asked for shards of a manifest that it does not know.
+    assume_holds: bool,
     /// At least one.
     lanes: Mutex<Vec<Arc<Lane>>>,
-    /// A session for what must not wait behind pieces; opened when it is first needed, and again when it broke.
+    /// A session for requests that must not queue behind pieces; opened on first use, and again when it broke.
     asking: tokio::sync::Mutex<Option<RangeSession>>,
-    /// Bytes that came in lanes that were given up.
+    /// Bytes received in lanes that were closed.
     earlier_bytes: AtomicU64,
-    /// When something of it was right; none so far.
+    /// When it last sent right bytes.
     useful: Mutex<Option<Instant>>,
     dismissed: CancellationToken,
 }
 
 impl Peer {
-    pub(crate) fn new(client: Client, session: Session, holds_unsaid: bool) -> Self {
+    pub(crate) fn new(client: Client, session: Session, assume_holds: bool) -> Self {
         let peer = session.peer();
         Self {
             id: p2p_blob::source_id(&peer),
             peer,
             client,
             ranges: matches!(session, Session::Ranges(_)),
-            holds_unsaid,
+            assume_holds,
             lanes: Mutex::new(vec![Arc::new(Lane::new(session))]),
             asking: tokio::sync::Mutex::default(),
             earlier_bytes: AtomicU64::new(0),
@@ -51,12 +51,12 @@ impl Peer {
         }
     }
 
-    /// When it last sent something that was right.
+    /// When it last sent right bytes.
     pub(crate) fn last_useful(&self) -> Option<Instant> {
         *self.useful.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Waits until the fetch has nothing more to do with it.
+    /// Waits until the fetch dismisses it.
     pub(crate) async fn dismissed(&self) {
         self.dismissed.cancelled().await;
     }
@@ -71,7 +71,7 @@ impl Peer {
         self.ranges
     }
 
-    /// Who else holds shards of the manifest, as the peer says.
+    /// Other holders of the manifest, by PEERS.
     pub(crate) async fn others(&self, manifest: Digest) -> Result<Vec<Contact>, SourceError> {
         let (session, permit) = self.ranges().await?;
         match session.peers(manifest).await {
@@ -84,7 +84,7 @@ impl Peer {
         self.lanes.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// The lane's session has broken. While there is another lane, this one is given up: its connection may be dead.
+    /// The lane's session has broken. While there is another lane, this one is closed: its connection may be dead.
     async fn broke(&self, permit: &LanePermit) {
         {
             let mut lanes = self.lanes();
@@ -97,7 +97,7 @@ impl Peer {
         permit.forget_session().await;
     }
 
-    /// The session with the fewest requests under way, for one more.
+    /// The session with the fewest requests in flight.
     async fn session(&self) -> Result<(Session, LanePermit), SourceError> {
         let permit = LanePermit::of_idlest(&self.lanes());
         let session = permit.session(&self.client, self.peer).await.map_err(source_error)?;
@@ -107,14 +107,14 @@ impl Peer {
     async fn ranges(&self) -> Result<(RangeSession, LanePermit), SourceError> {
         match self.session().await? {
             (Session::Ranges(session), permit) => Ok((session, permit)),
-            // It spoke 2.0.0 when it came up: the connection is a new one, to an older node.
+            // It spoke 2.0.0 when it connected: this is a new connection, to an older node.
             (Session::Blobs(_), _) => Err(SourceError::NotHeld),
         }
     }
 }
 
 impl Peer {
-    /// Notes what an error means for the session, and translates it.
+    /// Closes the session if the error breaks it, and translates the error.
     async fn failed(&self, permit: &LanePermit, error: FetchError) -> SourceError {
         if !is_refusal(&error) {
             self.broke(permit).await;
@@ -123,7 +123,7 @@ impl Peer {
     }
 }
 
-/// Whether the session goes on after it.
+/// Whether the session survives it.
 fn is_refusal(error: &FetchError) -> bool {
     matches!(
         error,
@@ -233,7 +233,7 @@ impl Source for Peer {
             match session.have(manifest, since, Arc::clone(&piece_counts)).await {
                 Ok(Some(have)) => Ok(Some(have)),
                 // It may still hold some of the blobs, for another manifest.
-                Ok(None) if self.holds_unsaid => Ok(None),
+                Ok(None) if self.assume_holds => Ok(None),
                 Ok(None) => {
                     let none = piece_counts.iter().map(|count| PieceSet::none(*count)).collect();
                     Ok(Some(Have { version: 0, change: HaveChange::Holds(none) }))

@@ -1,4 +1,4 @@
-//! Serves what the cache holds, and what of a model is there while it is fetched.
+//! Serves the models in the cache, and the verified pieces of models that are being fetched.
 
 use std::io;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -74,7 +74,7 @@ fn outcome(is_held: bool) -> ReadOutcome {
     if is_held { ReadOutcome::Held } else { ReadOutcome::NotHeld }
 }
 
-/// Offers to others what is being fetched, and passes on what happens. Dropping it ends that.
+/// Offers the verified pieces of a fetch to peers, and forwards its events. Dropping it ends the offer.
 pub(crate) struct Offering<'a> {
     blobs: &'a Blobs,
     observer: &'a dyn Observer,

@@ -13,7 +13,7 @@ use tokio::time::{Instant, Sleep, sleep_until};
 
 use crate::{Loaded, NodeError};
 
-/// Pauses after failed loads of one model: from the first to the last, doubling.
+/// Exponential backoff after failed loads of one model.
 const FIRST_PAUSE: Duration = Duration::from_secs(2);
 const LAST_PAUSE: Duration = Duration::from_secs(120);
 
@@ -21,23 +21,23 @@ const LAST_PAUSE: Duration = Duration::from_secs(120);
 #[derive(Debug)]
 #[non_exhaustive]
 pub enum Update {
-    /// A new model is loaded: mapped, and served. The one before stays mapped for whoever holds it.
+    /// A new model is loaded: mapped, and served. The one before stays mapped until it is dropped.
     Ready {
         /// What the contract says of it.
         named: MatureModel,
         /// The model.
         loaded: Box<Loaded>,
     },
-    /// A new model cannot be loaded, now or ever: the one before is the one to use.
+    /// A new model cannot be loaded, now or ever: keep using the one before.
     NotLoaded {
         /// What the contract says of it.
         named: MatureModel,
         /// Why not.
         error: NodeError,
-        /// When it is tried again; never when it is not valid.
+        /// When it is retried; never when it is not valid.
         retry_after: Option<Duration>,
     },
-    /// The contract cannot be read, or what it says is no model: the one before is the one to use. Told once.
+    /// The contract cannot be read, or names no model: keep using the one before. Reported once.
     Trouble(Trouble),
     /// The contract can be read again, and names the same model as before.
     Recovered,
@@ -45,12 +45,12 @@ pub enum Update {
 
 type Loading = BoxFuture<'static, Result<Loaded, NodeError>>;
 
-/// Loads each model that the contract names: a stream that never ends, of what comes of that. It works while it is polled.
+/// Loads each model that the contract names: a stream of the results that never ends. It works while it is polled.
 ///
-/// When the contract names another model while one is being loaded, that load is given up, and what it has verified is kept.
-/// Loads that fail for want of peers are tried again, for ever.
+/// When the contract names another model while one is being loaded, that load is cancelled, and its verified pieces are
+/// kept. Loads that fail for want of peers are retried for ever.
 ///
-/// **Cancel safety.** Waiting for the next update may be given up at any time: the next wait goes on.
+/// **Cancel safety.** Waiting for the next update may be cancelled at any time: the next wait goes on.
 pub struct Watch {
     events: BoxStream<'static, FollowEvent>,
     load: Box<dyn Fn(MatureModel) -> Loading + Send>,
@@ -68,7 +68,7 @@ struct Wanted {
 
 enum Work {
     Loading(Loading),
-    /// Before the next attempt.
+    /// Backoff before the next attempt.
     Pausing(Pin<Box<Sleep>>),
     /// It is not valid: only another model helps.
     GivenUp,
@@ -88,7 +88,7 @@ impl Watch {
             return;
         }
         match &mut self.wanted {
-            // The same at another height or price.
+            // The same model at another height or price.
             Some(wanted) if wanted.named.manifest == named.manifest => wanted.named = named,
             _ => {
                 let work = Work::Loading((self.load)(named.clone()));
@@ -97,7 +97,7 @@ impl Watch {
         }
     }
 
-    /// What the work on a model has come to.
+    /// The next step of the work on a model.
     fn poll_step(&mut self, context: &mut Context<'_>) -> Poll<Step> {
         match self.wanted.as_mut().map(|wanted| &mut wanted.work) {
             Some(Work::Loading(loading)) => loading.as_mut().poll(context).map(Step::Loaded),
@@ -142,7 +142,7 @@ impl Stream for Watch {
     fn poll_next(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Option<Update>> {
         let this = &mut *self;
         loop {
-            // First of all: it may name another model than the one that is being loaded. A chain is never done.
+            // First, as it may name another model than the one that is being loaded. A chain never ends.
             while let Poll::Ready(Some(event)) = this.events.poll_next_unpin(context) {
                 match event {
                     FollowEvent::Model(named) => this.want(named),

@@ -1,4 +1,4 @@
-//! Starting the node, and the handle that it is used by.
+//! Starting the node, and its handle.
 
 use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
@@ -11,7 +11,7 @@ use tokio::sync::{Semaphore, broadcast, mpsc, oneshot, watch};
 use tokio::task::{JoinError, JoinHandle};
 use tokio_util::sync::CancellationToken;
 
-use crate::admit::Door;
+use crate::admit::ConnectionSlots;
 use crate::config::{Config, Versions};
 use crate::discovery::address::{self, Scope};
 #[cfg(feature = "dht")]
@@ -22,7 +22,7 @@ use crate::discovery::tracker::Tracker;
 use crate::error::{ConnectError, FetchError, StartError};
 use crate::identity::source_id;
 use crate::limit::RateLimit;
-use crate::reach::{Reach, Told};
+use crate::reach::{AddrSource, Reach};
 use crate::serve::{Servers, Uploads};
 use crate::store::Store;
 use crate::swarm::builder;
@@ -33,15 +33,15 @@ use crate::wire::Version;
 
 /// Commands that wait for the network task; further callers wait themselves.
 const COMMAND_QUEUE: usize = 64;
-/// Connections that may be in the making at one time, and streams in negotiation; further callers wait.
+/// Dials in progress, and streams in negotiation; further callers wait.
 const MAX_CONNECTING: usize = 64;
 const MAX_OPENING: usize = 256;
-/// Providers that may wait to be looked at; further ones are not told of.
+/// Providers found and not read yet; further ones are dropped.
 const FOUND_QUEUE: usize = 256;
-/// A subscriber further behind than this loses the oldest events, and is told so.
+/// A subscriber that lags further behind loses the oldest events, and is notified.
 const PEER_EVENT_QUEUE: usize = 256;
 
-/// Starts a node on the caller's tokio runtime. It listens, serves `store`, and fetches for whoever has a [`Client`].
+/// Starts a node on the caller's tokio runtime. It listens, serves `store`, and fetches through its [`Client`].
 ///
 /// The node ends, draining, when [`Client::shutdown`] is called or when the last [`Client`] and [`Session`](crate::Session) are gone.
 ///
@@ -55,9 +55,9 @@ pub fn start(config: Config, store: Arc<dyn Store>) -> Result<(Client, Task), St
     if SystemTime::now() < SystemTime::UNIX_EPOCH {
         return Err(StartError::Clock);
     }
-    let door = Door::new(&config.limits);
+    let connection_slots = ConnectionSlots::new(&config.limits);
     let reach = Arc::<Reach>::default();
-    let mut swarm = builder::build(&config, &door, &reach)?;
+    let mut swarm = builder::build(&config, &connection_slots, &reach)?;
     for addr in &config.listen {
         reach.named(addr);
         let free = listen::is_free(addr).map_err(TransportError::Other);
@@ -69,7 +69,7 @@ pub fn start(config: Config, store: Arc<dyn Store>) -> Result<(Client, Task), St
     }
 
     let _in_runtime = runtime.enter();
-    let uploads = Uploads::new(&config.limits, door);
+    let uploads = Uploads::new(&config.limits, connection_slots);
     let download_rate = config.limits.download_bytes_per_s.map(RateLimit::start);
     let (commands_tx, commands) = mpsc::channel(COMMAND_QUEUE);
     let (listen_addrs, listen_addrs_rx) = watch::channel(Vec::new());
@@ -167,38 +167,37 @@ struct Node {
 }
 
 impl Client {
-    /// This node's name.
+    /// This node's peer id.
     pub fn peer_id(&self) -> PeerId {
         self.node.peer_id
     }
 
-    /// Where the node listens now, each address with its `/p2p/…`: what others dial.
+    /// The addresses that the node listens on now, each with its `/p2p/…`.
     pub fn listen_addrs(&self) -> watch::Receiver<Vec<Multiaddr>> {
         self.node.listen_addrs.clone()
     }
 
-    /// Peers that come and go from now on.
+    /// Peers that connect and disconnect from now on.
     pub fn peer_events(&self) -> broadcast::Receiver<PeerEvent> {
         self.node.peer_events.subscribe()
     }
 
-    /// Connects to the peer at `addr` and tells who it is. With a `/p2p/…` at its end the address is only good for
-    /// that peer. A connection with it that is there already is used.
+    /// Connects to the peer at `addr` and returns its id. A `/p2p/…` at the end is checked. An existing connection is
+    /// reused.
     ///
     /// **Cancel safety.** Dropping the future leaves the dial to itself.
     ///
     /// # Errors
-    /// - [`ConnectError::Dial`], [`ConnectError::TimedOut`]: nobody there, now.
-    /// - [`ConnectError::WrongPeer`]: somebody else is there.
+    /// - [`ConnectError::Dial`], [`ConnectError::TimedOut`]: not reachable now.
+    /// - [`ConnectError::WrongPeer`]: another peer is there.
     /// - [`ConnectError::UnsupportedAddress`], [`ConnectError::OwnAddress`]: no use to try again.
     /// - [`ConnectError::Stopped`]: the node has ended.
     pub async fn connect(&self, addr: Multiaddr) -> Result<PeerId, ConnectError> {
-        self.dial(addr, Vec::new(), Told::Named, 1).await
+        self.dial(addr, Vec::new(), AddrSource::User, 1).await
     }
 
-    /// Connects to a peer at the first of its addresses that works. A connection with it that is there already is used.
-    /// The addresses are taken for what somebody else has told: names must stand for global addresses, and each address is
-    /// dialed now and then only.
+    /// Connects to a peer at the first of its addresses that works. An existing connection is reused. The addresses are not
+    /// trusted: names must resolve to global addresses, and dials of each address are rate limited.
     ///
     /// **Cancel safety.** Dropping the future leaves the dial to itself.
     ///
@@ -207,34 +206,34 @@ impl Client {
     pub async fn connect_to(&self, contact: &Contact) -> Result<PeerId, ConnectError> {
         let mut addrs = contact.addrs.iter().map(|addr| address::with_peer(addr.clone(), contact.peer));
         let first = addrs.next().unwrap_or_else(|| address::with_peer(Multiaddr::empty(), contact.peer));
-        self.dial(first, addrs.collect(), Told::Advised, 1).await
+        self.dial(first, addrs.collect(), AddrSource::Peer, 1).await
     }
 
     /// Closes all connections with a peer. It may connect again.
     pub async fn disconnect(&self, peer: PeerId) {
-        // When the node has ended, so have they.
+        // When the node has ended, the connections are closed.
         let _ = self.node.commands.send(Command::Disconnect(peer)).await;
     }
 
-    /// The connected peers that lately asked for shards of the manifest, or said that they hold some.
+    /// The connected peers that lately asked for shards of the manifest, or announced some.
     pub fn holders(&self, manifest: &Digest) -> Vec<PeerId> {
         self.node.holders.of(manifest, Instant::now())
     }
 
-    /// The peers that are in the local network, going by mDNS.
+    /// The peers that mDNS has found in the local network.
     pub fn nearby(&self) -> Vec<Contact> {
-        // Whoever is there names no address of this machine, unless it is here itself.
+        // Only a peer on this machine may announce loopback addresses.
         let scope = self.node.reach.widest().min(Scope::Site);
         self.node.nearby.contacts().into_iter().map(|contact| contact.within(scope)).collect()
     }
 
-    /// Where a connected peer was dialed; `None` when it has dialed this node, or is not connected.
+    /// The address at which a connected peer was dialed; `None` when it has dialed this node, or is not connected.
     pub fn reached_at(&self, peer: &PeerId) -> Option<Multiaddr> {
         self.node.holders.reached_at(peer)
     }
 
-    /// Looks in the DHT for nodes that provide the manifest. The channel ends with the search, after 20 s at most; what
-    /// it tells is not proven. Nobody is found while no server of the DHT is known, nor without the feature `dht`.
+    /// Searches the DHT for providers of the manifest. The channel closes with the search, after 20 s at most; provider
+    /// records are not proven. None is found while no DHT server is known, nor without the feature `dht`.
     #[cfg_attr(not(feature = "dht"), expect(clippy::unused_async, reason = "there is nobody to ask"))]
     pub async fn find_providers(&self, manifest: Digest) -> mpsc::Receiver<Contact> {
         let (found, receiver) = mpsc::channel(FOUND_QUEUE);
@@ -246,17 +245,17 @@ impl Client {
         receiver
     }
 
-    /// Has the DHT told that this node holds shards of these manifests, and of no others: while it is a server.
+    /// Publishes provider records for exactly these manifests in the DHT, while this node is a server.
     #[cfg_attr(not(feature = "dht"), expect(clippy::unused_async, reason = "there is nobody to tell"))]
     pub async fn provide(&self, held: HashSet<Digest>) {
         #[cfg(feature = "dht")]
-        let _ = self.node.commands.send(Command::Hold(held)).await;
+        let _ = self.node.commands.send(Command::Provide(held)).await;
         #[cfg(not(feature = "dht"))]
         let _ = held;
     }
 
-    /// Makes one more connection with `peer`, at `addr`, unless there are `count` already: [`Client::open`] spreads
-    /// streams over all there are. What a connection carries is encrypted and decrypted by one core at each end.
+    /// Opens one more connection with `peer`, at `addr`, unless there are `count` already: [`Client::open`] spreads
+    /// streams over all of them. One core at each end encrypts and decrypts a connection.
     ///
     /// **Cancel safety.** Dropping the future leaves the dial to itself.
     ///
@@ -268,15 +267,15 @@ impl Client {
         addr: Multiaddr,
         count: usize,
     ) -> Result<PeerId, ConnectError> {
-        self.dial(address::with_peer(addr, peer), Vec::new(), Told::Named, count).await
+        self.dial(address::with_peer(addr, peer), Vec::new(), AddrSource::User, count).await
     }
 
-    /// Dials, unless there are `enough` connections with the peer at `addr`, as far as it is known.
+    /// Dials, unless `enough` connections with the peer at `addr` are known.
     async fn dial(
         &self,
         addr: Multiaddr,
         others: Vec<Multiaddr>,
-        told: Told,
+        source: AddrSource,
         enough: usize,
     ) -> Result<PeerId, ConnectError> {
         let after = self.node.connect_timeout;
@@ -284,7 +283,7 @@ impl Client {
         let connected = async {
             let permit = Arc::clone(&self.node.connecting).acquire_owned().await;
             let permit = permit.map_err(|_| ConnectError::Stopped)?;
-            let dial = Dial { addr: addr.clone(), others, told, enough, reply, _permit: permit };
+            let dial = Dial { addr: addr.clone(), others, source, enough, reply, _permit: permit };
             let command = Command::Connect(dial);
             self.node.commands.send(command).await.map_err(|_| ConnectError::Stopped)?;
             answer.await.unwrap_or(Err(ConnectError::Stopped))
@@ -300,8 +299,8 @@ impl Client {
         self.node.uploads.sent_bytes()
     }
 
-    /// Says that the node fetches a model for as long as the value is kept. So that the fetch has room, fewer answers are
-    /// sent at a time then ([`crate::Limits::with_uploads_while_fetching`]), and less than is received.
+    /// The node fetches a model until the guard is dropped. Meanwhile it has fewer upload slots
+    /// ([`crate::Limits::with_uploads_while_fetching`]), and sends less than it receives.
     pub fn fetching(&self) -> Fetching {
         self.node.uploads.set_fetching(true);
         Fetching { uploads: self.node.uploads.clone() }

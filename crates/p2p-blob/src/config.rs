@@ -1,4 +1,4 @@
-//! What a node can be told.
+//! Configuration of a node.
 
 use std::collections::HashSet;
 use std::num::NonZeroU64;
@@ -52,32 +52,32 @@ impl Config {
         }
     }
 
-    /// Where it listens: `/ip4/…/tcp/…` and `/ip4/…/udp/…/quic-v1`. Default: nowhere, it only dials.
+    /// Listen addresses: `/ip4/…/tcp/…` and `/ip4/…/udp/…/quic-v1`. Default: none, it only dials.
     #[must_use]
     pub fn with_listen(self, listen: Vec<Multiaddr>) -> Self {
         Self { listen, ..self }
     }
 
-    /// Addresses others reach it at, told to its peers. Default: none.
+    /// External addresses, announced to its peers. Default: none.
     #[must_use]
     pub fn with_external_addrs(self, external_addrs: Vec<Multiaddr>) -> Self {
         Self { external_addrs, ..self }
     }
 
-    /// The key of a private network; nobody without it is talked to. QUIC, which it does not cover, is off then. Default:
-    /// none.
+    /// The key of a private network: only peers with it can connect. QUIC, which it does not cover, is off then.
+    /// Default: none.
     #[must_use]
     pub fn with_network_key(self, network_key: impl Into<Option<NetworkKey>>) -> Self {
         Self { network_key: network_key.into(), ..self }
     }
 
-    /// The only peers that it has connections with, in both directions. Default: any.
+    /// Allow list of peers, in both directions. Default: any.
     #[must_use]
     pub fn with_allowed_peers(self, allowed_peers: impl Into<Option<HashSet<PeerId>>>) -> Self {
         Self { allowed_peers: allowed_peers.into(), ..self }
     }
 
-    /// Whether it finds peers in the local network, and lets them find it. Default: no.
+    /// Whether it finds peers in the local network, and is found, by mDNS. Default: no.
     #[cfg(feature = "mdns")]
     #[must_use]
     pub fn with_mdns(self, mdns: bool) -> Self {
@@ -97,7 +97,7 @@ impl Config {
         Self { versions, ..self }
     }
 
-    /// A stream on which no byte moves for this long while one is due is given up. Default: 15 s.
+    /// Stall timeout: a stream is given up when no byte that is due moves for this long. Default: 15 s.
     #[must_use]
     pub fn with_progress_timeout(self, progress_timeout: Duration) -> Self {
         Self { progress_timeout, ..self }
@@ -121,7 +121,7 @@ impl Config {
         Self { drain_timeout, ..self }
     }
 
-    /// What the node takes on at most.
+    /// Resource limits.
     #[must_use]
     pub fn with_limits(self, limits: Limits) -> Self {
         Self { limits, ..self }
@@ -132,14 +132,14 @@ impl Config {
 #[cfg(feature = "dht")]
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub enum DhtMode {
-    /// As a server while an external address is known, else as a client, which only asks.
+    /// As a server while an external address is known, else as a client.
     #[default]
     Auto,
     /// As a server, whatever is known of its addresses.
     Server,
 }
 
-/// What a node takes on at most. An answer that is being sent costs 256 KiB of memory.
+/// Resource limits of a node. An answer that is being sent costs 256 KiB of memory.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Limits {
     pub(crate) streams: usize,
@@ -182,39 +182,39 @@ impl Limits {
         Self { streams_per_peer, ..self }
     }
 
-    /// Answers with pieces that are sent at one time, and a quarter more to addresses that are being sent none. Further
-    /// requests wait for a second, in turn among addresses and their peers, and are told "busy" then. Default: 128.
+    /// Upload slots, and a quarter more for addresses without one. Further requests wait up to a second, fairly queued by
+    /// address and peer, and are answered "busy" then. Default: 128.
     #[must_use]
     pub fn with_uploads(self, uploads: usize) -> Self {
         Self { uploads, ..self }
     }
 
-    /// The same while the node fetches. In bytes it then sends three quarters of what it receives at most, after a start
-    /// of 16 MiB; a fetch that gets nothing for a second, or is told "busy", holds nothing back. Default: 8.
+    /// Upload slots while the node fetches. It then sends at most 3/4 of the bytes it receives, after a burst of 16 MiB;
+    /// a fetch that receives nothing for a second, or is answered "busy", lifts that. Default: 8.
     #[must_use]
     pub fn with_uploads_while_fetching(self, uploads_while_fetching: usize) -> Self {
         Self { uploads_while_fetching, ..self }
     }
 
-    /// How fast blobs are sent, in equal shares for the peers that want some. Default: as fast as it goes.
+    /// Upload rate limit, shared equally among the peers that download. Default: none.
     #[must_use]
     pub fn with_upload_bytes_per_s(self, upload_bytes_per_s: impl Into<Option<NonZeroU64>>) -> Self {
         Self { upload_bytes_per_s: upload_bytes_per_s.into(), ..self }
     }
 
-    /// How fast blobs are received. Default: as fast as they come.
+    /// Download rate limit. Default: none.
     #[must_use]
     pub fn with_download_bytes_per_s(self, download_bytes_per_s: impl Into<Option<NonZeroU64>>) -> Self {
         Self { download_bytes_per_s: download_bytes_per_s.into(), ..self }
     }
 
-    /// Reads of the store at one time. Default: 32.
+    /// Concurrent reads of the store. Default: 32.
     #[must_use]
     pub fn with_disk_reads(self, disk_reads: usize) -> Self {
         Self { disk_reads, ..self }
     }
 
-    /// Connections in all; a quarter of them is kept for those that this node makes. Default: 512.
+    /// Connections in all; a quarter is reserved for outbound ones. Default: 512.
     #[must_use]
     pub fn with_connections(self, connections: u32) -> Self {
         Self { connections, ..self }
@@ -226,12 +226,12 @@ impl Limits {
         Self { connections_per_peer, ..self }
     }
 
-    /// How many answers with pieces are sent at one time.
+    /// Upload slots.
     pub fn uploads(&self) -> usize {
         self.uploads
     }
 
-    /// How many connections there are in all.
+    /// Connections in all.
     pub fn connections(&self) -> u32 {
         self.connections
     }

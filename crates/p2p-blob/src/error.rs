@@ -34,7 +34,7 @@ pub enum FetchError {
         /// For which of its bytes.
         range: ByteRange,
     },
-    /// The peer has too much to do.
+    /// The peer has no free upload slot.
     #[error("peer {peer} is busy, ask again in {retry_after:?}")]
     Busy {
         /// Who was asked.
@@ -97,7 +97,7 @@ pub enum FetchError {
         #[source]
         source: FramingError,
     },
-    /// No byte came, or could be sent, for a whole progress timeout. The stream is closed.
+    /// No byte was received or sent for a whole progress timeout. The stream is closed.
     #[error("peer {peer} made no progress for {after:?}")]
     Stalled {
         /// Who stalled.
@@ -200,7 +200,7 @@ pub enum ConnectError {
         #[source]
         source: Box<DialError>,
     },
-    /// The name in the address stands for no address of the kind that was asked for.
+    /// The name in the address has no address of the IP version that was asked for.
     #[error(
         "cannot connect to {addr}: no {family} address was found for the name; /dns/… looks for both kinds"
     )]
@@ -221,7 +221,7 @@ pub enum ConnectError {
         /// The address as given.
         addr: Multiaddr,
     },
-    /// Somebody else lives at the address.
+    /// Another peer is at the address.
     #[error("expected peer {expected} at {addr}, found {found}")]
     WrongPeer {
         /// The address as given.
@@ -237,7 +237,7 @@ pub enum ConnectError {
         /// The address as given.
         addr: Multiaddr,
     },
-    /// No connection came up in time.
+    /// No connection was established in time.
     #[error("no connection to {addr} within {after:?}")]
     TimedOut {
         /// The address as given.

@@ -63,7 +63,7 @@ impl Identity {
         Ok(Self { keypair: read(path, &file)?, lock: Some(file) })
     }
 
-    /// The name of the node that uses the file at `path`. Whether one does now makes no difference.
+    /// The peer id of the key in the file at `path`, whether or not a node uses it now.
     ///
     /// # Errors
     /// [`IdentityError::Missing`]; those of [`Identity::load_or_create`].
@@ -71,7 +71,7 @@ impl Identity {
         Ok(read(path, &open(path)?)?.public().to_peer_id())
     }
 
-    /// The name that others know the node by.
+    /// The node's peer id.
     pub fn peer_id(&self) -> PeerId {
         self.keypair.public().to_peer_id()
     }
@@ -129,7 +129,7 @@ fn create(path: &Path) -> io::Result<()> {
     }
 }
 
-/// The name of a peer as a source of blobs: its id as text.
+/// The id of a peer as a source of blobs: its peer id as text.
 pub fn source_id(peer: &PeerId) -> SourceId {
     SourceId::new(peer.to_base58())
 }

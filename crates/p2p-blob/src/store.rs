@@ -1,4 +1,4 @@
-//! What serving needs of a store.
+//! The store that a node serves from.
 
 use std::io;
 use std::sync::Arc;
@@ -7,12 +7,12 @@ use manifest::{ByteRange, Digest, Have};
 /// Where served bytes come from. Calls may block: they run on blocking threads, at most
 /// [`crate::Limits::with_disk_reads`] at a time.
 ///
-/// An error says that this read failed, not that the blob is missing: the peer is told to ask again later.
+/// An error means that this read failed, not that the blob is missing: the peer is answered "busy".
 pub trait Store: Send + Sync + 'static {
-    /// The blob of this name, or `None` when it is not here.
+    /// The blob with this digest, or `None` when it is not here.
     ///
-    /// Without a `manifest` only a blob that was proven whole; with one also a shard of that manifest some pieces of
-    /// which were verified.
+    /// Without a `manifest` only a complete, verified blob; with one also a shard of that manifest with some verified
+    /// pieces.
     ///
     /// # Errors
     /// When the store cannot tell.
@@ -28,17 +28,17 @@ pub trait Store: Send + Sync + 'static {
     fn have(&self, manifest: &Digest, since: u64) -> io::Result<Option<Have>>;
 }
 
-/// An open blob: it stays readable while somebody holds it. What it says of itself it says without blocking.
+/// An open blob: it stays readable until it is dropped. Only reads may block.
 pub trait Blob: Send + Sync + 'static {
     /// Its size, whether or not all of it is here.
     fn size_bytes(&self) -> u64;
 
-    /// Whether all of it is here and proven.
+    /// Whether it is complete and verified.
     fn is_whole(&self) -> bool;
 
-    /// Whether every byte of `range` is here and verified. A range that once was stays so.
+    /// Whether every byte of `range` is here and verified. That never reverts.
     ///
-    /// The default is right for a blob that is all here or not at all.
+    /// The default is for complete blobs.
     fn holds(&self, range: ByteRange) -> bool {
         self.is_whole() && range.end <= self.size_bytes()
     }
@@ -60,7 +60,7 @@ pub trait Blob: Send + Sync + 'static {
     }
 }
 
-/// What became of a read.
+/// The outcome of a read.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum ReadOutcome {
     /// The buffer is filled.

@@ -45,8 +45,8 @@ impl Planner {
         }
     }
 
-    /// All bytes of a piece arrived. Returns whether they are of use: then the driver has them checked and reports
-    /// [`PlanEvent::Checked`]; else it drops them, as it does when the request was given up.
+    /// All bytes of a piece arrived. Returns whether they are needed: then the driver has them checked and reports
+    /// [`PlanEvent::Checked`]; else it drops them, as after a cancel.
     pub fn arrived(&mut self, id: RequestId, piece: PieceId, now: Instant) -> bool {
         let Some(request) = self.requests.get(id) else { return false };
         let (key, issued, is_last) = (request.source, request.issued, !request.is_stream());
@@ -58,7 +58,7 @@ impl Planner {
                 source.checking();
             }
         });
-        self.requests.take_off(id, piece);
+        self.requests.remove_piece(id, piece);
         if is_last {
             self.drop_request(id);
         }
@@ -66,8 +66,8 @@ impl Planner {
         wanted
     }
 
-    /// `change` says whether it only adds data pieces: then nothing that was found before is wrong now but that this
-    /// source has nothing.
+    /// `change` returns whether it only added data pieces: then all cached conclusions hold, except that this source has
+    /// nothing to offer.
     fn change_holdings(
         &mut self,
         key: SourceKey,
@@ -106,7 +106,7 @@ impl Planner {
         }
     }
 
-    /// A request whose source had stalled is worth having again, unless others took its place.
+    /// A stalled source sends again: its request counts again, unless others were asked instead.
     fn resume_request(&mut self, id: RequestId) {
         let Some(request) = self.requests.get(id) else { return };
         let mut missing: Vec<PieceId> = request.piece_ids().collect();
@@ -116,7 +116,7 @@ impl Planner {
             self.cancel(id);
             return;
         }
-        missing.into_iter().for_each(|piece| self.requests.put_on(id, piece));
+        missing.into_iter().for_each(|piece| self.requests.add_piece(id, piece));
     }
 
     fn on_ended(&mut self, id: RequestId, failure: Option<Failure>, now: Instant) {
@@ -124,7 +124,7 @@ impl Planner {
         let Some(failure) = failure else { return };
         self.holders_are_counted = false;
         self.changed |= self.pieces.whole.is_one_source_per_shard();
-        self.sources.look_for_parity();
+        self.sources.mark_parity_ready();
         let ttl = self.config.refusal_ttl;
         self.sources.update(request.source, |source| source.on_failure(request.shard, failure, ttl, now));
         if failure == Failure::Misbehaved {
@@ -145,7 +145,7 @@ impl Planner {
             (Checked::Bad { fingerprint }, Some(source)) if is_indexed => {
                 self.on_bad(piece, source, fingerprint)
             }
-            // It was checked against an index that is in doubt since.
+            // Checked against an index that has become suspect since.
             (Checked::Bad { .. }, Some(_)) => {
                 self.pieces.drop_bad(piece);
                 self.reopen(piece);
@@ -171,7 +171,7 @@ impl Planner {
         }
     }
 
-    /// What was rebuilt is wrong: something that it was made of is, on the disk or as it was published.
+    /// A rebuilt piece is wrong: so is one of its inputs, on disk or as published.
     fn on_bad_rebuild(&mut self, piece: PieceId) {
         for input in self.pieces.bad_rebuild(piece) {
             self.actions.push_back(PlanAction::Recheck { piece: input });
@@ -180,14 +180,14 @@ impl Planner {
         self.reopen(piece);
     }
 
-    /// A piece that was here is right, or is fetched like any other that is missing. Nobody is to blame.
+    /// A claimed piece was hashed: it is good, or missing like any other. No source is blamed.
     fn on_rechecked(&mut self, piece: PieceId, good: bool) {
         self.pieces.rechecked(piece, good);
         self.changed |= !good;
         self.reopen(piece);
     }
 
-    /// A piece is in place: its source is worth asking for more, and nobody else needs to send it.
+    /// A piece is written: its source is proven, and duplicate requests for it are cancelled.
     fn on_written(&mut self, piece: PieceId, source: Option<SourceKey>) {
         if let Some(key) = source.filter(|_| !self.pieces.trials.is_on(piece.shard)) {
             self.sources.update(key, Source::prove);
@@ -202,13 +202,13 @@ impl Planner {
         let is_disputed = self.pieces.bad(piece, source, fingerprint);
         self.reopen(piece);
         if self.pieces.trials.is_of(source) {
-            // It is seen soon who is right.
+            // The trial will settle it.
             return;
         }
         self.suspend(source, piece.shard);
         let max_shards = if self.pieces.is_frugal() { 1 } else { MAX_WRONG_AT_FIRST };
         self.sources.update(source, |source| source.sent_wrong(max_shards));
-        // What else it owes is most likely no better.
+        // Its other requests would most likely bring bad bytes, too.
         self.cancel_where(|request| request.source == source);
         if is_disputed && !self.may_be_settled(piece) {
             self.try_shard(piece.shard);
@@ -254,7 +254,7 @@ impl Planner {
         }
     }
 
-    /// Whoever is never asked again needs no connection, and no place among the sources.
+    /// A source that is never asked again gives up its connection and its slot.
     pub(super) fn dismiss_if_useless(&mut self, key: SourceKey) {
         if self.sources[&key].is_up() && self.sources[&key].is_dismissed() {
             self.actions.push_back(PlanAction::Dismiss { source: key });
@@ -285,11 +285,11 @@ impl Planner {
         Some(request)
     }
 
-    /// A piece that is missing may be unasked again.
+    /// A missing piece may have no request any more.
     fn reopen(&mut self, piece: PieceId) {
         if self.pieces.is_missing(piece) {
-            self.sources.look_at_holders(piece);
-            self.sources.look_for_parity();
+            self.sources.mark_holders_ready(piece);
+            self.sources.mark_parity_ready();
         }
     }
 
@@ -298,14 +298,14 @@ impl Planner {
         self.changed = true;
     }
 
-    /// Rule 3: a source that owes bytes and sends none loses all it was asked for but its oldest request.
+    /// Rule 3: a source that stalls loses all of its requests but the oldest.
     pub(super) fn find_stalls(&mut self, now: Instant) {
         for key in self.sources.due(now) {
             self.sources.update(key, |source| source.expire(now));
             self.holders_are_counted = false;
             if self.sources[&key].late_at(&self.config).is_some_and(|at| now >= at) {
                 self.sources.update(key, Source::be_late);
-                self.sources.look_for_parity();
+                self.sources.mark_parity_ready();
             }
             if self.sources.overdue_at(key).is_some_and(|at| now >= at) {
                 self.sources.update(key, Source::be_overdue);
@@ -316,7 +316,7 @@ impl Planner {
             }
             self.changed = true;
             let mut requests = source.requests().into_iter();
-            let keeps_probe = self.sources.has_room_for_probe(key);
+            let keeps_probe = self.sources.may_keep_probe(key);
             self.sources.update(key, Source::stall);
             if keeps_probe && let Some(probe) = requests.next() {
                 self.stall_request(probe);
@@ -329,9 +329,9 @@ impl Planner {
         self.sources.done(now);
     }
 
-    /// Rule 2: a place goes from whoever is overdue to `key`, which waits for one and would be asked for something. Returns
-    /// whether there was one to be had; without `proven` only one of the unproven is.
-    pub(super) fn make_place(&mut self, key: SourceKey, proven: bool, now: Instant) -> bool {
+    /// Rule 2: evicts the requests of the longest overdue source, if that frees memory for a request to `key`. Returns
+    /// whether it did; without `proven`, only unproven sources are evicted.
+    pub(super) fn evict_overdue(&mut self, key: SourceKey, proven: bool, now: Instant) -> bool {
         if !self.sources.has_overdue() || self.sources[&key].is_overdue() || self.pick(key, now).is_none() {
             return false;
         }
@@ -342,8 +342,8 @@ impl Planner {
         true
     }
 
-    /// A piece is asked of somebody else instead. Whoever was overdue with it is not asked for a while.
-    pub(super) fn move_away(&mut self, piece: PieceId, now: Instant) {
+    /// Cancels the requests for a piece that another source is to send. An overdue source is paused.
+    pub(super) fn reassign(&mut self, piece: PieceId, now: Instant) {
         let asked =
             self.requests.asked(piece).iter().filter_map(|id| Some((*id, self.requests.get(*id)?.source)));
         let overdue: Vec<_> = asked.filter(|(_, source)| self.sources[source].is_overdue()).collect();
@@ -355,12 +355,12 @@ impl Planner {
         self.cancel_singles(piece);
     }
 
-    /// A request no longer keeps others from being asked for its pieces.
+    /// A stalled request: its pieces may be asked of others.
     fn stall_request(&mut self, id: RequestId) {
         let Some(request) = self.requests.get_mut(id) else { return };
         request.stalled = true;
         for piece in request.piece_ids() {
-            if self.requests.take_off(id, piece) {
+            if self.requests.remove_piece(id, piece) {
                 self.reopen(piece);
             }
         }

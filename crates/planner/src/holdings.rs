@@ -1,4 +1,4 @@
-//! What a source says to hold.
+//! The pieces that a source has announced (HAVE).
 
 use manifest::{Geometry, PieceId, PieceSet};
 
@@ -6,16 +6,16 @@ use super::bits::Bits;
 use super::order::Order;
 use super::rarity::Rarity;
 
-/// What one source said, by shard and by place in the order. Until it says something, it may hold anything, and does
-/// not count as a holder.
+/// A source's piece sets, by shard and by position in the order. Before its first announcement it may hold anything,
+/// and does not count as a holder.
 #[derive(Debug, Default)]
 pub(super) struct Holdings {
-    /// Empty until it said.
+    /// Empty before the first announcement.
     shards: Vec<PieceSet>,
-    places: Option<Bits>,
+    positions: Option<Bits>,
 }
 
-/// What the planner keeps up to date with every change of a source's holdings.
+/// Counts that the planner updates with every change of a source's holdings.
 pub(super) struct Tallies<'a> {
     pub(super) geometry: &'a Geometry,
     pub(super) order: &'a Order,
@@ -23,8 +23,8 @@ pub(super) struct Tallies<'a> {
 }
 
 impl Holdings {
-    /// Whether it says to hold nothing of this shard.
-    pub(super) fn denies(&self, shard: u32) -> bool {
+    /// Whether it has announced that it holds nothing of this shard.
+    pub(super) fn has_none(&self, shard: u32) -> bool {
         self.shards.get(shard as usize).is_some_and(PieceSet::is_empty)
     }
 
@@ -32,23 +32,23 @@ impl Holdings {
         self.shards.get(piece.shard as usize).is_none_or(|pieces| pieces.contains(piece.piece))
     }
 
-    /// Whether it holds every piece of the shard, as far as it said.
+    /// Whether it has announced every piece of the shard.
     pub(super) fn has_all(&self, shard: u32) -> bool {
         self.shards.get(shard as usize).is_none_or(PieceSet::is_all)
     }
 
-    /// By place in the order, what it holds. `None`: it may be anything.
-    pub(super) fn places(&self) -> Option<&Bits> {
-        self.places.as_ref()
+    /// Its pieces, by position in the order. `None`: not announced yet.
+    pub(super) fn positions(&self) -> Option<&Bits> {
+        self.positions.as_ref()
     }
 
-    /// Takes in what it says of each shard. Of shards with the same bytes, any will do. Returns whether that is no more
-    /// than further data pieces beside what it said before.
+    /// A full announcement. Shards with equal bytes share their pieces. Returns whether it only added data pieces to an
+    /// earlier one.
     pub(super) fn replace(&mut self, mut shards: Vec<PieceSet>, tallies: &mut Tallies<'_>) -> bool {
         let geometry = tallies.geometry;
         let manifest = geometry.manifest();
         let counts = (0..).zip(manifest.shards()).map(|(shard, _)| manifest.piece_count(shard));
-        // What it does not speak of, it may hold; what is of another size is of another model.
+        // A shard that is left out may be held; one of another size is of another model.
         let shard_of = |(at, count)| {
             let told = shards.get_mut(at).map(|pieces| std::mem::replace(pieces, PieceSet::none(0)));
             told.map_or(PieceSet::all(count), |pieces| match pieces.count() == count {
@@ -74,12 +74,12 @@ impl Holdings {
                 is_growth &= self.change(shard, before, after, tallies);
             }
         }
-        self.places.get_or_insert_with(|| Bits::new(tallies.order.len()));
+        self.positions.get_or_insert_with(|| Bits::new(tallies.order.len()));
         self.shards = shards;
         is_growth
     }
 
-    /// More pieces. Returns whether they are all of data, and it had said what it holds.
+    /// Further pieces. Returns whether all are data, and a full announcement came before.
     pub(super) fn add(&mut self, pieces: &[PieceId], tallies: &mut Tallies<'_>) -> bool {
         let manifest = tallies.geometry.manifest();
         let mut is_growth = true;
@@ -97,15 +97,15 @@ impl Holdings {
         is_growth
     }
 
-    /// It is gone: it does not count as a holder any more, and what it will hold when it comes back is not known.
+    /// It disconnected: it is no holder any more, and its holdings are unknown.
     pub(super) fn forget(&mut self, tallies: &mut Tallies<'_>) {
         for (shard, before) in (0..).zip(std::mem::take(&mut self.shards)) {
             self.change(shard, &before, &PieceSet::none(0), tallies);
         }
-        self.places = None;
+        self.positions = None;
     }
 
-    /// Returns whether nothing was lost.
+    /// Returns whether it lost no piece.
     fn change(&mut self, shard: u32, before: &PieceSet, after: &PieceSet, tallies: &mut Tallies<'_>) -> bool {
         let count = tallies.geometry.manifest().piece_count(shard);
         let mut is_growth = true;
@@ -126,9 +126,9 @@ impl Holdings {
     }
 
     fn set(&mut self, piece: PieceId, is_held: bool, tallies: &mut Tallies<'_>) {
-        let Some(place) = tallies.order.place(piece) else { return };
-        tallies.rarity.count(place, is_held);
-        let places = self.places.get_or_insert_with(|| Bits::new(tallies.order.len()));
-        if is_held { places.insert(place) } else { places.remove(place) }
+        let Some(position) = tallies.order.position(piece) else { return };
+        tallies.rarity.count(position, is_held);
+        let positions = self.positions.get_or_insert_with(|| Bits::new(tallies.order.len()));
+        if is_held { positions.insert(position) } else { positions.remove(position) }
     }
 }

@@ -1,38 +1,37 @@
-//! Rule 3, late pieces: who is asked for one instead, or besides, or for parity in its place.
+//! Rule 3, late pieces: reassigned, asked of a second source, or replaced by parity.
 
 use std::time::{Duration, Instant};
 
 use manifest::PieceId;
 
-use super::roster::Room;
+use super::roster::Budget;
 use super::{MIN_HEDGE_INTERVAL, Planner, RequestId, SourceKey, Why};
 
 /// How often late pieces are looked for at least; [`MIN_HEDGE_INTERVAL`] is at most.
 const MAX_HEDGE_INTERVAL: Duration = Duration::from_millis(250);
 const HEDGE_INTERVALS_IN_WAIT: u32 = 8;
-/// A piece is asked of a second source only when that gains more than this.
+/// A duplicate request must gain more than this.
 const HEDGE_GAIN: Duration = Duration::from_millis(50);
-/// Parity is asked for in place of a late piece only when that gains more than this: what is merely next in a
-/// window is not late.
+/// Parity in place of a late piece must gain more than this: a piece that is merely next in a window is not late.
 const PARITY_GAIN: Duration = Duration::from_millis(500);
 /// Sources that a piece may be asked of at once.
 const MAX_ASKED: usize = 2;
 
-/// A piece that will take long, if it comes from whom it was asked of.
+/// A piece that its source will take long to send.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) struct Late {
     wait: Duration,
     piece: PieceId,
     source: SourceKey,
-    /// Its source is overdue: nothing more is to be expected of it.
+    /// Its source is overdue.
     is_overdue: bool,
-    /// It can be asked of another source instead, and nothing is lost that would have come soon.
+    /// It can be reassigned: its source has most likely not begun to send it, or is overdue.
     can_move: bool,
 }
 
 impl Planner {
-    /// A late piece that somebody who has room would bring much sooner, or parity in its place.
-    pub(super) fn next_late(&mut self, room: Room, now: Instant) -> Option<(SourceKey, PieceId, Why)> {
+    /// A late piece that a source with free capacity would send much sooner, or parity in its place.
+    pub(super) fn next_late(&mut self, budget: Budget, now: Instant) -> Option<(SourceKey, PieceId, Why)> {
         if now < self.next_hedge {
             return None;
         }
@@ -43,8 +42,8 @@ impl Planner {
         }
         let helpers = self.sources.keys().filter(|key| {
             let source = &self.sources[key];
-            self.sources.has_room(*key, room)
-                && (source.is_proven() || room.for_unproven && !source.is_overdue())
+            self.sources.has_capacity(*key, budget)
+                && (source.is_proven() || budget.allows_unproven && !source.is_overdue())
         });
         let found = helpers.filter_map(|key| {
             let (piece, why) = self.pick_late(key, &late, now)?;
@@ -58,7 +57,7 @@ impl Planner {
         found
     }
 
-    /// What is asked of one source alone and not about to arrive, latest first.
+    /// Pieces requested from one source only and not about to arrive, latest first.
     fn late(&self, now: Instant) -> Vec<Late> {
         let mut late = Vec::new();
         for (id, request) in self.requests.iter() {
@@ -90,12 +89,12 @@ impl Planner {
         late
     }
 
-    /// A late piece that `key` would bring much sooner; or, where `key` does not have it, parity in its place. One that has
-    /// not proven itself may be asked for what is overdue.
+    /// A late piece that `key` would send much sooner; or, where `key` does not have it, parity in its place. An unproven
+    /// source may be asked for overdue ones only.
     fn pick_late(&self, key: SourceKey, late: &[Late], now: Instant) -> Option<(PieceId, Why)> {
         let source = &self.sources[&key];
         let soonest = source.time_for(source.owed_bytes());
-        // It is not taken from somebody for one that may not have it.
+        // Not reassigned to a source that may not have it.
         let moves = |late: &Late| late.can_move && !source.is_doubtful(late.piece.shard);
         let why = |late: &Late| match () {
             () if moves(late) => Why::Moved,
@@ -128,18 +127,18 @@ impl Planner {
         requests.into_iter().all(|request| self.sources[&request.source].is_overdue())
     }
 
-    /// Whether any data piece is missing that nobody is asked for.
+    /// Whether any missing data piece has no request.
     fn is_any_open(&self) -> bool {
-        let (missing, asked) = (self.pieces.missing_places(), self.requests.asked_places());
+        let (missing, asked) = (self.pieces.missing_positions(), self.requests.asked_positions());
         missing.words().iter().zip(asked.words()).any(|(missing, asked)| missing & !asked != 0)
     }
 
-    /// Whether a piece is asked of as many sources as may be.
+    /// Whether a piece has as many requests as allowed.
     pub(super) fn is_taken(&self, piece: PieceId) -> bool {
         self.requests.asked(piece).len() >= MAX_ASKED
     }
 
-    /// Whether a piece is asked of a source that will take clearly longer than `key` would take for parity.
+    /// Whether a piece's source will take clearly longer than `key` would for parity.
     pub(super) fn is_late(&self, piece: PieceId, key: SourceKey, now: Instant) -> bool {
         let wait = |id: &RequestId| {
             let source = self.requests.get(*id)?.source;
@@ -149,7 +148,7 @@ impl Planner {
         soonest.is_some_and(|wait| self.is_gain(key, piece, wait, PARITY_GAIN))
     }
 
-    /// Whether `key` would bring a piece, or one like it, much sooner than somebody who takes `wait`.
+    /// Whether `key` would send a piece, or one like it, much sooner than in `wait`.
     fn is_gain(&self, key: SourceKey, piece: PieceId, wait: Duration, gain: Duration) -> bool {
         let source = &self.sources[&key];
         let asked_bytes = if source.ranges {

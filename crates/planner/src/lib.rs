@@ -1,11 +1,10 @@
-//! The planner: which bytes to ask of whom, and when to rebuild instead.
+//! The planner: which piece to request from which source, and when to rebuild from parity instead.
 //!
 //! It does no I/O, reads no clock and draws no random number that it was not given: events and the time go in, actions
 //! come out, so that a simulation runs in virtual time and a failure replays. The `loader` drives it with real sources.
 //!
-//! Every piece is in exactly one `pieces::PieceState`. A piece is asked of one source at a time, but of a second
-//! one when the first is late; a source that makes no progress loses everything it was asked for but its oldest
-//! request, which stays as a probe.
+//! Every piece is in exactly one `pieces::PieceState`. A piece is requested from one source at a time, and from a second
+//! one when the first is late; a source that stalls loses all requests but its oldest, which stays as a probe.
 
 mod bits;
 mod events;
@@ -44,11 +43,10 @@ use source::Source;
 pub use source::SourceState;
 pub use types::{Checked, Failure, PlanAction, PlanConfig, PlanEvent, RequestId, SourceKey, Why};
 
-/// How often late pieces are looked for, at most and at least: each time that the longest wait may have changed by a
-/// part of itself.
+/// Late pieces are not looked for more often than this.
 const MIN_HEDGE_INTERVAL: Duration = Duration::from_millis(20);
 
-/// Decides; see the module's documentation.
+/// See the crate's documentation.
 #[derive(Debug)]
 pub struct Planner {
     config: PlanConfig,
@@ -56,17 +54,17 @@ pub struct Planner {
     sources: Roster,
     requests: Requests,
     rarity: Rarity,
-    /// What was found open at last: kept for its memory.
+    /// Scratch space for the pieces that are open.
     open: Bits,
-    /// Source that is offered work first, so that all get their turn.
-    turn: u32,
+    /// The source that is offered work first: round robin.
+    next_source: u32,
     actions: VecDeque<PlanAction>,
     connecting: bool,
     started: Instant,
-    /// By shard, what its holders are like, unless that is out of date.
+    /// By shard; valid while `holders_are_counted`.
     holders: Vec<Holders>,
     holders_are_counted: bool,
-    /// Something else may be possible or needed than before, beyond what requests and arrivals bring.
+    /// Something other than requests and arrivals has changed: every source is looked at again.
     changed: bool,
     /// When late pieces are looked for again.
     next_hedge: Instant,
@@ -75,7 +73,7 @@ pub struct Planner {
 /// The sources that hold a shard.
 #[derive(Debug, Clone, Copy, Default)]
 struct Holders {
-    /// How many there are, of those that are up.
+    /// How many are connected.
     count: u32,
     /// Whether one may be asked for some of it now, and is not late.
     some_now: bool,
@@ -99,7 +97,7 @@ impl Planner {
             rarity: Rarity::new(order.len()),
             open: Bits::new(order.len()),
             requests: Requests::new(order),
-            turn: 0,
+            next_source: 0,
             actions: VecDeque::new(),
             connecting: false,
             started: now,
@@ -115,8 +113,8 @@ impl Planner {
         &self.pieces.geometry
     }
 
-    /// Takes pieces that an earlier run calls verified: nobody is asked for them, and they count once
-    /// [`PlanEvent::Rechecked`] says that they are right. Only before the first event.
+    /// Takes pieces that an earlier run recorded as verified: they are not requested, and count once
+    /// [`PlanEvent::Rechecked`] confirms them. Only before the first event.
     pub fn claim(&mut self, pieces: impl IntoIterator<Item = PieceId>) {
         for piece in pieces {
             self.pieces.claim(piece);
@@ -140,10 +138,10 @@ impl Planner {
         self.pieces.is_done()
     }
 
-    /// Whether nothing is under way that there is reason to hope for: only a new source, or time, can help.
+    /// Whether no progress is expected without a new source, or time.
     ///
-    /// Requests to sources that stalled, or that failed when they were last asked for such a thing, give no hope
-    /// until something comes of them. Meaningful after [`Planner::poll_action`] returned `None`.
+    /// Requests to stalled sources, and retries at sources that failed last time, do not count until bytes come.
+    /// Meaningful after [`Planner::poll_action`] returned `None`.
     pub fn is_stuck(&self) -> bool {
         !self.is_done()
             && self.requests.iter().all(|(_, request)| request.stalled || request.retry)
@@ -155,7 +153,7 @@ impl Planner {
         self.pieces.missing_shards()
     }
 
-    /// Whether a shard comes from one source alone, and nothing of it is known to be right before all of it is.
+    /// Whether a shard is on trial: fetched from one source alone, and only checked as a whole.
     pub fn is_on_trial(&self, shard: u32) -> bool {
         self.pieces.trials.is_on(shard)
     }
@@ -165,13 +163,13 @@ impl Planner {
         self.pieces.is_good(piece)
     }
 
-    /// Whether a piece that was stored without a check of its own is of no use any more, since the trial of its shard has ended:
-    /// it counts as missing once it is told of as [`Checked::Stored`].
+    /// Whether a piece was stored unchecked for a trial that has ended: reported as [`Checked::Stored`], it counts as
+    /// missing.
     pub fn is_left_of_trial(&self, piece: PieceId, source: Option<SourceKey>) -> bool {
         self.pieces.is_left_of_trial(piece, source)
     }
 
-    /// Whom a request was made to, while it is under way.
+    /// The source of a request in flight.
     pub fn source_of(&self, request: RequestId) -> Option<SourceKey> {
         self.requests.get(request).map(|request| request.source)
     }
@@ -191,7 +189,7 @@ impl Planner {
             return self.requests.pop_first().map(|request| PlanAction::Cancel { request });
         }
         self.refresh();
-        // A trial that has ended gives up what is asked for it, before others are asked.
+        // A trial that has ended cancels its requests before others are asked.
         if let Some(action) = self.actions.pop_front() {
             return Some(action);
         }
@@ -208,7 +206,7 @@ impl Planner {
     /// When to poll again though nothing happened: a stall, a pause or a wait may end then.
     pub fn next_wakeup(&self, now: Instant) -> Option<Instant> {
         let grace = self.waits_for_sources(now).then(|| self.grace_end());
-        // Whether a piece is late, only time tells.
+        // Pieces become late without an event.
         let hedge = (!self.requests.is_empty()).then(|| self.next_hedge.max(now + MIN_HEDGE_INTERVAL));
         self.sources.check_at().into_iter().chain(grace).chain(hedge).min()
     }
@@ -217,21 +215,21 @@ impl Planner {
         self.started + self.config.grace
     }
 
-    /// Whether sources are about to come up that may have what now seems lost.
+    /// Whether sources that are being dialed may hold what now seems lost.
     fn waits_for_sources(&self, now: Instant) -> bool {
         self.connecting && now < self.grace_end()
     }
 
-    /// Forgets what followed from which sources may be asked for what.
+    /// Drops what was cached about which source may be asked for what.
     fn refresh(&mut self) {
         if !self.changed {
             return;
         }
-        self.free_solos();
+        self.restart_abandoned_shards();
         self.end_trial_without_source();
         self.changed = false;
         self.holders_are_counted = false;
-        self.sources.look_at_all();
+        self.sources.mark_all_ready();
     }
 
     /// Brings `holders` up to date.
@@ -252,8 +250,8 @@ impl Planner {
         }
     }
 
-    /// A shard that is to come from one source alone is begun anew when that one cannot go on.
-    fn free_solos(&mut self) {
+    /// Restarts shards that were to come from one source alone, which cannot go on.
+    fn restart_abandoned_shards(&mut self) {
         if !self.pieces.whole.is_one_source_per_shard() {
             return;
         }

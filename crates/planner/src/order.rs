@@ -1,8 +1,8 @@
-//! In which order pieces are fetched that are equally rare.
+//! The order in which equally rare pieces are fetched.
 //!
-//! Each planner has an order of its own, made from its seed, so that those who start at the same moment ask for
-//! different pieces. All pieces of a column stand together, so that a column completes soon after it was begun, and its
-//! parity leaves the memory; and columns are only shuffled among their neighbours, so that the file fills from the front.
+//! Each planner shuffles by its own seed, so that fetchers that start together ask for different pieces. The pieces of
+//! a column stay together, so that it completes soon and its parity leaves the memory; columns are only shuffled among
+//! neighbours, so that the file fills from the front.
 
 use manifest::{Geometry, PieceId};
 use rand::rngs::StdRng;
@@ -12,19 +12,18 @@ use rand::{RngExt as _, SeedableRng as _};
 /// So many columns in a row are shuffled.
 const SHUFFLED_COLUMNS: usize = 64;
 
-/// Gives each data piece that the weights need its place in the order.
+/// The position of each data piece that the weights need.
 #[derive(Debug)]
 pub(super) struct Order {
-    /// By place.
+    /// By position.
     pieces: Vec<PieceId>,
-    /// By shard and piece; nothing for shards that are not fetched for their own sake.
-    places: Vec<Vec<u32>>,
+    /// By shard and piece; empty for shards that the weights do not need.
+    positions: Vec<Vec<u32>>,
     stripes: Vec<u32>,
 }
 
 impl Order {
-    /// Without `by_column`, for shards that are checked as a whole, one shard comes after the other, so that a lie
-    /// shows early.
+    /// Without `by_column`, for shards that are checked as a whole, shard after shard, so that bad bytes show early.
     pub(super) fn new(geometry: &Geometry, needed: &[u32], by_column: bool, seed: u64) -> Self {
         let mut random = StdRng::seed_from_u64(seed);
         let manifest = geometry.manifest();
@@ -44,30 +43,30 @@ impl Order {
             pieces.sort_by_cached_key(|piece| (rank(first_stripe(*piece)), random.random::<u32>()));
             stripes.sort_by_key(|stripe| rank(*stripe as usize));
         }
-        let mut places = vec![Vec::new(); manifest.shards().len()];
+        let mut positions = vec![Vec::new(); manifest.shards().len()];
         for shard in needed {
-            places[*shard as usize] = vec![0; manifest.piece_count(*shard) as usize];
+            positions[*shard as usize] = vec![0; manifest.piece_count(*shard) as usize];
         }
-        for (place, piece) in (0..).zip(&pieces) {
-            places[piece.shard as usize][piece.piece as usize] = place;
+        for (position, piece) in (0..).zip(&pieces) {
+            positions[piece.shard as usize][piece.piece as usize] = position;
         }
-        Self { pieces, places, stripes }
+        Self { pieces, positions, stripes }
     }
 
-    /// How many pieces have a place.
+    /// How many pieces have a position.
     pub(super) fn len(&self) -> u32 {
         #[expect(clippy::cast_possible_truncation, reason = "a manifest has at most 2^24 pieces")]
         let len = self.pieces.len() as u32;
         len
     }
 
-    pub(super) fn piece(&self, place: u32) -> PieceId {
-        self.pieces[place as usize]
+    pub(super) fn piece(&self, position: u32) -> PieceId {
+        self.pieces[position as usize]
     }
 
-    /// The place of a piece, if it has one.
-    pub(super) fn place(&self, piece: PieceId) -> Option<u32> {
-        self.places.get(piece.shard as usize)?.get(piece.piece as usize).copied()
+    /// The position of a piece, if it has one.
+    pub(super) fn position(&self, piece: PieceId) -> Option<u32> {
+        self.positions.get(piece.shard as usize)?.get(piece.piece as usize).copied()
     }
 
     /// All stripes, in the order in which their pieces come.
@@ -83,7 +82,7 @@ fn column_of(geometry: &Geometry, stripe: usize) -> usize {
     column
 }
 
-/// By column, when its turn is.
+/// By column, its rank.
 fn column_ranks(geometry: &Geometry, random: &mut StdRng) -> Vec<u32> {
     let count = column_of(geometry, geometry.stripe_count() - 1) + 1;
     let mut columns: Vec<usize> = (0..count).collect();

@@ -10,7 +10,7 @@ use super::SourceKey;
 /// What to ask for parity in place of.
 #[derive(Clone, Copy)]
 enum Instead {
-    /// Data pieces nobody can be asked for.
+    /// Data pieces that no source can be asked for.
     OfLost,
     /// Those, and pieces that are late.
     OfLate(Instant),
@@ -19,7 +19,7 @@ enum Instead {
 impl Planner {
     /// Rule 1: a parity piece that `key` holds, in the first stripe in which a data piece has no live holder.
     pub(super) fn pick_parity(&mut self, key: SourceKey, now: Instant) -> Option<PieceId> {
-        // What is lost while all are late is not to be had sooner from one of them.
+        // While all sources are late, parity from one of them comes no sooner.
         if self.sources[&key].is_late()
             || self.waits_for_sources(now)
             || !self.parity_shards().any(|shard| self.may_ask(key, shard))
@@ -57,7 +57,7 @@ impl Planner {
         manifest.data_shard_count()..manifest.shard_count()
     }
 
-    /// Where parity shards are checked as a whole, one that was begun is of use only when it is completed.
+    /// Where parity shards are checked as a whole, one that was begun must be completed.
     fn begun_parity(&self, key: SourceKey) -> Option<PieceId> {
         self.parity_shards().find_map(|shard| {
             if !self.is_begun_whole(shard) || !self.may_ask(key, shard) || !self.is_worth(key, shard) {
@@ -72,14 +72,14 @@ impl Planner {
             && (self.pieces.is_begun(shard) || self.requests.sources_of(shard).next().is_some())
     }
 
-    /// Whether some data shard has missing pieces that perhaps nobody can be asked for.
+    /// Whether some data shard has missing pieces that perhaps no source can be asked for.
     fn is_some_shard_lost(&self) -> bool {
         let is_lost = |shard: &u32| self.pieces.absent(*shard) > 0 && !self.holders[*shard as usize].all_now;
         self.pieces.needed_shards().iter().any(is_lost)
     }
 
-    /// A parity piece of a stripe that `key` holds and that would help: none when nothing is lost there, when enough
-    /// is under way, or when all parity that can be had would not be enough.
+    /// A parity piece of a stripe that `key` holds: none when no data is lost there, when enough is in flight, or when
+    /// all available parity would not be enough.
     fn parity_of(&self, stripe: usize, key: SourceKey, instead: Instead) -> Option<PieceId> {
         let manifest = self.geometry().manifest();
         let data = manifest.data() as usize;
@@ -119,7 +119,7 @@ impl Planner {
         open.iter().find(|(index, piece)| is_wanted(*index) && may_ask(*piece)).map(|(_, piece)| *piece)
     }
 
-    /// Whether all data in the stripes of a parity piece is there, asked for, or to be rebuilt.
+    /// Whether all data in the stripes of a parity piece is good, in flight, or to be rebuilt.
     pub(super) fn completes(&self, parity: PieceId) -> bool {
         let data = self.geometry().manifest().data() as usize;
         let is_open = |cell: Cell| {

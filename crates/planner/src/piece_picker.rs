@@ -1,4 +1,4 @@
-//! Whom to ask for what next.
+//! The piece picker: which piece to request from which source next.
 
 use std::ops::Range;
 use std::time::Instant;
@@ -10,23 +10,23 @@ use super::source::Source;
 use super::trials::Trial;
 use super::{PlanAction, Planner, SourceKey, Why};
 
-/// Sources that are asked at once although nothing good is to be expected of them.
+/// Distrusted sources that are asked at the same time.
 const MAX_RISKS: usize = 4;
 
 impl Planner {
-    /// The next request, to a source that has room for one, or `None`.
+    /// The next request, to a source with free capacity, or `None`.
     pub(super) fn next_request(&mut self, now: Instant) -> Option<PlanAction> {
-        let room = self.sources.room(self.pieces.arrived_count());
-        if !room.is_any && !self.sources.has_overdue() {
+        let budget = self.sources.budget(self.pieces.arrived_count());
+        if !budget.allows_any && !self.sources.has_overdue() {
             return None;
         }
-        for key in self.sources.ready(SourceKey(self.turn)) {
-            if !self.sources.has_room(key, room) {
-                self.sources.look_away(key);
+        for key in self.sources.ready(SourceKey(self.next_source)) {
+            if !self.sources.has_capacity(key, budget) {
+                self.sources.unmark_ready(key);
                 continue;
             }
-            if !room.is_any || !self.sources[&key].is_proven() && !room.for_unproven {
-                if self.make_place(key, !room.is_any, now) {
+            if !budget.allows_any || !self.sources[&key].is_proven() && !budget.allows_unproven {
+                if self.evict_overdue(key, !budget.allows_any, now) {
                     return self.actions.pop_front();
                 }
                 continue;
@@ -35,19 +35,19 @@ impl Planner {
                 if !self.is_worth_the_risk(key, piece) {
                     continue;
                 }
-                self.turn = key.0 + 1;
+                self.next_source = key.0 + 1;
                 return Some(self.ask(key, piece, why, now));
             }
             if self.stays_without(key, now) {
-                self.sources.look_away(key);
+                self.sources.unmark_ready(key);
             }
         }
-        if !room.is_any {
+        if !budget.allows_any {
             return None;
         }
-        let (key, piece, why) = self.next_late(room, now)?;
+        let (key, piece, why) = self.next_late(budget, now)?;
         match why {
-            Why::Moved => self.move_away(piece, now),
+            Why::Moved => self.reassign(piece, now),
             Why::Late | Why::EndGame => self.requests.add_hedge(),
             Why::Missing | Why::Parity | Why::Stalled | Why::SecondOpinion => {}
         }
@@ -56,12 +56,12 @@ impl Planner {
         self.actions.pop_front()
     }
 
-    /// Rule 5: whoever has sent nothing but wrong bytes is asked for what nobody else can be asked for only; and so is, once
-    /// much was wasted, whoever has never sent anything right. They are asked a few at a time.
+    /// Rule 5: a source that has sent only wrong bytes is asked only for what no other source can be asked for; and so is,
+    /// once much was wasted, one that has never sent right bytes. A few are asked at a time.
     fn is_worth_the_risk(&self, key: SourceKey, piece: PieceId) -> bool {
         let is_frugal = self.pieces.is_frugal();
         let risk = |source: &Source| match source.verified_bytes() {
-            _ if source.is_unworthy() => 2,
+            _ if source.sent_only_bad() => 2,
             0 if is_frugal => 1,
             _ => 0,
         };
@@ -80,7 +80,7 @@ impl Planner {
         is_needed && asked < MAX_RISKS
     }
 
-    /// Asks for a piece: where only whole shards are served, for all pieces of its shard.
+    /// Requests a piece; of a source that serves only whole shards, all pieces of its shard.
     fn ask(&mut self, key: SourceKey, piece: PieceId, why: Why, now: Instant) -> PlanAction {
         let shard = piece.shard;
         let pieces = self.pieces_of_request(key, piece);
@@ -113,8 +113,8 @@ impl Planner {
         self.pick_needed(key, now).or_else(|| self.pick_second_opinion(key))
     }
 
-    /// A data piece; or parity, where there is no such piece, or all that a column lacks is parity: then the column is
-    /// rebuilt, and its parity leaves the memory, before further ones begin.
+    /// A data piece; or parity, where there is no such piece, or where a column lacks only parity: then it is rebuilt, and
+    /// its parity leaves the memory, before further columns begin.
     fn pick_needed(&mut self, key: SourceKey, now: Instant) -> Option<(PieceId, Why)> {
         let data = self.pick_data(key);
         if let Some(parity) = self.pick_parity(key, now)
@@ -127,24 +127,24 @@ impl Planner {
         Some((data, why))
     }
 
-    /// Rule 4: of the data pieces that `key` has and nobody was asked for, the one that the fewest sources hold; of
-    /// several the first in this planner's own order.
+    /// Rule 4, rarest first: of the data pieces that `key` has and that have no request, the one with the fewest holders;
+    /// among equals the first in this planner's order.
     fn pick_data(&mut self, key: SourceKey) -> Option<PieceId> {
-        let places = self.sources[&key].holdings.places();
-        if !self.open.assign(self.pieces.missing_places(), self.requests.asked_places(), places) {
+        let positions = self.sources[&key].holdings.positions();
+        if !self.open.assign(self.pieces.missing_positions(), self.requests.asked_positions(), positions) {
             return None;
         }
         for shard in self.barred(key) {
             for piece in 0..self.geometry().manifest().piece_count(shard) {
-                if let Some(place) = self.pieces.order.place(PieceId { shard, piece }) {
-                    self.open.remove(place);
+                if let Some(position) = self.pieces.order.position(PieceId { shard, piece }) {
+                    self.open.remove(position);
                 }
             }
         }
-        self.rarity.rarest(&self.open).map(|place| self.pieces.order.piece(place))
+        self.rarity.rarest(&self.open).map(|position| self.pieces.order.piece(position))
     }
 
-    /// The data shards that `key` is not asked for now, whatever it holds of them.
+    /// The data shards that `key` may not be asked for now.
     fn barred(&mut self, key: SourceKey) -> Vec<u32> {
         let source = &self.sources[&key];
         let is_free = !self.pieces.whole.is_one_source_per_shard() && self.pieces.trials.current().is_none();
@@ -156,8 +156,8 @@ impl Planner {
         self.pieces.needed_shards().iter().copied().filter(is_barred).collect()
     }
 
-    /// Whether a source that has nothing to be asked for has nothing before something changes that it is looked at for:
-    /// what it may be asked for can also depend on what others are asked for, and on the time.
+    /// Whether a source without a piece to ask for stays so until it is marked ready again: what it may be asked for can
+    /// also depend on others' requests, and on the time.
     fn stays_without(&self, key: SourceKey, now: Instant) -> bool {
         self.sources[&key].ranges
             && !self.pieces.whole.is_one_source_per_shard()
@@ -169,7 +169,7 @@ impl Planner {
         self.sources[&key].may_hold(shard) && self.may_join(key, shard)
     }
 
-    /// Whether no other source keeps this one from a shard that is to come from one source alone.
+    /// Whether this source may send a shard that is to come from one source alone.
     pub(super) fn may_join(&self, key: SourceKey, shard: u32) -> bool {
         if let Some(trial) = self.pieces.trials.current()
             && (trial.shard == shard || trial.source == key)
@@ -181,10 +181,10 @@ impl Planner {
                 && self.requests.sources_of(shard).all(|other| other == key)
     }
 
-    /// Whether a source should send a shard, if it can only send the whole: others may be at it, or could be.
+    /// Whether a source that serves only whole shards should send this one, rather than sources that serve ranges.
     pub(super) fn is_worth(&self, key: SourceKey, shard: u32) -> bool {
         let count = self.geometry().manifest().piece_count(shard);
-        // Of a shard that is to come from one source alone, others bring nothing.
+        // A shard that is to come from one source alone cannot be shared.
         let is_alone = self.pieces.is_one_source_per_shard(shard) || self.pieces.trials.is_on(shard);
         let may_others = !is_alone && self.holders[shard as usize].ranges_now;
         self.sources[&key].ranges
@@ -192,7 +192,7 @@ impl Planner {
                 && !(0..count).any(|piece| self.is_taken(PieceId { shard, piece }))
     }
 
-    /// The first piece of `shard` that is missing, not asked of anybody, and held by `key`.
+    /// The first piece of `shard` that is missing, has no request, and is held by `key`.
     pub(super) fn next_open(&self, key: SourceKey, shard: u32) -> Option<PieceId> {
         let pieces = 0..self.geometry().manifest().piece_count(shard);
         pieces.map(|piece| PieceId { shard, piece }).find(|piece| {
@@ -202,14 +202,14 @@ impl Planner {
         })
     }
 
-    /// A piece of which somebody sent wrong bytes, when all who hold its shard did that: whether another one sends the
-    /// same tells liars from a wrong index.
+    /// A piece of which a source sent wrong bytes, when all holders of its shard sent some: whether another one sends the
+    /// same bytes tells liars from a wrong index.
     fn pick_second_opinion(&mut self, key: SourceKey) -> Option<(PieceId, Why)> {
         self.pieces.wrong_of_others(key).next()?;
         self.count_holders();
         let source = &self.sources[&key];
         let mut wrong = self.pieces.wrong_of_others(key);
-        // A whole shard that begins with wrong bytes is given up there: it says nothing of its other pieces.
+        // A whole-shard request ends at its first wrong piece: its other pieces prove nothing.
         let may_tell = |shard: u32| source.ranges || !source.is_suspended(shard);
         let piece = wrong.find(|piece| {
             self.holders[piece.shard as usize].count == 0

@@ -1,4 +1,4 @@
-//! The state of every piece, and what follows from it for shards and stripes.
+//! The state of every piece, of shards and of stripes.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 use std::sync::Arc;
@@ -11,14 +11,14 @@ use super::order::Order;
 use super::trials::{Trial, Trials};
 use super::whole_shards::{Verdict, WholeShards};
 
-/// Where a piece stands. Whether it was asked of somebody is known to the planner's requests.
+/// The state of a piece. Whether it is in flight is known to [`Requests`](super::requests::Requests).
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum PieceState {
-    /// Not here.
+    /// Not here, perhaps in flight.
     Missing,
     /// Here, in memory: being checked, written or rebuilt.
     Checking,
-    /// On the disk, as an earlier run says, or suspected to be wrong: being hashed before it counts.
+    /// On the disk, recorded by an earlier run or suspect: being hashed before it counts.
     Claimed,
     /// Written, in a shard that is checked as a whole and is not complete yet.
     Stored,
@@ -46,8 +46,8 @@ pub(super) struct Pieces {
     /// Data shards that are fetched: not padding only, and the first with their digest.
     needed: Vec<u32>,
     states: Vec<PieceState>,
-    /// The places of the pieces that are missing.
-    missing_places: Bits,
+    /// The positions of the missing pieces.
+    missing_positions: Bits,
     /// Number of good or padding cells of each stripe.
     known_cells: Vec<u16>,
     /// For each shard, pieces that are neither stored nor good.
@@ -62,13 +62,13 @@ pub(super) struct Pieces {
     candidates: BTreeSet<PieceId>,
     /// Parity whose columns may have become complete.
     spent: BTreeSet<PieceId>,
-    /// Rebuilding gave wrong bytes for these: it is not tried again.
+    /// Rebuilding gave wrong bytes for these: not tried again.
     no_rebuild: HashSet<PieceId>,
     /// Pieces that were hashed again since something rebuilt from them was wrong: once is enough.
     rehashed: HashSet<PieceId>,
-    /// Who sent which wrong bytes for a piece.
+    /// For each piece, which source sent wrong bytes, with their fingerprint.
     wrong: BTreeMap<PieceId, Vec<(SourceKey, u64)>>,
-    /// A shard that is in dispute.
+    /// The shard on trial, and the failed trials.
     pub(super) trials: Trials,
     /// Bytes that were fetched and were wrong.
     wasted_bytes: u64,
@@ -96,13 +96,13 @@ impl Pieces {
             .map(|stripe| geometry.cells(stripe).filter(padding).count() as u16)
             .collect();
         let order = Order::new(&geometry, &needed, indexed, seed);
-        let mut missing_places = Bits::new(order.len());
-        (0..order.len()).for_each(|place| missing_places.insert(place));
+        let mut missing_positions = Bits::new(order.len());
+        (0..order.len()).for_each(|position| missing_positions.insert(position));
         Self {
             order: Arc::new(order),
             whole: WholeShards::default(),
             indexed,
-            missing_places,
+            missing_positions,
             states: vec![PieceState::Missing; geometry.piece_total() as usize],
             known_cells,
             missing_total: needed.iter().map(|shard| absent[*shard as usize] as usize).sum(),
@@ -128,9 +128,9 @@ impl Pieces {
         &self.needed
     }
 
-    /// Where in the order the pieces are that are missing.
-    pub(super) fn missing_places(&self) -> &Bits {
-        &self.missing_places
+    /// The positions of the missing pieces.
+    pub(super) fn missing_positions(&self) -> &Bits {
+        &self.missing_positions
     }
 
     fn is_needed(&self, shard: u32) -> bool {
@@ -141,7 +141,7 @@ impl Pieces {
         self.indexed && !self.trials.is_on(shard)
     }
 
-    /// Whether a piece that only its whole shard can prove is left of a trial that has ended: nobody will check it.
+    /// Whether a piece is left of a trial that has ended: no check of its shard will come.
     pub(super) fn is_left_of_trial(&self, piece: PieceId, source: Option<SourceKey>) -> bool {
         let is_of = |trial: Trial| trial.shard == piece.shard && Some(trial.source) == source;
         self.indexed && !self.trials.current().is_some_and(is_of)
@@ -233,8 +233,8 @@ impl Pieces {
         }
     }
 
-    /// A piece is right: says who sent other bytes for it. A rebuilt one convicts nobody, since what it was made of may
-    /// come from the same source: one bad shard must not cost the only peer there is.
+    /// A piece is right: returns the sources that sent other bytes for it. A rebuilt one convicts nobody, since its inputs
+    /// may come from the same source: one bad shard must not cost the only peer.
     pub(super) fn proven(&mut self, piece: PieceId, source: Option<SourceKey>) -> Vec<SourceKey> {
         self.set_good(piece);
         let wrong = self.wrong.remove(&piece).unwrap_or_default();
@@ -252,14 +252,14 @@ impl Pieces {
         }
     }
 
-    /// A piece is here, as an earlier run says.
+    /// An earlier run recorded the piece as verified.
     pub(super) fn claim(&mut self, piece: PieceId) {
         if self.is_missing(piece) {
             self.set(piece, PieceState::Claimed);
         }
     }
 
-    /// A piece that was claimed, or suspected, was hashed.
+    /// A claimed piece was hashed.
     pub(super) fn rechecked(&mut self, piece: PieceId, good: bool) {
         match self.state(piece) {
             PieceState::Claimed if good => self.set_good(piece),
@@ -271,8 +271,8 @@ impl Pieces {
         }
     }
 
-    /// A piece that was rebuilt is wrong, and missing again. Returns what it may have been made of and was not hashed since:
-    /// that does not count before it is. When there is nothing, it is not rebuilt again.
+    /// A rebuilt piece is wrong, and missing again. Returns its inputs that were not hashed since, now claimed. When there
+    /// are none, it is not rebuilt again.
     pub(super) fn bad_rebuild(&mut self, piece: PieceId) -> Vec<PieceId> {
         self.set(piece, PieceState::Missing);
         let mut inputs = BTreeSet::new();
@@ -289,7 +289,7 @@ impl Pieces {
         } else {
             self.recheck_candidate(piece);
         }
-        inputs.iter().for_each(|input| self.take_back(*input, PieceState::Claimed));
+        inputs.iter().for_each(|input| self.unset_good(*input, PieceState::Claimed));
         inputs.into_iter().collect()
     }
 
@@ -304,14 +304,14 @@ impl Pieces {
         is_disputed
     }
 
-    /// A piece of a shard whose pieces are not checked one by one any more is wrong, and missing again.
+    /// A piece of a shard that is now checked as a whole is wrong, and missing again.
     pub(super) fn drop_bad(&mut self, piece: PieceId) {
         self.set(piece, PieceState::Missing);
         self.wasted_bytes += self.geometry.piece_bytes(piece);
     }
 
     /// Bytes that were fetched and were wrong.
-    /// Whether more than half a model was wasted: from then on, nobody is trusted with much.
+    /// Whether more than half a model was wasted: from then on, unproven sources get little.
     pub(super) fn is_frugal(&self) -> bool {
         2 * self.wasted_bytes > self.geometry.manifest().total_size_bytes()
     }
@@ -328,11 +328,11 @@ impl Pieces {
         self.wrong.keys().filter(|piece| self.is_missing(**piece)).copied()
     }
 
-    /// A shard on trial was checked: it is good, or what came of it is missing again. Says who had sent other bytes for it.
+    /// A shard on trial was checked: it is good, or missing again. Returns the sources that had sent other bytes for it.
     pub(super) fn tried(&mut self, trial: Trial, good: bool) -> Vec<SourceKey> {
         let shard = trial.shard;
         if self.absent(shard) == 0 {
-            // As far as the tallies of whole shards go, that is all.
+            // The verdict of `whole` is not needed.
             self.whole.checked(shard, true, true);
         }
         self.whole.forget(shard);
@@ -351,13 +351,13 @@ impl Pieces {
         liars.into_iter().collect()
     }
 
-    /// The index calls right bytes wrong: shards are checked as a whole from now on.
+    /// The index is wrong: shards are checked as a whole from now on.
     pub(super) fn suspect_index(&mut self) {
         self.indexed = false;
         self.wrong.clear();
     }
 
-    /// The missing pieces of which one other source sent wrong bytes, and nobody else: a third opinion tells nothing more.
+    /// The missing pieces of which exactly one other source sent wrong bytes: a third opinion tells nothing more.
     pub(super) fn wrong_of_others(&self, source: SourceKey) -> impl Iterator<Item = PieceId> {
         let is_others = move |liars: &[(SourceKey, u64)]| matches!(liars, [(liar, _)] if *liar != source);
         let wrong =
@@ -389,15 +389,15 @@ impl Pieces {
             let piece = PieceId { shard, piece };
             self.recheck_candidate(piece);
             match self.state(piece) {
-                PieceState::Good => self.take_back(piece, PieceState::Missing),
+                PieceState::Good => self.unset_good(piece, PieceState::Missing),
                 PieceState::Stored => self.set(piece, PieceState::Missing),
                 PieceState::Missing | PieceState::Checking | PieceState::Claimed => {}
             }
         }
     }
 
-    /// A good piece is not good any more.
-    fn take_back(&mut self, piece: PieceId, state: PieceState) {
+    /// A good piece counts as `state` again.
+    fn unset_good(&mut self, piece: PieceId, state: PieceState) {
         for (stripe, _) in self.geometry.stripes_of(piece) {
             self.known_cells[stripe] -= 1;
         }
@@ -464,7 +464,7 @@ impl Pieces {
         }
     }
 
-    /// A cell of `stripe` became known: is its parity of no more use? A shard that is checked as a whole stays whole.
+    /// A cell of `stripe` became known: can its parity be dropped? A shard that is checked as a whole stays whole.
     fn find_spent(&mut self, stripe: usize) {
         if self.known_cells(stripe) < self.geometry.manifest().data() || !self.has_all_data(stripe) {
             return;
@@ -480,14 +480,14 @@ impl Pieces {
         }
     }
 
-    /// A parity piece that was good and is missing from now on: all data is there in its stripes.
+    /// A good parity piece whose stripes have all their data: it counts as missing from now on.
     pub(super) fn pop_spent(&mut self) -> Option<PieceId> {
         while let Some(piece) = self.spent.pop_first() {
             let stripes = self.geometry.stripes_of(piece);
             if !self.is_good(piece) || !stripes.iter().all(|(stripe, _)| self.has_all_data(*stripe)) {
                 continue;
             }
-            self.take_back(piece, PieceState::Missing);
+            self.unset_good(piece, PieceState::Missing);
             return Some(piece);
         }
         None
@@ -511,10 +511,10 @@ impl Pieces {
             (false, true) => self.absent[piece.shard as usize] += 1,
             _ => {}
         }
-        if let Some(place) = self.order.place(piece) {
+        if let Some(position) = self.order.position(piece) {
             match state {
-                PieceState::Missing => self.missing_places.insert(place),
-                _ => self.missing_places.remove(place),
+                PieceState::Missing => self.missing_positions.insert(position),
+                _ => self.missing_positions.remove(position),
             }
         }
         self.checking += usize::from(state == PieceState::Checking);

@@ -4,15 +4,14 @@ use std::time::{Duration, Instant};
 
 /// Throughput is sampled over at least this long: pieces that arrive in one burst say nothing.
 const SAMPLE: Duration = Duration::from_millis(100);
-/// How much one sample changes the estimate.
+/// Weight of one sample in the estimate.
 const SMOOTHING: f64 = 0.5;
-/// A source is asked for what it delivers in twice its turnaround, so that its window can grow, and this long, for a
-/// scheduling delay.
+/// A source's window is what it delivers in twice its turnaround, so that it can grow, plus this, for scheduling delays.
 const AHEAD: Duration = Duration::from_millis(300);
 /// Estimates are not longer than this.
 const LONGEST: Duration = Duration::from_secs(3600);
 
-/// Measures throughput, in bytes per second of the time in which something is owed, and turnaround.
+/// Measures turnaround and throughput, in bytes per second of the time in which requests are in flight.
 #[derive(Debug)]
 pub(super) struct Meter {
     bytes_per_s: Option<f64>,
@@ -27,7 +26,7 @@ impl Meter {
         Self { bytes_per_s: None, turnaround: LONGEST, sample_start: now, sample_bytes: 0 }
     }
 
-    /// Something is owed from now on, and nothing was.
+    /// The first request is in flight.
     pub(super) fn start(&mut self, now: Instant) {
         self.sample_start = now;
         self.sample_bytes = 0;

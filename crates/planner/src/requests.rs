@@ -1,4 +1,4 @@
-//! The requests under way, and which pieces they are to bring.
+//! The requests in flight, and their pieces.
 
 use std::collections::{BTreeMap, HashMap};
 use std::ops::Range;
@@ -11,7 +11,7 @@ use super::bits::Bits;
 use super::order::Order;
 use super::{RequestId, SourceKey};
 
-/// Pieces may be asked of a second source so often, and once more for so many requests.
+/// So many duplicate requests are free, and one more for each so many requests.
 const FREE_HEDGES: u64 = 4;
 const REQUESTS_PER_HEDGE: u64 = 32;
 
@@ -21,11 +21,11 @@ pub(super) struct Request {
     pub(super) shard: u32,
     pub(super) pieces: Range<u32>,
     pub(super) issued: Instant,
-    /// Its source stalled: it no longer keeps others from being asked for its pieces.
+    /// Its source stalled: its pieces may be asked of others.
     pub(super) stalled: bool,
-    /// It took the place of one that was given up since another source would be sooner: not done a second time.
+    /// It replaced a cancelled request to a slower source: not reassigned a second time.
     pub(super) moved: bool,
-    /// Its source failed when it was last asked for such a thing: no reason to hope until something comes.
+    /// Its source failed last time: it does not count as progress until bytes come.
     pub(super) retry: bool,
 }
 
@@ -48,17 +48,17 @@ pub(super) struct Requests {
     under_way: BTreeMap<RequestId, Request>,
     /// By piece, the requests for it that are not stalled.
     asked: HashMap<PieceId, Vec<RequestId>>,
-    /// The places of the pieces in `asked`.
-    asked_places: Bits,
+    /// The positions of the pieces in `asked`.
+    asked_positions: Bits,
     next: u64,
-    /// How many were made for pieces that somebody else was asked for.
+    /// How many duplicate requests were made.
     hedges: u64,
 }
 
 impl Requests {
     pub(super) fn new(order: Arc<Order>) -> Self {
         Self {
-            asked_places: Bits::new(order.len()),
+            asked_positions: Bits::new(order.len()),
             order,
             under_way: BTreeMap::new(),
             asked: HashMap::new(),
@@ -67,26 +67,26 @@ impl Requests {
         }
     }
 
-    /// Where in the order the pieces are that somebody is asked for who has not stalled.
-    pub(super) fn asked_places(&self) -> &Bits {
-        &self.asked_places
+    /// The positions of the pieces in flight at sources that have not stalled.
+    pub(super) fn asked_positions(&self) -> &Bits {
+        &self.asked_positions
     }
 
-    /// Adds a request that is to bring those of its pieces that are `wanted`.
+    /// Adds a request for those of its pieces that are `wanted`.
     pub(super) fn add(&mut self, request: Request, wanted: impl Fn(PieceId) -> bool) -> RequestId {
         let id = RequestId(self.next);
         self.next += 1;
         for piece in request.piece_ids().filter(|piece| wanted(*piece)) {
-            self.put_on(id, piece);
+            self.add_piece(id, piece);
         }
         self.under_way.insert(id, request);
         id
     }
 
-    /// Forgets a request; returns it and the pieces that nobody else is asked for.
+    /// Removes a request; returns it and the pieces that have no other.
     pub(super) fn remove(&mut self, id: RequestId) -> Option<(Request, Vec<PieceId>)> {
         let request = self.under_way.remove(&id)?;
-        let unasked = request.piece_ids().filter(|piece| self.take_off(id, *piece)).collect();
+        let unasked = request.piece_ids().filter(|piece| self.remove_piece(id, *piece)).collect();
         Some((request, unasked))
     }
 
@@ -94,35 +94,35 @@ impl Requests {
         self.under_way.pop_first().map(|(id, _)| id)
     }
 
-    /// A request is to bring a piece.
-    pub(super) fn put_on(&mut self, id: RequestId, piece: PieceId) {
+    /// Adds a piece to a request.
+    pub(super) fn add_piece(&mut self, id: RequestId, piece: PieceId) {
         self.asked.entry(piece).or_default().push(id);
-        if let Some(place) = self.order.place(piece) {
-            self.asked_places.insert(place);
+        if let Some(position) = self.order.position(piece) {
+            self.asked_positions.insert(position);
         }
     }
 
-    /// A request is no longer to bring a piece. Returns whether that leaves nobody who is.
-    pub(super) fn take_off(&mut self, id: RequestId, piece: PieceId) -> bool {
+    /// Removes a piece from a request. Returns whether that leaves the piece without one.
+    pub(super) fn remove_piece(&mut self, id: RequestId, piece: PieceId) -> bool {
         let Some(ids) = self.asked.get_mut(&piece) else { return false };
         let before = ids.len();
         ids.retain(|other| *other != id);
         let (taken, left) = (ids.len() < before, ids.len());
         if left == 0 {
             self.asked.remove(&piece);
-            if let Some(place) = self.order.place(piece) {
-                self.asked_places.remove(place);
+            if let Some(position) = self.order.position(piece) {
+                self.asked_positions.remove(position);
             }
         }
         taken && left == 0
     }
 
-    /// Counts a request for a piece that somebody else is asked for.
+    /// Counts a duplicate request.
     pub(super) fn add_hedge(&mut self) {
         self.hedges += 1;
     }
 
-    /// Whether one more piece may be asked of a second source: all that come of it twice are a small part of all.
+    /// Whether one more duplicate request may be made: they stay a small part of all.
     pub(super) fn may_hedge(&self) -> bool {
         self.hedges <= FREE_HEDGES + self.next / REQUESTS_PER_HEDGE
     }
@@ -143,19 +143,19 @@ impl Requests {
         self.under_way.is_empty()
     }
 
-    /// The requests that are to bring a piece and not stalled.
+    /// The requests for a piece that are not stalled.
     pub(super) fn asked(&self, piece: PieceId) -> &[RequestId] {
         self.asked.get(&piece).map_or(&[], Vec::as_slice)
     }
 
-    /// Whether a source that stalled is still to bring a piece.
+    /// Whether a stalled request for a piece is left.
     pub(super) fn has_stalled(&self, piece: PieceId) -> bool {
         let is_for =
             |request: &Request| request.shard == piece.shard && request.pieces.contains(&piece.piece);
         self.under_way.values().any(|request| request.stalled && is_for(request))
     }
 
-    /// The sources that are being asked for a shard, or for parts of it, and have not stalled.
+    /// The sources with requests for pieces of a shard that have not stalled.
     pub(super) fn sources_of(&self, shard: u32) -> impl Iterator<Item = SourceKey> {
         let requests = self.under_way.values();
         requests

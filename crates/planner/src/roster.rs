@@ -1,6 +1,6 @@
-//! All sources, and what follows from them together: who is worth looking at, how full the memory is, when to look again.
+//! All sources: which are ready for a request, how full the memory is, when the next timeout is.
 //!
-//! With many sources most have nothing that is needed, or no room: they are not looked at before they change.
+//! With many sources most have no needed piece, or no free capacity: they are not looked at before they change.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::ops::{Index, Range};
@@ -19,32 +19,32 @@ pub(super) struct Roster {
     /// The parity shards.
     parity: Range<u32>,
     sources: BTreeMap<SourceKey, Source>,
-    /// Those that have changed since they were last found to have no room, or nothing.
+    /// Those that have changed since they were last found without free capacity or a needed piece.
     ready: BTreeSet<SourceKey>,
     load: Load,
-    /// No source stalls, and no pause ends, before.
+    /// No timeout or pause of a source ends before.
     check_at: Option<Instant>,
 }
 
-/// What sources owe and may owe, in bytes.
+/// Bytes in flight and windows of the sources.
 #[derive(Debug, Clone, Copy, Default)]
 struct Load {
     owed: u64,
-    /// Part of `owed`: of those that have not proven themselves, and have not stalled.
+    /// Part of `owed`: of sources that are unproven and not stalled.
     unproven: u64,
-    /// Windows of those that have.
+    /// Windows of the proven ones.
     windows: u64,
     /// How many are overdue.
     overdue: usize,
 }
 
-/// Rule 2: what there is room for.
+/// Rule 2: what the memory allows.
 #[derive(Debug, Clone, Copy)]
-pub(super) struct Room {
-    /// One more piece of anybody.
-    pub(super) is_any: bool,
-    /// One more piece of a source that has not proven itself: together they fill a quarter at most.
-    pub(super) for_unproven: bool,
+pub(super) struct Budget {
+    /// One more piece of any source.
+    pub(super) allows_any: bool,
+    /// One more piece of an unproven source: together they fill a quarter at most.
+    pub(super) allows_unproven: bool,
     /// What part of its window a source may use, so that all windows together fit.
     pub(super) share: f64,
 }
@@ -79,7 +79,7 @@ impl Roster {
         self.sources.keys().copied()
     }
 
-    /// Changes a source. It is looked at again.
+    /// Changes a source, and marks it ready.
     pub(super) fn update<T>(&mut self, key: SourceKey, change: impl FnOnce(&mut Source) -> T) -> Option<T> {
         let source = self.sources.get_mut(&key)?;
         let before = Load::of(source, self.piece_bytes);
@@ -95,36 +95,36 @@ impl Roster {
         Some(result)
     }
 
-    /// Something else has changed that may matter to all.
-    pub(super) fn look_at_all(&mut self) {
+    /// Something has changed that may matter to all.
+    pub(super) fn mark_all_ready(&mut self) {
         self.ready.extend(self.sources.keys());
         self.sources.values_mut().for_each(|source| source.stripes_done = 0);
     }
 
-    /// A piece may be asked for that those who hold it could not be asked for before.
-    pub(super) fn look_at_holders(&mut self, piece: PieceId) {
+    /// A piece may be requested of its holders again.
+    pub(super) fn mark_holders_ready(&mut self, piece: PieceId) {
         let holders = self.sources.iter().filter(|(_, source)| source.holds(piece));
         self.ready.extend(holders.map(|(key, _)| *key));
     }
 
-    /// Data may be lost: parity may be needed that was not.
-    pub(super) fn look_for_parity(&mut self) {
+    /// Data may be lost: holders of parity may be needed.
+    pub(super) fn mark_parity_ready(&mut self) {
         for (key, source) in &mut self.sources {
-            if self.parity.clone().any(|shard| !source.holdings.denies(shard)) {
+            if self.parity.clone().any(|shard| !source.holdings.has_none(shard)) {
                 source.stripes_done = 0;
                 self.ready.insert(*key);
             }
         }
     }
 
-    /// A source was found to have no room, or nothing.
-    pub(super) fn look_away(&mut self, key: SourceKey) {
+    /// A source has no free capacity, or no needed piece.
+    pub(super) fn unmark_ready(&mut self, key: SourceKey) {
         self.ready.remove(&key);
     }
 
-    /// Whom to look at, in turns.
-    pub(super) fn ready(&self, turn: SourceKey) -> Vec<SourceKey> {
-        self.ready.range(turn..).chain(self.ready.range(..turn)).copied().collect()
+    /// The sources to look at, round robin from `first`.
+    pub(super) fn ready(&self, first: SourceKey) -> Vec<SourceKey> {
+        self.ready.range(first..).chain(self.ready.range(..first)).copied().collect()
     }
 
     #[cfg(test)]
@@ -132,35 +132,36 @@ impl Roster {
         self.ready.contains(&key)
     }
 
-    /// How far a source is past which stripes need no parity of it.
+    /// See [`Source::stripes_done`].
     pub(super) fn set_stripes_done(&mut self, key: SourceKey, count: usize) {
         if let Some(source) = self.sources.get_mut(&key) {
             source.stripes_done = count;
         }
     }
 
-    /// What there is room for beside so many pieces that have arrived.
-    pub(super) fn room(&self, arrived: usize) -> Room {
+    /// What the memory allows beside so many pieces that have arrived.
+    pub(super) fn budget(&self, arrived: usize) -> Budget {
         let max_bytes = self.config.max_in_flight_bytes;
         let filled_bytes = self.load.owed + arrived as u64 * self.piece_bytes;
         #[expect(clippy::cast_precision_loss, reason = "a share")]
         let share = max_bytes as f64 / self.load.windows.max(max_bytes) as f64;
-        Room {
-            is_any: filled_bytes + self.piece_bytes <= max_bytes,
-            for_unproven: self.load.unproven == 0 || self.load.unproven + self.piece_bytes <= max_bytes / 4,
+        Budget {
+            allows_any: filled_bytes + self.piece_bytes <= max_bytes,
+            allows_unproven: self.load.unproven == 0
+                || self.load.unproven + self.piece_bytes <= max_bytes / 4,
             share,
         }
     }
 
     /// Whether a source may be asked for one more piece now.
-    pub(super) fn has_room(&self, key: SourceKey, room: Room) -> bool {
+    pub(super) fn has_capacity(&self, key: SourceKey, budget: Budget) -> bool {
         let source = &self[&key];
-        source.is_live() && source.has_room(self.piece_bytes, room.share)
+        source.is_live() && source.has_capacity(self.piece_bytes, budget.share)
     }
 
-    /// Whether a source that stalls now may keep a request: those of stalled sources together hold at most a quarter
-    /// of the memory.
-    pub(super) fn has_room_for_probe(&self, key: SourceKey) -> bool {
+    /// Whether a source that stalls now may keep its probe: those of all stalled sources hold at most a quarter of the
+    /// memory.
+    pub(super) fn may_keep_probe(&self, key: SourceKey) -> bool {
         let others = self.iter().filter(|(other, source)| *other != key && source.is_stalled());
         let held: u64 = others.map(|(_, source)| source.owed_in_memory(self.piece_bytes)).sum();
         held + self.piece_bytes <= self.config.max_in_flight_bytes / 4
@@ -171,13 +172,12 @@ impl Roster {
         self[&key].overdue_at(&self.config, self.piece_bytes)
     }
 
-    /// Whether somebody is overdue.
+    /// Whether any source is overdue.
     pub(super) fn has_overdue(&self) -> bool {
         self.load.overdue > 0
     }
 
-    /// Of those that are overdue, the one whose last piece is longest ago. Without `proven`, of those that count among the
-    /// unproven.
+    /// The overdue source whose last piece is longest ago. Without `proven`, of the unproven ones.
     pub(super) fn longest_overdue(&self, proven: bool) -> Option<SourceKey> {
         let is_meant =
             |source: &Source| source.is_overdue() && (proven || !source.is_proven() && !source.is_stalled());
@@ -185,7 +185,7 @@ impl Roster {
         overdue.min_by_key(|(_, source)| source.last_arrival()).map(|(key, _)| key)
     }
 
-    /// The sources of which a pause is over, or that have stalled, by now.
+    /// The sources with a timeout or pause that has ended.
     pub(super) fn due(&self, now: Instant) -> Vec<SourceKey> {
         if self.check_at.is_none_or(|at| now < at) {
             return Vec::new();
@@ -195,7 +195,7 @@ impl Roster {
         self.iter().filter(|(_, source)| is_due(source)).map(|(key, _)| key).collect()
     }
 
-    /// What was due is done.
+    /// The sources that were due are handled.
     pub(super) fn done(&mut self, now: Instant) {
         if self.check_at.is_some_and(|at| now >= at) {
             self.check_at = self
@@ -205,7 +205,7 @@ impl Roster {
         }
     }
 
-    /// When [`Roster::due`] has something to say again, perhaps.
+    /// No source is due before.
     pub(super) fn check_at(&self) -> Option<Instant> {
         self.check_at
     }

@@ -1,4 +1,4 @@
-//! What the planner knows of one source: what it holds, how fast it is, whether it may be asked.
+//! The planner's state of one source: its pieces, its rate, its requests, its failures.
 
 use std::collections::{HashSet, VecDeque};
 use std::time::{Duration, Instant};
@@ -9,16 +9,16 @@ use super::holdings::Holdings;
 use super::rate::Meter;
 use super::{Failure, PlanConfig, RequestId};
 
-/// What the planner thinks of a source, for a report.
+/// The state of a source, for a report.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct SourceState {
-    /// It can be reached.
+    /// It is connected.
     pub up: bool,
     /// It lied or broke the protocol, and is not asked again.
     pub banned: bool,
     /// It sent wrong bytes, and another source then sent right ones.
     pub lied: bool,
-    /// It owes bytes and sends none.
+    /// It has requests in flight and sends no bytes.
     pub stalled: bool,
     /// How often its bytes were wrong.
     pub bad_pieces: u32,
@@ -32,36 +32,36 @@ pub(super) struct Source {
     pub(super) ranges: bool,
     banned: bool,
     lied: bool,
-    /// It owes bytes and has sent none for a while.
+    /// It has requests in flight and has sent no bytes for `late_after`.
     late: bool,
     stalled: bool,
-    /// No piece of it was complete for longer than could be expected.
+    /// It completed no piece within its piece timeout.
     overdue: bool,
-    /// It has delivered something right since it came up, or last failed.
+    /// It has sent right bytes since it connected, or last failed.
     proven: bool,
     /// Pieces that arrived from it and are being checked.
     unchecked: usize,
-    /// Not asked for anything before this time: it was busy, or its stream broke.
+    /// Backoff: it was busy, or its stream broke.
     paused_until: Option<Instant>,
     failures_in_a_row: u32,
     pub(super) holdings: Holdings,
-    /// Shards it refused and is not asked for until their time in `refusal_ends`.
+    /// Shards it refused, until their time in `refusal_ends`.
     refused: HashSet<u32>,
-    /// When refusals are over, soonest first.
+    /// When refusals expire, soonest first.
     refusal_ends: VecDeque<(Instant, u32)>,
-    /// Shards it refused and has not delivered anything of since.
+    /// Shards it refused and has sent nothing of since.
     doubted: HashSet<u32>,
     /// Shards of which it sent wrong bytes.
     suspended: HashSet<u32>,
     /// A shard that came from it alone was wrong.
     failed_trial: bool,
     /// It sent wrong bytes before anything right.
-    is_unworthy: bool,
-    /// It is not asked for anything any more, unless it is tried.
+    sent_only_bad: bool,
+    /// It is not asked for anything any more, except on trial.
     is_hopeless: bool,
     /// How much of it was verified, piece by piece or with its whole shard.
     verified_bytes: u64,
-    /// Requests under way, oldest first, each with its bytes still owed.
+    /// Requests in flight, oldest first, each with its bytes outstanding.
     requests: VecDeque<(RequestId, u64)>,
     /// The sum of these.
     owed_bytes: u64,
@@ -70,25 +70,25 @@ pub(super) struct Source {
     last_arrival: Instant,
     bad_pieces: u32,
     refusals: u32,
-    /// None of so many stripes, in their order, needs parity that is held.
+    /// Of the stripes in their order, the first so many need no parity of this source.
     pub(super) stripes_done: usize,
 }
 
-/// Whoever has sent wrong bytes of so many shards, and nothing right, is not asked for more.
+/// A source that has sent wrong bytes of so many shards, and nothing right, is not asked for more.
 pub(super) const MAX_WRONG_AT_FIRST: usize = 3;
-/// Requests under way at one source: the most that protocol 2.0.0 lets a stream have unanswered.
+/// Requests in flight at one source: the most that protocol 2.0.0 lets a stream have unanswered.
 const MAX_REQUESTS: u64 = 16;
 /// Answers that it sends at once.
 const MAX_ANSWERS: usize = 2;
 /// Pieces of a stream of a whole shard that are in memory at once.
 const STREAM_PIECES: u64 = 4;
-/// How often the time that it has for a piece is doubled.
+/// How often its piece timeout is doubled.
 const MAX_PATIENCE_DOUBLINGS: u32 = 6;
-/// Pause after a failure; doubled with each further one, six times at most.
+/// Backoff after a failure; doubled with each further one, six times at most.
 const PAUSE: Duration = Duration::from_millis(50);
-/// Shortest pause of a busy source, whatever it says.
+/// Shortest backoff of a busy source, whatever it asks for.
 const MIN_BUSY: Duration = Duration::from_millis(10);
-/// How often the pause of a source that is busy each time is doubled.
+/// How often the backoff of a source that stays busy is doubled.
 const MAX_BUSY_DOUBLINGS: u32 = 3;
 
 impl Source {
@@ -111,7 +111,7 @@ impl Source {
             doubted: HashSet::new(),
             suspended: HashSet::new(),
             failed_trial: false,
-            is_unworthy: false,
+            sent_only_bad: false,
             is_hopeless: false,
             verified_bytes: 0,
             requests: VecDeque::new(),
@@ -186,22 +186,25 @@ impl Source {
     /// It may be asked for everything again.
     pub(super) fn lift_suspensions(&mut self) {
         self.suspended.clear();
-        self.is_unworthy = false;
+        self.sent_only_bad = false;
         self.is_hopeless = false;
     }
 
-    /// A piece of it was wrong. When nothing was right before, and so many shards were not, it is hopeless.
+    /// A piece of it was wrong. With so many wrong shards and nothing right before, it is hopeless.
     pub(super) fn sent_wrong(&mut self, max_shards: usize) {
-        self.is_unworthy |= self.verified_bytes == 0;
-        self.is_hopeless |= self.is_unworthy && self.suspended.len() >= max_shards;
+        self.sent_only_bad |= self.verified_bytes == 0;
+        self.is_hopeless |= self.sent_only_bad && self.suspended.len() >= max_shards;
     }
 
-    /// Whether it may be asked for a whole shard, so that it is seen who is right.
+    /// Whether it may be put on trial with a shard.
     pub(super) fn may_be_tried(&self, shard: u32) -> bool {
-        self.is_live() && !self.failed_trial && !self.refused.contains(&shard) && !self.holdings.denies(shard)
+        self.is_live()
+            && !self.failed_trial
+            && !self.refused.contains(&shard)
+            && !self.holdings.has_none(shard)
     }
 
-    /// A shard that came from it alone was wrong: it is not asked for anything any more.
+    /// It failed a trial: it is not asked for anything any more.
     pub(super) fn fail_trial(&mut self) {
         self.failed_trial = true;
         self.proven = false;
@@ -220,7 +223,7 @@ impl Source {
     /// So many bytes of it were verified.
     pub(super) fn verified(&mut self, bytes: u64) {
         self.verified_bytes += bytes;
-        self.is_unworthy = false;
+        self.sent_only_bad = false;
         self.is_hopeless = false;
     }
 
@@ -228,17 +231,17 @@ impl Source {
         self.verified_bytes
     }
 
-    /// Whether it has sent wrong bytes and nothing else so far.
-    pub(super) fn is_unworthy(&self) -> bool {
-        self.is_unworthy
+    /// Whether it has sent only wrong bytes so far.
+    pub(super) fn sent_only_bad(&self) -> bool {
+        self.sent_only_bad
     }
 
     /// Whether it sent wrong bytes of this shard, or failed its trial.
-    fn is_kept_from(&self, shard: u32) -> bool {
+    fn is_excluded_from(&self, shard: u32) -> bool {
         self.failed_trial || self.is_hopeless || self.suspended.contains(&shard)
     }
 
-    /// Bytes of it turned out to be right, as far as can be told.
+    /// Bytes of it are right, as far as can be told.
     pub(super) fn prove(&mut self) {
         self.proven = true;
     }
@@ -260,39 +263,42 @@ impl Source {
 
     /// Whether it may be asked for this shard, as far as shards go.
     pub(super) fn may_hold(&self, shard: u32) -> bool {
-        self.may_answer(shard) && !self.is_kept_from(shard)
+        self.may_answer(shard) && !self.is_excluded_from(shard)
     }
 
-    /// The same, and there is hope that something comes of that soon.
+    /// The same, and it is expected to answer soon.
     pub(super) fn is_live_holder(&self, shard: u32) -> bool {
         self.may_hold(shard) && !self.late
     }
 
     /// The same as `may_hold`, whether or not it sent wrong bytes for this shard before.
     pub(super) fn may_answer(&self, shard: u32) -> bool {
-        self.is_live() && !self.failed_trial && !self.refused.contains(&shard) && !self.holdings.denies(shard)
+        self.is_live()
+            && !self.failed_trial
+            && !self.refused.contains(&shard)
+            && !self.holdings.has_none(shard)
     }
 
-    /// Whether it may be asked for this shard now or some time.
+    /// Whether it may be asked for this shard now or later.
     pub(super) fn is_holder(&self, shard: u32) -> bool {
-        self.up && !self.banned && !self.is_kept_from(shard) && !self.holdings.denies(shard)
+        self.up && !self.banned && !self.is_excluded_from(shard) && !self.holdings.has_none(shard)
     }
 
     pub(super) fn holds(&self, piece: PieceId) -> bool {
         self.holdings.has(piece)
     }
 
-    /// Whether some shards are kept from it, for a while or for good.
+    /// Whether it may not be asked for some shards.
     pub(super) fn is_barred(&self) -> bool {
         !self.refused.is_empty() || !self.suspended.is_empty() || self.failed_trial
     }
 
-    /// Whether its last answers leave little hope for a request for this shard.
+    /// Whether a request for this shard is likely to fail, going by its last answers.
     pub(super) fn is_doubtful(&self, shard: u32) -> bool {
         self.failures_in_a_row > 0 || self.doubted.contains(&shard)
     }
 
-    /// Ends refusals and pauses whose time is over.
+    /// Ends refusals and backoffs that have expired.
     pub(super) fn expire(&mut self, now: Instant) {
         self.paused_until.take_if(|until| now >= *until);
         while let Some((_, shard)) = self.refusal_ends.pop_front_if(|(until, _)| now >= *until) {
@@ -320,15 +326,15 @@ impl Source {
         self.owed_bytes
     }
 
-    /// How much of what it owes may lie in memory at once: a stream of a whole shard passes piece by piece.
+    /// How many of its outstanding bytes may be in memory at once: a whole shard streams through piece by piece.
     pub(super) fn owed_in_memory(&self, piece_bytes: u64) -> u64 {
         let owed = self.owed_bytes();
         if self.ranges { owed } else { owed.min(STREAM_PIECES * piece_bytes) }
     }
 
-    /// Rule 2: whether one more request fits into its window, of which it may use this share. What an unproven one sent
-    /// must be checked first.
-    pub(super) fn has_room(&self, piece_bytes: u64, share: f64) -> bool {
+    /// Rule 2: whether one more request fits into this share of its window. Of an unproven source, arrived pieces must be
+    /// checked first.
+    pub(super) fn has_capacity(&self, piece_bytes: u64, share: f64) -> bool {
         if !self.proven && self.unchecked > 0 {
             return false;
         }
@@ -345,7 +351,7 @@ impl Source {
         self.meter.window_bytes().clamp(2 * piece_bytes, MAX_REQUESTS * piece_bytes)
     }
 
-    /// How long until `request` is done, going by how fast the source was, or how long nothing has come.
+    /// How long until `request` is done, going by the source's rate, or how long it has sent nothing.
     pub(super) fn expected_wait(&self, request: RequestId, now: Instant) -> Duration {
         let position = self.requests.iter().position(|(id, _)| *id == request);
         let owed = self.requests.iter().take(position.map_or(0, |at| at + 1)).map(|(_, bytes)| bytes).sum();
@@ -353,8 +359,8 @@ impl Source {
         self.time_for(owed).map_or(silent, |time| time.max(silent))
     }
 
-    /// Whether it may have sent some of what was asked at `issued`, going by what it sent since. Answers come in order,
-    /// but on two connections.
+    /// Whether it may have begun to send what was asked at `issued`, going by what it sent since. Answers come in order, but
+    /// on two connections.
     pub(super) fn may_have_begun(&self, request: RequestId, issued: Instant) -> bool {
         let is_next = self.requests.iter().take(MAX_ANSWERS).any(|(id, _)| *id == request);
         is_next && self.last_progress > self.last_arrival.max(issued)
@@ -375,7 +381,7 @@ impl Source {
         self.owed_bytes += bytes;
     }
 
-    /// Returns whether it had been late, or stalled, until now.
+    /// Returns whether it was late or stalled.
     pub(super) fn on_progress(&mut self, now: Instant) -> bool {
         self.last_progress = now;
         std::mem::take(&mut self.late) | std::mem::take(&mut self.stalled)
@@ -414,7 +420,7 @@ impl Source {
             Failure::Busy(pause) => {
                 self.refusals += 1;
                 self.proven = false;
-                // Those who are turned away again and again come less often.
+                // Exponential backoff while it stays busy.
                 let pause = pause.max(MIN_BUSY) * 2_u32.pow(self.failures_in_a_row.min(MAX_BUSY_DOUBLINGS));
                 self.paused_until = Some(now + pause.min(ttl.max(MIN_BUSY)));
                 self.failures_in_a_row = self.failures_in_a_row.saturating_add(1);
@@ -422,13 +428,13 @@ impl Source {
             Failure::Misbehaved => self.bad_pieces += 1,
             Failure::Lost => self.on_lost(now),
         }
-        // What was late has ended: it is tried again after the pause.
+        // The late request has ended: it is tried again after the backoff.
         self.late &= !self.requests.is_empty();
         self.stalled &= !self.requests.is_empty();
         self.overdue &= !self.requests.is_empty();
     }
 
-    /// Its stream or connection broke, or nothing came of it for long: a pause, longer each time.
+    /// Its stream or connection broke, or it stalled: exponential backoff.
     pub(super) fn on_lost(&mut self, now: Instant) {
         self.late = false;
         self.stalled = false;
@@ -438,7 +444,7 @@ impl Source {
         self.failures_in_a_row = self.failures_in_a_row.saturating_add(1);
     }
 
-    /// What it was asked for and has not ended, oldest first.
+    /// Its requests in flight, oldest first.
     pub(super) fn requests(&self) -> Vec<RequestId> {
         self.requests.iter().map(|(id, _)| *id).collect()
     }
@@ -453,18 +459,18 @@ impl Source {
         self.overdue &= !self.requests.is_empty();
     }
 
-    /// When it will be late, if nothing comes until then.
+    /// When it will be late, if it sends nothing until then.
     pub(super) fn late_at(&self, config: &PlanConfig) -> Option<Instant> {
         (!self.late && !self.requests.is_empty()).then(|| self.last_progress + config.late_after)
     }
 
-    /// When it will have stalled, if nothing comes until then.
+    /// When it will have stalled, if it sends nothing until then.
     pub(super) fn stalls_at(&self, config: &PlanConfig) -> Option<Instant> {
         (!self.stalled && !self.requests.is_empty()).then(|| self.last_progress + config.stall_after)
     }
 
-    /// When it will be overdue, if no piece of it is complete until then: it has twice as long as its pieces took so far,
-    /// within bounds, and longer each time, so that also those get their piece through who are slower than was thought.
+    /// Its piece timeout: twice as long as its pieces took so far, within bounds, and doubled each time it runs out, so
+    /// that really slow sources get a piece through.
     pub(super) fn overdue_at(&self, config: &PlanConfig, piece_bytes: u64) -> Option<Instant> {
         let usual = self.meter.time_for(piece_bytes).unwrap_or_default();
         let patience = (2 * usual).clamp(config.min_patience, config.max_patience);
@@ -472,22 +478,22 @@ impl Source {
         (!self.overdue && !self.requests.is_empty()).then(|| self.last_arrival + patience)
     }
 
-    /// No piece of it was complete for longer than could be expected.
+    /// Its piece timeout ran out.
     pub(super) fn be_overdue(&mut self) {
         self.overdue = true;
     }
 
-    /// Since when no piece of it was complete.
+    /// When its last piece was complete.
     pub(super) fn last_arrival(&self) -> Instant {
         self.last_arrival
     }
 
-    /// It owes bytes and has sent none for a while.
+    /// It has sent no bytes for `late_after`.
     pub(super) fn be_late(&mut self) {
         self.late = true;
     }
 
-    /// It owes bytes and sends none.
+    /// It has sent no bytes for `stall_after`.
     pub(super) fn stall(&mut self) {
         self.stalled = true;
         self.proven = false;

@@ -1,11 +1,11 @@
-//! Rule 5: whether the index is wrong, or those who say so by sending equal bytes that it calls wrong.
+//! Rule 5: two sources sent equal bytes that the index calls wrong: is the index wrong, or are they lying?
 //!
-//! Identities are free, so that equal lies cost a liar nothing. When two were equal and nobody is left for that piece who
-//! has sent right bytes, or one was wrong and nobody at all is left, a *trial* begins: what is missing of the shard comes
-//! from the source with the most verified bytes alone, is written as it comes, and the shard is checked as a whole. If it
-//! has its digest although the index calls some of it wrong, the index is: from then on all shards are checked as a whole.
-//! If it has its digest and the index agrees, whoever sent other bytes has lied; if it has not, the source on trial is not
-//! asked for anything any more. One trial at a time, and three that come to nothing at most, so that they cost three shards.
+//! Identities are free, so equal lies cost a Sybil nothing. When two were equal and no source that has sent right bytes is
+//! left for that piece, or one was wrong and no source at all is left, a *trial* begins: the missing rest of the shard
+//! comes from the source with the most verified bytes alone, is written unchecked, and the shard is checked as a whole.
+//! If its digest is right although the index calls some of it wrong, the index is wrong: from then on all shards are
+//! checked as a whole. If digest and index agree, sources that sent other bytes have lied; if the digest is wrong, the
+//! source on trial is not asked any more. One trial at a time, and at most three failed ones: they cost three shards.
 
 use std::time::Instant;
 
@@ -15,17 +15,16 @@ use super::source::Source;
 use super::trials::Trial;
 use super::{Planner, SourceKey};
 
-/// Trials that come to nothing, for each model.
+/// Failed trials, for each model.
 const MAX_FAILED: u32 = 3;
 
 impl Planner {
-    /// Whether somebody who has sent right bytes can be asked for a piece that others sent wrong: that costs a piece, and a
-    /// trial a shard.
+    /// Whether a source that has sent right bytes can be asked for a disputed piece: that costs a piece, a trial a shard.
     pub(super) fn may_be_settled(&self, piece: PieceId) -> bool {
         self.sources.iter().any(|(_, source)| source.verified_bytes() > 0 && may_still_send(source, piece))
     }
 
-    /// Starts a trial of a shard that is in dispute, if there is somebody to try and none is under way.
+    /// Starts a trial of a disputed shard, if there is a source for it and no trial runs.
     pub(super) fn try_shard(&mut self, shard: u32) {
         let trials = &self.pieces.trials;
         if trials.current.is_some() || trials.failed >= MAX_FAILED || !self.pieces.is_indexed(shard) {
@@ -35,7 +34,7 @@ impl Planner {
         let can_be_tried =
             |source: &Source| source.may_be_tried(shard) && missing.iter().all(|piece| source.holds(*piece));
         let candidates = self.sources.iter().filter(|(_, source)| can_be_tried(source));
-        // Of equals the first: the order of keys is no choice of theirs.
+        // Among equals the first: sources cannot choose their keys.
         let best = candidates.max_by_key(|(key, source)| (source.verified_bytes(), std::cmp::Reverse(*key)));
         let Some((source, _)) = best else { return };
         self.sources.update(source, Source::lift_suspensions);
@@ -44,7 +43,7 @@ impl Planner {
         self.changed = true;
     }
 
-    /// Tries a shard of which somebody sent wrong bytes, when nothing else is left to be done.
+    /// Starts a trial of a shard with wrong bytes, when nothing else is left to do.
     pub(super) fn try_the_last_resort(&mut self, now: Instant) -> bool {
         let is_idle = self.pieces.is_quiet()
             && !self.waits_for_sources(now)
@@ -86,7 +85,7 @@ impl Planner {
         }
     }
 
-    /// Gives a trial up whose source cannot go on.
+    /// Ends a trial whose source cannot go on.
     pub(super) fn end_trial_without_source(&mut self) {
         let Some(trial) = self.pieces.trials.current else { return };
         let source = self.sources.get(trial.source);
@@ -106,7 +105,7 @@ impl Planner {
     }
 }
 
-/// Whether a source may be asked for a piece now or some time, and has not sent it wrong yet.
+/// Whether a source may be asked for a piece now or later, and has not sent wrong bytes for it.
 fn may_still_send(source: &Source, piece: PieceId) -> bool {
     !source.is_stalled() && source.is_holder(piece.shard) && source.holds(piece)
 }

@@ -9,11 +9,11 @@ pub(super) struct Trial {
     pub(super) source: SourceKey,
 }
 
-/// What trials came to.
+/// The trial that runs, and the failed ones.
 #[derive(Debug, Default)]
 pub(super) struct Trials {
     pub(super) current: Option<Trial>,
-    /// How many came to nothing.
+    /// How many failed.
     pub(super) failed: u32,
 }
 

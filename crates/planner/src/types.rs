@@ -4,34 +4,34 @@ use std::ops::Range;
 use std::time::Duration;
 
 use manifest::{PieceId, PieceSet};
-/// Names a source to the planner; its driver gives the numbers.
+/// Id of a source, assigned by the driver.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct SourceKey(pub u32);
 
-/// Names a request between the planner and its driver.
+/// Id of a request, assigned by the planner.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct RequestId(pub u64);
 
-/// Limits and patience of the planner.
+/// Limits and timeouts of the planner.
 #[derive(Debug, Clone)]
 pub struct PlanConfig {
-    /// Bytes that may be asked for and not yet written, over all sources.
+    /// Bytes in flight or not written yet, over all sources.
     pub max_in_flight_bytes: u64,
-    /// Of a source that owes bytes and sends none for this long nothing more is hoped for now: parity may stand in for
-    /// what only such sources hold. That costs little, should they go on.
+    /// A source with requests in flight that sends no bytes for this long is late: parity may stand in for what only late
+    /// sources hold. That costs little, should they go on.
     pub late_after: Duration,
-    /// A source that owes bytes and sends none for this long has stalled.
+    /// A source with requests in flight that sends no bytes for this long has stalled.
     pub stall_after: Duration,
-    /// A source of which no piece was complete for twice as long as its pieces took so far, but at least this long and at most
-    /// [`Self::max_patience`], loses its place to somebody who waits for one: memory for pieces is not kept by trickling.
+    /// Piece timeout: a source that completes no piece for twice as long as its pieces took so far, but at least this long
+    /// and at most [`Self::max_patience`], loses its memory to a waiting source: trickling does not hold piece buffers.
     pub min_patience: Duration,
     /// See [`Self::min_patience`].
     pub max_patience: Duration,
-    /// How long a source is not asked again for a shard it refused.
+    /// How long a source is not asked again for a shard that it refused.
     pub refusal_ttl: Duration,
-    /// How long parity waits for sources that are still being connected to, since they may hold the data.
+    /// How long parity waits for sources that are still being dialed, since they may hold the data.
     pub grace: Duration,
-    /// Decides in which order equally rare pieces are fetched: those who begin at the same moment need different ones.
+    /// Shuffles equally rare pieces: fetchers that start together need different ones.
     pub seed: u64,
 }
 
@@ -55,7 +55,7 @@ impl Default for PlanConfig {
 pub enum Failure {
     /// The source does not hold the shard, or not that part of it.
     Refused,
-    /// The source has no capacity for this long.
+    /// The source has no free upload slot for this long.
     Busy(Duration),
     /// The source broke the protocol.
     Misbehaved,
@@ -63,7 +63,7 @@ pub enum Failure {
     Lost,
 }
 
-/// What became of a piece that was checked.
+/// The outcome of a piece's check.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Checked {
     /// Right, and written in place.
@@ -80,33 +80,33 @@ pub enum Checked {
 /// What happened.
 #[derive(Debug, Clone)]
 pub enum PlanEvent {
-    /// A source can be asked. `ranges`: for single pieces; else only for whole blobs.
+    /// A source is connected. `ranges`: it serves single pieces; else only whole blobs.
     Up {
         /// The source.
         source: SourceKey,
         /// Whether it serves ranges.
         ranges: bool,
     },
-    /// A source said what it holds: one entry per shard.
+    /// A source announced what it holds (HAVE): one piece set per shard.
     Holds {
         /// The source.
         source: SourceKey,
         /// By shard index.
         shards: Vec<PieceSet>,
     },
-    /// A source that said what it holds has got more.
+    /// A source that announced what it holds has more.
     Gained {
         /// The source.
         source: SourceKey,
         /// What is new.
         pieces: Vec<PieceId>,
     },
-    /// A source that was caught lying in an earlier run: it is not asked for anything.
+    /// A source that was banned in an earlier run: it is not asked for anything.
     Banned {
         /// The source.
         source: SourceKey,
     },
-    /// A source is gone; its requests are void.
+    /// A source disconnected; its requests are void.
     Down {
         /// The source.
         source: SourceKey,
@@ -125,8 +125,7 @@ pub enum PlanEvent {
         /// What it turned out to be.
         outcome: Checked,
     },
-    /// A piece that was here already was hashed: see [`Planner::claim`](super::Planner::claim) and
-    /// [`PlanAction::Recheck`].
+    /// A claimed piece was hashed: see [`Planner::claim`](super::Planner::claim) and [`PlanAction::Recheck`].
     Rechecked {
         /// The piece.
         piece: PieceId,
@@ -139,7 +138,7 @@ pub enum PlanEvent {
         shard: u32,
         /// Whether its digest is right.
         good: bool,
-        /// Whether the index says of each of its pieces what was found.
+        /// Whether the index agrees with all of its pieces.
         index_agrees: bool,
     },
     /// A request ended: all its pieces arrived, or it failed.
@@ -149,30 +148,29 @@ pub enum PlanEvent {
         /// Why it failed, if it did.
         failure: Option<Failure>,
     },
-    /// Whether more sources may come up at any moment.
+    /// Whether sources are being dialed.
     Connecting {
         /// True while connections are being made.
         pending: bool,
     },
 }
 
-/// Why a piece is asked for. Where that is of several pieces, why the first of them is that is missing.
+/// Why a piece is requested; of several pieces, why the first missing one is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Why {
-    /// It is missing, and nobody else is asked for it.
+    /// It is missing, and has no other request.
     Missing,
-    /// Parity, in place of data that nobody can be asked for, or that is late.
+    /// Parity, in place of data that is late, or that no source can be asked for.
     Parity,
-    /// Whoever is asked for it has stalled.
+    /// Its source has stalled.
     Stalled,
-    /// Whoever was asked for it has not begun to send it, or is overdue, and is not asked any more: this source will be much
-    /// sooner.
+    /// Reassigned: its source had not begun to send it, or was overdue, and this one will be much sooner.
     Moved,
-    /// Whoever is asked for it is late, and this source has nothing else that is needed.
+    /// A duplicate request: its source is late, and this one has no other needed piece.
     Late,
     /// The same, and no source has anything else that is needed.
     EndGame,
-    /// All who may have it sent wrong bytes of its shard: equal ones mean that the index is wrong.
+    /// All possible holders sent wrong bytes of its shard: equal ones mean that the index is wrong.
     SecondOpinion,
 }
 
@@ -192,12 +190,12 @@ pub enum PlanAction {
         /// Why it is asked.
         why: Why,
     },
-    /// Have nothing more to do with a source: it will not be asked for anything again. Others may take its place.
+    /// Drop a source: it will not be asked for anything again. Others may take its slot.
     Dismiss {
         /// Which.
         source: SourceKey,
     },
-    /// Give a request up. What still comes of it is not wanted.
+    /// Cancel a request. Bytes that still come are dropped.
     Cancel {
         /// Name of the request.
         request: RequestId,
@@ -207,12 +205,12 @@ pub enum PlanAction {
         /// Pieces of data shards.
         pieces: Vec<PieceId>,
     },
-    /// Hash a good piece once more: what was rebuilt from it is wrong. It counts as good again when that is reported.
+    /// Hash a good piece again: a piece rebuilt from it is wrong. It is claimed until that is reported.
     Recheck {
         /// The piece.
         piece: PieceId,
     },
-    /// Forget a parity piece: nothing is rebuilt from it any more, and it counts as missing.
+    /// Drop a parity piece: no rebuild needs it any more, and it counts as missing.
     DropParity {
         /// The piece.
         piece: PieceId,

@@ -1,7 +1,7 @@
-//! Shards that are checked as a whole: who brought what, and who must have lied when one is wrong.
+//! Shards that are checked as a whole: which sources contributed, and which must have lied when one is wrong.
 //!
-//! A wrong shard with one contributor convicts it, as soon as the shard is right without it. After one with several
-//! contributors each shard is fetched from one source alone, so that whoever lied convicts itself if it goes on.
+//! A wrong shard with one contributor convicts it, as soon as the shard is right without it. After a wrong one with several
+//! contributors each shard is fetched from one source alone, so that a liar that goes on is the only contributor.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet, VecDeque};
 
@@ -10,20 +10,20 @@ use super::SourceKey;
 /// What the check of a whole shard says.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) enum Verdict {
-    /// It is right, and these sent other bytes for it.
+    /// It is right, and these sources had sent other bytes for it.
     Right(Vec<SourceKey>),
-    /// It is wrong, and this source alone brought its pieces, or all but rebuilt ones.
+    /// It is wrong, and this source is the only contributor, beside rebuilt pieces.
     Alone(SourceKey),
-    /// It is wrong, and any of several sources may have lied.
+    /// It is wrong, and any of several contributors may have lied.
     Mixed,
-    /// It is wrong, and no source brought any of it.
+    /// It is wrong, and has no contributor.
     Rebuilt,
 }
 
 /// See the module's documentation.
 #[derive(Debug, Default)]
 pub(super) struct WholeShards {
-    /// By shard that is not complete, who brought pieces.
+    /// By incomplete shard, its contributors.
     contributors: BTreeMap<u32, BTreeSet<SourceKey>>,
     /// Shards with pieces that were rebuilt.
     rebuilt: HashSet<u32>,
@@ -85,7 +85,7 @@ impl WholeShards {
                 Verdict::Rebuilt
             }
             [source] => {
-                // Next to bytes of unknown worth its own may be right: then it is avoided, and not convicted.
+                // Its own bytes may be right beside those of an earlier run: it is avoided, not convicted.
                 if is_pure {
                     self.suspects.entry(shard).or_default().push(source);
                 }
@@ -103,7 +103,7 @@ impl WholeShards {
         self.one_source_per_shard
     }
 
-    /// The shards of which one source alone has brought pieces.
+    /// The shards with one contributor.
     pub(super) fn owned(&self) -> impl Iterator<Item = (u32, SourceKey)> {
         self.contributors
             .iter()
@@ -111,12 +111,12 @@ impl WholeShards {
             .filter_map(|(shard, sources)| sources.first().map(|source| (*shard, *source)))
     }
 
-    /// Whether several sources have brought pieces of a shard.
+    /// Whether a shard has several contributors.
     pub(super) fn is_mixed(&self, shard: u32) -> bool {
         self.contributors.get(&shard).is_some_and(|sources| sources.len() > 1)
     }
 
-    /// Whether a source has brought pieces of a shard, or nobody has.
+    /// Whether a source is a shard's contributor, or it has none.
     pub(super) fn may_own(&self, shard: u32, source: SourceKey) -> bool {
         self.contributors.get(&shard).is_none_or(|sources| sources.contains(&source))
     }

@@ -1,11 +1,11 @@
-//! Which pieces of a model that is being filled can be offered, and what was added since when.
+//! The offered piece sets of a model that is being filled, and their changes by version.
 
 use std::collections::VecDeque;
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use manifest::{Geometry, Have, HaveChange, PieceId, PieceSet};
 
-/// Additions that are remembered, so that whoever asks again is told those only. About 100 KiB.
+/// Changes remembered, so that a peer that polls gets only those. About 100 KiB.
 const MAX_HISTORY: usize = 8192;
 
 /// Verified pieces by canonical shard, with a version that grows by one with each change.
@@ -18,7 +18,7 @@ pub(super) struct Availability {
 }
 
 impl Availability {
-    /// Nothing held. `first_version` is larger than any that an earlier one for the same model has had.
+    /// No piece. `first_version` is larger than any version of an earlier one for the same model.
     pub(super) fn new(geometry: &Geometry, first_version: u64) -> Self {
         let manifest = geometry.manifest();
         let shards = (0..).zip(manifest.shards());
@@ -42,7 +42,7 @@ impl Availability {
         }
     }
 
-    /// Takes all pieces of a canonical shard away. Whoever asks next is told everything.
+    /// Removes all pieces of a canonical shard. The next answer to every peer is a full one.
     pub(super) fn forget(&mut self, shard: u32) {
         let Some(shard) = self.shards.get_mut(shard as usize).filter(|shard| !shard.is_empty()) else {
             return;
@@ -52,7 +52,7 @@ impl Availability {
         self.history.clear();
     }
 
-    /// Takes a piece of a canonical shard away. Whoever asks next is told everything.
+    /// Removes a piece of a canonical shard. The next answer to every peer is a full one.
     pub(super) fn remove(&mut self, piece: PieceId) {
         if self.shards.get_mut(piece.shard as usize).is_some_and(|shard| shard.remove(piece.piece)) {
             self.version += 1;
@@ -70,7 +70,7 @@ impl Availability {
         self.shards.get(shard as usize).is_some_and(PieceSet::is_all)
     }
 
-    /// What was added after version `since`, or all that is held when that is not known any more.
+    /// The changes after version `since`, or the full piece sets when that version is not known any more.
     pub(super) fn since(&self, since: u64, geometry: &Geometry) -> Have {
         let known_from = self.version - self.history.len() as u64;
         let mut change = match (known_from..=self.version).contains(&since) {
@@ -91,7 +91,7 @@ impl Availability {
         Have { version: self.version, change }
     }
 
-    /// What is told of additions: of a shard that has become whole, all of it.
+    /// The piece sets of changes: of a shard that has become complete, all of it.
     fn added<'a>(&self, additions: impl Iterator<Item = &'a PieceId>) -> Vec<PieceSet> {
         let mut added: Vec<PieceSet> =
             self.shards.iter().map(|shard| PieceSet::none(shard.count())).collect();
@@ -107,8 +107,8 @@ impl Availability {
     }
 }
 
-/// A version to begin with: larger than all of an earlier run, unless the clock was set back. Then somebody may be told
-/// changes to what it never knew, and asks in vain.
+/// The first version: larger than all of an earlier run, unless the clock was set back. Then a peer may get changes to a
+/// state that it never had, and its requests fail.
 pub(super) fn first_version() -> u64 {
     let since_epoch = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
     u64::try_from(since_epoch.as_nanos()).unwrap_or(0)
@@ -164,7 +164,7 @@ mod tests {
         proptest::collection::vec(step, 0..80)
     }
 
-    /// What somebody knows who takes in answers.
+    /// The state of a peer that merges answers.
     #[derive(Clone)]
     struct Reader {
         version: u64,
@@ -189,7 +189,7 @@ mod tests {
     }
 
     proptest! {
-        /// Whoever merges what it is told knows just what is held, however often it asks.
+        /// A peer that merges answers knows the exact piece sets, however often it polls.
         #[test]
         fn readers_that_merge_answers_know_what_is_held(steps in steps(), first in 1u64..1 << 60) {
             let geometry = geometry();

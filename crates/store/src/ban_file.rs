@@ -1,4 +1,4 @@
-//! Sources that lied, remembered for later runs.
+//! Bans of sources that lied, kept across runs.
 
 use manifest::SourceId;
 
@@ -7,12 +7,12 @@ use super::lock::LockFile;
 use super::{Cache, CacheError, atomic};
 
 impl Cache {
-    /// Who is banned, at this time in Unix seconds. A file that cannot be read or understood bans nobody. What comes from the
-    /// future, since a clock was wrong, counts from now on.
+    /// The bans at this time in Unix seconds. A file that cannot be read or parsed has none. Those from the future, by a
+    /// wrong clock, count from now on.
     pub fn bans(&self, now_s: u64) -> BanList {
         let (bans, is_changed) = self.read_bans(now_s);
         if is_changed && !self.is_read_only() {
-            // Else it would begin anew in each run.
+            // Otherwise they would restart in each run.
             let written = self.change_bans(now_s, |_| ());
             if let Err(error) = written {
                 tracing::warn!(%error, "cannot correct the times of bans");
@@ -21,7 +21,7 @@ impl Cache {
         bans
     }
 
-    /// Remembers that these sources were caught lying, at this time in Unix seconds.
+    /// Records that these sources were caught lying, at this time in Unix seconds.
     ///
     /// # Errors
     /// [`CacheError::Io`].
@@ -37,7 +37,7 @@ impl Cache {
         atomic::write_with(&self.layout().bans(), bans.to_text().as_bytes(), 0o644, false)
     }
 
-    /// Also whether a time was corrected.
+    /// Also returns whether a time was corrected.
     fn read_bans(&self, now_s: u64) -> (BanList, bool) {
         let path = self.layout().bans();
         let bytes = match atomic::read(&path, MAX_BANS_BYTES) {

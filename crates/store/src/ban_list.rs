@@ -1,17 +1,17 @@
-//! Who was caught lying, remembered across runs, and forgiven with time.
+//! Ban scores of sources that were caught lying, which decay with time.
 
 use std::collections::BTreeMap;
 
 use manifest::SourceId;
 
-/// Points are halved in this time.
+/// Half-life of points.
 const HALF_LIFE_S: f64 = 24.0 * 3600.0;
-/// Who has so many is banned: one conviction lasts a day, each further one within that time longer.
+/// Points from which a source is banned: one conviction lasts a day, each further one within that time longer.
 const BANNED: f64 = 0.5;
 const MAX_POINTS: f64 = 8.0;
-/// Sources that are remembered; beyond that the least points are forgotten.
+/// Sources remembered; beyond that those with the fewest points are evicted.
 const MAX_SOURCES: usize = 1024;
-/// The longest name that is remembered; peer ids have about fifty characters.
+/// The longest source id; peer ids have about fifty characters.
 const MAX_NAME_BYTES: usize = 128;
 /// What a file of bans begins with.
 const HEADER: &str = "loader bans 1";
@@ -40,12 +40,12 @@ impl Points {
 }
 
 impl BanList {
-    /// Whether a source is not to be asked.
+    /// Whether a source is banned.
     pub fn is_banned(&self, source: &SourceId, now_s: u64) -> bool {
         self.points.get(source).is_some_and(|points| points.now(now_s) >= BANNED)
     }
 
-    /// A source was caught.
+    /// A source was caught lying.
     pub fn convict(&mut self, source: &SourceId, now_s: u64) {
         let is_storable = |character: char| character.is_ascii_graphic();
         if source.as_str().len() > MAX_NAME_BYTES || !source.as_str().chars().all(is_storable) {
@@ -62,7 +62,7 @@ impl BanList {
         }
     }
 
-    /// Convictions from the future are as if they were made now. Whether there were any.
+    /// Moves convictions from the future to now. Returns whether there were any.
     pub(crate) fn end_future(&mut self, now_s: u64) -> bool {
         let mut is_changed = false;
         for points in self.points.values_mut().filter(|points| points.at_s > now_s) {

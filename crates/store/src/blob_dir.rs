@@ -17,7 +17,7 @@ use super::{BlobReader, CacheError};
 /// How much of a file is hashed at a time.
 const CHUNK_BYTES: usize = 1 << 20;
 
-/// Manifests that are kept as parsed: peers ask over and over what is held of one, and one may have 16 MiB.
+/// Parsed manifests kept: peers poll HAVE of the same one, and one may have 16 MiB.
 const MAX_PARSED: usize = 4;
 
 /// A folder of files named by their digests.
@@ -30,13 +30,13 @@ pub struct BlobDir {
     /// One entry per file that was asked for and exists. The inner lock is held while the file is hashed, so that it
     /// is hashed once.
     checked: Mutex<HashMap<Digest, Arc<Mutex<Option<Checked>>>>>,
-    /// Which files were found to be manifests, and which not.
+    /// Whether each file is a manifest.
     manifests: Mutex<HashMap<Digest, bool>>,
-    /// What was asked for last, and the files that it was in; the newest last.
+    /// Parsed manifests, and the state of their files; the newest last.
     parsed: Mutex<VecDeque<(Digest, Checked, Arc<Manifest>)>>,
 }
 
-/// What a file looked like when it was hashed, and whether it was what its name says.
+/// A file's metadata when it was hashed, and whether it had the digest in its name.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 struct Checked {
     inode: u64,
@@ -56,7 +56,7 @@ impl BlobDir {
         Ok(Self { path: path.to_owned(), checked, manifests, parsed })
     }
 
-    /// The blob with this digest; `None` when there is none, or the file is not what its name says.
+    /// The blob with this digest; `None` when there is none, or the file has another digest than its name.
     ///
     /// # Errors
     /// When the file cannot be read.
@@ -65,7 +65,7 @@ impl BlobDir {
         BlobReader::file(file).map(Some)
     }
 
-    /// The file with this digest, and what it looked like when it was hashed; `None` when it is not what its name says.
+    /// The file with this digest, and its metadata when it was hashed; `None` when it has another digest than its name.
     fn checked_file(&self, digest: &Digest) -> io::Result<Option<(File, Checked)>> {
         // Opening what is not a file must neither wait nor follow.
         let opened = OpenOptions::new()

@@ -1,4 +1,4 @@
-//! What the cache can serve: blobs by digest.
+//! The blobs that the cache can serve, by digest.
 
 use std::collections::{BTreeSet, HashMap, HashSet};
 use std::io;
@@ -11,14 +11,14 @@ use manifest::{Digest, Have, HaveChange, Manifest, PieceSet};
 use super::availability::first_version;
 use super::{BlobDir, BlobReader, Cache, CacheError, Model, Offer, Offered, Trust, atomic};
 
-/// How often the cache is looked through for models that other processes have finished.
+/// How often the cache is scanned for models that other processes have finished.
 const REFRESH: Duration = Duration::from_secs(1);
 
-/// Manifests whose holdings are remembered, to tell whether they have changed.
+/// Manifests whose announced shards are remembered, to find changes.
 const MAX_REMEMBERED: usize = 1024;
 
-/// All blobs of finished models, and of folders of blobs: manifests, piece indexes, data shards and parity shards,
-/// proven whole; and what is verified of models that are being filled.
+/// All blobs of finished models and of blob folders: manifests, piece indexes, data and parity shards, complete and
+/// verified; and the verified pieces of models that are being filled.
 ///
 /// Finished models in it cannot be removed from the cache while it lives. Everything here blocks.
 #[derive(Debug)]
@@ -26,7 +26,7 @@ pub struct Blobs {
     cache: Cache,
     dirs: Vec<BlobDir>,
     table: RwLock<Table>,
-    /// When the cache was looked through last. Held while looking, so that one thread does it at a time.
+    /// When the cache was last scanned. Locked during a scan, so that one thread does it at a time.
     refreshed: Mutex<Instant>,
 }
 
@@ -36,17 +36,17 @@ struct Table {
     places: HashMap<Digest, Place>,
     /// Models that are being filled.
     offers: HashMap<Digest, Arc<Offer>>,
-    /// What was last told of the manifests whose shards are here whole or not at all.
-    told: HashMap<Digest, Told>,
+    /// The last announcement of manifests whose shards are complete or missing.
+    announced: HashMap<Digest, Announced>,
     /// Models that have to be hashed before they are served.
     pending: BTreeSet<Digest>,
-    /// Models that are not served, as was said.
+    /// Models that are not served, already logged.
     refused: HashSet<Digest>,
 }
 
-/// Whether each shard was here, and the version of that.
+/// Whether each shard was here, and the version of the announcement.
 #[derive(Debug)]
-struct Told {
+struct Announced {
     version: u64,
     shards: Vec<bool>,
 }
@@ -61,8 +61,8 @@ enum Place {
 }
 
 impl Blobs {
-    /// Opens the finished models of `cache` that are known to be right, and looks into `dirs` as well. Those that have to be
-    /// hashed first are left to [`Self::tend`]; one that cannot be opened is logged and left out.
+    /// Opens the finished models of `cache` that are known to be right, and the folders `dirs`. Models that have to be hashed
+    /// first are left to [`Self::tend`]; one that cannot be opened is logged and left out.
     ///
     /// # Errors
     /// [`CacheError::Io`] when the cache cannot be listed.
@@ -72,12 +72,12 @@ impl Blobs {
         Ok(blobs)
     }
 
-    /// Serves this model too, from now on, in the place of what was offered of it.
+    /// Serves this model from now on, in place of its offer.
     pub fn add(&self, model: &Model) {
         self.change().add(model.clone());
     }
 
-    /// Serves what is verified of a model that is being filled, until [`Self::add`] or [`Self::withdraw`].
+    /// Serves the verified pieces of a model that is being filled, until [`Self::add`] or [`Self::withdraw`].
     pub fn offer(&self, offer: Arc<Offer>) {
         self.change().offers.insert(*offer.digest(), offer);
     }
@@ -90,14 +90,14 @@ impl Blobs {
         }
     }
 
-    /// Serves this model no more, unless the cache still has it when it is next looked through.
+    /// Stops serving this model, unless the next scan still finds it.
     pub fn remove(&self, manifest: &Digest) {
         let mut table = self.table.write().unwrap_or_else(PoisonError::into_inner);
         table.remove(manifest);
     }
 
-    /// The blob with this digest; `None` when it is not here, or not proven whole. A blob of a folder is hashed when it
-    /// is first asked for.
+    /// The blob with this digest; `None` when it is not here, complete and verified. A blob of a folder is hashed when it is
+    /// first requested.
     ///
     /// # Errors
     /// When its file cannot be opened.
@@ -128,9 +128,8 @@ impl Blobs {
         offer.shard_named(blob).map_or(Ok(None), |shard| offer.shard(shard))
     }
 
-    /// What is here of each shard of a manifest: all that is, or what was added after version `since`. `None` when no shard can
-    /// be here, because the manifest is not. What folders hold is taken at its name and size until it is
-    /// asked for.
+    /// The piece sets of a manifest's shards: all, or the changes after version `since`. `None` when the manifest is not here.
+    /// Files of folders are trusted by name and size until they are requested.
     ///
     /// # Errors
     /// When a file cannot be read.
@@ -149,7 +148,7 @@ impl Blobs {
         }
         let Some(content) = self.manifest(manifest)? else { return Ok(None) };
         let shards = self.whole_shards(&content);
-        Ok(Some(self.change().tell(*manifest, &content, shards, since)))
+        Ok(Some(self.change().have_since(*manifest, &content, shards, since)))
     }
 
     /// Digests of the manifests of all models in it.
@@ -158,8 +157,8 @@ impl Blobs {
         table.models.keys().copied().collect()
     }
 
-    /// What contracts may name of everything that can be here: the digests of the manifests of all models, and of those in
-    /// folders; and of weights that were loaded without one.
+    /// All digests here that a contract may name: of the manifests of all models, and of those in folders; and of weights
+    /// that were loaded without one.
     ///
     /// # Errors
     /// When the cache or a folder cannot be listed.
@@ -239,15 +238,15 @@ impl Blobs {
         self.table.write().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Looks through the cache, and hashes one of the models of which nobody knows whether they are right. To be called
-    /// every second or so, on a thread of its own; it ends soon once `stop` is set.
+    /// Maintenance: scans the cache, and hashes one of the unverified models. To be called every second or so, on a thread
+    /// of its own; it ends soon once `stop` is set.
     ///
     /// # Errors
     /// [`CacheError::Io`] when the cache cannot be listed.
     pub fn tend(&self, stop: &AtomicBool) -> Result<(), CacheError> {
         self.refresh()?;
         let Some(digest) = self.change().pending.pop_first() else { return Ok(()) };
-        // Whoever fills it is about to say that it is right. Where nothing can be written, nobody does.
+        // The process that fills it is about to stamp it. In a read-only cache, none does.
         let _filling = match self.cache.is_read_only() {
             true => None,
             false => match self.cache.try_lock_fill(&digest)? {
@@ -264,7 +263,7 @@ impl Blobs {
         Ok(())
     }
 
-    /// Looks through the cache, unless that was done less than [`REFRESH`] ago, or is being done.
+    /// Scans the cache, unless that was done less than [`REFRESH`] ago, or is being done.
     fn refresh(&self) -> Result<(), CacheError> {
         let Ok(mut refreshed) = self.refreshed.try_lock() else { return Ok(()) };
         if refreshed.elapsed() < REFRESH {
@@ -293,7 +292,7 @@ impl Blobs {
         Ok(())
     }
 
-    /// Serves no more what was found bad, or has changed, since it was opened.
+    /// Stops serving models that were found bad, or have changed, since they were opened.
     fn withdraw_untrusted(&self) {
         let models: Vec<Model> = {
             let table = self.table.read().unwrap_or_else(PoisonError::into_inner);
@@ -305,14 +304,14 @@ impl Blobs {
         }
     }
 
-    /// The cache is looked through at once when that is next asked for.
+    /// Makes the next refresh scan the cache.
     #[cfg(test)]
     pub(super) fn look_again(&self) {
         let mut refreshed = self.refreshed.lock().unwrap_or_else(PoisonError::into_inner);
         *refreshed = refreshed.checked_sub(REFRESH).unwrap_or(*refreshed);
     }
 
-    /// Says once that a model is not served.
+    /// Logs once that a model is not served.
     fn refuse(&self, digest: Digest, error: &CacheError) {
         if self.change().refused.insert(digest) {
             tracing::warn!(%digest, %error, "this model is not served");
@@ -339,35 +338,35 @@ impl Table {
         }
         self.models.insert(digest, model);
         if let Some(offer) = self.offers.remove(&digest) {
-            // Whoever was told what was offered must hear of the rest.
-            self.told.insert(digest, Told { version: offer.version() + 1, shards: Vec::new() });
+            // Peers that have a version of the offer must get the rest.
+            self.announced.insert(digest, Announced { version: offer.version() + 1, shards: Vec::new() });
         }
     }
 
-    /// What there is to tell about a manifest whose `shards` are here or not.
-    fn tell(&mut self, digest: Digest, manifest: &Manifest, shards: Vec<bool>, since: u64) -> Have {
-        if self.told.len() >= MAX_REMEMBERED && !self.told.contains_key(&digest) {
-            // Those who ask about a forgotten one are told everything again.
-            self.told.clear();
+    /// The answer to HAVE for a manifest whose `shards` are complete or missing.
+    fn have_since(&mut self, digest: Digest, manifest: &Manifest, shards: Vec<bool>, since: u64) -> Have {
+        if self.announced.len() >= MAX_REMEMBERED && !self.announced.contains_key(&digest) {
+            // The next answer about a forgotten one is a full one.
+            self.announced.clear();
         }
-        let first = || Told { version: first_version(), shards: shards.clone() };
-        let told = self.told.entry(digest).or_insert_with(first);
-        if told.shards != shards {
-            told.version += 1;
-            told.shards.clone_from(&shards);
+        let first = || Announced { version: first_version(), shards: shards.clone() };
+        let announced = self.announced.entry(digest).or_insert_with(first);
+        if announced.shards != shards {
+            announced.version += 1;
+            announced.shards.clone_from(&shards);
         }
         let shards = (0..).zip(shards);
         let (none, all) = (
             |shard| PieceSet::none(manifest.piece_count(shard)),
             |shard| PieceSet::all(manifest.piece_count(shard)),
         );
-        let change = match since == told.version {
+        let change = match since == announced.version {
             true => HaveChange::Gained(shards.map(|(shard, _)| none(shard)).collect()),
             false => HaveChange::Holds(
                 shards.map(|(shard, is_here)| if is_here { all(shard) } else { none(shard) }).collect(),
             ),
         };
-        Have { version: told.version, change }
+        Have { version: announced.version, change }
     }
 
     /// Blobs that other models have as well stay, under one of those.

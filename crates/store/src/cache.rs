@@ -29,10 +29,10 @@ pub struct Cache(Arc<Inner>);
 #[derive(Debug)]
 struct Inner {
     layout: Layout,
-    /// What cannot be written to, if that is so.
+    /// The path that cannot be written to, if the cache is read-only.
     denied: Option<Denied>,
-    /// What this process knows of files that may not be on the disk, or about which nothing could be written down: what
-    /// they looked like, and what that came to.
+    /// Verdicts of this process on models without a stamp, because they may not be synced, or it could not be written: their
+    /// files' metadata, and the verdict.
     known: Mutex<HashMap<Digest, (String, Verdict)>>,
 }
 
@@ -61,8 +61,7 @@ impl Cache {
         Ok(Self(Arc::new(Inner { layout, denied, known: Mutex::default() })))
     }
 
-    /// The same for those who only look into a cache: nothing is created where there is none. `None` when there is no such
-    /// directory, or nothing in it.
+    /// Like [`Self::open`], but creates no cache where there is none. `None` when there is no such directory, or nothing in it.
     ///
     /// # Errors
     /// [`CacheError::NotACache`] when there is something else; those of [`Self::open`].
@@ -80,13 +79,12 @@ impl Cache {
         Self::open(dir).map(Some)
     }
 
-    /// Whether nothing can be written here. What is finished can be loaded and served; unless it is known to be right, it is
-    /// hashed by each process.
+    /// Whether the cache is read-only. Finished models can be loaded and served; without a stamp, each process hashes them.
     pub fn is_read_only(&self) -> bool {
         self.0.denied.is_some()
     }
 
-    /// What stands in the way of writing.
+    /// Fails when the cache is read-only.
     pub fn check_writable(&self) -> Result<(), CacheError> {
         let Some(Denied { path, kind }) = &self.0.denied else { return Ok(()) };
         let owner = fs::metadata(path).map(|found| std::os::unix::fs::MetadataExt::uid(&found)).ok();
@@ -109,7 +107,7 @@ impl Cache {
         self.layout().identity()
     }
 
-    /// Keeps a manifest, once it has been read as one.
+    /// Stores a manifest, if it is valid.
     ///
     /// # Errors
     /// [`CacheError::Manifest`] when it is not valid, and then nothing is kept; [`CacheError::DiskFull`],
@@ -125,7 +123,7 @@ impl Cache {
         Ok((digest, manifest))
     }
 
-    /// The manifest with this digest, if it is kept. It is hashed again; a file that is not what its name says is
+    /// The manifest with this digest, if it is stored. It is hashed again; a file with another digest than its name is
     /// removed.
     ///
     /// # Errors
@@ -172,7 +170,7 @@ fn prepare(layout: &Layout) -> Result<(), CacheError> {
         atomic::write(&layout.tag(), TAG, 0o644)?;
     }
     if let Err(error) = sweep(layout) {
-        // It may be somebody else's, and is in nobody's way.
+        // It may belong to another user, and does no harm.
         tracing::warn!(%error, "what a killed process has left cannot be removed");
     }
     Ok(())

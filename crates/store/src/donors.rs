@@ -8,12 +8,12 @@ use manifest::{Digest, Manifest};
 
 use super::{Cache, CacheError, Model};
 
-/// How many models are looked at: hashing a model of gigabytes costs seconds, and a new version is close to the last.
+/// Donors that are searched: hashing a model of gigabytes costs seconds, and a new version is close to the last.
 const MAX_DONORS: usize = 2;
 
 impl Cache {
-    /// The newest finished models of the same kind as the one named `digest`, newest first. What is in them is not
-    /// trusted: whoever uses their bytes hashes them.
+    /// The newest finished models of the same kind as the one named `digest`, newest first. Their bytes are not trusted: the
+    /// caller hashes them.
     ///
     /// # Errors
     /// [`CacheError::Io`] when the cache cannot be listed.
@@ -22,7 +22,7 @@ impl Cache {
         for candidate in self.finished()?.into_iter().filter(|candidate| candidate != digest) {
             match self.donor(&candidate, manifest) {
                 Ok(model) => found.extend(model),
-                // It is of no use here; whoever loads it hears what is wrong with it.
+                // It is skipped here; loading it reports what is wrong with it.
                 Err(error) => tracing::debug!(%candidate, %error, "cannot take bytes of this model"),
             }
         }

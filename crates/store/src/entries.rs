@@ -1,4 +1,4 @@
-//! What is in the cache, and getting rid of it.
+//! Listing and removing the models of the cache.
 
 use std::fs;
 use std::io;
@@ -22,7 +22,7 @@ pub struct Entry {
     pub model_kind: Option<String>,
     /// How long the weights are; `None` when the manifest is not there.
     pub total_size_bytes: Option<u64>,
-    /// How far it is.
+    /// Its state.
     pub state: EntryState,
     /// How much of the disk it takes.
     pub disk_bytes: u64,
@@ -30,14 +30,14 @@ pub struct Entry {
     pub path: PathBuf,
 }
 
-/// How far a model is.
+/// The state of a model.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum EntryState {
     /// All there.
     Finished,
-    /// Being filled, or left so by a run that ended early.
+    /// Being filled, or left partial by a run that ended early.
     Partial {
-        /// How many bytes of shards its journal calls verified.
+        /// Bytes of shards that its journal records as verified.
         verified_bytes: u64,
     },
 }
@@ -97,14 +97,14 @@ impl Cache {
         Err(CacheError::NotCached { digest: *digest, path: self.dir().to_owned() })
     }
 
-    /// Removes a partial model of which nothing is verified, and its manifest. Leaves what is being filled or finished.
+    /// Removes a partial model without a verified piece, and its manifest; not one that is being filled or finished.
     pub fn remove_unverified(&self, digest: &Digest) -> Result<(), CacheError> {
         let Some(_filling) = lock::try_fill(&self.layout().locks(), digest)? else { return Ok(()) };
         if self.layout().model(digest).exists() || self.claimed_bytes(digest)? > 0 {
             return Ok(());
         }
         let dir = self.layout().partial(digest);
-        // Whoever has it open, though there is nothing in it to read, would keep the space.
+        // A process that still has it open would keep the space.
         let weights = dir.join(WEIGHTS);
         match files::open_to_change(atomic::place(&weights)).and_then(|file| file.set_len(0)) {
             Err(error) if error.kind() != io::ErrorKind::NotFound => {
@@ -149,7 +149,7 @@ impl Cache {
         Ok(Some(Entry { digest, model_kind, total_size_bytes, state, disk_bytes, path }))
     }
 
-    /// How many bytes of shards the journal of a partial model calls verified; 0 when there is none.
+    /// Bytes of shards that the journal of a partial model records as verified; 0 when there is none.
     fn claimed_bytes(&self, digest: &Digest) -> Result<u64, CacheError> {
         let Some(manifest) = self.manifest(digest)? else { return Ok(0) };
         let geometry = Geometry::new(manifest);

@@ -1,4 +1,4 @@
-//! Waiting for the right to fill a model while somebody else has it, and seeing whether that one gets on.
+//! Waiting for the fill lock of a model while another holder has it, and detecting whether that one makes progress.
 
 use std::fs;
 use std::path::Path;
@@ -11,32 +11,32 @@ use super::lock::{self, LockFile, PATIENCE};
 use super::lock_holder::LockHolders;
 use super::{Cache, CacheError, FillLock};
 
-/// How often it is looked whether the right can be had.
+/// How often the lock is tried.
 pub const PAUSE: Duration = Duration::from_millis(50);
-/// Over this time it is measured how busy a process is.
+/// Interval over which CPU usage is measured.
 const MEASURED: Duration = Duration::from_secs(1);
-/// A process that uses this part of a processor gets on, such as by hashing what is there. One that waits uses less.
+/// A process that uses this part of a CPU makes progress, such as by hashing claims. One that waits uses less.
 const BUSY_PERCENT: u128 = 20;
 
-/// One who waits. Nothing is left when it is dropped.
+/// A waiter for the fill lock. Dropping it leaves nothing behind.
 #[derive(Debug)]
 pub struct FillWait {
     cache: Cache,
     digest: Digest,
     files: Vec<Option<(u64, SystemTime)>>,
     measured: (Instant, u64),
-    /// When the holder was last seen to get on.
+    /// When the holder last made progress.
     alive: Instant,
 }
 
-/// What one who waits finds.
+/// The state of the lock.
 #[derive(Debug)]
 pub enum FillState {
-    /// It has the right now.
+    /// Acquired.
     Mine(FillLock),
-    /// These have it, and have not got on for so long.
+    /// Held by others, that have made no progress for so long.
     Theirs {
-        /// Who has it, as far as the system tells.
+        /// The holders, as far as the system tells.
         holders: LockHolders,
         /// For how long.
         idle: Duration,
@@ -44,12 +44,12 @@ pub enum FillState {
 }
 
 impl FillWait {
-    /// One who waits for this model from now on.
+    /// A waiter for this model from now on.
     pub fn new(cache: &Cache, digest: Digest, now: Instant) -> Self {
         Self { cache: cache.clone(), digest, files: Vec::new(), measured: (now, 0), alive: now }
     }
 
-    /// Tries to get the right. Does not wait.
+    /// Tries to acquire the lock. Does not wait.
     ///
     /// # Errors
     /// [`CacheError::Io`].
@@ -83,8 +83,8 @@ impl FillWait {
 }
 
 impl Cache {
-    /// The exclusive right to fill this model; waits while another process, or another thread, has it and gets on. When
-    /// it is got, that one may have finished: look at [`Self::model`] again.
+    /// The fill lock of this model; waits while another process, or thread, holds it and makes progress. Once acquired, that
+    /// one may have finished the model: check [`Self::model`] again.
     ///
     /// # Errors
     /// [`CacheError::Locked`], [`CacheError::Io`].
@@ -112,7 +112,7 @@ impl Cache {
     }
 }
 
-/// What changes when a file is written to.
+/// Metadata that changes when a file is written to.
 fn looks(path: &Path) -> Option<(u64, SystemTime)> {
     let metadata = fs::metadata(path).ok()?;
     Some((metadata.len(), metadata.modified().ok()?))
@@ -150,7 +150,7 @@ mod tests {
         let digest = Digest::of(b"model");
         let held = cache.try_lock_fill(&digest).unwrap().unwrap();
         let start = Instant::now();
-        // Too soon after each other for anybody's use of the processor to be measured.
+        // Too short for CPU usage to be measured.
         let at = |ms| start + Duration::from_millis(ms);
         let mut wait = FillWait::new(&cache, digest, start);
         idle(wait.look(at(0)).unwrap());

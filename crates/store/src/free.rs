@@ -1,9 +1,9 @@
-//! What room there is on a disk.
+//! Free space on a disk.
 
 use std::fmt;
 use std::path::Path;
 
-/// What whoever runs this may still write to a file system.
+/// What this user may still write to a file system.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Free {
     /// Bytes.

@@ -1,7 +1,7 @@
-//! A finished model that turned out bad becomes a partial one again, of which all is claimed and nothing believed.
+//! Healing: a corrupt finished model becomes a partial one again, of which all pieces are claims.
 //!
-//! Never in place: what somebody has mapped does not change under them. Where nobody has it, its directory is renamed; else
-//! its files are cloned where the file system can, or copied where there is room.
+//! Never in place, as it may be mapped. When it is not in use, its directory is renamed; else its files are cloned where
+//! the file system can, or copied where there is space.
 
 use std::fs;
 use std::io;
@@ -17,17 +17,16 @@ use super::piece_states;
 use super::sync::data_files;
 use super::{Cache, CacheError, FillLock, atomic, space, stamp};
 
-/// Nodes that serve a model give it back within a second or two of its being known to be bad.
+/// Nodes that serve a model release it within a second or two after it is known to be bad.
 const HOLDERS_WAIT: Duration = Duration::from_secs(3);
 const HOLDERS_PAUSE: Duration = Duration::from_millis(50);
 
 impl Cache {
-    /// Makes what is under the final name of a model that cannot be loaded into a partial one, if there is anything and no
-    /// partial one. Each of its pieces is a claim: see [`Partial::claims`](super::Partial::claims). Waits a little for those
-    /// who serve the model.
+    /// Turns a corrupt finished model into a partial one, if there is none. Each of its pieces is a claim: see
+    /// [`Partial::claims`](super::Partial::claims). Waits a little for nodes that serve the model to release it.
     ///
     /// # Errors
-    /// [`CacheError::NoRoomToHeal`] when somebody else uses the model and there is no room for another one;
+    /// [`CacheError::NoRoomToHeal`] when the model is in use and there is no space for another one;
     /// [`CacheError::Io`], [`CacheError::DiskFull`].
     pub fn heal(&self, lock: &FillLock, geometry: &Geometry) -> Result<(), CacheError> {
         let (bad, partial) = (self.layout().model(lock.digest()), self.layout().partial(lock.digest()));
@@ -35,7 +34,7 @@ impl Cache {
             return Ok(());
         }
         tracing::warn!(digest = %lock.digest(), "taking what is right of a model that is corrupt");
-        if let Some(_alone) = self.alone(lock)? {
+        if let Some(_guard) = self.try_exclusive(lock)? {
             for file in data_files(&bad)? {
                 atomic::set_mode(&file, 0o644).map_err(|source| CacheError::io("open up", &file, source))?;
             }
@@ -51,12 +50,12 @@ impl Cache {
             self.copy(lock, &file, &staging.path().join(name))?;
         }
         claim(staging.path(), lock, geometry)?;
-        // The directory is gone from where it would be removed.
+        // The staging directory is moved away, so that dropping it removes nothing.
         fs::rename(staging.path(), &partial).map_err(|source| CacheError::io("move", &partial, source))
     }
 
-    /// The right to change a model, if nobody uses it.
-    fn alone(&self, lock: &FillLock) -> Result<Option<Guard>, CacheError> {
+    /// The exclusive lock of a model, if it is not in use.
+    fn try_exclusive(&self, lock: &FillLock) -> Result<Option<Guard>, CacheError> {
         let (usage, started) = (LockFile::usage(&self.layout().locks(), lock.digest()), Instant::now());
         loop {
             let alone = usage.try_exclusive()?;
@@ -85,7 +84,7 @@ impl Cache {
     }
 }
 
-/// Writes a journal that claims all that can be there.
+/// Writes a journal that claims all pieces that can be there.
 fn claim(dir: &Path, lock: &FillLock, geometry: &Geometry) -> Result<(), CacheError> {
     atomic::create_dir(&dir.join(PARITY))?;
     let weights = dir.join(WEIGHTS);
@@ -96,7 +95,7 @@ fn claim(dir: &Path, lock: &FillLock, geometry: &Geometry) -> Result<(), CacheEr
     };
     let total_bytes = geometry.manifest().total_size_bytes();
     if size_bytes != 0 && size_bytes != total_bytes {
-        // What was cut off, or comes after the end, fails its check; the rest may be right.
+        // Truncated or appended bytes fail their check; the rest may be right.
         let resized =
             files::open_to_change(atomic::place(&weights)).and_then(|file| file.set_len(total_bytes));
         resized.map_err(|source| CacheError::io("resize", &weights, source))?;

@@ -33,9 +33,9 @@ const VOID: u32 = 4;
 pub(super) enum Record {
     /// This piece of this shard was verified after it was written.
     Piece(u32, u32),
-    /// Whatever was said about this shard is void.
+    /// Earlier records of this shard are void.
     Forget(u32),
-    /// Whatever was said about this piece of this shard is void.
+    /// Earlier records of this piece of this shard are void.
     Void(u32, u32),
 }
 
@@ -54,12 +54,12 @@ impl Record {
     }
 }
 
-/// What stands in the place of a record.
+/// A decoded record.
 enum Found {
     Record(Record),
     /// Nothing of interest.
     Nothing,
-    /// Something that was not written whole.
+    /// A torn write.
     Torn,
 }
 
@@ -79,7 +79,7 @@ impl Found {
     }
 }
 
-/// A journal that records are appended to, by whoever holds the model's fill lock.
+/// A journal, open for appending by the holder of the model's fill lock.
 #[derive(Debug)]
 pub(super) struct Journal {
     file: File,
@@ -89,9 +89,9 @@ pub(super) struct Journal {
 }
 
 impl Journal {
-    /// Opens or creates the journal of the model `digest` and reads it, calling `on_record` for each record in order. It
-    /// is cut where the first bad one stands. Space for the records of so many pieces is reserved where the file system
-    /// can: what was written is not to be fetched again because a disk that others filled has no room to say so.
+    /// Opens or creates the journal of the model `digest` and reads it, calling `on_record` for each record in order. It is
+    /// cut at the first bad one. Space for the records of so many pieces is reserved where the file system can, so that
+    /// pieces on a disk that has become full can still be recorded.
     pub(super) fn open(
         path: &Path,
         digest: &Digest,
@@ -111,14 +111,14 @@ impl Journal {
         Ok(Self { file, path: path.to_owned(), seed: seed(digest), end_bytes })
     }
 
-    /// Gives back what is reserved and not written.
+    /// Releases reserved space that was not written.
     pub(super) fn give_back(&self) {
         if let Err(error) = self.file.set_len(self.end_bytes) {
             tracing::warn!(%error, path = %self.path.display(), "cannot give back reserved space");
         }
     }
 
-    /// Appends records. When that fails, half a record may stand at the end; the next append goes over it.
+    /// Appends records. A failure may leave half a record at the end; the next append overwrites it.
     pub(super) fn append(&mut self, records: impl IntoIterator<Item = Record>) -> Result<(), CacheError> {
         let bytes: Vec<u8> = records.into_iter().flat_map(|record| record.encode(self.seed)).collect();
         let written = self.file.write_all_at(&bytes, self.end_bytes);
@@ -188,7 +188,7 @@ fn seed(digest: &Digest) -> u64 {
     fnv1a(digest.as_bytes(), 0xcbf2_9ce4_8422_2325)
 }
 
-/// FNV-1a with 64 bits: finds torn records; nobody is kept out by it.
+/// FNV-1a with 64 bits: detects torn records, not attacks.
 fn fnv1a(bytes: &[u8], seed: u64) -> u64 {
     bytes.iter().fold(seed, |hash, byte| (hash ^ u64::from(*byte)).wrapping_mul(0x0100_0000_01b3))
 }

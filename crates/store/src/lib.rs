@@ -10,7 +10,7 @@
 //!   models/<manifest digest>/weights mode 0444: what a runtime maps
 //!   models/<manifest digest>/parity/<index>
 //!   models/<manifest digest>/pieces  the piece index blob
-//!   models/<manifest digest>/stamp   what the files looked like when they were hashed, and what came of it
+//!   models/<manifest digest>/stamp   metadata of the files when they were hashed, and the verdict
 //!   partial/<manifest digest>/       the same files being filled, and a journal of verified pieces
 //!   partial/staging-*                being published, moved or removed; a dead process's are swept at the next opening;
 //!                                    in models/, too

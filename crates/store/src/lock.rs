@@ -14,10 +14,10 @@ use manifest::Digest;
 use super::CacheError;
 use super::lock_holder::LockHolders;
 
-/// Whoever holds a lock that is waited for is done in a moment, unless it was stopped or its disk hangs.
+/// Lock timeout: holders are done in a moment, unless they are stopped or their disk hangs.
 pub(super) const PATIENCE: Duration = Duration::from_secs(30);
 
-/// The exclusive right to fill one model's partial directory. Dropping it gives the right back.
+/// The exclusive lock for filling one model's partial directory. Released on drop.
 #[derive(Debug)]
 pub struct FillLock {
     digest: Digest,
@@ -42,38 +42,38 @@ pub(super) struct LockFile {
 }
 
 impl LockFile {
-    /// What fillers of a model exclude each other with.
+    /// Exclusive to the filler of a model.
     pub(super) fn fill(locks: &Path, digest: &Digest) -> Self {
         Self { path: locks.join(format!("{digest}.fill")) }
     }
 
-    /// What users of a finished model share, and eviction takes alone.
+    /// Shared by users of a finished model, exclusive for eviction.
     pub(super) fn usage(locks: &Path, digest: &Digest) -> Self {
         Self { path: locks.join(format!("{digest}.use")) }
     }
 
-    /// What owners of a staging directory share; whoever gets it alone may clean up after dead ones.
+    /// Shared by owners of staging directories, exclusive for the sweep.
     pub(super) fn staging(locks: &Path) -> Self {
         Self { path: locks.join("staging") }
     }
 
-    /// Whoever changes the lists of series takes it.
+    /// Exclusive for changing the lists of series.
     pub(super) fn series(locks: &Path) -> Self {
         Self { path: locks.join("series") }
     }
 
-    /// What those exclude each other with who add to the bans.
+    /// Exclusive for changing the bans.
     pub(super) fn bans(locks: &Path) -> Self {
         Self { path: locks.join("bans") }
     }
 
-    /// Waits until nobody else holds it, but not for ever.
+    /// Acquires it exclusively, within [`PATIENCE`].
     pub(super) fn exclusive(&self) -> Result<Guard, CacheError> {
         self.wait(File::try_lock, PATIENCE)
     }
 
-    /// Waits until nobody holds it exclusively, but not for ever. Whoever may not create the file, nor read it, goes without:
-    /// a model that is removed then is only unlinked, which harms no map.
+    /// Acquires it shared, within [`PATIENCE`]. A user that may neither create nor read the file goes without: removing the
+    /// model then only unlinks it, which harms no map.
     pub(super) fn shared(&self) -> Result<Guard, CacheError> {
         match self.wait(File::try_lock_shared, PATIENCE) {
             Err(error) if error.is_denied() => Ok(Guard(None)),
@@ -83,7 +83,7 @@ impl LockFile {
         }
     }
 
-    /// `None` when somebody else holds it.
+    /// `None` when it is held.
     pub(super) fn try_exclusive(&self) -> Result<Option<Guard>, CacheError> {
         let file = self.open()?;
         match file.try_lock() {
@@ -113,7 +113,7 @@ impl LockFile {
         }
     }
 
-    /// It was waited for so long.
+    /// The error after waiting so long.
     pub(super) fn held(&self, waited: Duration) -> CacheError {
         CacheError::Locked { path: self.path.clone(), holders: LockHolders::of(&self.holders()), waited }
     }
@@ -124,7 +124,7 @@ impl LockFile {
     }
 }
 
-/// The right to fill a model, unless somebody has it.
+/// The fill lock of a model, unless it is held.
 pub(super) fn try_fill(locks: &Path, digest: &Digest) -> Result<Option<FillLock>, CacheError> {
     let held = LockFile::fill(locks, digest).try_exclusive()?;
     Ok(held.map(|held| FillLock { digest: *digest, _held: held }))

@@ -10,13 +10,13 @@ pub struct LockHolder {
     pub process: u32,
     /// The name of its command, where that is known; control characters are left out.
     pub name: Option<String>,
-    /// It was stopped, as by SIGSTOP: it gets on with nothing until it is continued.
+    /// It was stopped, as by SIGSTOP, and makes no progress until it is continued.
     pub is_stopped: bool,
-    /// How much of a processor it has used, in hundredths of a second.
+    /// CPU time used, in hundredths of a second.
     pub(crate) used_ticks: u64,
 }
 
-/// All of those that hold one lock; empty when the system does not tell.
+/// All holders of one lock; empty when the system does not tell.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct LockHolders(pub Vec<LockHolder>);
 

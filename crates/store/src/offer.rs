@@ -1,4 +1,4 @@
-//! A model that is being filled, as others may read it.
+//! The offer of a model that is being filled: its verified pieces, for reading.
 
 use std::collections::HashMap;
 use std::fs::File;
@@ -13,9 +13,9 @@ use super::availability::{Availability, first_version};
 use super::layout::{PIECES, is_data, parity_path};
 use super::{BlobReader, Cache, CacheError, atomic};
 
-/// What can be read of a model while it is being filled: its verified pieces, from the files that they were written to.
+/// The verified pieces of a model that is being filled, read from the files that they were written to.
 ///
-/// It outlives the filling: what it has opened stays readable when the files get their final names.
+/// It outlives the filling: open files stay readable when they get their final names.
 #[derive(Debug)]
 pub struct Offer {
     cache: Cache,
@@ -56,7 +56,7 @@ impl Offer {
         self.geometry.manifest()
     }
 
-    /// What was verified after version `since`, or all of it when that version is not known.
+    /// The pieces verified after version `since`, or all of them when that version is not known.
     pub fn have(&self, since: u64) -> Have {
         self.available().since(since, &self.geometry)
     }
@@ -118,17 +118,17 @@ impl Offer {
         }
     }
 
-    /// Offers a piece no more: it is not right.
+    /// Withdraws a piece that is wrong.
     pub(super) fn withdraw_piece(&self, PieceId { shard, piece }: PieceId) {
         self.available().remove(PieceId { shard: self.geometry.canonical(shard), piece });
     }
 
-    /// Offers no piece of a shard any more.
+    /// Withdraws all pieces of a shard.
     pub(super) fn withdraw(&self, shard: u32) {
         self.available().forget(self.geometry.canonical(shard));
     }
 
-    /// Whoever verifies a piece waits until this is dropped: for tests of what goes on meanwhile.
+    /// Blocks verifying pieces until this is dropped, for tests.
     #[cfg(feature = "test-util")]
     pub fn hold(&self) -> impl Drop {
         self.available()
@@ -175,7 +175,7 @@ impl Offered {
             return Ok(false);
         }
         self.held.read_at(offset, buffer)?;
-        // What was withdrawn meanwhile may be something else already.
+        // A piece that was withdrawn meanwhile may be overwritten already.
         Ok(self.holds(range))
     }
 

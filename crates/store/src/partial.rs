@@ -37,16 +37,15 @@ pub struct Partial {
     journal: Mutex<(Journal, PieceStates)>,
     offer: Arc<Offer>,
     index: OnceLock<Arc<PieceIndex<Map>>>,
-    /// Brings the weights to the disk while they arrive; `None` when nobody waits for that.
+    /// Syncs the weights while they arrive; `None` when not durable.
     writeback: Option<Writeback>,
-    /// Last, so that it is given back after everything else is closed.
+    /// Last, so that it is released after everything else is closed.
     lock: Arc<FillLock>,
 }
 
 impl Cache {
-    /// Creates the partial model that `lock` is for, or goes on with what an earlier run has left of it. Disk space
-    /// for the weights is reserved where the file system can. Whoever wants the finished model to be `durable` waits
-    /// for the disk in [`Partial::finish`].
+    /// Creates the partial model that `lock` is for, or resumes that of an earlier run. Disk space for the weights is
+    /// reserved where the file system can. With `durable`, [`Partial::finish`] waits for the disk.
     ///
     /// # Errors
     /// [`CacheError::DiskFull`], [`CacheError::Io`].
@@ -95,26 +94,26 @@ impl Partial {
         Ok(Self { cache, geometry, dir, weights, parity, journal, offer, index, writeback, lock })
     }
 
-    /// What it is a part of.
+    /// Its manifest.
     pub fn manifest(&self) -> &Arc<Manifest> {
         self.geometry.manifest()
     }
 
-    /// The geometry of that.
+    /// Its geometry.
     pub fn geometry(&self) -> &Geometry {
         &self.geometry
     }
 
-    /// What of it can be served: the pieces that this process has verified, those to come too.
+    /// The pieces that this process has verified, those to come too, for serving.
     pub fn offer(&self) -> &Arc<Offer> {
         &self.offer
     }
 
-    /// The pieces that an earlier process has recorded and this one has not hashed yet; of shards with the same digest, the
-    /// first stands for all. Each is to be [hashed](Self::recheck).
+    /// The claims: pieces that an earlier process has recorded and this one has not hashed yet; the first of shards with the
+    /// same digest stands for all. Each is to be [hashed](Self::recheck).
     pub fn claims(&self) -> Vec<PieceId> {
         let (_, progress) = &*self.journal();
-        let is_claim = |piece: &PieceId| progress.claim(&self.geometry, *piece) == PieceState::Claimed;
+        let is_claim = |piece: &PieceId| progress.state(&self.geometry, *piece) == PieceState::Claimed;
         progress.pieces(&self.geometry, PieceState::Claimed).filter(is_claim).collect()
     }
 
@@ -186,22 +185,21 @@ impl Partial {
         Ok(())
     }
 
-    /// Gives back the space that is reserved and was not written, now that the disk has turned out to be full; and tells
-    /// how much is missing.
+    /// Releases reserved space that was not written, after the disk was found full; the error says how much is missing.
     pub fn give_back(&self, full: CacheError) -> CacheError {
         let parity = self.parity.lock().unwrap_or_else(PoisonError::into_inner);
         parity.values().map(|file| &**file).chain([&self.weights]).for_each(give_back);
         self.journal().0.give_back();
         let path = self.dir.join(WEIGHTS);
         let missing_bytes = self.manifest().total_size_bytes().saturating_sub(space::held_bytes(&path));
-        // It may be a quota that is used up.
+        // It may be a quota.
         space::require(&path, missing_bytes).err().unwrap_or(full)
     }
 
-    /// Gives it up, and waits until nothing of this process holds on to its files: what is removed then is gone. Dropping it
-    /// does not wait. What was recorded stays for the next one.
+    /// Closes it, and waits until this process has closed all of its files, so that removing them frees their space. Dropping
+    /// it does not wait. Recorded pieces stay for the next run.
     pub fn close(mut self) {
-        // What became of the files, its thread has said where it matters.
+        // Its thread has handled errors.
         let _ = self.writeback.take().map(Writeback::finish);
     }
 

@@ -1,15 +1,15 @@
-//! Which pieces of a partial model are there, as its journal tells.
+//! The state of each piece of a partial model, from its journal.
 
 use manifest::{Geometry, PieceId};
 
 use super::journal::Record;
 
-/// How sure it is that a piece is on disk and right.
+/// The state of a piece on the disk.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) enum PieceState {
     /// It is not there.
     Missing,
-    /// An earlier process says that it verified it.
+    /// An earlier process recorded it as verified.
     Claimed,
     /// This process has verified it.
     Verified,
@@ -19,55 +19,54 @@ pub(super) enum PieceState {
 /// first of them.
 #[derive(Debug)]
 pub(super) struct PieceStates {
-    claims: Vec<PieceState>,
+    states: Vec<PieceState>,
 }
 
 impl PieceStates {
     pub(super) fn new(geometry: &Geometry) -> Self {
-        Self { claims: vec![PieceState::Missing; geometry.piece_total() as usize] }
+        Self { states: vec![PieceState::Missing; geometry.piece_total() as usize] }
     }
 
-    /// Follows a record; the pieces that it names are as sure as `claim`. Those that the manifest does not have are not
-    /// believed.
-    pub(super) fn apply(&mut self, geometry: &Geometry, record: Record, claim: PieceState) {
+    /// Applies a record; its pieces get this state. Pieces that the manifest does not have are ignored.
+    pub(super) fn apply(&mut self, geometry: &Geometry, record: Record, state: PieceState) {
         match record {
             Record::Piece(shard, piece) => {
-                if let Some(found) = self.claim_mut(geometry, PieceId { shard, piece }) {
-                    *found = (*found).max(claim);
+                if let Some(found) = self.state_mut(geometry, PieceId { shard, piece }) {
+                    *found = (*found).max(state);
                 }
             }
             Record::Forget(shard) => self.forget(geometry, shard),
             Record::Void(shard, piece) => {
-                if let Some(found) = self.claim_mut(geometry, PieceId { shard, piece }) {
+                if let Some(found) = self.state_mut(geometry, PieceId { shard, piece }) {
                     *found = PieceState::Missing;
                 }
             }
         }
     }
 
-    pub(super) fn claim(&self, geometry: &Geometry, piece: PieceId) -> PieceState {
-        self.claims[flat(geometry, piece)]
+    pub(super) fn state(&self, geometry: &Geometry, piece: PieceId) -> PieceState {
+        self.states[flat(geometry, piece)]
     }
 
-    /// The first piece of a shard that is less sure than `claim`.
-    pub(super) fn first_below(&self, geometry: &Geometry, shard: u32, claim: PieceState) -> Option<u32> {
+    /// The first piece of a shard below this state.
+    pub(super) fn first_below(&self, geometry: &Geometry, shard: u32, state: PieceState) -> Option<u32> {
         let mut pieces = 0..geometry.manifest().piece_count(shard);
-        pieces.find(|piece| self.claim(geometry, PieceId { shard, piece: *piece }) < claim)
+        pieces.find(|piece| self.state(geometry, PieceId { shard, piece: *piece }) < state)
     }
 
     /// Whether anything is claimed of a shard.
     pub(super) fn any(&self, geometry: &Geometry, shard: u32) -> bool {
         let mut pieces = 0..geometry.manifest().piece_count(shard);
-        pieces.any(|piece| self.claim(geometry, PieceId { shard, piece }) > PieceState::Missing)
+        pieces.any(|piece| self.state(geometry, PieceId { shard, piece }) > PieceState::Missing)
     }
 
-    /// The pieces that are at least as sure as `claim`, in order.
-    pub(super) fn pieces(&self, geometry: &Geometry, claim: PieceState) -> impl Iterator<Item = PieceId> {
+    /// The pieces with at least this state, in order.
+    pub(super) fn pieces(&self, geometry: &Geometry, state: PieceState) -> impl Iterator<Item = PieceId> {
         first_shards(geometry)
             .flat_map(|shard| {
                 (0..geometry.manifest().piece_count(shard)).map(move |piece| PieceId { shard, piece })
             })
-            .filter(move |piece| self.claim(geometry, *piece) >= claim)
+            .filter(move |piece| self.state(geometry, *piece) >= state)
     }
 
     /// Bytes of the shards that are at least claimed.
@@ -76,11 +75,11 @@ impl PieceStates {
         pieces.map(|piece| geometry.piece_bytes(piece)).sum()
     }
 
-    fn claim_mut(&mut self, geometry: &Geometry, piece: PieceId) -> Option<&mut PieceState> {
+    fn state_mut(&mut self, geometry: &Geometry, piece: PieceId) -> Option<&mut PieceState> {
         if !exists(geometry, piece) {
             return None;
         }
-        self.claims.get_mut(flat(geometry, piece))
+        self.states.get_mut(flat(geometry, piece))
     }
 
     fn forget(&mut self, geometry: &Geometry, shard: u32) {
@@ -90,7 +89,7 @@ impl PieceStates {
             0
         };
         for piece in 0..pieces {
-            self.claims[flat(geometry, PieceId { shard, piece })] = PieceState::Missing;
+            self.states[flat(geometry, PieceId { shard, piece })] = PieceState::Missing;
         }
     }
 }

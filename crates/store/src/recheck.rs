@@ -19,7 +19,7 @@ const CHUNK_BYTES: u64 = 256 << 10;
 #[expect(clippy::cast_possible_truncation, reason = "it is small")]
 const LANES: u32 = WIDE_LANES as u32;
 
-/// What was found.
+/// The result of a recheck.
 #[derive(Debug, Clone, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct RecheckReport {
@@ -47,7 +47,7 @@ pub struct BadShard {
     pub pieces: Vec<u32>,
 }
 
-/// What became of the piece index.
+/// The state of the piece index.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum IndexState {
     /// The manifest has none, or it is not kept.
@@ -56,7 +56,7 @@ pub enum IndexState {
     Good,
     /// The file is not what the manifest names.
     Corrupt,
-    /// It has its digest, but calls pieces wrong of shards that are right: whoever published it is at fault.
+    /// It has its digest, but calls pieces of right shards wrong: the publisher is at fault.
     Wrong,
 }
 
@@ -122,7 +122,7 @@ pub fn recheck(
     recheck_until(model, threads, progress, &AtomicBool::new(false))
 }
 
-/// The same, until told to `stop`: then it ends soon, with an error of the kind `Interrupted`.
+/// Like [`recheck`], until `stop` is set: then it ends soon, with an error of the kind `Interrupted`.
 pub(crate) fn recheck_until(
     model: &Model,
     threads: usize,

@@ -38,8 +38,8 @@ impl Cache {
         Ok(true)
     }
 
-    /// Removes the directory of a model: at once if it can be renamed, else file by file, so that what is left when that is
-    /// interrupted is believed by nobody. Takes no space. False when it is not there.
+    /// Removes the directory of a model: at once if it can be renamed, else file by file, in an order in which an interrupted
+    /// removal leaves nothing trusted. Takes no space. False when it is not there.
     pub(super) fn remove_dir(&self, dir: &Path) -> Result<bool, CacheError> {
         let fail = |source| CacheError::io("remove", dir, source);
         let (doomed, _lock) = self.doomed(dir)?;

@@ -73,7 +73,7 @@ impl Cache {
         Ok(read(&self.live_path(series))?.pop())
     }
 
-    /// Notes that this model is in use, and that the one before is no more.
+    /// Records that this model is in use, and the one before is not any more.
     ///
     /// # Errors
     /// [`CacheError::Io`], [`CacheError::DiskFull`].

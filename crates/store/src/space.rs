@@ -1,4 +1,4 @@
-//! Room on the disk: asked for before it is taken, and given back where taking it fails.
+//! Disk space: checked before it is reserved, and released when that fails.
 
 use std::fs::File;
 use std::io;
@@ -12,7 +12,7 @@ use rustix::process::{Resource, getrlimit};
 use super::CacheError;
 use super::free::{Free, free};
 
-/// Left for what is written beside the weights: a journal, a stamp, names.
+/// Left free for files beside the weights: a journal, a stamp, names.
 const MARGIN_BYTES: u64 = 1 << 20;
 
 /// Disk space that a file takes; 0 when it is not there.
@@ -20,7 +20,7 @@ pub(super) fn held_bytes(path: &Path) -> u64 {
     path.symlink_metadata().map_or(0, |metadata| metadata.blocks() * 512)
 }
 
-/// Fails unless there is room for so many bytes at `path`, and a little more, which nobody has reserved.
+/// Fails unless so many bytes, and a margin, are free at `path`.
 ///
 /// # Errors
 /// [`CacheError::NoRoom`].
@@ -86,7 +86,7 @@ pub(super) fn allow_size(path: &Path, size_bytes: u64) -> Result<(), CacheError>
     }
 }
 
-/// Gives back what is reserved in a file and was never written.
+/// Releases reserved space of a file that was never written.
 #[cfg(target_os = "linux")]
 pub(super) fn give_back(file: &File) -> io::Result<()> {
     use rustix::fs::{SeekFrom, seek};

@@ -1,4 +1,4 @@
-//! What the files of a finished model looked like when they were hashed, and what came of it.
+//! Stamps: the metadata of a finished model's files when they were hashed, and the verdict.
 //!
 //! A stamp is text: a first line, a line `bad` with what is wrong if something is, and one line per file: name, inode,
 //! size in bytes, time of last modification, time of last change. Equal lines mean that nobody wrote to the files since;
@@ -18,15 +18,15 @@ use super::{CacheError, atomic};
 const LIMIT_BYTES: u64 = 64 << 10;
 const FIRST_LINE: &str = "loader stamp 2\n";
 const BAD: &str = "bad ";
-/// Of what is wrong, so much is remembered.
+/// The longest description of damage.
 const MAX_DAMAGE_CHARS: usize = 1000;
 
-/// What is known of files that did not change since.
+/// The verdict on files that did not change since.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) enum Verdict {
     /// They are right, and on the disk.
     Good,
-    /// They are not; and what is wrong.
+    /// They are corrupt; and what is wrong.
     Bad(String),
     /// Nothing.
     Unknown,
@@ -43,7 +43,7 @@ pub(super) fn of(model_dir: &Path) -> Result<String, CacheError> {
     Ok(text)
 }
 
-/// What the stamp says of the files, if they still are what was stamped.
+/// The verdict of the stamp, if the files have not changed since.
 pub(super) fn verdict(model_dir: &Path) -> Result<Verdict, CacheError> {
     let Some(stamped) = atomic::read(&model_dir.join(STAMP), LIMIT_BYTES)? else {
         return Ok(Verdict::Unknown);
@@ -58,19 +58,19 @@ pub(super) fn verdict(model_dir: &Path) -> Result<Verdict, CacheError> {
     Ok(if is_same { verdict } else { Verdict::Unknown })
 }
 
-/// Says that the files were right, and on the disk, when they looked like `files`.
+/// Stamps the files as right, and synced, with the metadata `files`.
 pub(super) fn write_good(model_dir: &Path, files: &str) -> Result<(), CacheError> {
     atomic::write(&model_dir.join(STAMP), format!("{FIRST_LINE}{files}").as_bytes(), 0o644)
 }
 
-/// Says that the files were wrong when they looked like `files`.
+/// Stamps the files as corrupt, with the metadata `files`.
 pub(super) fn write_bad(model_dir: &Path, files: &str, damage: &str) -> Result<(), CacheError> {
     let damage: String = damage.chars().filter(|c| !c.is_control()).take(MAX_DAMAGE_CHARS).collect();
     let text = format!("{FIRST_LINE}{BAD}{damage}\n{files}");
     atomic::write(&model_dir.join(STAMP), text.as_bytes(), 0o644)
 }
 
-/// Says that the files are not to be trusted.
+/// Removes the stamp: the files are not trusted.
 pub(super) fn remove(model_dir: &Path) -> Result<(), CacheError> {
     let path = model_dir.join(STAMP);
     match fs::remove_file(&path) {

@@ -1,4 +1,4 @@
-//! Removing what killed processes have left.
+//! Removes leftovers of killed processes.
 
 use std::fs;
 use std::io;
@@ -12,7 +12,7 @@ use super::{CacheError, atomic};
 /// A temporary file is written in one go; one this old has lost its writer.
 const STALE: Duration = Duration::from_secs(3600);
 
-/// Removes what killed processes have left. Does nothing while anybody has a staging directory.
+/// Removes leftovers of killed processes. Does nothing while a staging directory is in use.
 pub(super) fn sweep(layout: &Layout) -> Result<(), CacheError> {
     let Some(_alone) = LockFile::staging(&layout.locks()).try_exclusive()? else { return Ok(()) };
     for dir in [layout.models(), layout.partials()] {
@@ -38,7 +38,7 @@ fn sweep_files(dir: &Path) -> Result<(), CacheError> {
     Ok(())
 }
 
-/// What cannot be removed is in nobody's way.
+/// Logs a failed removal, which does no harm.
 fn report(path: &Path, removed: io::Result<()>) {
     if let Err(error) = removed {
         tracing::warn!(%error, path = %path.display(), "cannot remove what an earlier run has left");

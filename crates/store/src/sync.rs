@@ -1,4 +1,4 @@
-//! Models on the disk, to the last name.
+//! Syncing models to the disk, directory entries included.
 
 use std::path::{Path, PathBuf};
 

@@ -1,4 +1,4 @@
-//! Finished models: mapped when they are known to be right, hashed when that is not known.
+//! Finished models: mapped when their stamp is valid, else hashed first.
 
 use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
@@ -15,8 +15,8 @@ use super::{Cache, CacheError, Model, RecheckReport, atomic, stamp};
 impl Cache {
     /// The finished model, mapped; `None` when there is none.
     ///
-    /// Its files are trusted when they look as they did when they were verified. Otherwise all of them are hashed
-    /// first, which takes time; parity shards and a piece index that turn out bad are dropped, with a warning.
+    /// Its files are trusted when their metadata match the stamp. Otherwise all of them are hashed first, which takes time;
+    /// corrupt parity shards and a corrupt piece index are dropped, with a warning.
     ///
     /// # Errors
     /// [`CacheError::Corrupt`] when the weights are not what the manifest says; [`CacheError::Io`].
@@ -136,7 +136,7 @@ impl Cache {
         Ok(known.map_or(Verdict::Unknown, |(_, verdict)| verdict))
     }
 
-    /// Hashes a model, and stamps it as it was before that. A good one is on the disk after that.
+    /// Hashes a model, and stamps it with its metadata from before. A good one is synced first.
     fn check(
         &self,
         model: &Model,
@@ -165,7 +165,7 @@ impl Cache {
     }
 }
 
-/// What is known of a finished model.
+/// Whether a finished model can be trusted.
 pub(crate) enum Trust {
     /// It is right.
     Good(Model),

@@ -1,4 +1,4 @@
-//! Bringing files to the disk while they are still being written.
+//! Syncing files while they are still being written.
 
 use std::any::Any;
 use std::fs::File;
@@ -10,14 +10,14 @@ use std::thread::JoinHandle;
 
 use super::CacheError;
 
-/// How much is written before the disk is set to work on it.
+/// Bytes written between two syncs.
 const EVERY_BYTES: u64 = 64 << 20;
 
-/// A thread that syncs files over and over while others write to them. Systems let gigabytes pile up before they begin
-/// by themselves, and whoever syncs at the end waits for all of it with the processor idle.
+/// A thread that syncs files repeatedly while others write to them. Systems let gigabytes of dirty pages pile up, and a
+/// single sync at the end would wait for all of it with an idle CPU.
 ///
-/// Dropping it does not wait for the disk: the thread ends when what it is at is synced, and keeps the right to the files
-/// until then.
+/// Dropping it does not wait for the disk: the thread ends after its current sync, and keeps the lock on the files until
+/// then.
 #[derive(Debug)]
 pub struct Writeback {
     unsynced_bytes: AtomicU64,
@@ -27,12 +27,12 @@ pub struct Writeback {
     _right: Right,
 }
 
-/// Whatever keeps others from the files while somebody has it.
+/// The lock on the files.
 pub type Right = Arc<dyn Any + Send + Sync>;
 
 impl Writeback {
-    /// Starts the thread, for these files. When bytes of them are lost, the file `voucher`, which says that they are right,
-    /// is removed.
+    /// Starts the thread, for these files. When bytes of them are lost, the file `voucher`, which records them as right, is
+    /// removed.
     pub fn start<'a>(
         files: impl IntoIterator<Item = (&'a File, &'a Path)>,
         voucher: Option<PathBuf>,
@@ -53,17 +53,17 @@ impl Writeback {
         Self::with(sync, right)
     }
 
-    /// Calls `sync` over and over, and keeps the right meanwhile.
+    /// Calls `sync` repeatedly, and keeps the lock meanwhile.
     fn with(
         sync: impl Fn() -> Result<(), CacheError> + Send + 'static,
         right: Right,
     ) -> Result<Self, CacheError> {
-        // One that waits is enough: it is about everything written before it is taken.
+        // One queued sync is enough: it covers everything written before it starts.
         let (sender, due) = sync_channel(1);
         let weak = Arc::downgrade(&right);
         let work = move || {
             for () in due {
-                // Nobody waits for the files any more.
+                // The files are not needed any more.
                 let Some(_kept) = Weak::upgrade(&weak) else { break };
                 sync()?;
             }
@@ -75,7 +75,7 @@ impl Writeback {
         Ok(Self { unsynced_bytes: AtomicU64::new(0), due: sender, thread, _right: right })
     }
 
-    /// Says that so many bytes were written. Never waits.
+    /// Counts written bytes. Never waits.
     pub fn wrote(&self, bytes: usize) {
         let unsynced_bytes = self.unsynced_bytes.fetch_add(bytes as u64, Ordering::Relaxed) + bytes as u64;
         if unsynced_bytes >= EVERY_BYTES {
@@ -85,10 +85,10 @@ impl Writeback {
         }
     }
 
-    /// Ends the thread. What it did not get to is still to be synced.
+    /// Ends the thread. Bytes written since its last sync are not synced.
     ///
     /// # Errors
-    /// When bytes could not be written. The system says so once only: whoever syncs again hears nothing of it.
+    /// When bytes could not be written. The system reports that once only: a further sync succeeds.
     pub fn finish(self) -> Result<(), CacheError> {
         let Self { due, thread, .. } = self;
         drop(due);
@@ -96,8 +96,8 @@ impl Writeback {
     }
 }
 
-/// Bytes that a journal says are there were lost on their way to the disk. The system says so once, and reads them back
-/// from memory until then: only without the journal are they fetched again.
+/// Bytes that a journal records were lost on their way to the disk. The system reports that once, and may still read them
+/// from memory: removing the journal makes sure that they are fetched again.
 pub(super) fn void(journal: &Path, error: &CacheError) {
     tracing::error!(%error, journal = %journal.display(), "bytes were lost on their way to the disk: starting anew");
     match std::fs::remove_file(journal) {

@@ -1,4 +1,4 @@
-//! Whether what an endpoint shows is a proof. Nothing it says is believed.
+//! Verifies an endpoint's proof. Nothing in it is trusted.
 
 use alloy::consensus::Header;
 use alloy::primitives::{B256, Bytes, U256, keccak256};

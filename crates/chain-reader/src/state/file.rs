@@ -26,7 +26,7 @@ const MAX_FILE_BYTES: u64 = 16 << 10;
 const VERSION: u32 = 1;
 /// Whoever holds the lock is done in a moment, unless it was stopped or its disk hangs.
 const LOCK_PATIENCE: Duration = Duration::from_secs(30);
-/// What stands in a file's name in the place of a first block that is not known.
+/// Stands for an unknown first block in a file's name.
 const NO_GENESIS: &str = "unknown";
 
 /// The whole file.
@@ -37,7 +37,7 @@ struct Contents {
     memory: ChainMemory,
 }
 
-/// What a directory remembers of one chain, contract and block tag.
+/// The stored state of one chain, contract and block tag.
 #[derive(Debug)]
 pub struct StoredChain {
     /// The file.
@@ -50,11 +50,11 @@ pub struct StoredChain {
     pub contract: Address,
     /// Which block was read.
     pub block_tag: BlockTag,
-    /// What the file says; an error when it is corrupt.
+    /// The content of the file; an error when it is corrupt.
     pub memory: Result<ChainMemory, StateError>,
 }
 
-/// All that `dir` remembers, in the order of the file names. Nothing when there is no such directory.
+/// All state files in `dir`, in the order of their names. None when there is no such directory.
 ///
 /// # Errors
 /// [`StateError::Io`].
@@ -82,7 +82,7 @@ impl StoredChain {
     }
 }
 
-/// Where one chain is remembered.
+/// The state file of one chain.
 pub(super) struct Place {
     /// The chain, with its first block if that is known to the endpoints or remembered.
     chain: ChainKey,

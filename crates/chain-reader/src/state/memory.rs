@@ -1,4 +1,4 @@
-//! What is remembered: the values, and when they change.
+//! The values of the stored state, and their transitions.
 
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
@@ -68,7 +68,7 @@ impl Seen {
     }
 }
 
-/// What is remembered of one chain, contract and block tag.
+/// The stored state of one chain, contract and block tag.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
 pub struct ChainMemory {
     /// The highest block that was read: no lower one is read again.
@@ -77,7 +77,7 @@ pub struct ChainMemory {
     pub last_good: Option<Seen>,
     /// The model that was last loaded: see [`ChainReader::note_loaded`](crate::ChainReader::note_loaded).
     pub loaded: Option<Seen>,
-    /// A final block that a quorum said had been replaced: nothing is loaded from the chain until it is forgotten.
+    /// A final block that was replaced, by quorum: nothing is loaded from the chain until it is forgotten.
     #[serde(default)]
     pub alarm: Option<Replaced>,
 }

@@ -1,4 +1,4 @@
-//! Giving a signed transaction to an endpoint.
+//! Broadcasting a signed transaction through an endpoint.
 
 use alloy::primitives::{B256, Bytes};
 use tokio::time::sleep;
@@ -8,9 +8,8 @@ use crate::config::Policy;
 use crate::endpoint::Endpoint;
 use crate::error::{EndpointError, SubmitError};
 
-/// What nodes say, in lower case, when they have the transaction, or another one of its nonce, already, or do not know
-/// themselves what became of it. Such a refusal does not mean that it is not out there: it is looked for as if it had been
-/// taken.
+/// Error texts of nodes, in lower case, that have the transaction, or another one of its nonce, already, or do not know its
+/// fate. After such a refusal it may be in the mempool: it is tracked as if it had been accepted.
 const WORDS: [&str; 8] = [
     "already",
     "known transaction",
@@ -22,18 +21,18 @@ const WORDS: [&str; 8] = [
     "internal error",
 ];
 
-/// What became of it.
+/// The outcome.
 #[derive(Debug)]
 pub(super) enum Broadcast {
     /// The endpoint has it.
     Taken,
     /// The endpoint may have it.
     Unclear,
-    /// The endpoint said no, and has had no other chance to take it.
+    /// The endpoint refused it, and got it only once.
     Refused(EndpointError),
 }
 
-/// An endpoint that is asked once: whoever sends must know what became of each attempt.
+/// An endpoint without retries: the outcome of each attempt must be known.
 pub(super) fn once(config: &SubmitConfig) -> Result<Endpoint, EndpointError> {
     Endpoint::new(&config.rpc_url, Policy { attempts: 1, ..config.policy })
 }

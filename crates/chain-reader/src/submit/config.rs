@@ -1,4 +1,4 @@
-//! Where the transaction goes, what it may cost, and how long it is looked after.
+//! Endpoint, fee limits and timeouts of the transaction.
 
 use std::fmt;
 use std::time::Duration;
@@ -11,7 +11,7 @@ use crate::rpc_url::RpcUrl;
 
 /// The default cap on the price of gas: several times what is usual, and far less than what an endpoint could make up.
 const DEFAULT_MAX_FEE: GasPrice = GasPrice::from_gwei(300);
-/// How many blocks are waited for where chains fork.
+/// Default confirmations where chains fork.
 const DEFAULT_CONFIRMATIONS: u64 = 3;
 /// The chain ids of development nodes (anvil and hardhat; geth --dev and ganache), whose blocks come with transactions only.
 const DEVELOPMENT_CHAINS: [u64; 2] = [31337, 1337];
@@ -63,7 +63,7 @@ impl SubmitConfig {
         Self { chain_id: chain_id.into(), ..self }
     }
 
-    /// Patience with the endpoint.
+    /// Timeout and retries for the endpoint.
     #[must_use]
     pub fn with_policy(self, policy: Policy) -> Self {
         Self { policy, ..self }
@@ -87,7 +87,7 @@ impl SubmitConfig {
         Self { settled: settled.into(), ..self }
     }
 
-    /// How long to look after the transaction until it is settled.
+    /// How long to track the transaction until it is settled.
     #[must_use]
     pub fn with_timeout(self, timeout: Duration) -> Self {
         Self { timeout, ..self }
@@ -99,10 +99,10 @@ impl SubmitConfig {
     }
 }
 
-/// When a transaction that is in a block is no longer looked after.
+/// When a transaction in a block counts as settled.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Settled {
-    /// When there are so many blocks, its own included. 0 counts as 1.
+    /// After so many confirmations, its own block included. 0 counts as 1.
     Confirmations(u64),
     /// When its block is under this tag, or before the one that is: from then on nodes that read that tag see the model.
     Tag(BlockTag),

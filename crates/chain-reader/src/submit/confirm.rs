@@ -1,4 +1,4 @@
-//! Looking after a transaction that was sent, until it is settled.
+//! Tracking a transaction that was sent, until it is settled.
 
 use std::time::Duration;
 
@@ -15,7 +15,7 @@ use crate::endpoint::Endpoint;
 use crate::error::{EndpointError, SubmitError};
 use crate::receipt::{Mined, Place, Receipt};
 
-/// What happens to a transaction after it was signed.
+/// Steps of a transaction after it was signed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Step {
     /// The endpoint has taken it.
@@ -47,20 +47,20 @@ pub enum Step {
         /// The block it was in.
         block_hash: B256,
     },
-    /// The endpoint did not know it any more, and has taken it again.
+    /// The endpoint had dropped it, and has accepted it again.
     SentAgain {
         /// The transaction.
         tx_hash: B256,
     },
 }
 
-/// The first and the longest pause between two looks.
+/// The first and the longest poll interval.
 const FIRST_PAUSE: Duration = Duration::from_millis(20);
 const LAST_PAUSE: Duration = Duration::from_secs(2);
-/// For so long one that was refused is looked for, and sent again: behind one URL there may be nodes that lag.
+/// For so long a refused one is tracked, and rebroadcast: behind one URL there may be nodes that lag.
 const REFUSED_PATIENCE: Duration = Duration::from_secs(5);
 
-/// One transaction on its way.
+/// One pending transaction.
 pub(super) struct Confirmation<'a> {
     endpoint: &'a Endpoint,
     call: &'a Call,
@@ -70,33 +70,33 @@ pub(super) struct Confirmation<'a> {
     on_step: &'a (dyn Fn(Step) + Sync),
     /// The block it was last seen in.
     seen: Option<BlockRef>,
-    /// Blocks from its own, or from that of the one in its place, to the newest, both included.
+    /// Confirmations of it, or of the one that displaced it.
     confirmations: u64,
     reorganisations: u32,
     search: Search,
-    /// Another transaction that is in a block in its place.
+    /// Another transaction with its nonce that is in a block.
     displaced_by: Option<Taken>,
-    /// What the endpoint said when it was handed over, while nothing else shows that the endpoint has it.
+    /// The endpoint's error at the broadcast, while nothing else shows that the endpoint has it.
     refusal: Option<EndpointError>,
-    /// What went wrong in the last look.
+    /// The error of the last poll.
     trouble: Option<EndpointError>,
 }
 
-/// What it takes to send it again.
+/// What a rebroadcast needs.
 struct Resend {
     endpoint: Endpoint,
     raw: Bytes,
 }
 
-/// How it ended, in a block of the chain.
+/// Its outcome, in a block of the chain.
 pub(super) enum Verdict {
-    /// It did what it was to do, and is settled.
+    /// It succeeded, and is settled.
     Settled(Receipt),
-    /// It did not. `by_receipt`: that is what its receipt says; else what the contract shows.
+    /// It failed, by its receipt (`by_receipt`) or by the contract's state.
     Failed { tx_hash: B256, block_number: u64, by_receipt: bool },
 }
 
-/// Where a look has found it.
+/// Where a poll has found it.
 enum Found {
     Nowhere,
     Waiting,
@@ -127,18 +127,18 @@ impl<'a> Confirmation<'a> {
         }
     }
 
-    /// The transaction to look after.
+    /// The transaction to track.
     pub(super) fn of(self, tx_hash: B256) -> Self {
         Self { tx_hash, ..self }
     }
 
-    /// With what to send it again, and what was said when it was first sent, if that was no.
+    /// For a rebroadcast; and the refusal of the first broadcast, if there was one.
     pub(super) fn again_with(self, endpoint: Endpoint, raw: Bytes, refusal: Option<EndpointError>) -> Self {
         Self { resend: Some(Resend { endpoint, raw }), refusal, ..self }
     }
 
-    /// Until it is settled, has failed in its block, or never comes; or `limit` has passed. A failing endpoint is asked
-    /// again: what was sent stays sent.
+    /// Tracks it until it is settled, has failed, or was replaced; or `limit` has passed. A failing endpoint is retried: the
+    /// transaction stays sent.
     pub(super) async fn wait(mut self, limit: Duration) -> Result<Verdict, SubmitError> {
         let deadline = Instant::now() + limit;
         match timeout_at(deadline, self.look_until_settled()).await {
@@ -189,7 +189,7 @@ impl<'a> Confirmation<'a> {
         }
     }
 
-    /// What has become of it, once that is for sure.
+    /// Its outcome, once that is certain.
     async fn look(&mut self) -> Result<Option<Result<Verdict, SubmitError>>, EndpointError> {
         match self.find().await? {
             Found::InBlock(block, mined) => {
@@ -295,7 +295,7 @@ impl<'a> Confirmation<'a> {
         (self.on_step)(Step::Reorganised { block_number: before.number, block_hash: before.hash });
     }
 
-    /// How many blocks there are from this one to the newest, and whether it is settled.
+    /// Its confirmations, and whether it is settled.
     async fn is_settled(&self, number: u64) -> (u64, Result<bool, EndpointError>) {
         let newest: U64 = match self.endpoint.request("eth_blockNumber", ()).await {
             Ok(newest) => newest,
@@ -327,8 +327,8 @@ impl<'a> Confirmation<'a> {
         Ok(now.is_some_and(|now| now.hash != block.hash))
     }
 
-    /// It is in no block that the endpoint shows: looks for one that has taken its place, which is what tells that it
-    /// never comes, and sends it again when the endpoint has forgotten it.
+    /// It is in no block of the endpoint: searches for one that has used its nonce, the evidence that it was replaced, and
+    /// rebroadcasts it when the endpoint has dropped it.
     async fn look_without_it(&mut self, is_known: bool) -> Result<Option<SubmitError>, EndpointError> {
         let Call { sender, nonce: wanted, .. } = *self.call;
         if self.endpoint.nonce(sender, BlockId::latest()).await? > wanted {

@@ -1,4 +1,4 @@
-//! How things stand before anything is sent: what is set already is not paid for again, nor what is on its way.
+//! The state before anything is sent: a model that is set, or pending, is not paid for again.
 
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -16,9 +16,9 @@ use crate::contract;
 use crate::endpoint::Endpoint;
 use crate::error::{EndpointError, SubmitError};
 
-/// Behind one URL there may be nodes that lag: for so long what they say is asked again.
+/// For so long requests are repeated: behind one URL there may be nodes that lag.
 const LAG: Duration = Duration::from_secs(10);
-/// Between two looks.
+/// Poll interval.
 const PAUSE: Duration = Duration::from_millis(500);
 
 /// The contract names a model already.
@@ -145,7 +145,7 @@ impl Sent {
     }
 }
 
-/// The sender's transactions that wait for a block, by their nonces, as far as the endpoint shows them.
+/// The sender's pending transactions, by nonce, as far as the endpoint shows them.
 async fn waiting_of(
     endpoint: &Endpoint,
     sender: Address,

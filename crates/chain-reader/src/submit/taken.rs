@@ -1,4 +1,4 @@
-//! Which transaction has used a nonce: the evidence that another one never comes.
+//! Which transaction has used a nonce: the evidence that another one was replaced.
 
 use alloy::eips::BlockId;
 use alloy::primitives::{Address, B256, U64};
@@ -10,7 +10,7 @@ use crate::endpoint::Endpoint;
 use crate::error::EndpointError;
 use crate::receipt::if_readable;
 
-/// A reorganisation that is this deep is still searched.
+/// The deepest reorg that is searched.
 const DEPTH_BLOCKS: u64 = 64;
 /// How many blocks are read at a time where no node tells which of them it is.
 const WALK_BLOCKS: u64 = 32;

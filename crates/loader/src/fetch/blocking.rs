@@ -1,8 +1,8 @@
-//! What blocks, and must not on a task.
+//! Blocking work, off the tasks.
 
 use crate::error::LoadError;
 
-/// Runs what blocks on a thread for that.
+/// Runs blocking work on a blocking thread.
 pub(crate) async fn blocking<T: Send + 'static>(
     work: impl FnOnce() -> T + Send + 'static,
 ) -> Result<T, LoadError> {

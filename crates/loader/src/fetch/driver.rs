@@ -1,4 +1,4 @@
-//! Drives the planner: turns its actions into requests and jobs, and what comes of them into events.
+//! Drives the planner: turns its actions into requests and jobs, and their results into events.
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -9,7 +9,7 @@ use planner::{Checked, PlanAction, PlanEvent, Planner, RequestId, SourceKey};
 use tokio::sync::mpsc;
 
 use super::buffers::PieceBuf;
-use super::have_poll::{Ask, Change, HavePoll, News};
+use super::have_poll::{Ask, Change, HavePoll, HaveUpdate};
 use super::source_table::{Arrivals, SourceTable};
 use super::transfers::{TransferEvent, Transfers};
 use super::workers::{CheckJob, Done, Workers};
@@ -18,7 +18,7 @@ use crate::observer::{Event, Observer, Report};
 use crate::reconstruct::RebuildJob;
 use crate::source::{SourceError, SourceEvent};
 
-/// How often the sources' progress is looked at.
+/// How often the sources' progress is polled.
 const PROGRESS_INTERVAL: Duration = Duration::from_millis(50);
 
 pub(super) struct Driver<'a> {
@@ -29,21 +29,21 @@ pub(super) struct Driver<'a> {
     pub(super) done: mpsc::Receiver<Done>,
     pub(super) workers: Workers,
     pub(super) sources: &'a mut SourceTable,
-    pub(super) watch: HavePoll,
+    pub(super) have_poll: HavePoll,
     pub(super) observer: &'a dyn Observer,
     pub(super) report: &'a mut Report,
-    /// Bytes of shards on trial, by shard and source: nobody knows yet whether they are right.
+    /// Bytes of shards on trial, not verified yet, by shard and source.
     pub(super) on_trial: HashMap<(u32, SourceKey), u64>,
-    /// How long to go on when nothing can be asked of anybody.
+    /// How long to go on when no source can be asked for anything.
     pub(super) wait: Duration,
 }
 
 impl Driver<'_> {
-    /// Runs until all weights are there and verified. Nothing of it holds on to the partial files afterwards, whatever comes
-    /// of it; what was under way is given up.
+    /// Runs until all weights are there and verified. Afterwards nothing keeps the partial files open, also on failure;
+    /// requests in flight are cancelled.
     pub(super) async fn run(mut self, events: &mut Arrivals) -> Result<(), LoadError> {
         let result = self.drive(events).await;
-        // Nobody must wait to send when they are to end.
+        // Workers and requests must not block on a full channel when they are to end.
         let Self { moved, done, requests, workers, .. } = self;
         drop((moved, done, requests));
         workers.end().await;
@@ -55,7 +55,7 @@ impl Driver<'_> {
         for key in up {
             self.on_up(key);
         }
-        self.tell_connecting();
+        self.notify_connecting();
         let mut stuck_since: Option<Instant> = None;
         let mut next_progress = Instant::now();
         loop {
@@ -82,10 +82,10 @@ impl Driver<'_> {
                 since => since.or(Some(now)),
             };
             let give_up = stuck_since.map(|since| since + self.wait);
-            let wakeups = [self.planner.next_wakeup(now), self.watch.next_wakeup(), give_up];
+            let wakeups = [self.planner.next_wakeup(now), self.have_poll.next_wakeup(), give_up];
             let wakeup = wakeups.into_iter().flatten().chain([now + Duration::from_secs(1)]).min();
             let wakeup = wakeup.unwrap_or(now).max(now + Duration::from_millis(1));
-            // Progress is only of interest while somebody owes bytes; then the planner wants to wake up soon as well.
+            // Progress matters only while requests are in flight; then the planner wakes up soon as well.
             tokio::select! {
                 event = events.next() => self.on_source(event),
                 Some(moved) = self.moved.recv() => self.on_moved(moved),
@@ -95,22 +95,24 @@ impl Driver<'_> {
         }
     }
 
-    fn tell(&mut self, event: PlanEvent) {
+    fn notify_planner(&mut self, event: PlanEvent) {
         self.planner.on_event(event, Instant::now());
     }
 
-    /// Whether sources may come up at any moment: also those that are connected and about to say what they hold.
-    fn tell_connecting(&mut self) {
-        self.tell(PlanEvent::Connecting { pending: self.sources.connecting || self.watch.is_expecting() });
+    /// Reports whether sources may connect at any moment, those included that have not announced their pieces yet.
+    fn notify_connecting(&mut self) {
+        self.notify_planner(PlanEvent::Connecting {
+            pending: self.sources.connecting || self.have_poll.is_expecting(),
+        });
     }
 
     fn act(&mut self, action: PlanAction) {
         match action {
             PlanAction::Request { request, source, shard, pieces, .. } => match self.sources.get(source) {
                 Some(source) => self.requests.start(request, Arc::clone(source), shard, pieces),
-                None => self.tell(PlanEvent::Down { source }),
+                None => self.notify_planner(PlanEvent::Down { source }),
             },
-            // Whoever does not have a blob in the size that somebody claims may have it in the one that is tried next.
+            // A source without the blob in this claimed size may have it in the next one.
             PlanAction::Dismiss { .. } if self.planner.geometry().manifest().single_blob().is_some() => {}
             PlanAction::Dismiss { source } => self.sources.dismiss(source),
             PlanAction::Cancel { request } => self.requests.cancel(request),
@@ -125,14 +127,14 @@ impl Driver<'_> {
 
     fn on_up(&mut self, key: SourceKey) {
         if self.sources.is_banned(key, unix_time_s()) {
-            self.tell(PlanEvent::Banned { source: key });
+            self.notify_planner(PlanEvent::Banned { source: key });
         }
         let Some(source) = self.sources.get(key) else { return };
         if source.serves_ranges() {
-            // It is asked for pieces once it has said what it holds.
-            self.watch.add(key, Instant::now());
+            // It is asked for pieces once it has announced them.
+            self.have_poll.add(key, Instant::now());
         } else {
-            self.tell(PlanEvent::Up { source: key, ranges: false });
+            self.notify_planner(PlanEvent::Up { source: key, ranges: false });
         }
     }
 
@@ -141,47 +143,47 @@ impl Driver<'_> {
         match self.sources.on_event(event, self.observer) {
             Some(key) if is_up => self.on_up(key),
             Some(key) => {
-                self.watch.remove(key);
-                self.tell(PlanEvent::Down { source: key });
-                self.tell_connecting();
+                self.have_poll.remove(key);
+                self.notify_planner(PlanEvent::Down { source: key });
+                self.notify_connecting();
             }
-            None => self.tell_connecting(),
+            None => self.notify_connecting(),
         }
     }
 
-    /// Asks the sources whose turn it is what they hold.
+    /// Sends the HAVE requests that are due.
     fn ask_have(&mut self, now: Instant) {
-        while let Some(ask) = self.watch.next(now) {
+        while let Some(ask) = self.have_poll.next(now) {
             match self.sources.get(ask.source) {
                 Some(source) => self.requests.ask_have(ask, Arc::clone(source)),
-                None => self.watch.remove(ask.source),
+                None => self.have_poll.remove(ask.source),
             }
         }
     }
 
     fn on_have(&mut self, ask: Ask, result: Result<Option<Have>, SourceError>) {
         let source = ask.source;
-        let news = match result {
-            Ok(have) => self.watch.answered(ask, Ok(have), Instant::now(), rand::random()),
+        let update = match result {
+            Ok(have) => self.have_poll.answered(ask, Ok(have), Instant::now(), rand::random()),
             Err(error) => {
                 self.note_error(source, &error);
-                self.watch.answered(ask, Err(&error), Instant::now(), rand::random())
+                self.have_poll.answered(ask, Err(&error), Instant::now(), rand::random())
             }
         };
-        if let Some(News { is_first, change }) = news {
+        if let Some(HaveUpdate { is_first, change }) = update {
             if is_first {
-                self.tell(PlanEvent::Up { source, ranges: true });
+                self.notify_planner(PlanEvent::Up { source, ranges: true });
             }
-            self.tell(match change {
+            self.notify_planner(match change {
                 Change::Unknown => PlanEvent::Holds { source, shards: self.anything() },
                 Change::Holds(shards) => PlanEvent::Holds { source, shards },
                 Change::Gained(pieces) => PlanEvent::Gained { source, pieces },
             });
         }
-        self.tell_connecting();
+        self.notify_connecting();
     }
 
-    /// What a source may hold that does not say.
+    /// The assumed piece sets of a source that does not announce any.
     fn anything(&self) -> Vec<PieceSet> {
         let manifest = self.planner.geometry().manifest();
         (0..).zip(manifest.shards()).map(|(shard, _)| PieceSet::all(manifest.piece_count(shard))).collect()
@@ -196,7 +198,7 @@ impl Driver<'_> {
                 if let Err(error) = result {
                     self.note_failure(request, &error);
                 }
-                self.tell(PlanEvent::Ended { request, failure });
+                self.notify_planner(PlanEvent::Ended { request, failure });
             }
             TransferEvent::Have { ask, result } => self.on_have(ask, result),
         }
@@ -220,7 +222,7 @@ impl Driver<'_> {
         match done {
             Done::Checked { piece, source, outcome } => {
                 self.count(piece, source, outcome);
-                self.tell(PlanEvent::Checked { piece, source, outcome });
+                self.notify_planner(PlanEvent::Checked { piece, source, outcome });
             }
             Done::Rechecked { piece, good, resumed } => {
                 if resumed {
@@ -228,7 +230,7 @@ impl Driver<'_> {
                     self.report.resumed_bytes += bytes;
                     self.observer.on_event(&Event::Resumed { bytes });
                 }
-                self.tell(PlanEvent::Rechecked { piece, good });
+                self.notify_planner(PlanEvent::Rechecked { piece, good });
             }
             Done::ShardChecked { shard, good, index_agrees } => {
                 if !good {
@@ -240,7 +242,7 @@ impl Driver<'_> {
                     self.report.wasted_bytes +=
                         self.planner.geometry().manifest().shards()[shard as usize].size_bytes;
                 }
-                self.tell(PlanEvent::ShardChecked { shard, good, index_agrees });
+                self.notify_planner(PlanEvent::ShardChecked { shard, good, index_agrees });
             }
             Done::DirtyPadding { shard } => {
                 return Err(LoadError::DirtyPadding { digest: self.digest, shard });
@@ -285,15 +287,15 @@ impl Driver<'_> {
             report.good_bytes += bytes;
             let shard = piece.shard;
             self.observer.on_event(&Event::PieceFetched { shard, bytes, source: &report.source });
-            self.sources.tell_useful(key);
+            self.sources.note_useful(key);
         }
     }
 
-    /// What came of a shard on trial is credited to its source when that is known to be right, or blamed on it.
+    /// Credits the bytes of a shard on trial to its source, or blames it.
     fn credit_trial(&mut self, shard: u32, good: bool) {
         let of_shard: Vec<_> = self.on_trial.extract_if(|(of, _), _| *of == shard).collect();
         for ((_, source), bytes) in of_shard {
-            // Another source was on trial for it before, and could not go on.
+            // From an earlier trial of the shard with another source.
             if self.planner.is_left_of_trial(PieceId { shard, piece: 0 }, Some(source)) {
                 self.note_left_of_trial(source, bytes);
                 continue;
@@ -307,7 +309,7 @@ impl Driver<'_> {
             if good {
                 report.good_bytes += bytes;
                 self.observer.on_event(&Event::PieceFetched { shard, bytes, source: &report.source });
-                self.sources.tell_useful(source);
+                self.sources.note_useful(source);
             } else {
                 report.bad_bytes += bytes;
                 report.last_error = Some(format!("sent a wrong shard {shard}"));
@@ -315,7 +317,7 @@ impl Driver<'_> {
         }
     }
 
-    /// Nobody knows whether this was right, as the trial that it came of has ended before.
+    /// These bytes were never verified, as their trial has ended before.
     fn note_left_of_trial(&mut self, source: SourceKey, bytes: u64) {
         self.report.wasted_bytes += bytes;
         if let Some(report) = self.sources.report_mut(source) {
@@ -337,7 +339,7 @@ impl Driver<'_> {
         }
     }
 
-    /// Puts into the report who is banned now: often it is another source's bytes that convict one.
+    /// Updates bans in the report: often another source's bytes convict one.
     fn note_bans(&mut self) {
         self.sources.note_bans(|key| self.planner.source_state(key));
     }

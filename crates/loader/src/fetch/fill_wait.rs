@@ -1,4 +1,4 @@
-//! Waiting while another process, or another load of this one, fills the same model.
+//! Waiting for the fill lock, while another process, or another load of this one, fills the same model.
 
 use std::time::{Duration, Instant};
 
@@ -10,11 +10,11 @@ use super::blocking::blocking;
 use crate::error::LoadError;
 use crate::observer::{Event, Observer};
 
-/// Whoever waits is told again this often.
-const TELL_EVERY: Duration = Duration::from_secs(10);
+/// How often the wait is reported again.
+const REPORT_EVERY: Duration = Duration::from_secs(10);
 
-/// The right to fill the model. Waits for a holder that gets on, and for `wait` for one that does not. Dropping the future
-/// leaves nothing that waits.
+/// The right to fill the model. Waits for a lock holder that makes progress, and for `wait` for one that does not.
+/// Dropping the future leaves no waiter.
 pub(super) async fn fill(
     cache: &Cache,
     digest: Digest,
@@ -22,7 +22,7 @@ pub(super) async fn fill(
     observer: &dyn Observer,
 ) -> Result<FillLock, LoadError> {
     let mut waiting = FillWait::new(cache, digest, Instant::now());
-    let mut told: Option<(Instant, Vec<(u32, bool)>)> = None;
+    let mut reported: Option<(Instant, Vec<(u32, bool)>)> = None;
     loop {
         let (look, back) = blocking(move || (waiting.look(Instant::now()), waiting)).await?;
         waiting = back;
@@ -30,10 +30,10 @@ pub(super) async fn fill(
             FillState::Mine(lock) => return Ok(lock),
             FillState::Theirs { holders, idle } => (holders, idle),
         };
-        let news = news(&holders);
-        if !told.as_ref().is_some_and(|(at, before)| at.elapsed() < TELL_EVERY && *before == news) {
+        let summary = summary(&holders);
+        if !reported.as_ref().is_some_and(|(at, before)| at.elapsed() < REPORT_EVERY && *before == summary) {
             observer.on_event(&Event::Waiting { holders: &holders });
-            told = Some((Instant::now(), news));
+            reported = Some((Instant::now(), summary));
         }
         if idle >= wait {
             return Err(LoadError::Locked { digest, holders, wait });
@@ -42,7 +42,7 @@ pub(super) async fn fill(
     }
 }
 
-/// What of the holders is worth telling when it changes.
-fn news(holders: &LockHolders) -> Vec<(u32, bool)> {
+/// The part of the holders whose changes are reported.
+fn summary(holders: &LockHolders) -> Vec<(u32, bool)> {
     holders.0.iter().map(|holder| (holder.process, holder.is_stopped)).collect()
 }

@@ -1,7 +1,7 @@
 //! Blobs that are fetched into memory: the manifest and the piece index.
 //!
-//! Only the whole of one can be verified, so that a liar, and whoever sends a byte now and then, cannot be told from an
-//! honest source before that. Several are asked at once, for the whole each, and none for long while others wait.
+//! Only the whole of one can be verified: a liar, or a source that trickles, looks like an honest one before that. Several
+//! sources are asked in parallel, each for the whole, in time slices while others wait.
 
 #[cfg(test)]
 mod tests;
@@ -22,31 +22,31 @@ use super::source_table::{Arrivals, SourceTable};
 use crate::observer::{Event, Observer};
 use crate::source::{Source, SourceError, SourceEvent};
 
-/// SourceTable that may have sent a part: as much memory as so many blobs is used.
-const PLACES: usize = 4;
-/// SourceTable that may be asked in all, those that have sent nothing yet included.
+/// Sources that may have sent a part: bounds the memory to so many blobs.
+const MAX_SENDING: usize = 4;
+/// Requests in flight, those without any bytes included.
 const MAX_ASKED: usize = 64;
-/// How long those that are asked have before more are: one more, or twice as many each time while nobody sends.
+/// Interval at which further sources are asked: one more, or twice as many each time while none sends.
 const HEAD_START: Duration = Duration::from_millis(500);
-/// How long a source may send while others wait to be asked; twice as long each time it is asked again.
-const FIRST_TURN: Duration = Duration::from_secs(1);
-const MAX_TURN: Duration = Duration::from_secs(64);
-/// How long one source has in all when nobody waits: this, and what the blob takes at so many bytes a second.
+/// Time slice of a source while others wait; doubled each time it is asked again.
+const FIRST_SLICE: Duration = Duration::from_secs(1);
+const MAX_SLICE: Duration = Duration::from_secs(64);
+/// Timeout of a source when none waits: this, plus the time the blob takes at so many bytes a second.
 const PATIENCE: Duration = Duration::from_secs(20);
 const MIN_BYTES_PER_S: u64 = 64 << 10;
-/// How often it is looked who sends.
-const LOOK_EVERY: Duration = Duration::from_millis(50);
+/// How often progress is polled.
+const POLL_EVERY: Duration = Duration::from_millis(50);
 
-/// What came of looking for a small blob.
+/// The result of [`find`].
 pub(super) enum Found {
     Blob(Vec<u8>),
-    /// No source has it, and none came up for as long as was waited. One may have said that it is so much larger.
+    /// No source has it, and none connected within the wait. One may have claimed a size over the limit.
     Nowhere {
         too_large: Option<(SourceId, u64)>,
     },
 }
 
-/// What is looked for.
+/// The blob to find.
 #[derive(Clone, Copy)]
 pub(super) struct Wanted {
     pub(super) blob: Digest,
@@ -55,7 +55,7 @@ pub(super) struct Wanted {
     pub(super) wait: Duration,
 }
 
-/// Asks the sources, some at a time, until one gives the bytes of the digest.
+/// Asks the sources, some at a time, until one sends the right bytes.
 pub(super) async fn find(
     wanted: Wanted,
     sources: &mut SourceTable,
@@ -81,17 +81,17 @@ pub(super) async fn find(
         if queue.asked.is_empty() && !sources.connecting && now >= give_up {
             return Found::Nowhere { too_large };
         }
-        // A first connection that never ends is bounded by the network's own limit.
-        let until = if queue.asked.is_empty() { give_up } else { now + LOOK_EVERY };
+        // First connection attempts are bounded by the network's connect timeout.
+        let until = if queue.asked.is_empty() { give_up } else { now + POLL_EVERY };
         tokio::select! {
             event = events.next() => {
                 if let SourceEvent::Up(source) = &event {
-                    queue.came_up(source.id());
+                    queue.on_up(source.id());
                 }
                 sources.on_event(event, observer);
             }
             Some(answer) = answers.next() => {
-                // One whose turn was ended.
+                // One that was evicted.
                 let Ok((key, result)) = answer else { continue };
                 queue.answered(key);
                 match result {
@@ -117,21 +117,21 @@ pub(super) async fn find(
     }
 }
 
-/// Who is asked, and who is next.
+/// Requests in flight, and which source is next.
 struct Queue {
-    /// How long a source has when nobody waits.
+    /// Timeout of a source when none waits.
     patience: Duration,
-    /// How often each source was asked. Whoever was and is not being asked had its turn, or has answered.
-    turns: HashMap<SourceId, Turns>,
+    /// How often each source was asked, and whether it is done.
+    attempts: HashMap<SourceId, Attempts>,
     asked: Vec<Asked>,
-    /// How many more may be asked now, and from when on how many.
+    /// How many more may be asked now; then, from `next_ask` on, `next_burst` more.
     may_ask: usize,
     next_ask: Instant,
     next_burst: usize,
 }
 
 #[derive(Default)]
-struct Turns {
+struct Attempts {
     count: u32,
     is_done: bool,
 }
@@ -140,11 +140,11 @@ struct Asked {
     key: SourceKey,
     id: SourceId,
     since: Instant,
-    turn: Duration,
-    /// It had more time than anybody needs.
+    time_slice: Duration,
+    /// It timed out.
     is_given_up: bool,
     before_bytes: u64,
-    /// What it has sent, and when it did last.
+    /// Bytes it has sent, and when it last sent some.
     bytes: u64,
     moved: Instant,
     abort: AbortHandle,
@@ -153,11 +153,11 @@ struct Asked {
 impl Queue {
     fn new(wanted: Wanted) -> Self {
         let patience = PATIENCE + Duration::from_secs(wanted.max_bytes / MIN_BYTES_PER_S);
-        let (turns, asked) = (HashMap::new(), Vec::new());
-        Self { patience, turns, asked, may_ask: 0, next_ask: Instant::now(), next_burst: 1 }
+        let (attempts, asked) = (HashMap::new(), Vec::new());
+        Self { patience, attempts, asked, may_ask: 0, next_ask: Instant::now(), next_burst: 1 }
     }
 
-    /// Looks who has sent something, and ends the turns of those that have to make room.
+    /// Polls progress, and evicts sources that timed out or used up their time slice.
     fn look(&mut self, sources: &SourceTable, now: Instant) {
         for asked in &mut self.asked {
             let Some(source) = sources.get(asked.key) else { continue };
@@ -166,77 +166,78 @@ impl Queue {
                 (asked.bytes, asked.moved) = (bytes, now);
             }
         }
-        // Whoever came first keeps its place, but for those that have stopped.
-        self.asked.sort_by_key(|asked| (now >= asked.moved + asked.turn / 4, asked.since));
-        let someone_waits = self.waiting(sources).is_some();
+        // The oldest first, those that have stopped sending last.
+        self.asked.sort_by_key(|asked| (now >= asked.moved + asked.time_slice / 4, asked.since));
+        let has_waiting = self.waiting(sources).is_some();
         let is_full = self.asked.len() >= MAX_ASKED;
-        let mut places = 0;
+        let mut sending = 0;
         let ended = self.asked.extract_if(.., |asked| {
-            let is_over = now >= asked.since + asked.turn;
-            let makes_room = if asked.bytes == 0 {
+            let is_over = now >= asked.since + asked.time_slice;
+            let is_evictable = if asked.bytes == 0 {
                 is_full && is_over
             } else {
-                places += 1;
-                is_over || places > PLACES || now >= asked.moved + asked.turn / 2
+                sending += 1;
+                is_over || sending > MAX_SENDING || now >= asked.moved + asked.time_slice / 2
             };
             asked.is_given_up = now >= (asked.moved + PATIENCE).min(asked.since + self.patience);
-            asked.is_given_up || makes_room && (someone_waits || places > PLACES)
+            asked.is_given_up || is_evictable && (has_waiting || sending > MAX_SENDING)
         });
         for asked in ended {
             asked.abort.abort();
-            self.turns.entry(asked.id).or_default().is_done |= asked.is_given_up;
+            self.attempts.entry(asked.id).or_default().is_done |= asked.is_given_up;
             // Another in its place.
             self.may_ask += 1;
         }
         if now >= self.next_ask {
             self.next_ask = now + HEAD_START;
-            let places = self.places();
-            let (burst, most) = match places {
+            let sending = self.sending_count();
+            let (burst, most) = match sending {
                 0 => (self.next_burst, MAX_ASKED),
-                _ => (1, PLACES.saturating_sub(places)),
+                _ => (1, MAX_SENDING.saturating_sub(sending)),
             };
             self.may_ask = (self.may_ask + burst).min(most);
             self.next_burst = (burst * 2).min(MAX_ASKED);
         }
     }
 
-    /// The source that waits to be asked and was asked least often; of those, first the one that gave the blob before.
+    /// The waiting source that was asked least often; among equals first the one that sent the blob before.
     fn waiting<'a>(&self, sources: &'a SourceTable) -> Option<(SourceKey, &'a Arc<dyn Source>)> {
-        let turns = |source: &Arc<dyn Source>| match self.turns.get(source.id()) {
-            Some(turns) if turns.is_done => None,
-            turns => Some(turns.map_or(0, |turns| turns.count)),
+        let attempts = |source: &Arc<dyn Source>| match self.attempts.get(source.id()) {
+            Some(attempts) if attempts.is_done => None,
+            attempts => Some(attempts.map_or(0, |attempts| attempts.count)),
         };
         let is_asked = |key| self.asked.iter().any(|asked| asked.key == key);
         let waiting = sources.up().filter(|(key, _)| !is_asked(*key));
-        let waiting = waiting.filter_map(|(key, source)| Some((turns(source)?, key, source)));
-        let rank = |(turns, key, _): &(u32, SourceKey, _)| (*turns, sources.has_given != Some(*key), key.0);
+        let waiting = waiting.filter_map(|(key, source)| Some((attempts(source)?, key, source)));
+        let rank =
+            |(attempts, key, _): &(u32, SourceKey, _)| (*attempts, sources.has_given != Some(*key), key.0);
         waiting.min_by_key(rank).map(|(_, key, source)| (key, source))
     }
 
     /// How many have sent a part.
-    fn places(&self) -> usize {
+    fn sending_count(&self) -> usize {
         self.asked.iter().filter(|asked| asked.bytes > 0).count()
     }
 
-    /// Whom to ask now.
+    /// The source to ask now.
     fn next<'a>(&self, sources: &'a SourceTable) -> Option<(SourceKey, &'a Arc<dyn Source>)> {
-        let has_room = self.places() < PLACES && self.asked.len() < MAX_ASKED;
-        let may_ask = has_room && (self.may_ask > 0 || self.asked.is_empty());
+        let has_capacity = self.sending_count() < MAX_SENDING && self.asked.len() < MAX_ASKED;
+        let may_ask = has_capacity && (self.may_ask > 0 || self.asked.is_empty());
         self.waiting(sources).filter(|_| may_ask)
     }
 
     fn asked(&mut self, key: SourceKey, source: &Arc<dyn Source>, abort: AbortHandle, now: Instant) {
         self.may_ask = self.may_ask.saturating_sub(1);
         let id = source.id().clone();
-        let turns = self.turns.entry(id.clone()).or_default();
-        let turn = FIRST_TURN.saturating_mul(1 << turns.count.min(6)).min(MAX_TURN);
-        turns.count += 1;
+        let attempts = self.attempts.entry(id.clone()).or_default();
+        let time_slice = FIRST_SLICE.saturating_mul(1 << attempts.count.min(6)).min(MAX_SLICE);
+        attempts.count += 1;
         let before_bytes = source.received_bytes();
         self.asked.push(Asked {
             key,
             id,
             since: now,
-            turn,
+            time_slice,
             is_given_up: false,
             before_bytes,
             bytes: 0,
@@ -247,18 +248,18 @@ impl Queue {
 
     fn answered(&mut self, key: SourceKey) {
         for asked in self.asked.extract_if(.., |asked| asked.key == key) {
-            self.turns.entry(asked.id).or_default().is_done = true;
+            self.attempts.entry(asked.id).or_default().is_done = true;
         }
     }
 
-    /// It may have the blob now, and whatever it was asked before is lost.
-    fn came_up(&mut self, id: &SourceId) {
+    /// A source has reconnected: it may have the blob now, and its earlier request is lost.
+    fn on_up(&mut self, id: &SourceId) {
         self.asked.extract_if(.., |asked| asked.id == *id).for_each(|asked| asked.abort.abort());
-        self.turns.remove(id);
+        self.attempts.remove(id);
     }
 }
 
-/// What a source has sent.
+/// A source's answer.
 enum Answer {
     Right(Vec<u8>),
     Wrong { bytes: u64 },

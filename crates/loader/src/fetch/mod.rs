@@ -43,9 +43,9 @@ use source_table::{Arrivals, SourceTable};
 use transfers::Transfers;
 use workers::Workers;
 
-/// How long the piece index is looked for when no source has it, before shards are checked as a whole instead.
+/// How long to wait for the piece index when no source has it, before shards are checked as a whole instead.
 const INDEX_WAIT: Duration = Duration::from_secs(1);
-/// Results that may wait for the driver.
+/// Queued results for the driver.
 const QUEUE: usize = 256;
 
 /// Loads the model of a manifest: what is in the cache is mapped, anything else is fetched from `sources` into the
@@ -86,8 +86,8 @@ pub async fn load(
     Ok((model, report))
 }
 
-/// The model of a digest, if it is finished: what [`load`] maps without asking anybody. `None` also for one that is
-/// corrupt: [`load`] heals it. Blocks.
+/// The model of a digest, if it is finished: [`load`] maps it without a source. `None` also for a corrupt one: [`load`]
+/// heals it. Blocks.
 ///
 /// # Errors
 /// Those of [`Cache::model`].
@@ -98,11 +98,11 @@ pub fn cached(cache: &Cache, digest: &Digest, options: &FetchOptions) -> Result<
     }
 }
 
-/// A model that turns out bad is one that is to be loaded.
+/// A corrupt model counts as missing.
 fn healthy(found: Result<Option<Model>, CacheError>) -> Result<Option<Model>, CacheError> {
     match found {
         Err(error @ CacheError::Corrupt { .. }) => {
-            // Healing it says so once.
+            // Healing it logs that.
             tracing::debug!("{error}");
             Ok(None)
         }
@@ -125,8 +125,7 @@ async fn keep_manifest(cache: &Cache, bytes: Vec<u8>) -> Result<Arc<Manifest>, L
     }
 }
 
-/// Ends a load that has failed: nothing holds on to the partial files afterwards. A disk that turned out to be full is not kept
-/// full by what was reserved.
+/// Ends a failed load: closes the partial files. On a full disk, reserved space is released.
 fn close(store: Arc<Partial>, error: LoadError) -> LoadError {
     let error = match error {
         LoadError::Cache(full) if full.is_disk_full() => store.give_back(full).into(),
@@ -141,7 +140,7 @@ fn close(store: Arc<Partial>, error: LoadError) -> LoadError {
 struct Fetch<'a> {
     cache: &'a Cache,
     digest: Digest,
-    /// How long to go on when no source is left that could help.
+    /// How long to go on without a source that could help.
     wait: Duration,
     options: &'a FetchOptions,
     observer: &'a dyn Observer,
@@ -165,8 +164,7 @@ impl Fetch<'_> {
         }
     }
 
-    /// The model, when the digest is that of a manifest; else the blob, in each of the sizes that sources claim for it
-    /// until it has come.
+    /// The model, when the digest is that of a manifest; else the blob, tried in each of the sizes that sources claim.
     async fn blob_or_model(
         &mut self,
         max_bytes: u64,
@@ -186,7 +184,7 @@ impl Fetch<'_> {
             if sizes.is_empty() {
                 break;
             }
-            // Nobody is waited for while other sizes may be claimed: those that did not answer in time may know better.
+            // No waiting while other sizes may be claimed: sources that did not answer in time may know the right one.
             self.wait = Duration::ZERO;
             if sizes.iter().any(|size_bytes| single_blob::may_be_manifest(*size_bytes)) {
                 let wanted = Wanted { blob, max_bytes: MAX_MANIFEST_BYTES, wait: Duration::ZERO };
@@ -227,9 +225,9 @@ impl Fetch<'_> {
         }
         let had_no_room = failed.as_ref().is_some_and(LoadError::is_disk_full);
         let likely = unavailable.into_iter().min_by_key(|(wasted_bytes, _)| *wasted_bytes);
-        // Sizes that were found wrong are not waited for when the right one may be one that does not fit.
+        // Wrong sizes are not waited for when the right one may be one that did not fit on the disk.
         if let Some((_, size_bytes)) = likely.filter(|(wasted_bytes, _)| *wasted_bytes == 0 || !had_no_room) {
-            // It is the most likely one. More sources may come up.
+            // It is the most likely one. More sources may connect.
             self.wait = self.options.wait;
             return self.blob(blob, size_bytes, max_bytes, events, report).await;
         }
@@ -267,7 +265,7 @@ impl Fetch<'_> {
     ) -> Result<(Model, Vec<crate::SourceReport>), LoadError> {
         self.observer.on_event(&Event::Manifest { digest: self.digest, manifest: &manifest });
         let lock = fill_wait::fill(self.cache, self.digest, self.options.wait, self.observer).await?;
-        // Whoever held the lock may have finished.
+        // The former lock holder may have finished it.
         if let Some(model) = find_cached(self.cache, self.digest).await? {
             report.resumed_bytes = manifest.total_size_bytes();
             return Ok((model, self.known.reports()));
@@ -285,7 +283,7 @@ impl Fetch<'_> {
         self.observer.on_event(&Event::Filling { offer: store.offer() });
         let store = Arc::new(store);
         if let Err(error) = self.fill(&store, &manifest, events, report).await {
-            // Whoever comes next finds the room, and the right to it.
+            // Space and lock are free for the next load.
             let error = blocking(move || close(store, error)).await?;
             if error.is_integrity() {
                 self.discard().await;
@@ -301,7 +299,7 @@ impl Fetch<'_> {
         Ok((model, self.known.reports()))
     }
 
-    /// Gets everything into `store`. Nothing holds on to it afterwards, whatever comes of it.
+    /// Gets everything into `store`. Nothing keeps it open afterwards, also on failure.
     async fn fill(
         &mut self,
         store: &Arc<Partial>,
@@ -333,7 +331,7 @@ impl Fetch<'_> {
         keep_manifest(self.cache, bytes).await
     }
 
-    /// Gets the piece index into `store`, when the manifest has one and somebody holds it. Without it shards are
+    /// Gets the piece index into `store`, when the manifest has one and a source holds it. Without it shards are
     /// checked as a whole.
     async fn index(
         &mut self,
@@ -379,7 +377,7 @@ impl Fetch<'_> {
             seed: RandomState::new().build_hasher().finish(),
             ..PlanConfig::default()
         };
-        // They are hashed beside the fetching of the rest.
+        // They are hashed while the rest is fetched.
         let claims = store.claims();
         if !claims.is_empty() {
             let bytes = claims.iter().map(|piece: &PieceId| geometry.piece_bytes(*piece)).sum();
@@ -425,7 +423,7 @@ impl Fetch<'_> {
             done,
             workers,
             sources: &mut self.known,
-            watch: HavePoll::default(),
+            have_poll: HavePoll::default(),
             observer: self.observer,
             report,
             on_trial: HashMap::new(),
@@ -436,7 +434,7 @@ impl Fetch<'_> {
         result
     }
 
-    /// Whoever was caught lying is not asked in the next runs, either.
+    /// Saves the bans of liars for later runs.
     async fn remember_liars(&mut self) {
         let (cache, liars) = (self.cache.clone(), std::mem::take(&mut self.known.liars));
         if liars.is_empty() {

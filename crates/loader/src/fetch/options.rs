@@ -26,15 +26,15 @@ impl Default for FetchOptions {
 }
 
 impl FetchOptions {
-    /// How long to go on when no source can be asked for what is missing: others may come up. As long is waited for
-    /// another process that fills the same model and gets no further. Default: 30 s.
+    /// How long to wait for further sources when none can be asked for what is missing, and for another process that fills
+    /// the same model without progress. Default: 30 s.
     #[must_use]
     pub fn with_wait(self, wait: Duration) -> Self {
         Self { wait, ..self }
     }
 
-    /// Memory for pieces that arrived and are not written yet. Half of it may be asked for at a time, so that it bounds what
-    /// one round trip can bring: 32 MiB of 64 MiB are 1.7 Gbit/s at 150 ms. Default: 64 MiB.
+    /// Memory for piece buffers. Half of it may be in flight, which bounds the throughput by the bandwidth-delay product:
+    /// 32 MiB of 64 MiB are 1.7 Gbit/s at 150 ms. Default: 64 MiB.
     #[must_use]
     pub fn with_memory_bytes(self, memory_bytes: u64) -> Self {
         Self { memory_bytes, ..self }

@@ -19,16 +19,15 @@ use crate::error::LoadError;
 use crate::observer::Observer;
 use crate::source::{Source, SourceError, SourceEvent};
 
-/// SourceTable asked for the size in all: liars among them cost a fetch each at most.
+/// Sources asked for the size in all: each liar costs at most one fetch.
 const MAX_ASKED: usize = 32;
-/// How long one source has to answer.
+/// Timeout of a source.
 const PATIENCE: Duration = Duration::from_secs(20);
 /// Largest manifest that is read.
 pub(super) const MAX_MANIFEST_BYTES: u64 = 16 << 20;
 /// Sizes that are tried in all.
 pub(super) const MAX_SIZES: usize = 32;
-/// How often a source is asked that was lost over it, and how long after that: whoever is asked for a large file for the
-/// first time may hash it before it answers.
+/// Retries of a source that was lost, and the pause between: it may hash a large file before it first answers.
 const MAX_ATTEMPTS: u32 = 5;
 const PAUSE: Duration = Duration::from_millis(500);
 /// How long others have to answer once one has.
@@ -95,7 +94,7 @@ pub(super) async fn sizes(
         if is_open {
             give_up = now + wait;
         }
-        // Whoever is still being connected to, or has not answered, may know better: for a moment.
+        // Sources that are being dialed, or have not answered, may know better: wait a moment.
         let until = match settled {
             Some(settled) if !is_open || now >= settled => break,
             Some(settled) => settled,
@@ -144,7 +143,7 @@ pub(super) async fn sizes(
 
 type Asking = BoxFuture<'static, (SourceKey, Result<u64, SourceError>)>;
 
-/// Asks a source once more, when it is there and was not asked too often.
+/// Retries a source, when it is connected and was not asked too often.
 fn again(
     key: SourceKey,
     pause: Duration,

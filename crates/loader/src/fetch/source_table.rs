@@ -1,4 +1,4 @@
-//! The sources of one fetch: how they come, their names, what they contributed, what went wrong with them.
+//! The sources of one fetch: their connections, ids, contributions and errors.
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -11,10 +11,10 @@ use tokio::sync::mpsc;
 use crate::observer::{Event, Observer, SourceReport};
 use crate::source::{Source, SourceEvent};
 
-/// SourceTable that are remembered in one fetch: names beyond that are not told apart in the report.
+/// Sources remembered in one fetch: further ids are not told apart in the report.
 const MAX_REMEMBERED: usize = 4096;
 
-/// Tells of sources as they come and go.
+/// The events of sources that connect and disconnect.
 pub(super) struct Arrivals {
     events: mpsc::Receiver<SourceEvent>,
     is_closed: bool,
@@ -25,7 +25,7 @@ impl Arrivals {
         Self { events, is_closed: false }
     }
 
-    /// The next event. After the last one, that nobody is being connected to any more; and then nothing, ever.
+    /// The next event. After the last one, that no source is being dialed any more; and then nothing, ever.
     ///
     /// **Cancel safety.** Nothing is lost.
     pub(super) async fn next(&mut self) -> SourceEvent {
@@ -40,11 +40,11 @@ impl Arrivals {
 }
 
 struct Known {
-    /// None while it is down.
+    /// `None` while it is disconnected.
     source: Option<Arc<dyn Source>>,
     report: SourceReport,
     received_bytes: u64,
-    /// Why it goes down is known then.
+    /// Its disconnect is then no error.
     is_dismissed: bool,
 }
 
@@ -54,16 +54,16 @@ pub(super) struct SourceTable {
     keys: HashMap<SourceId, SourceKey>,
     known: Vec<Known>,
     pub(super) connecting: bool,
-    /// Who gave the blob that was looked for last: the manifest, before the index.
+    /// The source that sent the last blob: the manifest, before the index.
     pub(super) has_given: Option<SourceKey>,
-    /// Who was caught lying in earlier runs.
+    /// Liars caught in earlier runs.
     pub(super) bans: BanList,
-    /// Who was caught in this one.
+    /// Liars caught in this one.
     pub(super) liars: Vec<SourceId>,
 }
 
 impl SourceTable {
-    /// Takes in an event; returns the source that came up or went down, if one did.
+    /// Applies an event; returns the source that connected or disconnected, if one did.
     pub(super) fn on_event(&mut self, event: SourceEvent, observer: &dyn Observer) -> Option<SourceKey> {
         match event {
             SourceEvent::Up(source) => {
@@ -130,8 +130,8 @@ impl SourceTable {
         known.source.iter().for_each(|source| source.dismiss());
     }
 
-    /// Something of it was right.
-    pub(super) fn tell_useful(&self, key: SourceKey) {
+    /// Bytes of it were right.
+    pub(super) fn note_useful(&self, key: SourceKey) {
         self.get(key).into_iter().for_each(|source| source.note_useful());
     }
 
@@ -147,7 +147,7 @@ impl SourceTable {
         self.known.get_mut(key.0 as usize).map(|known| &mut known.report)
     }
 
-    /// Puts into the report who is banned now, going by what the planner thinks of each source.
+    /// Updates bans in the report from the planner's state of each source.
     pub(super) fn note_bans(&mut self, state: impl Fn(SourceKey) -> Option<SourceState>) {
         for (key, known) in (0..).map(SourceKey).zip(&mut self.known) {
             let Some(state) = state(key) else { continue };

@@ -14,7 +14,7 @@ use super::buffers::{Buffers, PieceBuf};
 use super::have_poll::Ask;
 use crate::source::{RangeRead, Source, SourceError};
 
-/// How long a source has to say what it holds.
+/// Timeout of a HAVE request.
 const HAVE_PATIENCE: Duration = Duration::from_secs(5);
 
 /// What the tasks report.
@@ -23,11 +23,11 @@ pub(super) enum TransferEvent {
     Arrived { request: RequestId, piece: PieceId, buf: PieceBuf },
     /// A request ended.
     Ended { request: RequestId, result: Result<(), SourceError> },
-    /// A source said what it holds.
+    /// A HAVE request ended.
     Have { ask: Ask, result: Result<Option<Have>, SourceError> },
 }
 
-/// Runs requests. Dropping it gives all of them up.
+/// Runs requests. Dropping it cancels all of them.
 pub(super) struct Transfers {
     manifest: Digest,
     geometry: Geometry,
@@ -58,7 +58,7 @@ impl Transfers {
         shard: u32,
         pieces: Range<u32>,
     ) {
-        // Ended tasks are only kept until somebody looks.
+        // Reaps ended tasks.
         while self.tasks.try_join_next().is_some() {}
         let task = Task {
             manifest: self.manifest,

@@ -1,4 +1,4 @@
-//! Before anything is fetched: what models of the cache have of the new one.
+//! Copies matching bytes from models in the cache, before anything is fetched.
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -14,7 +14,7 @@ use crate::error::LoadError;
 use crate::fetch::blocking::blocking;
 use crate::observer::{Event, Observer};
 
-/// What is to be filled.
+/// The model to fill.
 pub(crate) struct Reuse {
     pub(crate) cache: Cache,
     pub(crate) digest: Digest,
@@ -48,17 +48,17 @@ impl Reuse {
             blocking(move || self.copy(wanted, &stop, &copied))
         };
         tokio::pin!(work);
-        let mut told_bytes = 0;
+        let mut reported_bytes = 0;
         loop {
             let result = tokio::select! {
                 result = &mut work => Some(result),
-                // Nobody counts any more: the work has ended, or is about to.
+                // The counter is gone: the work has ended, or is about to.
                 Ok(()) = seen.changed() => None,
             };
             let copied_bytes = *seen.borrow_and_update();
-            if copied_bytes > told_bytes {
-                observer.on_event(&Event::Reused { bytes: copied_bytes - told_bytes });
-                told_bytes = copied_bytes;
+            if copied_bytes > reported_bytes {
+                observer.on_event(&Event::Reused { bytes: copied_bytes - reported_bytes });
+                reported_bytes = copied_bytes;
             }
             if let Some(result) = result {
                 return Ok(result??);
@@ -88,7 +88,7 @@ impl Reuse {
         Ok(found)
     }
 
-    /// Gives how many bytes were copied; `None` when they turned out to be others.
+    /// Returns how many bytes were copied; `None` when they were wrong.
     fn take(&self, matched: &Matched<'_>, stop: &AtomicBool) -> Result<Option<u64>, CacheError> {
         match matched {
             Matched::Pieces(pieces) => {

@@ -3,6 +3,6 @@
 #[cfg(feature = "chain")]
 mod named;
 
-/// What reads the contract, if one is configured.
+/// The reader of the contract, if one is configured.
 #[derive(Clone, Default)]
 pub(crate) struct Contract(#[cfg(feature = "chain")] Option<chain_reader::ChainReader>);

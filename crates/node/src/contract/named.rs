@@ -23,7 +23,7 @@ impl Contract {
 }
 
 impl Node {
-    /// The same as [`Node::start`] with what reads the contract already: [`Config::reader`].
+    /// Like [`Node::start`], with a reader that exists already: [`Config::reader`].
     ///
     /// # Errors
     /// Those of [`Node::start`].
@@ -51,8 +51,8 @@ impl Node {
         Ok(loaded)
     }
 
-    /// Remembers that the model which the contract names is loaded: while the chain cannot be reached, it will do, if
-    /// [`Staleness`](chain_reader::Staleness) says so. That this fails is logged: the model is there all the same.
+    /// Records that the model which the contract names is loaded: while the chain is unreachable, it is the fallback that
+    /// [`Staleness`](chain_reader::Staleness) allows. A failure is only logged.
     pub async fn note_loaded(&self, mature: &MatureModel) {
         if let Some(chain) = self.contract.reader()
             && let Err(error) = chain.note_loaded(mature).await
@@ -61,13 +61,13 @@ impl Node {
         }
     }
 
-    /// What reads the chain; `None` when no contract is configured.
+    /// The reader of the chain; `None` when no contract is configured.
     pub fn chain(&self) -> Option<&ChainReader> {
         self.contract.reader()
     }
 
     /// Follows the contract: each model that it names is loaded as by [`Node::load`], beside the one before, and yielded
-    /// once. `observer` is told of all those loads.
+    /// once. `observer` gets the events of all those loads.
     ///
     /// # Errors
     /// [`NodeError::NoContract`].

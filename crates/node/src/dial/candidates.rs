@@ -1,4 +1,4 @@
-//! Peers that were found and may be sources: whom to try next. No I/O, no clock, no chance but what is given.
+//! The candidates, and which one to dial next. No I/O, no clock, no randomness but what is given.
 
 use std::collections::HashMap;
 use std::time::{Duration, Instant};
@@ -10,29 +10,29 @@ use p2p_blob::{Contact, Multiaddr, PeerId};
 const MAX_CANDIDATES: usize = 1024;
 /// Addresses remembered of one peer.
 const MAX_ADDRS: usize = 16;
-/// Pauses between attempts to reach a peer: from the first to the last, doubling.
+/// Exponential backoff between dials of a peer.
 const FIRST_PAUSE: Duration = Duration::from_secs(1);
 const LAST_PAUSE: Duration = Duration::from_secs(60);
-/// How long a peer that gave nothing is left alone, when others wait for its place.
+/// Backoff of a source that was evicted as useless.
 const USELESS_PAUSE: Duration = Duration::from_secs(60);
 
-/// What is known of a peer.
+/// A peer that may be a source.
 struct Candidate {
     addrs: Vec<Multiaddr>,
-    /// It is being dialed, or up.
+    /// It is being dialed, or connected.
     is_busy: bool,
-    /// It sent something before.
+    /// It has sent bytes before.
     is_proven: bool,
     was_tried: bool,
-    /// It is not tried again.
+    /// It is not dialed again.
     is_dismissed: bool,
-    /// Attempts in a row that came to nothing.
+    /// Failed attempts in a row.
     failures: u32,
     not_before: Instant,
 }
 
 impl Candidate {
-    /// Whether it may be tried now.
+    /// Whether it may be dialed now.
     fn is_ready(&self, now: Instant) -> bool {
         !self.is_busy && !self.is_dismissed && self.not_before <= now
     }
@@ -46,12 +46,12 @@ pub(super) struct Candidates {
 }
 
 impl Candidates {
-    /// Nobody yet. `own` is never one.
+    /// None yet. `own` is never one.
     pub(super) fn new(own: PeerId, rng: Rng) -> Self {
         Self { own, known: HashMap::new(), rng }
     }
 
-    /// Somebody said that a peer may hold something; one without addresses is connected already.
+    /// A peer was discovered; one without addresses is connected already.
     pub(super) fn add(&mut self, contact: Contact, now: Instant) {
         let Contact { peer, addrs } = contact;
         if peer == self.own {
@@ -76,7 +76,7 @@ impl Candidates {
         }
     }
 
-    /// Room for one more, if need be by forgetting one that was dismissed, or else the one that failed most.
+    /// Makes room for one more, if need be by evicting a dismissed one, or else the one that failed most.
     fn make_room(&mut self) -> bool {
         if self.known.len() < MAX_CANDIDATES {
             return true;
@@ -86,8 +86,8 @@ impl Candidates {
         worst.is_some_and(|peer| self.known.remove(&peer).is_some())
     }
 
-    /// Whom to connect to now: proven ones first, then those that never failed, each time a random one. It counts as
-    /// busy until [`Candidates::on_down`] or [`Candidates::on_failed`].
+    /// The next one to dial: proven ones first, then those that never failed, at random among equals. It counts as busy
+    /// until [`Candidates::on_down`] or [`Candidates::on_failed`].
     pub(super) fn next(&mut self, now: Instant) -> Option<Contact> {
         let ready = self.known.iter().filter(|(_, one)| one.is_ready(now));
         let rank = |one: &Candidate| (!one.is_proven, one.failures > 0);
@@ -100,22 +100,22 @@ impl Candidates {
         Some(Contact { peer, addrs: candidate.addrs.clone() })
     }
 
-    /// Whether somebody was never tried.
+    /// Whether any was never dialed.
     pub(super) fn has_untried(&self) -> bool {
         self.known.values().any(|one| !one.was_tried)
     }
 
-    /// Whether somebody could be tried now.
+    /// Whether any could be dialed now.
     pub(super) fn has_ready(&self, now: Instant) -> bool {
         self.known.values().any(|one| one.is_ready(now))
     }
 
-    /// When somebody can be tried next.
+    /// When the next one can be dialed.
     pub(super) fn next_ready(&self) -> Option<Instant> {
         self.known.values().filter(|one| !one.is_busy && !one.is_dismissed).map(|one| one.not_before).min()
     }
 
-    /// A peer could not be reached, or has no place for us.
+    /// A peer could not be reached, or has no free slot for us.
     pub(super) fn on_failed(&mut self, peer: &PeerId, now: Instant) {
         let jitter = self.rng.f64().mul_add(0.5, 0.75);
         if let Some(candidate) = self.known.get_mut(peer) {
@@ -126,16 +126,16 @@ impl Candidates {
         }
     }
 
-    /// A peer that was up is gone. `was_of_use`: it sent something.
-    pub(super) fn on_down(&mut self, peer: &PeerId, was_of_use: bool, now: Instant) {
-        if was_of_use && let Some(candidate) = self.known.get_mut(peer) {
+    /// A connected peer has disconnected. `was_useful`: it sent bytes.
+    pub(super) fn on_down(&mut self, peer: &PeerId, was_useful: bool, now: Instant) {
+        if was_useful && let Some(candidate) = self.known.get_mut(peer) {
             candidate.is_proven = true;
             candidate.failures = 0;
         }
         self.on_failed(peer, now);
     }
 
-    /// A peer sent wrong bytes: it is not tried again, unless so many others are known that it is forgotten.
+    /// A peer sent wrong bytes: it is not dialed again, unless it is evicted and found anew.
     pub(super) fn on_dismissed(&mut self, peer: &PeerId) {
         if let Some(candidate) = self.known.get_mut(peer) {
             candidate.is_busy = false;
@@ -144,7 +144,7 @@ impl Candidates {
         }
     }
 
-    /// A peer that was up gave nothing: its place is given to another.
+    /// A useless source was replaced by another.
     pub(super) fn on_useless(&mut self, peer: &PeerId, now: Instant) {
         self.on_failed(peer, now);
         if let Some(candidate) = self.known.get_mut(peer) {

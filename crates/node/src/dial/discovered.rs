@@ -1,4 +1,4 @@
-//! The peers that were found: who of them is connected to, and for how long.
+//! Discovered peers: which candidates are dialed, and when a useless source is replaced.
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -16,45 +16,45 @@ use super::link::Link;
 use super::shared::{DISMISSED, MAX_SOURCES, Shared, with_causes};
 use crate::peer::Peer;
 
-/// Connections in the making at one time.
+/// Dials in progress.
 const MAX_DIALING: usize = 8;
-/// Attempts in a second, whatever comes of them.
+/// Dials a second.
 const MAX_ATTEMPTS: u32 = 32;
-/// How often it is looked who has connected by itself, and who is of no use.
+/// How often inbound peers are added, and useless sources replaced.
 const TICK: Duration = Duration::from_secs(1);
-/// How long a source that never gave anything right keeps a place that others wait for.
+/// How long a source that never sent right bytes keeps a slot that candidates wait for.
 const TRIAL: Duration = Duration::from_secs(30);
-/// How long one that did.
+/// How long one that did, since it last did.
 const REST: Duration = Duration::from_secs(120);
-/// How long a fetch without named peers looks for the first ones before it says that there are none.
+/// How long a fetch without named peers searches for its first ones before it reports that there are none.
 const SEARCH_TIME: Duration = Duration::from_secs(5);
 
 /// How long peers in the local network may take to answer.
 const LAN_TIME: Duration = Duration::from_secs(2);
 
-/// What may bring up sources.
+/// Where first sources may come from.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Expected {
-    /// With named peers only those are waited for.
+    /// Named peers: only those are waited for.
     pub(super) has_named: bool,
-    /// Peers in the local network take a moment to answer.
+    /// mDNS: peers in the local network take a moment to answer.
     pub(super) has_lan: bool,
 }
 
-/// What has become of a peer that was tried.
+/// How an attempt ended.
 enum End {
     Failed,
     /// It is a source already, as a named one.
     Taken,
     Down {
-        was_of_use: bool,
+        was_useful: bool,
     },
     Replaced,
     /// It sent wrong bytes.
     Dismissed,
 }
 
-/// A found peer that is a source.
+/// A discovered peer that is a source.
 struct Up {
     peer: Arc<Peer>,
     since: Instant,
@@ -62,8 +62,7 @@ struct Up {
 }
 
 impl Up {
-    /// Whether it has given nothing right for so long that its place is better given to another. What it sent does not
-    /// count: anybody can send something.
+    /// Whether it has sent nothing right for so long that its slot may go to another. Unverified bytes do not count.
     fn is_useless(&self, now: Instant) -> bool {
         match self.peer.last_useful() {
             Some(last) => now >= last + REST,
@@ -80,7 +79,7 @@ pub(super) struct Discovered {
     tasks: JoinSet<(PeerId, End)>,
     up: HashMap<PeerId, Up>,
     came_up: mpsc::Receiver<(PeerId, Up)>,
-    tell_up: mpsc::Sender<(PeerId, Up)>,
+    up_sender: mpsc::Sender<(PeerId, Up)>,
     dialing: Arc<Semaphore>,
     attempts_left: u32,
     started: Instant,
@@ -95,7 +94,7 @@ impl Discovered {
         found: mpsc::Receiver<Contact>,
         expected: Expected,
     ) -> Self {
-        let (tell_up, came_up) = mpsc::channel(MAX_DIALING);
+        let (up_sender, came_up) = mpsc::channel(MAX_DIALING);
         Self {
             shared,
             candidates,
@@ -103,7 +102,7 @@ impl Discovered {
             tasks: JoinSet::new(),
             up: HashMap::new(),
             came_up,
-            tell_up,
+            up_sender,
             dialing: Arc::new(Semaphore::new(MAX_DIALING)),
             attempts_left: MAX_ATTEMPTS,
             started: Instant::now(),
@@ -112,7 +111,7 @@ impl Discovered {
         }
     }
 
-    /// Until the fetch ends.
+    /// Runs until the fetch ends.
     pub(super) async fn run(mut self) {
         let mut ticks = tokio::time::interval(TICK);
         ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
@@ -124,10 +123,10 @@ impl Discovered {
                     return;
                 }
             }
-            let ready = self.candidates.next_ready().filter(|_| self.has_place());
+            let ready = self.candidates.next_ready().filter(|_| self.has_free_slot());
             let wakeup = ready.unwrap_or_else(|| Instant::now() + TICK);
             tokio::select! {
-                // In this order: a peer has come up before it has ended.
+                // In this order: a peer connects before its attempt ends.
                 biased;
                 () = self.shared.events.closed() => return,
                 Some((peer, up)) = self.came_up.recv() => drop(self.up.insert(peer, up)),
@@ -145,19 +144,19 @@ impl Discovered {
         }
     }
 
-    /// Whether one more may be connected to.
-    fn has_place(&self) -> bool {
+    /// Whether one more may be dialed.
+    fn has_free_slot(&self) -> bool {
         let dialing = MAX_DIALING - self.dialing.available_permits();
         dialing < MAX_DIALING && self.shared.claims.count() + dialing < MAX_SOURCES
     }
 
-    /// Connects to candidates while there are places.
+    /// Dials candidates while there are free slots.
     fn dial(&mut self) {
-        while self.has_place() && self.attempts_left > 0 {
+        while self.has_free_slot() && self.attempts_left > 0 {
             let Some(contact) = self.candidates.next(Instant::now()) else { return };
             let Ok(permit) = Arc::clone(&self.dialing).try_acquire_owned() else { return };
             self.attempts_left -= 1;
-            let attempt = Attempt { shared: self.shared.clone(), tell_up: self.tell_up.clone() };
+            let attempt = Attempt { shared: self.shared.clone(), up_sender: self.up_sender.clone() };
             self.tasks.spawn(async move { (contact.peer, attempt.run(contact, permit).await) });
         }
     }
@@ -170,7 +169,7 @@ impl Discovered {
                 self.shared.book.failed(peer);
                 self.candidates.on_failed(peer, now);
             }
-            End::Down { was_of_use } => self.candidates.on_down(peer, *was_of_use, now),
+            End::Down { was_useful } => self.candidates.on_down(peer, *was_useful, now),
             End::Dismissed => self.candidates.on_dismissed(peer),
             End::Taken | End::Replaced => self.candidates.on_useless(peer, now),
         }
@@ -178,7 +177,7 @@ impl Discovered {
 
     fn on_tick(&mut self) {
         self.attempts_left = MAX_ATTEMPTS;
-        // Who fetches the same is a source as well. It has connected to this node, and needs no dial.
+        // Inbound peers that fetch the same model are sources, too, and need no dial.
         for peer in self.shared.client.holders(&self.shared.manifest) {
             if !self.shared.claims.has(&peer) {
                 self.candidates.add(Contact { peer, addrs: Vec::new() }, Instant::now());
@@ -187,7 +186,7 @@ impl Discovered {
         self.replace_one();
     }
 
-    /// Gives the place of a source that gave nothing to somebody who waits for one.
+    /// Evicts a useless source if a candidate waits for its slot.
     fn replace_one(&self) {
         let now = Instant::now();
         if self.shared.claims.count() < MAX_SOURCES || !self.candidates.has_ready(now) {
@@ -201,7 +200,7 @@ impl Discovered {
         }
     }
 
-    /// Whether first sources may come up at any moment.
+    /// Whether first sources may connect at any moment.
     fn is_searching(&self) -> bool {
         if !self.shared.untried.is_none() {
             return true;
@@ -214,15 +213,15 @@ impl Discovered {
             return true;
         }
         let is_dialing = self.dialing.available_permits() < MAX_DIALING;
-        let has_more = self.has_place() && self.candidates.has_untried();
+        let has_more = self.has_free_slot() && self.candidates.has_untried();
         !self.shared.searching.is_none() || is_dialing || has_more || !self.found.is_empty()
     }
 }
 
-/// One attempt at a found peer, and what it gives as a source.
+/// One attempt to dial a candidate, and its time as a source.
 struct Attempt {
     shared: Shared,
-    tell_up: mpsc::Sender<(PeerId, Up)>,
+    up_sender: mpsc::Sender<(PeerId, Up)>,
 }
 
 impl Attempt {
@@ -246,7 +245,7 @@ impl Attempt {
         let peer = Arc::new(Peer::new(client.clone(), session, false));
         let replace = CancellationToken::new();
         let up = Up { peer: Arc::clone(&peer), since: Instant::now(), replace: replace.clone() };
-        if self.tell_up.send((id, up)).await.is_err() {
+        if self.up_sender.send((id, up)).await.is_err() {
             return End::Failed;
         }
         drop(permit);
@@ -262,7 +261,7 @@ impl Attempt {
         };
         let (reason, end) = tokio::select! {
             reason = link.run(gone, first_answer) => {
-                (reason, End::Down { was_of_use: peer.last_useful().is_some() })
+                (reason, End::Down { was_useful: peer.last_useful().is_some() })
             }
             () = peer.dismissed() => {
                 client.disconnect(id).await;

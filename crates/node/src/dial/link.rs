@@ -1,4 +1,4 @@
-//! A peer that is up: a source, and somebody who knows others.
+//! A connected peer: a source, and a partner for peer exchange.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -12,9 +12,9 @@ use crate::peer::Peer;
 /// Connections with a peer that serves ranges, while there are few sources. One is encrypted and decrypted by one task
 /// at each end; four were not faster than two (docs/benchmarks.md).
 const CONNECTIONS: usize = 2;
-/// With as many sources, up or told of, one connection with each is enough: a seeder has many fetchers.
+/// With so many sources, connected or discovered, one connection with each is enough: a seeder has many fetchers.
 const MANY_SOURCES: usize = 4;
-/// Pauses between two questions for other peers: from the first to the last, doubling.
+/// Exponential backoff between PEERS requests.
 const FIRST_PAUSE: Duration = Duration::from_secs(1);
 const LAST_PAUSE: Duration = Duration::from_secs(60);
 /// How long the first answer is waited for.
@@ -25,12 +25,12 @@ pub(super) struct Link {
     pub(super) shared: Shared,
     pub(super) peer: Arc<Peer>,
     pub(super) id: PeerId,
-    /// Where it was reached; `None` when it has connected itself.
+    /// The address at which it was dialed; `None` for an inbound peer.
     pub(super) addr: Option<Multiaddr>,
 }
 
 impl Link {
-    /// Until the last connection with the peer is gone; says why that was. `gone` is from before it was up.
+    /// Runs until the last connection with the peer is gone; returns why. `gone` was subscribed before it connected.
     pub(super) async fn run(
         &self,
         mut gone: broadcast::Receiver<PeerEvent>,
@@ -45,7 +45,7 @@ impl Link {
         }
     }
 
-    /// Asks who else there is, makes further connections when there is hardly anybody, and goes on asking.
+    /// Sends PEERS, opens further connections when there are few sources, and goes on sending PEERS.
     async fn keep_asking(&self, first_answer: PendingOne) {
         if !self.peer.serves_others() {
             drop(first_answer);
@@ -58,20 +58,20 @@ impl Link {
         }
         let mut pause = FIRST_PAUSE;
         loop {
-            // Nodes that came up at one time must not ask at one time.
+            // Jitter: nodes that start together must not ask together.
             tokio::time::sleep(pause.mul_f64(fastrand::f64() + 0.5)).await;
             pause = (pause * 2).min(LAST_PAUSE);
             self.ask().await;
         }
     }
 
-    /// Tells of the peers that this one knows; how many that are.
+    /// Sends PEERS, and adds the answer to the candidates; returns their number.
     async fn ask(&self) -> usize {
         match self.peer.others(self.shared.manifest).await {
             Ok(others) => {
                 let count = others.len();
                 for other in others {
-                    // When too many wait already, this one is told of the next time.
+                    // With a full queue it is found again later.
                     let _ = self.shared.found.try_send(other);
                 }
                 count
@@ -83,7 +83,7 @@ impl Link {
         }
     }
 
-    /// Makes further connections with the peer, for more of its requests.
+    /// Opens further connections with the peer, to spread requests over.
     async fn widen(&self) {
         let Some(addr) = &self.addr else { return };
         let client = &self.shared.client;
@@ -94,14 +94,14 @@ impl Link {
             };
             match session {
                 Ok(session) => self.peer.add(session),
-                // There is one connection that works.
+                // One connection works.
                 Err(error) => tracing::debug!(peer = %self.id, error, "no further connection"),
             }
         }
     }
 }
 
-/// Waits until the last connection with `peer` is gone, and says why.
+/// Waits until the last connection with `peer` is gone, and returns why.
 pub(super) async fn disconnected(events: &mut broadcast::Receiver<PeerEvent>, peer: PeerId) -> String {
     loop {
         match events.recv().await {

@@ -1,8 +1,8 @@
-//! The connections of one fetch: with the peers that were named, and with those that are found.
+//! The connections of one fetch: with named peers, and with discovered ones.
 //!
-//! A named peer (`--peer`, `--bootstrap`) has a task that keeps connected to it. All others are candidates of the
-//! [`crowd`]: told of by connected peers (PEERS), by the DHT, by mDNS, by the address book, or connected by themselves
-//! because they fetch the same model. Each connected peer is a source of the fetch, and is asked who else there is.
+//! A named peer (`--peer`, `--bootstrap`) has a task that keeps connected to it. All others are [`candidates`]: from
+//! peer exchange (PEERS), the DHT, mDNS, the address book, or inbound because they fetch the same model. Each connected
+//! peer is a source of the fetch, and is asked for others.
 
 mod candidates;
 mod discovered;
@@ -27,29 +27,29 @@ use crate::address_book::AddressBook;
 
 pub(crate) use self::named::Peers;
 
-/// Events that may wait for the fetch.
+/// Queued events for the fetch.
 const QUEUE: usize = 64;
-/// Peers told of that may wait to be looked at; further ones are told of again later.
+/// Queued discovered peers; further ones are found again later.
 const FOUND_QUEUE: usize = 256;
-/// Whom a fetch begins with.
+/// The peers that a fetch starts with.
 #[derive(Debug, Clone)]
 pub(crate) struct Known {
-    /// Peers that may hold anything, and are asked for everything.
+    /// Named peers, asked also for what they have not announced.
     pub(crate) peers: Peers,
-    /// Peers that know others.
+    /// Bootstrap peers.
     pub(crate) bootstrap: Vec<Multiaddr>,
     /// Peers of earlier runs.
     pub(crate) book: Arc<AddressBook>,
-    /// Whether peers in the local network are looked for.
+    /// Whether peers are discovered by mDNS.
     pub(crate) mdns: bool,
 }
 
-/// The connections of one fetch. Dropping it stops making new ones.
+/// The connections of one fetch. Dropping it stops dialing.
 pub(crate) struct Dialer {
     _tasks: JoinSet<()>,
 }
 
-/// Starts to connect to peers that may hold shards of `manifest`; what comes of it is told through the channel.
+/// Starts to dial peers that may hold shards of `manifest`; sources are reported through the channel.
 pub(crate) fn dial(
     client: &Client,
     manifest: Digest,

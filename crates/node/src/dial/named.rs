@@ -1,4 +1,4 @@
-//! A peer that was named: always kept, always tried again.
+//! A named peer: never evicted, always redialed.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -12,7 +12,7 @@ use super::link::{Link, disconnected};
 use super::shared::{DISMISSED, PendingOne, Shared, with_causes};
 use crate::peer::Peer;
 
-/// Pauses between attempts to reach it: from the first to the last, doubling.
+/// Exponential backoff between dials.
 const FIRST_PAUSE: Duration = Duration::from_millis(250);
 const LAST_PAUSE: Duration = Duration::from_secs(10);
 
@@ -29,7 +29,7 @@ impl Peers {
         self.0.borrow().clone()
     }
 
-    /// One that is there already changes nothing.
+    /// A known one changes nothing.
     pub(crate) fn add(&self, addr: Multiaddr) {
         self.0.send_if_modified(|peers| {
             let is_new = !peers.contains(&addr);
@@ -41,8 +41,8 @@ impl Peers {
     }
 }
 
-/// Keeps connected to all peers that are named, those that are added meanwhile too. `beginning` is over once the first have
-/// been begun with.
+/// Keeps connected to all named peers, also to those added meanwhile. `beginning` ends once the tasks of the first are
+/// spawned.
 pub(super) async fn all(shared: Shared, peers: Peers, beginning: PendingOne) {
     let mut changes = peers.0.subscribe();
     let (mut tasks, mut begun) = (JoinSet::new(), 0);
@@ -56,13 +56,13 @@ pub(super) async fn all(shared: Shared, peers: Peers, beginning: PendingOne) {
     };
     begin(&mut changes);
     drop(beginning);
-    // Whoever adds some lives as long as this task.
+    // The sender lives as long as this task.
     while changes.changed().await.is_ok() {
         begin(&mut changes);
     }
 }
 
-/// Whether it is tried again.
+/// Whether it is dialed again.
 enum Next {
     Again,
     Never,
@@ -72,18 +72,18 @@ enum Next {
 pub(super) struct Named {
     shared: Shared,
     addr: Multiaddr,
-    /// Whether it is asked for what it does not say that it holds.
-    holds_unsaid: bool,
-    /// Taken when it was tried.
+    /// Whether it is asked for what it has not announced.
+    assume_holds: bool,
+    /// Taken after the first attempt.
     tried: Option<PendingOne>,
 }
 
 impl Named {
-    pub(super) fn new(shared: Shared, addr: Multiaddr, holds_unsaid: bool, tried: PendingOne) -> Self {
-        Self { shared, addr, holds_unsaid, tried: Some(tried) }
+    pub(super) fn new(shared: Shared, addr: Multiaddr, assume_holds: bool, tried: PendingOne) -> Self {
+        Self { shared, addr, assume_holds, tried: Some(tried) }
     }
 
-    /// Until the fetch ends, or wants nothing more of it.
+    /// Runs until the fetch ends, or dismisses it.
     pub(super) async fn run(mut self) {
         let mut pause = FIRST_PAUSE;
         loop {
@@ -97,7 +97,7 @@ impl Named {
         }
     }
 
-    /// Connects, and is up until that ends. An error says that the fetch has ended.
+    /// Connects, and is a source until it disconnects. An error means that the fetch has ended.
     async fn once(&mut self, pause: &mut Duration) -> Result<Next, mpsc::error::SendError<SourceEvent>> {
         let client = &self.shared.client;
         let mut gone = client.peer_events();
@@ -111,7 +111,7 @@ impl Named {
         };
         *pause = FIRST_PAUSE;
         let Some(_claim) = self.shared.claims.claim(id, true) else {
-            // It is up at another of its addresses.
+            // It is connected at another of its addresses.
             self.tried = None;
             disconnected(&mut gone, id).await;
             return Ok(Next::Again);
@@ -138,6 +138,6 @@ impl Named {
         let client = &self.shared.client;
         let peer = client.connect(self.addr.clone()).await.map_err(|error| with_causes(&error))?;
         let session = client.open(peer).await.map_err(|error| with_causes(&error))?;
-        Ok((Peer::new(client.clone(), session, self.holds_unsaid), peer))
+        Ok((Peer::new(client.clone(), session, self.assume_holds), peer))
     }
 }

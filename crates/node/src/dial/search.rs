@@ -1,4 +1,4 @@
-//! Looking for holders without asking a connected peer: in the DHT, in the local network, in the address book.
+//! Discovery beside peer exchange: the DHT, mDNS, the address book.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -6,18 +6,18 @@ use std::time::Duration;
 use super::shared::{PendingOne, Shared};
 use crate::address_book::AddressBook;
 
-/// Pauses between two searches of the DHT: from the first to the last, doubling. The first search comes before any server is
-/// known, unless there are connections already.
+/// Exponential backoff between two searches of the DHT. The first one finds nothing before a server is known, unless there
+/// are connections already.
 const FIRST_PAUSE: Duration = Duration::from_secs(1);
 const LAST_PAUSE: Duration = Duration::from_secs(240);
-/// With so many sources nobody is looked for.
+/// With so many sources there is no search.
 const ENOUGH_SOURCES: usize = 25;
-/// How often the local network is looked at.
+/// How often the peers found by mDNS are polled.
 const LAN_EVERY: Duration = Duration::from_millis(500);
-/// With fewer sources than this, peers of earlier runs are tried, once the others had time to come up.
+/// With fewer sources than this, the address book is used, once the others had time to connect.
 const FEW_SOURCES: usize = 4;
 const BOOK_AFTER: Duration = Duration::from_secs(3);
-/// So many of them.
+/// So many peers of it.
 const FROM_BOOK: usize = 32;
 
 /// Searches the DHT at once, and again while there are few sources.
@@ -28,7 +28,7 @@ pub(super) async fn in_dht(shared: Shared, first: PendingOne) {
         if shared.claims.count() < ENOUGH_SOURCES {
             let mut found = shared.client.find_providers(shared.manifest).await;
             while let Some(contact) = found.recv().await {
-                // When too many wait already, this one is found again.
+                // With a full queue it is found again.
                 let _ = shared.found.try_send(contact);
             }
         }
@@ -38,7 +38,7 @@ pub(super) async fn in_dht(shared: Shared, first: PendingOne) {
     }
 }
 
-/// Tells of the peers in the local network, again and again: who is known already costs nothing.
+/// Polls the peers found by mDNS: known ones cost nothing.
 pub(super) async fn in_lan(shared: Shared) {
     loop {
         if shared.claims.count() < ENOUGH_SOURCES {
@@ -50,21 +50,21 @@ pub(super) async fn in_lan(shared: Shared) {
     }
 }
 
-/// Tells of peers of earlier runs: at once when nobody was named, else when there are few sources after a while.
+/// Adds peers of the address book: at once when none was named, else when there are few sources after a while.
 pub(super) async fn in_book(shared: Shared, book: Arc<AddressBook>, is_only_hope: bool, first: PendingOne) {
     if is_only_hope {
-        tell(&shared, &book);
+        report_book(&shared, &book);
         drop(first);
         return;
     }
     drop(first);
     tokio::time::sleep(BOOK_AFTER).await;
     if shared.claims.count() < FEW_SOURCES {
-        tell(&shared, &book);
+        report_book(&shared, &book);
     }
 }
 
-fn tell(shared: &Shared, book: &AddressBook) {
+fn report_book(shared: &Shared, book: &AddressBook) {
     for contact in book.choose(FROM_BOOK) {
         let _ = shared.found.try_send(contact);
     }

@@ -1,4 +1,4 @@
-//! What the tasks of a fetch share: who is a source, and what is still hoped for.
+//! State that the tasks of a fetch share: which peers are sources, and which attempts are pending.
 
 use std::collections::HashMap;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -14,32 +14,32 @@ use crate::address_book::AddressBook;
 /// Sources of one fetch, named ones included.
 pub(super) const MAX_SOURCES: usize = 50;
 
-/// Why a source is given up that the fetch has dismissed.
+/// Reason for disconnecting a source that the fetch has dismissed.
 pub(super) const DISMISSED: &str = "sent wrong bytes";
 
-/// What the tasks of a fetch share.
+/// State that the tasks of a fetch share.
 #[derive(Clone)]
 pub(super) struct Shared {
     pub(super) client: Client,
     pub(super) manifest: Digest,
     pub(super) events: mpsc::Sender<SourceEvent>,
-    /// Peers told of.
+    /// Discovered peers.
     pub(super) found: mpsc::Sender<Contact>,
     pub(super) claims: Arc<Claims>,
     pub(super) book: Arc<AddressBook>,
-    /// Named peers that were not tried yet.
+    /// Named peers that were not dialed yet.
     pub(super) untried: Pending,
-    /// Questions that were not answered for the first time yet, whose answers may name sources.
+    /// First searches and PEERS requests that may still yield sources.
     pub(super) searching: Pending,
 }
 
-/// Which peers are sources now, so that each is one once.
+/// The peers that are sources now, each once.
 #[derive(Default)]
 pub(super) struct Claims(Mutex<HashMap<PeerId, Claimed>>);
 
 #[derive(Clone, Copy)]
 pub(super) struct Claimed {
-    /// It was named: its place is not given to another.
+    /// It was named: it is never evicted.
     pub(super) is_named: bool,
 }
 
@@ -84,7 +84,7 @@ impl Drop for Claim {
     }
 }
 
-/// Counts what is not done yet, and tells when one of it is.
+/// Counts pending work, and notifies when some is done.
 #[derive(Clone, Default)]
 pub(super) struct Pending {
     count: Arc<AtomicUsize>,

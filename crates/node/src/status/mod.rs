@@ -1,4 +1,4 @@
-//! What a node is doing, for whoever asks: [`crate::Node::status`], and `loader status` through a socket.
+//! The status of a node: [`crate::Node::status`], and `loader status` through a socket.
 
 mod socket;
 
@@ -17,18 +17,18 @@ use crate::contract::Contract;
 pub(crate) use socket::Socket;
 pub use socket::{QueryError, Running, running};
 
-/// What a node is doing at one moment.
+/// A snapshot of a node.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub struct Status {
     /// Its process.
     pub pid: u32,
     /// The version of this library.
     pub version: String,
-    /// Its name on the network.
+    /// Its peer id.
     pub peer_id: String,
     /// For how long it has been running.
     pub uptime_s: u64,
-    /// Where it listens.
+    /// Its listen addresses.
     pub listen: Vec<String>,
     /// The manifests of the models that it serves.
     pub models: Vec<String>,
@@ -36,7 +36,7 @@ pub struct Status {
     pub uploaded_bytes: u64,
     /// What is being loaded.
     pub loading: Vec<Loading>,
-    /// What is seen of the chain; `None` without a contract.
+    /// The state of the chain reader; `None` without a contract.
     #[cfg(feature = "chain")]
     pub chain: Option<chain_reader::ChainStatus>,
 }
@@ -50,11 +50,11 @@ pub struct Loading {
     pub total_size_bytes: Option<u64>,
     /// How much of them is here.
     pub done_bytes: u64,
-    /// How many peers can be asked.
+    /// How many sources are connected.
     pub sources: usize,
 }
 
-/// What a status is made of.
+/// Collects the status.
 pub(crate) struct Board {
     client: Client,
     started: Instant,
@@ -64,7 +64,7 @@ pub(crate) struct Board {
     loads: Mutex<BTreeMap<Digest, Load>>,
 }
 
-/// How far a load is.
+/// The progress of a load.
 #[derive(Debug, Default)]
 struct Load {
     total_size_bytes: Option<u64>,
@@ -102,7 +102,7 @@ impl Board {
         }
     }
 
-    /// Counts what happens while `manifest` is loaded, and tells `observer`.
+    /// Counts the events of a load of `manifest`, and forwards them to `observer`.
     pub(crate) fn watch<'a>(&'a self, manifest: Digest, observer: &'a dyn Observer) -> Observed<'a> {
         self.loads().entry(manifest).or_default().callers += 1;
         Observed { board: self, manifest, observer }

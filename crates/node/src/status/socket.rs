@@ -1,4 +1,4 @@
-//! `run/<pid>.sock` in the cache: whoever connects is told the node's status, as one JSON object.
+//! `run/<pid>.sock` in the cache: a connection gets the node's status, as one JSON object.
 
 use std::fs::{self, File};
 use std::io::{self, ErrorKind, Read as _};
@@ -17,11 +17,11 @@ use super::{Board, Status};
 
 /// Folder of the sockets in a cache.
 const RUN: &str = "run";
-/// How long one who asks may take to read the answer, and one who answers to give it.
+/// Read and write timeout.
 const PATIENCE: Duration = Duration::from_secs(2);
 /// No status is longer.
 const MAX_STATUS_BYTES: u64 = 4 << 20;
-/// Nodes of one process with one cache that can be asked.
+/// Nodes of one process with one cache that get a socket.
 const MAX_NODES: usize = 16;
 
 /// The socket of a running node; dropping it closes and removes it.
@@ -39,12 +39,12 @@ impl Socket {
         sweep(&dir)?;
         let (path, listener) = bind(&dir)?;
         let task = tokio::spawn(async move {
-            // One after the other: whoever does not read keeps others waiting for a while, but costs nothing.
+            // One client at a time: one that does not read delays others until the timeout, but costs nothing.
             loop {
                 match listener.accept().await {
                     Ok((mut stream, _)) => {
                         let status = serde_json::to_vec(&board.status()).unwrap_or_default();
-                        // Whoever asked may be gone.
+                        // The client may be gone.
                         let _ = tokio::time::timeout(PATIENCE, stream.write_all(&status)).await;
                     }
                     Err(error) => {
@@ -68,7 +68,7 @@ impl Drop for Socket {
 /// Several nodes of one process have a socket each.
 fn bind(dir: &Path) -> io::Result<(PathBuf, UnixListener)> {
     let pid = std::process::id();
-    let reach = Reach::of(dir)?;
+    let reach = ShortPath::of(dir)?;
     let mut number = 0;
     loop {
         let name = if number == 0 { format!("{pid}.sock") } else { format!("{pid}-{number}.sock") };
@@ -84,19 +84,19 @@ fn bind(dir: &Path) -> io::Result<(PathBuf, UnixListener)> {
     }
 }
 
-/// The longest path that a socket can be reached by, everywhere.
+/// The longest socket path on all systems.
 const MAX_PATH_BYTES: usize = 100;
 /// The longest name of a socket.
 const MAX_NAME_BYTES: usize = "4294967295-99.sock".len();
 
-/// A way to a directory that is short enough for the name of a socket in it to follow.
-struct Reach {
+/// A path to a directory that is short enough for a socket in it.
+struct ShortPath {
     path: PathBuf,
-    /// What the path leads through.
+    /// Open while the path goes through its descriptor.
     _dir: Option<File>,
 }
 
-impl Reach {
+impl ShortPath {
     fn of(dir: &Path) -> io::Result<Self> {
         if dir.as_os_str().len() + 1 + MAX_NAME_BYTES <= MAX_PATH_BYTES {
             return Ok(Self { path: dir.to_owned(), _dir: None });
@@ -114,7 +114,7 @@ impl Reach {
 
 fn connect(path: &Path) -> io::Result<UnixStream> {
     let dir = path.parent().unwrap_or(Path::new("."));
-    UnixStream::connect(Reach::of(dir)?.path.join(path.file_name().unwrap_or_default()))
+    UnixStream::connect(ShortPath::of(dir)?.path.join(path.file_name().unwrap_or_default()))
 }
 
 /// Removes sockets that nobody listens at.
@@ -144,7 +144,7 @@ fn sockets(dir: &Path) -> io::Result<Vec<PathBuf>> {
     Ok(paths)
 }
 
-/// Why a node, or the cache, was not heard.
+/// Why a node, or the cache, could not be queried.
 #[derive(Debug, thiserror::Error)]
 pub enum QueryError {
     /// The system refused.
@@ -165,18 +165,18 @@ pub enum QueryError {
     },
 }
 
-/// What was heard of one node.
+/// The answer of one node.
 pub type Running = Result<Status, QueryError>;
 
-/// Asks all nodes that use the cache at `cache_dir` for their status. Blocks, for seconds if one does not answer.
+/// Queries the status of all nodes that use the cache at `cache_dir`. Blocks, for seconds if one does not answer.
 ///
 /// # Errors
 /// When the cache cannot be looked into.
 pub fn running(cache_dir: &Path) -> Result<Vec<Running>, QueryError> {
     let dir = cache_dir.join(RUN);
     let paths = sockets(&dir).and_then(|paths| {
-        // Without a way there, no node could have put a socket into it.
-        if dir.exists() { Reach::of(&dir).map(|_| paths) } else { Ok(paths) }
+        // If it has no short path, no node could have put a socket into it.
+        if dir.exists() { ShortPath::of(&dir).map(|_| paths) } else { Ok(paths) }
     });
     let paths = paths.map_err(|source| QueryError::Io { path: dir, source })?;
     Ok(paths.into_iter().filter_map(ask).collect())

@@ -1,4 +1,4 @@
-//! The places of a node, and the behaviour that gives and takes those of connections.
+//! The slots for handshakes and connections, and the behaviour that grants and evicts those of connections.
 
 use std::collections::{HashMap, HashSet, VecDeque};
 use std::convert::Infallible;
@@ -16,38 +16,37 @@ use libp2p::swarm::{
 use libp2p::{Multiaddr, PeerId};
 use tokio_util::sync::CancellationToken;
 
-use super::{Answer, Guest, Origin, Quota};
+use super::{Decision, Origin, Quota, Slot};
 use crate::config::Limits;
 
-/// Handshakes under way that others began.
+/// Inbound handshakes in progress.
 const MAX_HANDSHAKES: usize = 128;
-/// How long one may take when another one waits for its place.
+/// Age at which a handshake is evicted for another one.
 const HANDSHAKE_PATIENCE: Duration = Duration::from_secs(2);
-/// How long a connection may be idle when another one waits for its place.
+/// Idle time after which a connection is evicted for another one.
 const IDLE_PATIENCE: Duration = Duration::from_secs(10);
-/// This part of the connections is kept for those that this node makes.
+/// This part of the connections is reserved for outbound ones.
 const OUTBOUND_SHARE: usize = 4;
 
-/// The places for handshakes and connections.
+/// The slots for handshakes and connections.
 #[derive(Debug)]
-pub(crate) struct Door(Mutex<Places>);
+pub(crate) struct ConnectionSlots(Mutex<State>);
 
 #[derive(Debug)]
-struct Places {
+struct State {
     handshakes: Quota<u64>,
-    /// What tells a handshake that it is over.
+    /// Cancels handshakes that are evicted.
     over: HashMap<u64, CancellationToken>,
     next_handshake: u64,
-    /// Connections that others made.
     inbound: Quota<ConnectionId>,
     outbound: HashSet<ConnectionId>,
     most: usize,
 }
 
-/// The place of one handshake. Given back when it is dropped.
+/// The slot of one handshake. Freed on drop.
 #[derive(Debug)]
-pub(super) struct Knock {
-    door: Arc<Door>,
+pub(super) struct HandshakeSlot {
+    slots: Arc<ConnectionSlots>,
     number: u64,
     over: CancellationToken,
 }
@@ -57,10 +56,10 @@ pub(super) struct Knock {
 #[error("all places for connections are taken")]
 struct Full;
 
-impl Door {
+impl ConnectionSlots {
     pub(crate) fn new(limits: &Limits) -> Arc<Self> {
         let most = usize::try_from(limits.connections).unwrap_or(usize::MAX);
-        Arc::new(Self(Mutex::new(Places {
+        Arc::new(Self(Mutex::new(State {
             handshakes: Quota::new(MAX_HANDSHAKES, HANDSHAKE_PATIENCE),
             over: HashMap::new(),
             next_handshake: 0,
@@ -70,84 +69,84 @@ impl Door {
         })))
     }
 
-    /// The peer was served, or gave something.
-    pub(crate) fn was_of_use(&self, peer: &PeerId) {
+    /// The peer was served, or served this node.
+    pub(crate) fn mark_useful(&self, peer: &PeerId) {
         let now = Instant::now();
-        self.places().inbound.change_all_of(peer, |guest| {
-            guest.active = now;
-            guest.was_of_use = true;
+        self.state().inbound.change_all_of(peer, |slot| {
+            slot.active = now;
+            slot.was_useful = true;
         });
     }
 
-    /// A place for a handshake with somebody from there.
-    pub(super) fn knock(self: &Arc<Self>, origin: Origin) -> Option<Knock> {
+    /// A slot for a handshake with a peer from there.
+    pub(super) fn handshake_slot(self: &Arc<Self>, origin: Origin) -> Option<HandshakeSlot> {
         let now = Instant::now();
-        let newcomer = Guest::new(origin, None, now);
-        let mut places = self.places();
-        // Whoever would find no place afterwards need not begin.
-        let answer = match places.inbound.ask(&newcomer, now) {
-            Answer::Refused => Answer::Refused,
-            _ => places.handshakes.ask(&newcomer, now),
+        let newcomer = Slot::new(origin, None, now);
+        let mut state = self.state();
+        // Without a slot for the connection, the handshake is pointless.
+        let answer = match state.inbound.ask(&newcomer, now) {
+            Decision::Refuse => Decision::Refuse,
+            _ => state.handshakes.ask(&newcomer, now),
         };
         match answer {
-            Answer::Enter => {}
-            Answer::InPlaceOf(other) => places.end_handshake(other),
-            Answer::Refused => {
+            Decision::Admit => {}
+            Decision::Evict(other) => state.end_handshake(other),
+            Decision::Refuse => {
                 tracing::debug!(?origin, "no place for a handshake");
                 return None;
             }
         }
-        let (number, over) = (places.next_handshake, CancellationToken::new());
-        places.next_handshake += 1;
-        places.handshakes.enter(number, newcomer);
-        places.over.insert(number, over.clone());
-        Some(Knock { door: Arc::clone(self), number, over })
+        let (number, over) = (state.next_handshake, CancellationToken::new());
+        state.next_handshake += 1;
+        state.handshakes.insert(number, newcomer);
+        state.over.insert(number, over.clone());
+        Some(HandshakeSlot { slots: Arc::clone(self), number, over })
     }
 
-    fn places(&self) -> MutexGuard<'_, Places> {
+    fn state(&self) -> MutexGuard<'_, State> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
-impl Places {
+impl State {
     fn end_handshake(&mut self, number: u64) {
-        self.handshakes.leave(&number);
+        self.handshakes.remove(&number);
         if let Some(over) = self.over.remove(&number) {
             over.cancel();
         }
     }
 }
 
-impl Knock {
-    /// Waits until the place is given to another.
+impl HandshakeSlot {
+    /// Waits until the handshake is evicted.
     pub(super) async fn is_over(&self) {
         self.over.cancelled().await;
     }
 }
 
-impl Drop for Knock {
+impl Drop for HandshakeSlot {
     fn drop(&mut self) {
-        self.door.places().end_handshake(self.number);
+        self.slots.state().end_handshake(self.number);
     }
 }
 
-/// Gives connections their places, and closes those that lose theirs.
+/// Grants slots to connections, and closes evicted ones.
 #[derive(Debug)]
-pub(crate) struct Doorkeeper {
-    door: Arc<Door>,
-    /// Of peers that are connected.
+pub(crate) struct ConnectionLimiter {
+    slots: Arc<ConnectionSlots>,
+    /// The peer of each connection.
     peers: HashMap<ConnectionId, PeerId>,
     /// Bounded by the connections.
     closing: VecDeque<(PeerId, ConnectionId)>,
 }
 
-impl Doorkeeper {
-    pub(crate) fn new(door: Arc<Door>) -> Self {
-        Self { door, peers: HashMap::new(), closing: VecDeque::new() }
+impl ConnectionLimiter {
+    pub(crate) fn new(slots: Arc<ConnectionSlots>) -> Self {
+        Self { slots, peers: HashMap::new(), closing: VecDeque::new() }
     }
 }
 
-impl NetworkBehaviour for Doorkeeper {
+impl NetworkBehaviour for ConnectionLimiter {
     type ConnectionHandler = dummy::ConnectionHandler;
     type ToSwarm = Infallible;
 
@@ -159,18 +158,18 @@ impl NetworkBehaviour for Doorkeeper {
         remote: &Multiaddr,
     ) -> Result<THandler<Self>, ConnectionDenied> {
         let now = Instant::now();
-        let newcomer = Guest::new(Origin::of(remote), Some(peer), now);
-        let mut places = self.door.places();
-        match places.inbound.ask(&newcomer, now) {
-            Answer::Enter => {}
-            Answer::InPlaceOf(other) => {
-                places.inbound.leave(&other);
+        let newcomer = Slot::new(Origin::of(remote), Some(peer), now);
+        let mut state = self.slots.state();
+        match state.inbound.ask(&newcomer, now) {
+            Decision::Admit => {}
+            Decision::Evict(other) => {
+                state.inbound.remove(&other);
                 if let Some(peer) = self.peers.get(&other) {
                     tracing::debug!(%peer, "loses its connection to one from another address");
                     self.closing.push_back((*peer, other));
                 }
             }
-            Answer::Refused => return Err(ConnectionDenied::new(Full)),
+            Decision::Refuse => return Err(ConnectionDenied::new(Full)),
         }
         Ok(dummy::ConnectionHandler)
     }
@@ -183,8 +182,8 @@ impl NetworkBehaviour for Doorkeeper {
         _: Endpoint,
         _: PortUse,
     ) -> Result<THandler<Self>, ConnectionDenied> {
-        let places = self.door.places();
-        match places.outbound.len() + places.inbound.len() < places.most {
+        let state = self.slots.state();
+        match state.outbound.len() + state.inbound.len() < state.most {
             true => Ok(dummy::ConnectionHandler),
             false => Err(ConnectionDenied::new(Full)),
         }
@@ -199,20 +198,20 @@ impl NetworkBehaviour for Doorkeeper {
                 ..
             }) => {
                 self.peers.insert(connection_id, peer_id);
-                let mut places = self.door.places();
+                let mut state = self.slots.state();
                 if endpoint.is_dialer() {
-                    places.outbound.insert(connection_id);
+                    state.outbound.insert(connection_id);
                 } else {
                     let origin = Origin::of(endpoint.get_remote_address());
-                    let guest = Guest::new(origin, Some(peer_id), Instant::now());
-                    places.inbound.enter(connection_id, guest);
+                    let slot = Slot::new(origin, Some(peer_id), Instant::now());
+                    state.inbound.insert(connection_id, slot);
                 }
             }
             FromSwarm::ConnectionClosed(ConnectionClosed { connection_id, .. }) => {
                 self.peers.remove(&connection_id);
-                let mut places = self.door.places();
-                places.inbound.leave(&connection_id);
-                places.outbound.remove(&connection_id);
+                let mut state = self.slots.state();
+                state.inbound.remove(&connection_id);
+                state.outbound.remove(&connection_id);
             }
             _ => {}
         }

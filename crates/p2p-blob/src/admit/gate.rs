@@ -1,4 +1,4 @@
-//! All connections begin here: whose handshakes may be under way, and whom this node dials.
+//! The connection gater: limits inbound handshakes, and checks what is dialed.
 
 use std::io;
 use std::pin::Pin;
@@ -11,22 +11,22 @@ use libp2p::core::muxing::StreamMuxerBox;
 use libp2p::core::transport::{Boxed, DialOpts, ListenerId, TransportError, TransportEvent};
 use libp2p::{Multiaddr, PeerId, Transport};
 
-use super::door::{Door, Knock};
+use super::door::{ConnectionSlots, HandshakeSlot};
 use super::origin::Origin;
 use crate::reach::Reach;
 
 type Connection = (PeerId, StreamMuxerBox);
 
-/// A transport whose inbound handshakes need a place, and which dials what [`Reach`] lets it.
+/// A transport whose inbound handshakes need a slot, and whose dials [`Reach`] allows.
 pub(crate) struct Gate {
     inner: Boxed<Connection>,
-    door: Arc<Door>,
+    slots: Arc<ConnectionSlots>,
     reach: Arc<Reach>,
 }
 
 impl Gate {
-    pub(crate) fn new(inner: Boxed<Connection>, door: Arc<Door>, reach: Arc<Reach>) -> Self {
-        Self { inner, door, reach }
+    pub(crate) fn new(inner: Boxed<Connection>, slots: Arc<ConnectionSlots>, reach: Arc<Reach>) -> Self {
+        Self { inner, slots, reach }
     }
 }
 
@@ -55,29 +55,29 @@ impl Transport for Gate {
     ) -> Poll<TransportEvent<Self::ListenerUpgrade, io::Error>> {
         loop {
             let event = std::task::ready!(Pin::new(&mut self.inner).poll(cx));
-            let knock = match &event {
+            let slot = match &event {
                 TransportEvent::Incoming { send_back_addr, .. } => {
-                    match self.door.knock(Origin::of(send_back_addr)) {
-                        Some(knock) => Some(knock),
+                    match self.slots.handshake_slot(Origin::of(send_back_addr)) {
+                        Some(slot) => Some(slot),
                         // Dropping it closes the socket.
                         None => continue,
                     }
                 }
                 _ => None,
             };
-            return Poll::Ready(event.map_upgrade(|upgrade| handshake(upgrade, knock).boxed()));
+            return Poll::Ready(event.map_upgrade(|upgrade| handshake(upgrade, slot).boxed()));
         }
     }
 }
 
-/// The handshake, until its place is given to another.
+/// The handshake, until it is evicted.
 async fn handshake(
     upgrade: impl Future<Output = io::Result<Connection>>,
-    knock: Option<Knock>,
+    slot: Option<HandshakeSlot>,
 ) -> io::Result<Connection> {
-    let Some(knock) = knock else { return upgrade.await };
+    let Some(slot) = slot else { return upgrade.await };
     tokio::select! {
         done = upgrade => done,
-        () = knock.is_over() => Err(io::Error::other("the place of the handshake was given to another")),
+        () = slot.is_over() => Err(io::Error::other("the place of the handshake was given to another")),
     }
 }

@@ -1,4 +1,4 @@
-//! From where somebody comes, as far as places are shared by it.
+//! The addresses that slots are shared by.
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
@@ -7,17 +7,17 @@ use libp2p::{Multiaddr, PeerId};
 
 use crate::discovery::address::{self, Scope};
 
-/// From where somebody comes.
+/// Where a peer connects from.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub(crate) enum Origin {
-    /// An IPv4 address, or the /64 network of an IPv6 one: whoever has one address of it has them all.
+    /// An IPv4 address, or the /64 network of an IPv6 one, which has one owner.
     Ip(IpAddr),
-    /// Through a relay, or in another way that names no address: all of them together.
+    /// A relay, or a transport without an address: all of them count as one.
     Relayed,
 }
 
 impl Origin {
-    /// Of whoever is connected at `addr`.
+    /// Of a peer connected at `addr`.
     pub(crate) fn of(addr: &Multiaddr) -> Self {
         if addr.iter().any(|part| part == Protocol::P2pCircuit) {
             return Self::Relayed;
@@ -29,7 +29,7 @@ impl Origin {
         }
     }
 
-    /// What its owner has in all likelihood: the /24 or /48 of a global address. Others stand for themselves.
+    /// The prefix that most likely has one owner: the /24 or /48 of a global address. Others stand for themselves.
     pub(crate) fn prefix(self) -> Self {
         match self {
             Self::Ip(ip) if address::scope_of_ip(ip) == Some(Scope::World) => Self::Ip(match ip {
@@ -45,7 +45,7 @@ fn cut_v6(ip: Ipv6Addr, bits: u32) -> Ipv6Addr {
     Ipv6Addr::from_bits(ip.to_bits() & (u128::MAX << (128 - bits)))
 }
 
-/// A peer, and from where it asks.
+/// A peer, and where it connects from.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub(crate) struct Asker {
     pub(crate) peer: PeerId,

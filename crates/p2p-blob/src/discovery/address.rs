@@ -1,4 +1,4 @@
-//! Multiaddresses: which ones this node can dial, whom they name, and from where they can be reached.
+//! Multiaddresses: which ones this node can dial, their peer ids, and their scope.
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
@@ -58,10 +58,10 @@ pub(crate) fn with_peer(addr: Multiaddr, peer: PeerId) -> Multiaddr {
     addr.with_p2p(peer).unwrap_or_else(|addr| addr)
 }
 
-/// The longest address that is taken from somebody.
+/// The longest address that is accepted from a peer.
 const MAX_ADDR_BYTES: usize = 256;
 
-/// From where an address can be reached: each from the ones before it, too.
+/// The scope of an address: where it can be reached from. Each includes the ones before it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) enum Scope {
     /// From the same machine.
@@ -72,7 +72,7 @@ pub(crate) enum Scope {
     World,
 }
 
-/// From where `addr` can be reached; `None`: from nowhere, or that cannot be told. A name is taken for a public one.
+/// The scope of `addr`; `None`: unreachable, or unknown. A name is assumed to be global.
 pub(crate) fn scope(addr: &Multiaddr) -> Option<Scope> {
     match addr.iter().next()? {
         Protocol::Ip4(_) | Protocol::Ip6(_) => scope_of_ip(ip_of(addr)?),
@@ -90,7 +90,7 @@ pub(crate) fn ip_of(addr: &Multiaddr) -> Option<IpAddr> {
     }
 }
 
-/// Which kind of address is looked up for a name, when it is only one.
+/// The IP version that a name is resolved to, when it is only one.
 pub(crate) fn family(addr: &Multiaddr) -> Option<&'static str> {
     match addr.iter().next()? {
         Protocol::Dns4(_) => Some("IPv4"),
@@ -108,7 +108,7 @@ pub(crate) fn scope_of_ip(ip: IpAddr) -> Option<Scope> {
 }
 
 fn scope_of_v4(ip: Ipv4Addr) -> Option<Scope> {
-    // Shared by the customers of a provider (RFC 6598): not reached from elsewhere.
+    // Carrier-grade NAT (RFC 6598): not reachable from elsewhere.
     let is_shared = ip.octets()[0] == 100 && ip.octets()[1] & 0xC0 == 64;
     match ip {
         ip if ip.is_loopback() => Some(Scope::Host),
@@ -125,7 +125,7 @@ fn scope_of_v6(ip: Ipv6Addr) -> Option<Scope> {
         // A link-local address means nothing without its interface.
         ip if ip.is_unspecified() || ip.is_multicast() || ip.is_unicast_link_local() => None,
         ip if ip.is_unique_local() => Some(Scope::Site),
-        // A translator makes an IPv4 address of it, which may be nearer.
+        // It is translated to an IPv4 address, whose scope may be narrower.
         ip => match embedded_v4(ip).map(scope_of_v4) {
             None | Some(Some(Scope::World)) => Some(Scope::World),
             Some(_) => None,
@@ -145,8 +145,8 @@ fn embedded_v4(ip: Ipv6Addr) -> Option<Ipv4Addr> {
     }
 }
 
-/// `addr` as it is passed on for `peer`: without the peer's name at its end. `None` when it cannot be dialed, is
-/// another peer's, is too long, or stands for an unknown number of others.
+/// `addr` as it is passed on for `peer`: without the peer id at its end. `None` when it cannot be dialed, is another
+/// peer's, is too long, or resolves to any number of others (`/dnsaddr`).
 pub(crate) fn passable(addr: &Multiaddr, peer: &PeerId) -> Option<Multiaddr> {
     let is_fit = addr.len() <= MAX_ADDR_BYTES
         && is_dialable(addr)

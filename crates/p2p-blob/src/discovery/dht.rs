@@ -1,7 +1,7 @@
-//! The Kademlia DHT: which nodes hold a manifest. The key of a record is the raw digest.
+//! The Kademlia DHT: provider records of manifests. The key of a record is the raw digest.
 //!
-//! Nodes that others can reach are its servers, and provide what they hold; the others only ask. What it says is a rumour
-//! like any other: who it names is dialed, and believed nothing.
+//! Publicly reachable nodes are servers, and publish what they hold; others are clients. Provider records are not trusted:
+//! providers are dialed, and what they send is verified.
 
 use std::collections::{HashMap, HashSet};
 use std::time::Duration;
@@ -22,11 +22,11 @@ use crate::discovery::record::{Contact, MAX_ADDRS};
 const PROTOCOL: StreamProtocol = StreamProtocol::new("/autonet/kad/1.0.0");
 /// Providers remembered of one manifest. The default of 20 is too few for a swarm: later ones would be ignored.
 const MAX_PROVIDERS: usize = 256;
-/// Manifests whose providers are remembered. With the above, that bounds the memory to some 50 MiB.
+/// Manifests whose providers are stored. With the above, that bounds the memory to some 50 MiB.
 const MAX_KEYS: usize = 1024;
 /// An answer names all providers, each with its addresses.
 const MAX_PACKET_BYTES: usize = 256 << 10;
-/// How often what is provided is said again, and for how long it is believed.
+/// How often provider records are republished, and when they expire.
 const REPUBLISH_EVERY: Duration = Duration::from_secs(3600);
 const PROVIDER_TTL: Duration = Duration::from_secs(3 * 3600);
 /// How long a search may take.
@@ -36,7 +36,7 @@ const MAX_SEARCHES: usize = 64;
 
 pub(crate) type Kad = kad::Behaviour<MemoryStore>;
 
-/// The behaviour, as the constants say.
+/// The behaviour, configured by the constants.
 pub(crate) fn behaviour(local: PeerId, mode: DhtMode) -> Kad {
     let store = MemoryStoreConfig {
         max_records: 0,
@@ -57,51 +57,51 @@ pub(crate) fn behaviour(local: PeerId, mode: DhtMode) -> Kad {
     kad
 }
 
-/// What this node asks of the DHT, and tells it.
+/// Searches in the DHT, and the provider records that this node publishes.
 #[derive(Debug, Default)]
 pub(crate) struct Dht {
     searches: HashMap<QueryId, Search>,
-    /// What is to be provided, once others can reach this node.
+    /// Manifests to provide, once this node is a server.
     held: HashSet<Digest>,
     provided: HashSet<Digest>,
-    /// There are servers that were not known when `provided` was told.
-    has_news_for: bool,
-    /// Whether any server was known then.
-    was_heard: bool,
+    /// Servers were found since `provided` was published.
+    has_new_servers: bool,
+    /// Whether any server was known when `provided` was published.
+    had_servers: bool,
 }
 
 #[derive(Debug)]
 struct Search {
     found: mpsc::Sender<Contact>,
-    told: HashSet<PeerId>,
+    reported: HashSet<PeerId>,
 }
 
 impl Dht {
-    /// Looks for providers of the manifest; each is told once. The channel is closed when the search is over.
+    /// Searches for providers of the manifest; each is reported once. The channel closes with the search.
     pub(crate) fn search(&mut self, kad: &mut Kad, manifest: &Digest, found: mpsc::Sender<Contact>) {
         if self.searches.len() < MAX_SEARCHES {
             let query = kad.get_providers(key(manifest));
-            self.searches.insert(query, Search { found, told: HashSet::new() });
+            self.searches.insert(query, Search { found, reported: HashSet::new() });
         }
     }
 
-    /// From now on exactly these manifests are provided, as far as there is room.
-    pub(crate) fn hold(&mut self, held: HashSet<Digest>) {
+    /// From now on exactly these manifests are provided, up to `MAX_KEYS / 2`.
+    pub(crate) fn set_provided(&mut self, held: HashSet<Digest>) {
         self.held = held;
     }
 
-    /// Says what has changed of what is provided. To be called when that, or the mode, may have.
+    /// Publishes the changes of what is provided. To be called when that, or the mode, may have changed.
     pub(crate) fn publish(&mut self, kad: &mut Kad) {
         let wanted: HashSet<Digest> = match kad.mode() {
             kad::Mode::Server => self.held.iter().take(MAX_KEYS / 2).copied().collect(),
-            // Nobody could reach this node.
+            // This node is not reachable.
             kad::Mode::Client => HashSet::new(),
         };
         for gone in self.provided.difference(&wanted) {
             kad.stop_providing(&key(gone));
         }
-        self.was_heard = kad.kbuckets().any(|bucket| bucket.num_entries() > 0);
-        let is_again = std::mem::take(&mut self.has_news_for);
+        self.had_servers = kad.kbuckets().any(|bucket| bucket.num_entries() > 0);
+        let is_again = std::mem::take(&mut self.has_new_servers);
         for new in wanted.iter().filter(|held| is_again || !self.provided.contains(*held)) {
             if let Err(error) = kad.start_providing(key(new)) {
                 tracing::debug!(manifest = %new, %error, "is not provided");
@@ -110,8 +110,8 @@ impl Dht {
         self.provided = wanted;
     }
 
-    /// A peer has said what it speaks and where it listens: servers of the DHT are remembered, at addresses that mean
-    /// something to others as far away as the connection.
+    /// A peer has identified itself: DHT servers are added to the routing table, at addresses whose scope includes that of
+    /// the connection.
     pub(crate) fn on_identified(&self, kad: &mut Kad, peer: PeerId, info: &identify::Info, scope: Scope) {
         if !info.protocols.contains(&PROTOCOL) {
             return;
@@ -122,7 +122,7 @@ impl Dht {
         }
     }
 
-    /// `scope`: as far away as that may be who has told addresses.
+    /// `scope`: the widest scope that an answering peer may be in.
     pub(crate) fn on_event(&mut self, kad: &mut Kad, event: kad::Event, scope: Scope) {
         match event {
             kad::Event::ModeChanged { new_mode } => {
@@ -130,9 +130,9 @@ impl Dht {
                 self.publish(kad);
             }
             kad::Event::RoutingUpdated { is_new_peer: true, .. } => {
-                self.has_news_for = true;
-                // Others hear of it with the next call of `publish`.
-                if !self.was_heard {
+                self.has_new_servers = true;
+                // Later ones are told by the next call of `publish`.
+                if !self.had_servers {
                     self.publish(kad);
                 }
             }
@@ -145,7 +145,7 @@ impl Dht {
                 if let Ok(GetProvidersOk::FoundProviders { providers, .. }) = result
                     && let Some(search) = self.searches.get_mut(&id)
                 {
-                    search.tell(kad, providers, scope);
+                    search.report(kad, providers, scope);
                 }
                 if step.last {
                     self.searches.remove(&id);
@@ -153,7 +153,7 @@ impl Dht {
             }
             other => tracing::trace!(event = ?other, "DHT"),
         }
-        // A search that nobody waits for any more is given up.
+        // A search whose receiver is gone is cancelled.
         self.searches.retain(|id, search| {
             let is_wanted = !search.found.is_closed();
             if !is_wanted && let Some(mut query) = kad.query_mut(id) {
@@ -165,16 +165,16 @@ impl Dht {
 }
 
 impl Search {
-    fn tell(&mut self, kad: &mut Kad, providers: HashSet<PeerId>, scope: Scope) {
+    fn report(&mut self, kad: &mut Kad, providers: HashSet<PeerId>, scope: Scope) {
         for peer in providers {
-            if !self.told.insert(peer) {
+            if !self.reported.insert(peer) {
                 continue;
             }
-            // This is how it tells the swarm the addresses that answers have named: they are forgotten with the query.
+            // The only way to get the addresses from the answers: they are forgotten with the query.
             let none = ConnectionId::new_unchecked(0);
             let addrs = kad.handle_pending_outbound_connection(none, Some(peer), &[], Endpoint::Dialer);
             let contact = Contact::new(peer, &addrs.unwrap_or_default()).within(scope);
-            // When too many wait already, they will do.
+            // A full queue has enough of them.
             let _ = self.found.try_send(contact);
         }
     }

@@ -1,4 +1,4 @@
-//! Finding peers: by the DHT, by mDNS and by what other peers tell, at addresses that are of use.
+//! Peer discovery: the DHT, mDNS and peer exchange (PEERS), and the scope of addresses.
 
 pub(crate) mod address;
 #[cfg(feature = "dht")]

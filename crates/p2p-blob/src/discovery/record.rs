@@ -1,4 +1,4 @@
-//! Signed peer records: where a peer says that it can be reached. Anybody can pass one on, nobody else can make one.
+//! Signed peer records: a peer's own addresses. Any peer can pass one on, only the peer itself can make one.
 
 use libp2p::core::{PeerRecord, SignedEnvelope};
 use libp2p::{Multiaddr, PeerId};
@@ -6,15 +6,15 @@ use libp2p::{Multiaddr, PeerId};
 use crate::discovery::address::{self, Scope};
 use crate::wire::MAX_RECORD_BYTES;
 
-/// Addresses of one peer that are looked at.
+/// Addresses of one peer that are used.
 pub(crate) const MAX_ADDRS: usize = 16;
 
-/// A peer, and where it may be reached. Nothing of it is proven before a connection is.
+/// A peer id and its possible addresses. Nothing of it is proven before a connection is.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Contact {
     /// Who it is.
     pub peer: PeerId,
-    /// Its addresses, without its name at their ends.
+    /// Its addresses, without `/p2p/…` at the end.
     pub addrs: Vec<Multiaddr>,
 }
 
@@ -35,19 +35,19 @@ impl Contact {
         Self { peer, addrs: own }
     }
 
-    /// Its first address, with its name at the end.
+    /// Its first address, with `/p2p/…` at the end.
     pub fn full_addr(&self) -> Option<Multiaddr> {
         Some(address::with_peer(self.addrs.first()?.clone(), self.peer))
     }
 
-    /// Without the addresses that mean nothing to somebody who is as far away as `scope`.
+    /// Without the addresses whose scope is narrower than `scope`.
     pub(crate) fn within(mut self, scope: Scope) -> Self {
         self.addrs.retain(|addr| address::scope(addr).is_some_and(|one| one >= scope));
         self
     }
 }
 
-/// A record whose signature is right.
+/// A record with a valid signature.
 #[derive(Debug, Clone)]
 pub(crate) struct SignedRecord {
     contact: Contact,
@@ -81,7 +81,7 @@ impl SignedRecord {
         &self.bytes
     }
 
-    /// Whether somebody as far away as `scope` can reach the peer, going by the record.
+    /// Whether the record has an address that can be reached from `scope`.
     pub(crate) fn is_of_use_within(&self, scope: Scope) -> bool {
         self.contact.addrs.iter().any(|addr| address::scope(addr).is_some_and(|one| one >= scope))
     }

@@ -1,4 +1,4 @@
-//! Which connected peers hold or fetch which manifest, and where others can reach them: what PEERS is answered from.
+//! The tracker: which connected peers hold or fetch which manifest, and their records. PEERS is answered from it.
 
 use std::collections::HashMap;
 use std::sync::{Mutex, MutexGuard, PoisonError};
@@ -11,31 +11,31 @@ use crate::discovery::address::{self, Scope};
 use crate::discovery::record::SignedRecord;
 use crate::wire::peers::MAX_RECORDS;
 
-/// Manifests about which it is remembered who holds them.
+/// Manifests that are tracked.
 const MAX_MANIFESTS: usize = 1024;
-/// Peers remembered for one manifest: an answer is a sample of them.
+/// Peers tracked for one manifest: an answer is a sample of them.
 const MAX_PER_MANIFEST: usize = 512;
-/// Manifests that one peer can be remembered for, so that it cannot crowd out those of others.
+/// Manifests that one peer is tracked for, so that it cannot crowd out those of others.
 const MAX_PER_PEER: usize = 32;
-/// A peer that did not speak of a manifest for so long is not a holder of it any more.
+/// A peer that did not ask for or announce a manifest for so long is no holder of it any more.
 const STALE_AFTER: Duration = Duration::from_secs(15 * 60);
 
-/// The connected peers, and what they spoke of. A peer is forgotten when its last connection is gone.
+/// The connected peers and their manifests. A peer is forgotten when its last connection is gone.
 #[derive(Debug, Default)]
 pub(crate) struct Tracker(Mutex<Table>);
 
 #[derive(Debug, Default)]
 struct Table {
     peers: HashMap<PeerId, Connected>,
-    /// When each peer last spoke of the manifest.
+    /// When each peer last asked for or announced the manifest.
     manifests: HashMap<Digest, HashMap<PeerId, Instant>>,
 }
 
 #[derive(Debug)]
 struct Connected {
-    /// How far away it is.
+    /// The scope of its address.
     scope: Scope,
-    /// Where it was dialed.
+    /// The address at which it was dialed.
     reached_at: Option<Multiaddr>,
     record: Option<SignedRecord>,
     manifests: Vec<Digest>,
@@ -46,7 +46,7 @@ impl Tracker {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// There is a connection with the peer at `remote`, which was dialed, or has dialed us.
+    /// A connection with the peer at `remote` is up; `is_dialed`: an outbound one.
     pub(crate) fn connected(&self, peer: PeerId, remote: &Multiaddr, is_dialed: bool) {
         let scope = address::scope(remote).unwrap_or(Scope::World);
         let mut table = self.table();
@@ -62,7 +62,7 @@ impl Tracker {
         }
     }
 
-    /// Where a connected peer was dialed, without its name; `None` when it has dialed us.
+    /// The address at which a connected peer was dialed, without its id; `None` when it has dialed us.
     pub(crate) fn reached_at(&self, peer: &PeerId) -> Option<Multiaddr> {
         self.table().peers.get(peer)?.reached_at.clone()
     }
@@ -77,21 +77,21 @@ impl Tracker {
         }
     }
 
-    /// A peer that may be connected was named by another one; what it has told itself stays.
+    /// Another peer has passed on a record, maybe of a connected peer; one from the peer itself takes precedence.
     pub(crate) fn passed_on(&self, record: SignedRecord) {
         if let Some(connected) = self.table().peers.get_mut(&record.contact().peer) {
             connected.record.get_or_insert(record);
         }
     }
 
-    /// A connected peer has told where it can be reached.
+    /// A connected peer has sent its own record.
     pub(crate) fn identified(&self, record: SignedRecord) {
         if let Some(connected) = self.table().peers.get_mut(&record.contact().peer) {
             connected.record = Some(record);
         }
     }
 
-    /// How far away a connected peer is.
+    /// The scope of a connected peer's address.
     pub(crate) fn scope_of(&self, peer: &PeerId) -> Option<Scope> {
         self.table().peers.get(peer).map(|connected| connected.scope)
     }
@@ -151,8 +151,8 @@ impl Table {
         }
     }
 
-    /// Makes room for one more holder of `manifest`: among its holders by dropping those that are stale, among the
-    /// manifests by dropping the one with the fewest holders. Says whether there is room.
+    /// Makes room for one more holder of `manifest`: evicts its stale holders, or the manifest with the fewest holders.
+    /// Returns whether there is room.
     fn make_room(&mut self, manifest: &Digest, now: Instant) -> bool {
         if let Some(holders) = self.manifests.get(manifest) {
             if holders.len() < MAX_PER_MANIFEST {
@@ -205,7 +205,7 @@ mod tests {
         Digest::of(&number.to_be_bytes())
     }
 
-    /// A connected peer at `remote` that says it listens at `addr`.
+    /// A connected peer at `remote` that announces `addr`.
     fn join(holders: &Tracker, remote: &str, addr: &str) -> PeerId {
         let key = Keypair::generate_ed25519();
         let record = PeerRecord::new(&key, vec![addr.parse().unwrap()]).unwrap();
@@ -240,7 +240,7 @@ mod tests {
         holders.disconnected(&two);
         assert!(told(&holders, &asker, 1, now).contains(&one));
         assert!(!told(&holders, &asker, 1, now).contains(&two));
-        // It spoke when it was connected, not now.
+        // Noting a peer that is not connected does nothing.
         holders.note(digest(1), two, later);
         assert!(!holders.of(&digest(1), later).contains(&two));
     }

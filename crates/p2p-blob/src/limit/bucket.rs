@@ -1,11 +1,11 @@
-//! A token bucket: bytes become allowed at a steady rate, and some may be saved up.
+//! A token bucket of bytes.
 
 use std::num::NonZeroU64;
 use std::time::Duration;
 
 use tokio::time::Instant;
 
-/// How much may be saved up: what comes in this time, but no less than this.
+/// The burst: what the rate gives in this time, but no less than this.
 const BURST: Duration = Duration::from_millis(50);
 const MIN_BURST_BYTES: f64 = 16_384.0;
 
@@ -14,7 +14,7 @@ const MIN_BURST_BYTES: f64 = 16_384.0;
 pub(crate) struct Bucket {
     bytes_per_s: f64,
     burst_bytes: f64,
-    /// Allowed and not taken, at `filled`.
+    /// Tokens at `filled`.
     saved_bytes: f64,
     filled: Instant,
 }
@@ -28,7 +28,7 @@ impl Bucket {
         Self { bytes_per_s, burst_bytes, saved_bytes: burst_bytes, filled: now }
     }
 
-    /// Takes `bytes`, no more than 16 KiB or what comes in 50 ms; or says when they will be there.
+    /// Takes `bytes`, at most a burst (16 KiB, or 50 ms of the rate); or returns when they will be available.
     pub(crate) fn take(&mut self, bytes: usize, now: Instant) -> Result<(), Instant> {
         let since = now.saturating_duration_since(self.filled).as_secs_f64();
         self.saved_bytes = (self.saved_bytes + since * self.bytes_per_s).min(self.burst_bytes);
@@ -36,7 +36,7 @@ impl Bucket {
         #[expect(clippy::cast_precision_loss, reason = "grants are small")]
         let missing_bytes = bytes as f64 - self.saved_bytes;
         if missing_bytes > 0.0 {
-            // Not a moment too soon, so that it is not asked again in vain.
+            // Rounded up, so that the next try succeeds.
             let wait = Duration::from_secs_f64(missing_bytes / self.bytes_per_s) + Duration::from_micros(1);
             return Err(now + wait);
         }
@@ -44,7 +44,7 @@ impl Bucket {
         Ok(())
     }
 
-    /// Gives back what nobody wanted after all.
+    /// Gives back unused tokens.
     #[expect(clippy::cast_precision_loss, reason = "grants are small")]
     pub(super) fn give_back(&mut self, bytes: usize) {
         self.saved_bytes = (self.saved_bytes + bytes as f64).min(self.burst_bytes);

@@ -1,4 +1,4 @@
-//! Reading no faster than a rate allows.
+//! The download rate limit.
 
 use std::time::Duration;
 
@@ -8,7 +8,7 @@ use libp2p::PeerId;
 use super::RateLimit;
 use crate::limit::stall::{self, Halt};
 
-/// One stream's part in a rate that all streams of the node share.
+/// One stream's use of the rate limit that all streams of the node share.
 #[derive(Debug)]
 pub(crate) struct Download {
     peer: PeerId,
@@ -18,20 +18,20 @@ pub(crate) struct Download {
 }
 
 impl Download {
-    /// Without a rate, nothing is held back.
+    /// Without a rate, unlimited.
     pub(crate) fn new(peer: PeerId, rate: Option<RateLimit<PeerId>>) -> Self {
         Self { peer, rate, allowed_bytes: 0 }
     }
 
-    /// Who sends.
+    /// The sender.
     pub(crate) fn peer(&self) -> PeerId {
         self.peer
     }
 
-    /// Fills `buf`; `on_bytes` hears how many bytes came, as they come. What the rate makes it wait for does not count
-    /// as a stall of the peer.
+    /// Fills `buf`; `on_bytes` is called with the number of bytes as they arrive. Waiting for the rate limit does not
+    /// count as a stall of the peer.
     ///
-    /// **Cancel safety.** What was read until then has been told, and counts for the rate.
+    /// **Cancel safety.** Bytes read until then were reported, and count for the rate.
     pub(crate) async fn read_exact<R: AsyncRead + Unpin>(
         &mut self,
         reader: &mut R,

@@ -1,4 +1,4 @@
-//! A queue in which peers are served in turn, however much each of them has waiting.
+//! Start-time fair queueing in two levels: among groups, and among the peers of each.
 
 use std::collections::{HashMap, VecDeque};
 use std::hash::Hash;
@@ -7,24 +7,24 @@ use libp2p::PeerId;
 
 use crate::admit::{Asker, Origin};
 
-/// Peers whose use is remembered though nothing of them waits.
+/// Peers remembered though they have nothing queued.
 const MAX_IDLE: usize = 1024;
 
-/// Who shares: among the parties of a group, and the groups among themselves.
-pub(crate) trait Party: Copy + Eq + Hash {
-    /// What its names, of which it may have many, have in common.
+/// A flow of the queue: groups share fairly, and so do the flows of each.
+pub(crate) trait Flow: Copy + Eq + Hash {
+    /// What many peer ids of one owner have in common.
     type Group: Copy + Eq + Hash + Send;
 
     fn group(&self) -> Self::Group;
 }
 
-impl Party for PeerId {
+impl Flow for PeerId {
     type Group = ();
 
     fn group(&self) {}
 }
 
-impl Party for Asker {
+impl Flow for Asker {
     type Group = Origin;
 
     fn group(&self) -> Origin {
@@ -32,17 +32,17 @@ impl Party for Asker {
     }
 }
 
-/// What waits, by group and peer. Whoever has used least is next; one that comes anew, or comes back, begins where the
-/// others are.
+/// Queued items by group and peer. The one that has used least is next; a new or returning one starts at the virtual
+/// time.
 ///
-/// The use of groups that always have something waiting differs by no more than the slack and one cost, and so does that of
-/// the peers in one.
+/// The use of backlogged groups differs by no more than the slack and one cost, and so does that of the backlogged peers
+/// in one.
 #[derive(Debug)]
-pub(crate) struct FairQueue<P: Party, T> {
+pub(crate) struct FairQueue<P: Flow, T> {
     groups: HashMap<P::Group, Group>,
     shares: HashMap<P, Share<T>>,
-    /// The use of the group that was served last, before that.
-    level: u64,
+    /// The use of the group that was served last, before it was served.
+    virtual_time: u64,
     waiting: usize,
     next_number: u64,
 }
@@ -50,14 +50,14 @@ pub(crate) struct FairQueue<P: Party, T> {
 #[derive(Debug, Default)]
 struct Group {
     used: u64,
-    /// What `level` is among groups, among its peers.
-    level: u64,
+    /// The same among its peers.
+    virtual_time: u64,
     waiting: usize,
 }
 
 #[derive(Debug)]
 struct Share<T> {
-    /// The sum of costs, counted from the level at which it came.
+    /// The sum of costs, from the virtual time at which it came.
     used: u64,
     waiting: VecDeque<Entry<T>>,
 }
@@ -69,9 +69,9 @@ struct Entry<T> {
     item: T,
 }
 
-impl<P: Party, T> FairQueue<P, T> {
+impl<P: Flow, T> FairQueue<P, T> {
     pub(crate) fn new() -> Self {
-        Self { groups: HashMap::new(), shares: HashMap::new(), level: 0, waiting: 0, next_number: 0 }
+        Self { groups: HashMap::new(), shares: HashMap::new(), virtual_time: 0, waiting: 0, next_number: 0 }
     }
 
     pub(crate) fn len(&self) -> usize {
@@ -82,7 +82,7 @@ impl<P: Party, T> FairQueue<P, T> {
         self.waiting == 0
     }
 
-    /// Puts something at the end of what waits of this peer.
+    /// Appends an item to a peer's queue.
     pub(crate) fn push(&mut self, peer: P, item: T) {
         let number = self.next_number;
         self.next_number += 1;
@@ -92,7 +92,7 @@ impl<P: Party, T> FairQueue<P, T> {
         share.waiting.push_back(Entry { number, item });
     }
 
-    /// Counts what a peer was served.
+    /// Charges a peer for what it was served.
     pub(crate) fn charge(&mut self, peer: P, cost: u64) {
         let (group, share) = self.party(peer);
         group.used = group.used.saturating_add(cost);
@@ -100,7 +100,7 @@ impl<P: Party, T> FairQueue<P, T> {
         self.forget_idle();
     }
 
-    /// Gives back a part of what was charged.
+    /// Refunds a part of what was charged.
     pub(crate) fn refund(&mut self, peer: P, cost: u64) {
         if let Some(group) = self.groups.get_mut(&peer.group()) {
             group.used = group.used.saturating_sub(cost);
@@ -110,9 +110,8 @@ impl<P: Party, T> FairQueue<P, T> {
         }
     }
 
-    /// Takes out what is next, of those who `may`: of the groups that have used at most `slack` more than the one that has
-    /// used least, and of their peers of which the same is true, the item with the least `rank`, and of those the one that
-    /// has used least, and has waited longest.
+    /// Pops the next item, of peers that `may` be served: among the groups within `slack` of the least use, and their peers
+    /// within `slack` of theirs, the item with the least `rank`, then of the least use, then the oldest.
     pub(crate) fn pop<R: Ord>(
         &mut self,
         slack: u64,
@@ -136,15 +135,15 @@ impl<P: Party, T> FairQueue<P, T> {
             .flat_map(|(peer, share)| share.waiting.iter().map(move |entry| (peer, share.used, entry)))
             .min_by_key(|(peer, share, entry)| (rank(&entry.item), used(&peer.group()), *share, entry.number))
             .map(|(peer, _, entry)| (*peer, entry.number))?;
-        self.level = self.level.max(least);
+        self.virtual_time = self.virtual_time.max(least);
         let least_of_group = groups.get(&peer.group()).copied().unwrap_or(0);
         if let Some(group) = self.groups.get_mut(&peer.group()) {
-            group.level = group.level.max(least_of_group);
+            group.virtual_time = group.virtual_time.max(least_of_group);
         }
         self.take(peer, |entry| entry.number == number).map(|item| (peer, item))
     }
 
-    /// Takes out what would be served last: the newest item of the peer that has used most in the group that has.
+    /// Pops what would be served last: the newest item of the peer with the most use in the group with the most use.
     pub(crate) fn pop_last(&mut self) -> Option<(P, T)> {
         let (peer, _) = self.waiting_shares().max_by_key(|(peer, share)| {
             let group = self.groups.get(&peer.group()).map(|group| (group.used, group.waiting));
@@ -155,12 +154,12 @@ impl<P: Party, T> FairQueue<P, T> {
         self.take(peer, |entry| entry.number == newest).map(|item| (peer, item))
     }
 
-    /// All that waits, in no particular order.
+    /// All queued items, in no particular order.
     pub(crate) fn iter(&self) -> impl Iterator<Item = &T> {
         self.shares.values().flat_map(|share| share.waiting.iter().map(|entry| &entry.item))
     }
 
-    /// Takes out those that are not wanted any more.
+    /// Drops items that are not wanted any more.
     pub(crate) fn retain(&mut self, is_wanted: impl Fn(&T) -> bool) {
         for (peer, share) in &mut self.shares {
             let before = share.waiting.len();
@@ -191,12 +190,12 @@ impl<P: Party, T> FairQueue<P, T> {
     fn party(&mut self, peer: P) -> (&mut Group, &mut Share<T>) {
         let group = self.groups.entry(peer.group()).or_default();
         if group.waiting == 0 {
-            group.used = group.used.max(self.level);
+            group.used = group.used.max(self.virtual_time);
         }
-        let level = group.level;
-        let share = self.shares.entry(peer).or_insert(Share { used: level, waiting: VecDeque::new() });
+        let virtual_time = group.virtual_time;
+        let share = self.shares.entry(peer).or_insert(Share { used: virtual_time, waiting: VecDeque::new() });
         if share.waiting.is_empty() {
-            share.used = share.used.max(level);
+            share.used = share.used.max(virtual_time);
         }
         (group, share)
     }
@@ -204,15 +203,15 @@ impl<P: Party, T> FairQueue<P, T> {
     fn forget_idle(&mut self) {
         if self.shares.len() > MAX_IDLE {
             let groups = &self.groups;
-            let level = |peer: &P| groups.get(&peer.group()).map_or(0, |group| group.level);
-            self.shares.retain(|peer, share| !share.waiting.is_empty() || share.used > level(peer));
+            let virtual_time = |peer: &P| groups.get(&peer.group()).map_or(0, |group| group.virtual_time);
+            self.shares.retain(|peer, share| !share.waiting.is_empty() || share.used > virtual_time(peer));
         }
         if self.shares.len() > 2 * MAX_IDLE {
             self.shares.retain(|_, share| !share.waiting.is_empty());
         }
         if self.groups.len() > MAX_IDLE {
-            let level = self.level;
-            self.groups.retain(|_, group| group.waiting > 0 || group.used > level);
+            let virtual_time = self.virtual_time;
+            self.groups.retain(|_, group| group.waiting > 0 || group.used > virtual_time);
         }
         if self.groups.len() > 2 * MAX_IDLE {
             self.groups.retain(|_, group| group.waiting > 0);
@@ -228,13 +227,13 @@ mod tests {
 
     const SLACK: u64 = 1000;
 
-    impl Party for u8 {
+    impl Flow for u8 {
         type Group = ();
 
         fn group(&self) {}
     }
 
-    impl Party for u32 {
+    impl Flow for u32 {
         type Group = u32;
 
         fn group(&self) -> u32 {
@@ -242,7 +241,7 @@ mod tests {
         }
     }
 
-    impl Party for (u8, u8) {
+    impl Flow for (u8, u8) {
         type Group = u8;
 
         fn group(&self) -> u8 {
@@ -260,7 +259,7 @@ mod tests {
             let (name, ()) = queue.pop(0, |_| true, |()| 0).unwrap();
             queue.charge(name, 1000);
             served[usize::from(name.0)] += 1;
-            // A name that is used up is replaced by a new one.
+            // A peer id that has been served is replaced by a new one.
             let next = if name.0 == 1 { (1, 20 + round) } else { name };
             queue.push(next, ());
         }
@@ -286,7 +285,7 @@ mod tests {
     }
 
     proptest! {
-        /// Peers that always have something waiting get the same, however many things each has, and whatever they cost.
+        /// Backlogged peers get equal shares, whatever the number and cost of their items.
         #[test]
         fn backlogged_peers_get_equal_shares(
             waiting in proptest::collection::vec(1usize..20, 2..8),
@@ -311,7 +310,7 @@ mod tests {
             prop_assert!(spread <= SLACK + 2 * 1000, "{:?}", served);
         }
 
-        /// Whatever comes and goes, nothing is lost, and nobody waits for more than the others' share.
+        /// Nothing is lost, and no peer waits for more than the others' share.
         #[test]
         fn everything_is_served_once(steps in proptest::collection::vec((0u8..6, 1u64..1000, any::<bool>()), 1..300)) {
             let mut queue = FairQueue::new();

@@ -1,4 +1,4 @@
-//! Who may send or receive how much when: rates, equal shares for peers, and the end of patience with a stream.
+//! Rate limits, fair queueing and stall timeouts.
 
 mod bucket;
 mod download;
@@ -9,6 +9,6 @@ pub(crate) mod stall;
 
 pub(crate) use bucket::Bucket;
 pub(crate) use download::Download;
-pub(crate) use fair::{FairQueue, Party};
+pub(crate) use fair::{FairQueue, Flow};
 pub(crate) use rate::RateLimit;
 pub(crate) use share::Share;

@@ -1,4 +1,4 @@
-//! A rate that many streams share.
+//! A rate limit that many streams share.
 
 use std::num::NonZeroU64;
 
@@ -6,17 +6,17 @@ use tokio::sync::{mpsc, oneshot};
 use tokio::time::Instant;
 
 use super::bucket::Bucket;
-use super::{FairQueue, Party};
+use super::{FairQueue, Flow};
 
-/// Streams that may wait to say that they want something.
+/// Queued requests for bytes; further streams wait.
 const QUEUE: usize = 64;
-/// What is given at one time: what comes in a fiftieth of a second, within these bounds. Small, so that a slow rate
-/// trickles to all instead of making each wait.
+/// Bytes granted at a time: a fiftieth of a second of the rate, within these bounds. Small, so that a slow rate trickles
+/// to all instead of making each wait.
 const MIN_GRANT_BYTES: u64 = 1 << 10;
 const MAX_GRANT_BYTES: u64 = 64 << 10;
 const GRANTS_PER_S: u64 = 50;
 
-/// Allows bytes at a rate, in equal shares for the peers that want some. Clones are the same one.
+/// Grants bytes at a rate, shared equally among the peers that ask. Clones are the same one.
 #[derive(Debug, Clone)]
 pub(crate) struct RateLimit<P> {
     wants: mpsc::Sender<Want<P>>,
@@ -28,21 +28,20 @@ struct Want<P> {
     reply: oneshot::Sender<usize>,
 }
 
-impl<P: Party + Send + 'static> RateLimit<P> {
-    /// Starts it on the runtime; it ends with its last clone.
+impl<P: Flow + Send + 'static> RateLimit<P> {
+    /// Starts its task on the runtime; it ends with its last clone.
     pub(crate) fn start(bytes_per_s: NonZeroU64) -> Self {
         let (wants, receiver) = mpsc::channel(QUEUE);
         tokio::spawn(run(bytes_per_s, receiver));
         Self { wants }
     }
 
-    /// Waits until some bytes may move, and says how many: at least 1, at most 64 KiB. They are used up whether or not
-    /// they move.
+    /// Waits for a grant of bytes: at least 1, at most 64 KiB. They count whether or not they are used.
     ///
     /// **Cancel safety.** A dropped future uses nothing up.
     pub(crate) async fn take(&self, peer: P) -> usize {
         let (reply, granted) = oneshot::channel();
-        // The task ends only with the runtime, which then asks nobody any more.
+        // The task ends only with the runtime.
         if self.wants.send(Want { peer, reply }).await.is_err() {
             return std::future::pending().await;
         }
@@ -53,7 +52,7 @@ impl<P: Party + Send + 'static> RateLimit<P> {
     }
 }
 
-async fn run<P: Party>(bytes_per_s: NonZeroU64, mut wants: mpsc::Receiver<Want<P>>) {
+async fn run<P: Flow>(bytes_per_s: NonZeroU64, mut wants: mpsc::Receiver<Want<P>>) {
     let grant = (bytes_per_s.get() / GRANTS_PER_S).clamp(MIN_GRANT_BYTES, MAX_GRANT_BYTES);
     let grant_bytes = usize::try_from(grant).unwrap_or(usize::MAX);
     let mut bucket = Bucket::new(bytes_per_s, Instant::now());
@@ -65,7 +64,7 @@ async fn run<P: Party>(bytes_per_s: NonZeroU64, mut wants: mpsc::Receiver<Want<P
                 None => return,
             }
         }
-        // Who is next is decided when the bytes are there, among all that want some by then.
+        // The next peer is chosen when the bytes are available, among all that ask by then.
         if let Err(ready) = bucket.take(grant_bytes, Instant::now()) {
             tokio::select! {
                 biased;
@@ -80,7 +79,7 @@ async fn run<P: Party>(bytes_per_s: NonZeroU64, mut wants: mpsc::Receiver<Want<P
         loop {
             match queue.pop(0, |_| true, |_| 0) {
                 Some((peer, reply)) => {
-                    // One that is gone uses nothing up.
+                    // A dropped request uses nothing.
                     let reply: oneshot::Sender<usize> = reply;
                     if reply.send(grant_bytes).is_ok() {
                         queue.charge(peer, grant);

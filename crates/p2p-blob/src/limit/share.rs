@@ -1,59 +1,59 @@
-//! What a node that fetches may send meanwhile: less than it receives, so that serving cannot crowd out the fetch, unless
-//! it is others who hold that up.
+//! The upload budget of a node that fetches: less than it receives, so that serving cannot crowd out the fetch, unless
+//! the fetch waits for other peers.
 
 use std::time::Duration;
 
 use tokio::time::Instant;
 
-/// For so many bytes received, so many may be sent.
+/// Bytes that may be sent per bytes received.
 const RECEIVED: i64 = 4;
 const SENT: i64 = 3;
-/// May be sent before anything was received, and saved up.
+/// The burst: may be sent before anything was received.
 const MAX_SAVED_BYTES: i64 = 16 << 20;
-/// A fetch that received nothing for so long, or was told "busy" within that time, waits for others: then as much may be
-/// sent as is asked for. Without that, a swarm in which some give nothing would be short of what they owe.
+/// A fetch that received nothing, or was answered "busy", within this time waits for other peers: then uploads are not
+/// limited. Otherwise leechers that serve nothing would starve the swarm.
 const IDLE: Duration = Duration::from_secs(1);
 
-/// While nobody is busy it lets `16 MiB + 3/4 * received` bytes be sent in any time, and one answer more. Source of the
+/// While no peer is busy it allows `16 MiB + 3/4 * received` bytes in any time, and one answer more. Source of the
 /// numbers: `docs/simulation.md`, "Serving while fetching".
 #[derive(Debug)]
 pub(crate) struct Share {
     saved_bytes: i64,
     received: Instant,
-    told_busy: Option<Instant>,
+    busy_at: Option<Instant>,
 }
 
 impl Share {
     /// A fetch begins.
     pub(crate) fn new(now: Instant) -> Self {
-        Self { saved_bytes: MAX_SAVED_BYTES, received: now, told_busy: None }
+        Self { saved_bytes: MAX_SAVED_BYTES, received: now, busy_at: None }
     }
 
-    /// So much of what is fetched has come.
+    /// Bytes of the fetch were received.
     pub(crate) fn received(&mut self, bytes: u64, now: Instant) {
         let earned = signed(bytes).saturating_mul(SENT) / RECEIVED;
         self.give_back(earned);
         self.received = now;
     }
 
-    /// A peer has no capacity for the fetch.
-    pub(crate) fn told_busy(&mut self, now: Instant) {
-        self.told_busy = Some(now);
+    /// A peer answered "busy" to the fetch.
+    pub(crate) fn on_busy(&mut self, now: Instant) {
+        self.busy_at = Some(now);
     }
 
     /// Whether something may be sent now.
     pub(crate) fn allows(&self, now: Instant) -> bool {
-        let waits = self.told_busy.is_some_and(|told| now - told < IDLE);
+        let waits = self.busy_at.is_some_and(|at| now - at < IDLE);
         self.saved_bytes > 0 || waits || now - self.received >= IDLE
     }
 
-    /// So much is sent.
+    /// Bytes are sent.
     pub(crate) fn spend(&mut self, bytes: u64) {
-        // While the fetch waits it goes into debt by no more than it may save up.
+        // While the fetch waits, its debt is bounded like its burst.
         self.saved_bytes = self.saved_bytes.saturating_sub(signed(bytes)).max(-MAX_SAVED_BYTES);
     }
 
-    /// So much was not sent after all.
+    /// Bytes were not sent after all.
     pub(crate) fn refund(&mut self, bytes: u64) {
         self.give_back(signed(bytes));
     }
@@ -104,7 +104,7 @@ mod tests {
         let mut share = Share::new(start);
         sendable_bytes(&mut share, start);
         share.received(0, start);
-        share.told_busy(start);
+        share.on_busy(start);
         assert_eq!(sendable_bytes(&mut share, start), 1000 * MIB);
         share.received(0, start + IDLE);
         assert_eq!(sendable_bytes(&mut share, start + IDLE), 0);

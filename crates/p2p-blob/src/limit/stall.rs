@@ -1,4 +1,4 @@
-//! Reads and writes that are given up when no byte moves for a while, however long they take in all.
+//! Reads and writes with a stall timeout: given up when no byte moves for a while, however long they take in all.
 
 use std::io;
 use std::time::Duration;
@@ -14,7 +14,7 @@ pub(crate) enum Halt {
     Closed(Option<io::Error>),
 }
 
-/// Fills `buf`; `on_bytes` hears how many bytes came, as they come.
+/// Fills `buf`; `on_bytes` is called with the number of bytes as they arrive.
 pub(crate) async fn read_exact<R: AsyncRead + Unpin>(
     reader: &mut R,
     mut buf: &mut [u8],

@@ -1,11 +1,11 @@
-//! Whom this node dials: one check for all addresses, whoever has told them, when it is known what they stand for.
+//! The dial policy: one check for all addresses, whatever their source, after names are resolved.
 //!
-//! What the user names is dialled. What others name must be reached from where they are: a peer out in the world names
-//! global addresses, one in a private network may name that network's. And it is not dialled more than now and then, so
-//! that nobody is attacked through this node.
+//! Addresses from the user are dialed. Those from peers must have a scope that includes the peer: a remote peer names
+//! global addresses, one in a private network may name that network's. And their dials are rate limited, so that this
+//! node is no amplifier of attacks.
 
-mod pace;
 mod resolved;
+mod token_buckets;
 
 use std::collections::HashSet;
 use std::io;
@@ -15,71 +15,71 @@ use std::time::Instant;
 use libp2p::multiaddr::Protocol;
 use libp2p::{Multiaddr, PeerId};
 
-use self::pace::Pace;
+use self::token_buckets::TokenBuckets;
 use crate::discovery::address::{self, Scope};
 use crate::discovery::record::Contact;
 
 pub(crate) use self::resolved::Resolved;
 
-/// Relays that are remembered as named by the user.
+/// Relays remembered as given by the user.
 const MAX_RELAYS: usize = 64;
-/// Dials of what others name: to one IP address, and to one port there. A burst, then so many in a minute.
+/// Dials of addresses from peers: to one IP address, and to one port there. A burst, then so many in a minute.
 const PER_ADDRESS: (u32, u32) = (64, 60);
 const PER_PORT: (u32, u32) = (8, 4);
 /// Peers that one peer can name.
-const PER_ADVISER: (u32, u32) = (128, 32);
+const PER_PEER: (u32, u32) = (128, 32);
 
-/// Who has told an address.
+/// Where an address comes from.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Told {
+pub(crate) enum AddrSource {
     /// The user, or this node has reached it before.
-    Named,
-    /// A peer, and the address means something where that peer is.
-    Advised,
-    /// Nobody knows: a part of libp2p has heard it from somebody.
-    Overheard,
+    User,
+    /// A peer, in whose scope the address is.
+    Peer,
+    /// A behaviour of libp2p, from an unknown peer.
+    Unknown,
 }
 
-/// What is known while dials begin.
+/// The state of the policy.
 #[derive(Debug)]
 pub(crate) struct Reach(Mutex<State>);
 
 #[derive(Debug)]
 struct State {
     /// Of the dial that begins now.
-    told: Told,
-    /// From how far away anybody was connected so far.
+    source: AddrSource,
+    /// The widest scope of all peers connected so far.
     widest: Scope,
-    /// Those that the user has named, without their peer ids.
+    /// Relays given by the user, without their peer ids.
     relays: HashSet<Multiaddr>,
-    addresses: Pace<std::net::IpAddr>,
-    ports: Pace<(std::net::IpAddr, u16)>,
-    advisers: Pace<PeerId>,
+    addresses: TokenBuckets<std::net::IpAddr>,
+    ports: TokenBuckets<(std::net::IpAddr, u16)>,
+    peers: TokenBuckets<PeerId>,
 }
 
 impl Default for Reach {
     fn default() -> Self {
         Self(Mutex::new(State {
-            told: Told::Overheard,
+            source: AddrSource::Unknown,
             widest: Scope::Host,
             relays: HashSet::new(),
-            addresses: Pace::new(PER_ADDRESS),
-            ports: Pace::new(PER_PORT),
-            advisers: Pace::new(PER_ADVISER),
+            addresses: TokenBuckets::new(PER_ADDRESS),
+            ports: TokenBuckets::new(PER_PORT),
+            peers: TokenBuckets::new(PER_PEER),
         }))
     }
 }
 
 impl Reach {
-    /// Begins dials of what was told so; `dial` does not wait.
-    pub(crate) fn during<T>(&self, told: Told, dial: impl FnOnce() -> T) -> T {
-        self.state().told = told;
+    /// Begins dials of addresses from `source`; `dial` does not wait.
+    pub(crate) fn during<T>(&self, source: AddrSource, dial: impl FnOnce() -> T) -> T {
+        self.state().source = source;
         let done = dial();
-        self.state().told = Told::Overheard;
+        self.state().source = AddrSource::Unknown;
         done
     }
 
-    /// The user has named this address: the relay in it, if there is one, may be dialled.
+    /// The user has given this address: the relay in it, if there is one, may be dialed.
     pub(crate) fn named(&self, addr: &Multiaddr) {
         let mut state = self.state();
         if let Some(relay) = relay_of(addr)
@@ -89,7 +89,7 @@ impl Reach {
         }
     }
 
-    /// Somebody is connected at this address. Whoever comes through a relay is no nearer than that, which is connected, too.
+    /// A peer is connected at this address. A relayed one has no narrower scope than its relay, which is connected, too.
     pub(crate) fn connected(&self, remote: &Multiaddr) {
         let is_relayed = matches!(remote.iter().next(), None | Some(Protocol::P2p(_)));
         if is_relayed || relay_of(remote).is_some() {
@@ -100,37 +100,37 @@ impl Reach {
         state.widest = state.widest.max(scope);
     }
 
-    /// From how far away anybody was connected so far: whoever tells an address is no nearer than that, for all we know.
+    /// The widest scope of all peers connected so far: an address from an unknown peer may come from there.
     pub(crate) fn widest(&self) -> Scope {
         self.state().widest
     }
 
-    /// As many of these as the peer may still name.
-    pub(crate) fn advised(&self, by: PeerId, mut contacts: Vec<Contact>) -> Vec<Contact> {
+    /// As many of these as the peer's rate limit allows.
+    pub(crate) fn limit_named(&self, by: PeerId, mut contacts: Vec<Contact>) -> Vec<Contact> {
         let (mut state, now) = (self.state(), Instant::now());
-        contacts.retain(|_| state.advisers.take(by, now));
+        contacts.retain(|_| state.peers.take(by, now));
         contacts
     }
 
-    /// What a dial of this address is to be checked for once the address is resolved; an error, when that is known already.
+    /// The check that a dial of this address needs once it is resolved; an error, when it is refused already.
     pub(crate) fn begin(&self, addr: &Multiaddr) -> io::Result<Check> {
         let state = self.state();
         let is_relay =
             state.relays.contains(&address::split_peer(addr.clone()).map_or(addr.clone(), |(addr, _)| addr));
-        let told = if is_relay { Told::Named } else { state.told };
-        match (told, address::ip_of(addr), address::scope(addr)) {
-            (Told::Named, _, _) => Ok(Check::Nothing),
-            // Its relay is dialled on its own.
+        let source = if is_relay { AddrSource::User } else { state.source };
+        match (source, address::ip_of(addr), address::scope(addr)) {
+            (AddrSource::User, _, _) => Ok(Check::Nothing),
+            // Its relay is dialed and checked on its own.
             _ if relay_of(addr).is_some() => Ok(Check::Nothing),
             (_, None, _) if matches!(addr.iter().next(), Some(Protocol::Dnsaddr(_))) => Err(unwanted(addr)),
             (_, None, _) => Ok(Check::Global),
-            (Told::Advised, Some(_), Some(_)) => Ok(Check::Pace),
-            (_, Some(_), Some(scope)) if scope >= state.widest => Ok(Check::Pace),
+            (AddrSource::Peer, Some(_), Some(_)) => Ok(Check::Rate),
+            (_, Some(_), Some(scope)) if scope >= state.widest => Ok(Check::Rate),
             _ => Err(unwanted(addr)),
         }
     }
 
-    /// Checks what an address stands for.
+    /// Checks a resolved address.
     fn check(&self, addr: &Multiaddr, check: Check) -> io::Result<()> {
         let (Some(ip), false) = (address::ip_of(addr), check == Check::Nothing) else { return Ok(()) };
         if check == Check::Global && address::scope_of_ip(ip) != Some(Scope::World) {
@@ -154,9 +154,9 @@ impl Reach {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Check {
     Nothing,
-    /// How often it is dialled.
-    Pace,
-    /// That too, and that it is global: it was a name, which can stand for anything.
+    /// The rate limit.
+    Rate,
+    /// That too, and that it is global: it was a name, which can resolve to anything.
     Global,
 }
 
@@ -166,7 +166,7 @@ fn unwanted(addr: &Multiaddr) -> io::Error {
     ))
 }
 
-/// The address of the relay in one that goes through a relay, without the relay's name.
+/// The relay's address in a relayed one, without the relay's peer id.
 fn relay_of(addr: &Multiaddr) -> Option<Multiaddr> {
     addr.iter().any(|part| part == Protocol::P2pCircuit).then(|| {
         addr.iter().take_while(|part| !matches!(part, Protocol::P2p(_) | Protocol::P2pCircuit)).collect()
@@ -181,9 +181,9 @@ mod tests {
         text.parse().unwrap()
     }
 
-    /// Whether an address is dialled that was told so, and stands for this one.
-    fn dials(reach: &Reach, told: Told, text: &str, resolved: &str) -> bool {
-        let check = reach.during(told, || reach.begin(&addr(text)));
+    /// Whether an address from `source` is dialed that resolves to this one.
+    fn dials(reach: &Reach, source: AddrSource, text: &str, resolved: &str) -> bool {
+        let check = reach.during(source, || reach.begin(&addr(text)));
         check.and_then(|check| reach.check(&addr(resolved), check)).is_ok()
     }
 
@@ -213,33 +213,37 @@ mod tests {
         ] {
             reach.connected(&addr(remote));
             for text in local {
-                assert_eq!(dials(&reach, Told::Overheard, text, text), near_is_dialled, "{remote} {text}");
+                assert_eq!(
+                    dials(&reach, AddrSource::Unknown, text, text),
+                    near_is_dialled,
+                    "{remote} {text}"
+                );
             }
             for text in private {
-                assert_eq!(dials(&reach, Told::Overheard, text, text), private_is, "{remote} {text}");
+                assert_eq!(dials(&reach, AddrSource::Unknown, text, text), private_is, "{remote} {text}");
             }
             for text in nowhere {
-                assert!(!dials(&reach, Told::Overheard, text, text), "{remote} {text}");
+                assert!(!dials(&reach, AddrSource::Unknown, text, text), "{remote} {text}");
             }
-            assert!(dials(&reach, Told::Overheard, "/ip4/8.8.4.4/tcp/1", "/ip4/8.8.4.4/tcp/1"));
-            assert!(dials(&reach, Told::Named, local[0], local[0]), "the user has named it");
+            assert!(dials(&reach, AddrSource::Unknown, "/ip4/8.8.4.4/tcp/1", "/ip4/8.8.4.4/tcp/1"));
+            assert!(dials(&reach, AddrSource::User, local[0], local[0]), "the user has named it");
         }
     }
 
     #[test]
     fn names_that_others_tell_stand_for_global_addresses() {
         let reach = Reach::default();
-        for told in [Told::Advised, Told::Overheard] {
+        for source in [AddrSource::Peer, AddrSource::Unknown] {
             let name = "/dns4/example.org/tcp/1";
             for (resolved, may) in [
                 ("/ip4/127.0.0.1/tcp/1", false),
                 ("/ip4/10.0.0.1/tcp/1", false),
                 ("/ip4/8.8.8.8/tcp/1", true),
             ] {
-                assert_eq!(dials(&reach, told, name, resolved), may, "{told:?} {resolved}");
-                assert!(dials(&reach, Told::Named, name, resolved));
+                assert_eq!(dials(&reach, source, name, resolved), may, "{source:?} {resolved}");
+                assert!(dials(&reach, AddrSource::User, name, resolved));
             }
-            assert!(!dials(&reach, told, "/dnsaddr/example.org", "/ip4/8.8.8.8/tcp/1"));
+            assert!(!dials(&reach, source, "/dnsaddr/example.org", "/ip4/8.8.8.8/tcp/1"));
         }
     }
 
@@ -247,18 +251,18 @@ mod tests {
     fn one_victim_is_not_dialled_again_and_again() {
         let reach = Reach::default();
         let count = |at: &dyn Fn(u16) -> String| {
-            (0..2560u16).filter(|number| dials(&reach, Told::Advised, &at(*number), &at(*number))).count()
+            (0..2560u16).filter(|number| dials(&reach, AddrSource::Peer, &at(*number), &at(*number))).count()
         };
         assert_eq!(count(&|_| "/ip4/8.8.8.8/tcp/1".to_owned()), 8);
         assert_eq!(count(&|number| format!("/ip4/8.8.8.9/tcp/{}", number + 1)), 64);
         assert_eq!(
             (0..100)
-                .filter(|_| dials(&reach, Told::Named, "/ip4/8.8.8.8/tcp/1", "/ip4/8.8.8.8/tcp/1"))
+                .filter(|_| dials(&reach, AddrSource::User, "/ip4/8.8.8.8/tcp/1", "/ip4/8.8.8.8/tcp/1"))
                 .count(),
             100
         );
         let contact = Contact { peer: PeerId::random(), addrs: Vec::new() };
-        assert_eq!(reach.advised(PeerId::random(), vec![contact; 256]).len(), 128);
+        assert_eq!(reach.limit_named(PeerId::random(), vec![contact; 256]).len(), 128);
     }
 
     #[test]
@@ -266,8 +270,8 @@ mod tests {
         let (reach, relay) = (Reach::default(), PeerId::random());
         reach.connected(&addr("/ip4/8.8.8.8/tcp/5"));
         let at = format!("/ip4/10.0.0.1/tcp/1/p2p/{relay}");
-        assert!(!dials(&reach, Told::Overheard, &at, &at));
+        assert!(!dials(&reach, AddrSource::Unknown, &at, &at));
         reach.named(&addr(&format!("{at}/p2p-circuit")));
-        assert!(dials(&reach, Told::Overheard, &at, &at));
+        assert!(dials(&reach, AddrSource::Unknown, &at, &at));
     }
 }

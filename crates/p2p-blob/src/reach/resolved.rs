@@ -1,4 +1,4 @@
-//! The transport below the resolver of names: it sees what is really dialled.
+//! The transport below the name resolver: it sees resolved addresses.
 
 use std::io;
 use std::pin::Pin;
@@ -15,19 +15,19 @@ use super::{Check, Reach};
 type Inner = Boxed<(PeerId, StreamMuxerBox)>;
 
 impl Check {
-    /// Puts it at the end of an address. The resolver leaves what is there as it is.
+    /// Appends it to an address; the resolver keeps the end of an address as it is.
     pub(crate) fn mark(self, addr: Multiaddr) -> Multiaddr {
         match self {
             Self::Nothing => addr,
-            Self::Pace => addr.with(Protocol::Memory(1)),
+            Self::Rate => addr.with(Protocol::Memory(1)),
             Self::Global => addr.with(Protocol::Memory(2)),
         }
     }
 
-    /// Takes it off again.
+    /// Removes it again.
     fn unmark(addr: &mut Multiaddr) -> Self {
         let check = match addr.iter().last() {
-            Some(Protocol::Memory(1)) => Self::Pace,
+            Some(Protocol::Memory(1)) => Self::Rate,
             Some(Protocol::Memory(_)) => Self::Global,
             _ => return Self::Nothing,
         };
@@ -36,7 +36,7 @@ impl Check {
     }
 }
 
-/// Checks addresses that are resolved, as they are marked.
+/// Checks resolved addresses, as marked.
 pub(crate) struct Resolved {
     inner: Inner,
     reach: Arc<Reach>,

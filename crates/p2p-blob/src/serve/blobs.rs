@@ -19,9 +19,9 @@ pub(super) async fn serve(
     let mut request = [0; v1::REQUEST_BYTES];
     stall::read_exact(&mut stream, &mut request, limit, |_| ()).await?;
     let blob = v1::decode_request(&request)?;
-    service.seat.is_asked();
+    service.slot.begin_request();
 
-    // This version cannot say "busy": the request waits for its turn at the disk, and each chunk for its place.
+    // This version cannot answer "busy": the request waits for a disk permit, and each chunk for an upload slot.
     let permit = service.disk_permit().await?;
     let store = Arc::clone(&service.store);
     let (mut reader, outcome) = Reader::default().first(permit, store, None, blob, None).await;
@@ -39,8 +39,8 @@ pub(super) async fn serve(
             reader = service.read_next(reader, ByteRange::new(start, end)).await?;
         }
         let chunk_bytes = reader.chunk().len() as u64;
-        let place = service.next_place(&blob, start, chunk_bytes).await;
-        service.send(&mut stream, &place, reader.chunk()).await?;
+        let slot = service.next_upload_slot(&blob, start, chunk_bytes).await;
+        service.send(&mut stream, &slot, reader.chunk()).await?;
         start += chunk_bytes;
     }
     Ok(stall::close(&mut stream, limit).await?)

@@ -1,11 +1,11 @@
-//! Serving: a task per inbound stream, so many in all and per peer.
+//! Serving: a task per inbound stream, limited in all and per peer.
 
 mod blobs;
-mod pace;
 mod ranges;
 mod read;
-mod seats;
+mod receive_rate;
 mod service;
+mod slots;
 mod uploads;
 
 use std::collections::HashMap;
@@ -16,9 +16,9 @@ use tokio::sync::Semaphore;
 use tokio::task::{AbortHandle, Id, JoinSet};
 use tokio_util::sync::CancellationToken;
 
-use self::seats::{Seat, Seats};
 use self::service::Service;
-use crate::admit::{Answer, Asker};
+use self::slots::{StreamSlot, StreamSlots};
+use crate::admit::{Asker, Decision};
 use crate::config::{Config, Limits};
 use crate::discovery::tracker::Tracker;
 use crate::store::Store;
@@ -27,9 +27,9 @@ use crate::wire::Version;
 
 pub(crate) use uploads::Uploads;
 
-/// Streams of 1.0.0 at one time. Each has an answer under way for all of its life.
+/// Streams of 1.0.0 at one time. Each is in the middle of an answer all its life.
 const MAX_WHOLE_BLOBS: usize = 128;
-/// Streams over the limits that are told so at one time; further ones are reset.
+/// Streams over the limits that are answered "busy" at one time; further ones are reset.
 const MAX_REFUSED_STREAMS: usize = 32;
 
 /// The serving tasks of a node.
@@ -45,12 +45,12 @@ pub(crate) struct Servers {
     tasks: JoinSet<()>,
     serving: HashMap<Id, Serving>,
     /// Streams that are served: those of 2.0.0 and those of 1.0.0.
-    seats: Seats,
-    whole_blobs: Seats,
+    slots: StreamSlots,
+    whole_blobs: StreamSlots,
     next_number: u64,
 }
 
-/// What a task does.
+/// One serving task.
 #[derive(Debug)]
 struct Serving {
     number: u64,
@@ -83,8 +83,8 @@ impl Servers {
             limits: config.limits,
             tasks: JoinSet::new(),
             serving: HashMap::new(),
-            seats: Seats::new(config.limits.streams),
-            whole_blobs: Seats::new(MAX_WHOLE_BLOBS.min(config.limits.streams)),
+            slots: StreamSlots::new(config.limits.streams),
+            whole_blobs: StreamSlots::new(MAX_WHOLE_BLOBS.min(config.limits.streams)),
             next_number: 0,
         }
     }
@@ -111,13 +111,13 @@ impl Servers {
         };
         let number = self.next_number;
         self.next_number += 1;
-        let seats = match (admission, stream.version) {
-            (Admission::Served, Version::Ranges) => &self.seats,
+        let slots = match (admission, stream.version) {
+            (Admission::Served, Version::Ranges) => &self.slots,
             (Admission::Served, Version::Blobs) => &self.whole_blobs,
-            // It is gone at once.
-            (Admission::Refused, _) => &Seats::new(1),
+            // It takes no slot.
+            (Admission::Refused, _) => &StreamSlots::new(1),
         };
-        let service = self.service(from, seats.enter(number, from));
+        let service = self.service(from, slots.insert(number, from));
         let abort = self.tasks.spawn(async move {
             let result = match (stream.version, admission) {
                 (Version::Blobs, _) => blobs::serve(service, stream.io).await,
@@ -132,17 +132,17 @@ impl Servers {
         self.serving.insert(abort.id(), Serving { number, from, admission, abort });
     }
 
-    /// Whether there is a place for a stream, perhaps of another one, which is reset then.
+    /// Whether there is a slot for a stream; another stream may be evicted, which resets it.
     fn make_room(&self, from: Asker, version: Version) -> bool {
-        let seats = match version {
-            Version::Ranges => &self.seats,
+        let slots = match version {
+            Version::Ranges => &self.slots,
             Version::Blobs => &self.whole_blobs,
         };
-        match seats.ask(from) {
-            Answer::Enter => true,
-            Answer::Refused => false,
-            Answer::InPlaceOf(number) => {
-                seats.leave(number);
+        match slots.ask(from) {
+            Decision::Admit => true,
+            Decision::Refuse => false,
+            Decision::Evict(number) => {
+                slots.remove(number);
                 for other in self.serving.values().filter(|one| one.number == number) {
                     tracing::debug!(peer = %other.from.peer, "a stream is reset for one from another address");
                     other.abort.abort();
@@ -152,10 +152,10 @@ impl Servers {
         }
     }
 
-    fn service(&self, from: Asker, seat: Seat) -> Service {
+    fn service(&self, from: Asker, slot: StreamSlot) -> Service {
         Service {
             from,
-            seat,
+            slot,
             uploads: self.uploads.clone(),
             store: Arc::clone(&self.store),
             holders: Arc::clone(&self.holders),
@@ -180,7 +180,7 @@ impl Servers {
         self.serving.remove(&id);
     }
 
-    /// Lets every task end after the answer that it is at.
+    /// Ends every task after its current answer.
     pub(crate) fn stop(&self) {
         self.stopping.cancel();
     }

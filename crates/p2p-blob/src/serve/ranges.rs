@@ -1,4 +1,4 @@
-//! Serving 2.0.0: requests of a stream are answered one after the other.
+//! Serving 2.0.0: the requests of a stream are answered in order.
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -8,12 +8,12 @@ use manifest::{ByteRange, Digest};
 
 use super::read::{Outcome, Reader};
 use super::service::{ServeError, Service};
-use super::uploads::{Busy, Place};
+use super::uploads::{Busy, UploadSlot};
 use crate::limit::stall;
 use crate::wire::v2::{GetHead, MAX_REQUEST_BYTES, MAX_UNANSWERED, Refusal, Request, RequestError};
 use crate::wire::{FramingError, have, peers};
 
-/// When a fetcher may ask again that was told "busy" for another reason than that others are served.
+/// Retry time in a "busy" answer that is not about upload slots.
 const RETRY_AFTER: Duration = Duration::from_millis(500);
 const BUSY: Refusal = Refusal::Busy { retry_after: RETRY_AFTER };
 
@@ -24,7 +24,7 @@ pub(super) async fn serve(
 ) -> Result<(), ServeError> {
     let mut server = RangeServer { service, stream, reader: Reader::default() };
     while let Some(request) = server.read_request().await? {
-        server.service.seat.is_asked();
+        server.service.slot.begin_request();
         match request {
             Ok(Request::Get { manifest, blob, offset, length }) => {
                 server.answer_get(manifest, blob, offset, length).await?;
@@ -33,13 +33,13 @@ pub(super) async fn serve(
             Ok(Request::Peers { manifest }) => server.answer_peers(manifest).await?,
             Err(error) => server.send_bad_request(error).await?,
         }
-        server.service.seat.is_answered();
+        server.service.slot.end_request();
     }
     server.close().await
 }
 
-/// Answers "busy" to as many requests as a peer may send at once, then closes the stream. Who else may be asked is told
-/// all the same: it costs little, and spares this node more.
+/// Answers "busy" to as many requests as a peer may pipeline, then closes the stream. PEERS is answered all the same:
+/// it costs little, and moves load to other seeders.
 pub(super) async fn refuse(
     mut service: Service,
     stream: impl AsyncRead + AsyncWrite + Unpin,
@@ -95,7 +95,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> RangeServer<S> {
         if let Ok(request) = &request
             && let Some(manifest) = request.manifest()
         {
-            // Whoever asks for shards of a manifest will soon hold some.
+            // A fetcher of a manifest will soon hold some of it.
             self.service.holders.note(manifest, self.service.from.peer, Instant::now());
         }
         Ok(Some(request))
@@ -111,14 +111,14 @@ impl<S: AsyncRead + AsyncWrite + Unpin> RangeServer<S> {
         let Some(end) = offset.checked_add(u64::from(length)) else {
             return self.send_bad_request(RequestError::RangeLength(length)).await;
         };
-        let place = self.service.uploads.place(self.service.from, &blob, offset, u64::from(length)).await;
-        let place = match place {
-            Ok(place) => place,
+        let slot = self.service.uploads.acquire(self.service.from, &blob, offset, u64::from(length)).await;
+        let slot = match slot {
+            Ok(slot) => slot,
             Err(Busy(retry_after)) => return self.send(&Refusal::Busy { retry_after }.encode()).await,
         };
-        // Busy is said at once; only what has begun waits for its turn at the disk.
+        // A new answer is refused as "busy" at once; only one that has begun waits for a disk permit.
         let Ok(permit) = Arc::clone(&self.service.disk_reads).try_acquire_owned() else {
-            place.cancel();
+            slot.cancel();
             return self.send(&BUSY.encode()).await;
         };
         let range = ByteRange::new(offset, end);
@@ -130,7 +130,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> RangeServer<S> {
         let refusal = match outcome {
             Ok(Outcome::Read { size_bytes }) => {
                 self.write(&GetHead { size_bytes, length }.encode()).await?;
-                self.send_range(&place, range).await?;
+                self.send_range(&slot, range).await?;
                 None
             }
             Ok(Outcome::NotFound) => Some(Refusal::NotFound),
@@ -141,14 +141,14 @@ impl<S: AsyncRead + AsyncWrite + Unpin> RangeServer<S> {
             }
             Err(error) => {
                 tracing::warn!(%blob, %range, error = &error as &dyn std::error::Error, "cannot read the store");
-                // It will not be there in a moment either: others are to be asked.
+                // A retry would not help: the fetcher is to ask others.
                 Some(Refusal::NotHeld)
             }
         };
         self.service.uploads.give_buffer(self.reader.swap_buffer(Vec::new()));
         match refusal {
             Some(refusal) => {
-                place.cancel();
+                slot.cancel();
                 self.send(&refusal.encode()).await
             }
             None => Ok(()),
@@ -156,10 +156,10 @@ impl<S: AsyncRead + AsyncWrite + Unpin> RangeServer<S> {
     }
 
     /// Sends the chunk that is read, and reads and sends the rest.
-    async fn send_range(&mut self, place: &Place, range: ByteRange) -> Result<(), ServeError> {
+    async fn send_range(&mut self, slot: &UploadSlot, range: ByteRange) -> Result<(), ServeError> {
         let mut start = range.start;
         loop {
-            self.service.send(&mut self.stream, place, self.reader.chunk()).await?;
+            self.service.send(&mut self.stream, slot, self.reader.chunk()).await?;
             start += self.reader.chunk().len() as u64;
             if start >= range.end {
                 return Ok(stall::flush(&mut self.stream, self.service.progress_timeout).await?);

@@ -1,4 +1,4 @@
-//! What a task that serves a stream works with, and why it ends early.
+//! The context of a serving task, and why it ends early.
 
 use std::io;
 use std::sync::Arc;
@@ -10,19 +10,19 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio_util::sync::CancellationToken;
 
 use super::read::Reader;
-use super::seats::Seat;
-use super::uploads::{Busy, Place, Uploads};
+use super::slots::StreamSlot;
+use super::uploads::{Busy, UploadSlot, Uploads};
 use crate::admit::Asker;
 use crate::discovery::tracker::Tracker;
 use crate::limit::stall::{self, Halt};
 use crate::store::Store;
 use crate::wire::FramingError;
 
-/// What a serving task works with.
+/// The context of a serving task.
 pub(super) struct Service {
-    /// Whom it serves.
+    /// The peer that it serves.
     pub(super) from: Asker,
-    pub(super) seat: Seat,
+    pub(super) slot: StreamSlot,
     pub(super) uploads: Uploads,
     pub(super) store: Arc<dyn Store>,
     pub(super) holders: Arc<Tracker>,
@@ -33,17 +33,17 @@ pub(super) struct Service {
 }
 
 impl Service {
-    /// Waits for a turn at the disk.
+    /// Waits for a disk permit.
     pub(super) async fn disk_permit(&self) -> Result<OwnedSemaphorePermit, ServeError> {
         let permit = Arc::clone(&self.disk_reads).acquire_owned().await;
         permit.map_err(|error| ServeError::Store(io::Error::other(error)))
     }
 
-    /// Waits for the peer's turn, however long that takes.
-    pub(super) async fn next_place(&self, blob: &Digest, offset: u64, bytes: u64) -> Place {
+    /// Waits for an upload slot, however long that takes.
+    pub(super) async fn next_upload_slot(&self, blob: &Digest, offset: u64, bytes: u64) -> UploadSlot {
         loop {
-            match self.uploads.place(self.from, blob, offset, bytes).await {
-                Ok(place) => return place,
+            match self.uploads.acquire(self.from, blob, offset, bytes).await {
+                Ok(slot) => return slot,
                 Err(Busy(retry_after)) => tokio::time::sleep(retry_after).await,
             }
         }
@@ -59,11 +59,11 @@ impl Service {
         }
     }
 
-    /// Sends bytes of a blob, as fast as the peer takes them and its share of the rate allows.
+    /// Sends bytes of a blob, as fast as the peer and its share of the rate limit allow.
     pub(super) async fn send(
         &self,
         stream: &mut (impl AsyncWrite + Unpin),
-        place: &Place,
+        slot: &UploadSlot,
         mut bytes: &[u8],
     ) -> Result<(), ServeError> {
         while !bytes.is_empty() {
@@ -71,7 +71,7 @@ impl Service {
             let (mut now, later) = bytes.split_at(allowed_bytes);
             while !now.is_empty() {
                 let write = stall::write_some(stream, now, self.progress_timeout);
-                let written = place.pace().of(write).await.ok_or(ServeError::Slow)?;
+                let written = slot.receive_rate().measure(write).await.ok_or(ServeError::Slow)?;
                 now = &now[written?..];
             }
             self.uploads.sent(&self.from.peer, allowed_bytes);

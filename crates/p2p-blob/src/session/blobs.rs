@@ -17,7 +17,7 @@ use crate::limit::stall::{self, Halt};
 use crate::serve::Uploads;
 use crate::wire::{FramingError, Version, v1};
 
-/// How long a finished exchange waits for the peer to close its side. Some QUIC stacks fail when they are not heard out.
+/// How long a finished exchange waits for the peer to close its side: some QUIC stacks fail without that.
 const FAREWELL_TIMEOUT: Duration = Duration::from_millis(500);
 
 /// Fetches whole blobs from one peer in 1.0.0. Clones are the same session.
@@ -25,7 +25,7 @@ const FAREWELL_TIMEOUT: Duration = Duration::from_millis(500);
 pub struct BlobSession {
     client: Client,
     peer: PeerId,
-    /// The stream that found out about the version; the first exchange uses it.
+    /// The stream on which the version was negotiated; the first exchange uses it.
     first: Arc<Mutex<Option<Stream>>>,
     received_bytes: Arc<AtomicU64>,
 }
@@ -35,7 +35,7 @@ impl BlobSession {
         Self { client, peer, first: Arc::new(Mutex::new(Some(first))), received_bytes: Arc::default() }
     }
 
-    /// Who is at the other end.
+    /// The peer at the other end.
     pub fn peer(&self) -> PeerId {
         self.peer
     }
@@ -140,7 +140,7 @@ impl BlobBody {
                 let peer = self.peer.clone();
                 Err(FetchError::BrokenFraming { peer, source: FramingError::Unsolicited })
             }
-            // The blob is here, whatever became of the stream.
+            // The blob is complete, whatever happens to the stream.
             Ok(0) | Err(Halt::Stalled | Halt::Closed(_)) => Ok(()),
         }
     }

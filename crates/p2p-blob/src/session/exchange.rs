@@ -19,13 +19,13 @@ use crate::wire::{FramingError, have, peers};
 
 pub(super) type Reply<T> = oneshot::Sender<Result<T, FetchError>>;
 
-/// Bytes of a forgotten answer that are read at a time.
+/// Bytes of a cancelled answer that are skipped at a time.
 const SKIP_BYTES: usize = 16 << 10;
 
 /// Which bytes to ask for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct GetRequest {
-    /// The manifest whose shard it is. Without one only blobs that the peer has proven whole are served.
+    /// The manifest whose shard it is. Without one only complete, verified blobs are served.
     pub manifest: Option<Digest>,
     /// The blob.
     pub blob: Digest,
@@ -42,8 +42,8 @@ pub(super) enum Ask {
     Peers { manifest: Digest, reply: Reply<Vec<SignedRecord>> },
 }
 
-/// A buffer that is lent to a session. Whoever lends it gets it back with the answer; or takes it back before that, as the
-/// peer may let the session wait for long, and buffers are what bounds the memory of a fetch.
+/// A buffer that is lent to a session. The caller gets it back with the answer, or takes it back on cancel: the peer may
+/// stall, and buffers bound the memory of a fetch.
 #[derive(Clone)]
 pub(super) struct Lent(Arc<Mutex<Option<Vec<u8>>>>);
 
@@ -80,7 +80,7 @@ impl Ask {
         }
     }
 
-    /// Fails it; a caller that is gone does not mind.
+    /// Fails it, if the caller still waits.
     fn fail(self, error: FetchError) {
         match self {
             Self::Get { reply, .. } => drop(reply.send(Err(error))),
@@ -141,7 +141,7 @@ impl Exchange {
         let (mut reader, mut writer) = stream.split();
         let (sent_tx, mut sent) = mpsc::channel(v2::MAX_UNANSWERED);
         let outcome = tokio::select! {
-            // Without handles nobody waits for answers.
+            // Without handles no caller waits for answers.
             () = self.send_requests(&mut writer, asks, sent_tx) => Ok(()),
             outcome = self.read_answers(&mut reader, &mut sent, &mut download) => outcome,
         };
@@ -152,7 +152,7 @@ impl Exchange {
                     ask.fail(error.clone());
                 }
             }
-            // Whether or not it gets through: the stream is done with.
+            // Best effort: the stream is done with.
             Ok(()) => drop(stall::close(&mut writer, self.limit).await),
         }
     }
@@ -171,7 +171,7 @@ impl Exchange {
                 continue;
             }
             let frame = ask.encode();
-            // First the note, then the bytes: an answer always finds its request.
+            // Recorded before it is sent: an answer always finds its request.
             if sent.send(Sent { ask, _permit: permit }).await.is_err() {
                 return;
             }
@@ -233,7 +233,7 @@ impl Exchange {
             return match self.read_refusal(reader, status, body_bytes).await {
                 Ok(refusal) => {
                     if matches!(refusal, Refusal::Busy { .. }) {
-                        self.uploads.told_busy();
+                        self.uploads.on_busy();
                     }
                     let error = ask.refused(self.peer.clone(), refusal);
                     ask.fail(error);
@@ -251,7 +251,7 @@ impl Exchange {
                 };
                 match read.await {
                     Ok(Some(answer)) => self.hand_over(reply, Ok(answer)),
-                    // Nobody waits for it.
+                    // It was cancelled.
                     Ok(None) => Ok(()),
                     Err(error) => self.hand_over(reply, Err(error)),
                 }
@@ -267,7 +267,7 @@ impl Exchange {
         }
     }
 
-    /// Reads what stands before the bytes of a GET answer; gives the size that the peer claims for the blob.
+    /// Reads the head of a GET answer; returns the size that the peer claims for the blob.
     async fn read_head(
         &self,
         reader: &mut ReadHalf<impl AsyncRead + Unpin>,
@@ -307,7 +307,7 @@ impl Exchange {
         Ok(head.size_bytes)
     }
 
-    /// Reads the bytes of a GET answer; `None` when nobody waits for them, or does so no more.
+    /// Reads the bytes of a GET answer; `None` when the request was cancelled.
     async fn read_body(
         &self,
         reader: &mut ReadHalf<impl AsyncRead + Unpin>,
@@ -331,7 +331,7 @@ impl Exchange {
                 () = reply.closed() => body = None,
             }
         }
-        // What stands before the next answer is read all the same.
+        // The bytes before the next answer are skipped.
         let mut skipped = vec![0; left_bytes.min(SKIP_BYTES)];
         while left_bytes > 0 {
             let next_bytes = left_bytes.min(SKIP_BYTES);

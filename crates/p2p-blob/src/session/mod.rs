@@ -19,10 +19,10 @@ pub use blobs::{BlobBody, BlobSession};
 pub use exchange::GetRequest;
 pub use ranges::RangeSession;
 
-/// How [`read_blob`] cuts a blob, and how many parts it asks for at one time.
+/// The parts that [`read_blob`] asks for, and how many in parallel.
 const PART_BYTES: u64 = 1 << 20;
 const PARTS_AT_ONCE: usize = 4;
-/// When a busy peer is asked again, whatever it says.
+/// Bounds of the retry time that a busy peer asks for.
 const MIN_RETRY: Duration = Duration::from_millis(10);
 const MAX_RETRY: Duration = Duration::from_secs(2);
 
@@ -36,7 +36,7 @@ pub enum Session {
 }
 
 impl Session {
-    /// Who is at the other end.
+    /// The peer at the other end.
     pub fn peer(&self) -> PeerId {
         match self {
             Self::Ranges(session) => session.peer(),
@@ -44,7 +44,7 @@ impl Session {
         }
     }
 
-    /// How many bytes of blobs have arrived so far. Never falls: a fetch that makes progress moves it.
+    /// How many bytes of blobs have arrived so far. Monotonic.
     pub fn received_bytes(&self) -> u64 {
         match self {
             Self::Ranges(session) => session.received_bytes(),
@@ -70,8 +70,8 @@ impl Client {
     }
 }
 
-/// Reads a small blob whole, whichever version the peer speaks. `None`: the peer does not have it. A peer that is busy
-/// is asked again and again: whoever does not want to wait drops the future.
+/// Reads a small blob whole, whichever version the peer speaks. `None`: the peer does not have it. A busy peer is
+/// retried until the future is dropped.
 ///
 /// **Trust.** The bytes are *not* checked against the digest here.
 /// **Memory.** As much as the peer says the blob has, up to `max_bytes`.
@@ -124,19 +124,19 @@ pub async fn read_blob(
     }
 }
 
-/// The size that a peer claims for a blob. `None`: it does not have it. A busy peer is asked again, as by [`read_blob`].
+/// The size that a peer claims for a blob. `None`: it does not have it. A busy peer is retried, as by [`read_blob`].
 ///
 /// # Errors
 /// Those of [`RangeSession::get`] and [`BlobSession::request`].
 pub async fn blob_size(session: &Session, blob: Digest) -> Result<Option<u64>, FetchError> {
     match session {
         Session::Ranges(session) => claimed_size(session, blob).await,
-        // This version says it before the bytes, which are not read.
+        // This version sends the size before the bytes, which are not read.
         Session::Blobs(session) => Ok(session.request(blob).await?.map(|body| body.size_bytes())),
     }
 }
 
-/// Answers with bytes say the size of their blob: one is enough.
+/// Every GET answer has the size of its blob: one byte is enough.
 async fn claimed_size(session: &RangeSession, blob: Digest) -> Result<Option<u64>, FetchError> {
     match part(session, blob, None, ByteRange::new(0, 1)).await {
         Ok((size_bytes, _)) => Ok(Some(size_bytes)),

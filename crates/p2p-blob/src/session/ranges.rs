@@ -1,4 +1,4 @@
-//! Fetching in 2.0.0: what callers hold of a session.
+//! Fetching in 2.0.0: the handle of a session.
 
 use std::fmt;
 use std::sync::Arc;
@@ -23,8 +23,8 @@ const QUEUE: usize = 16;
 
 /// Fetches ranges from one peer on one 2.0.0 stream. Clones are the same session.
 ///
-/// **Pipelining.** At most 16 requests are unanswered at the peer; further ones wait here, in order, and can still be
-/// forgotten. An answer that must not wait for those before it travels on a session of its own.
+/// **Pipelining.** At most 16 requests are unanswered at the peer; further ones are queued here, and can still be
+/// cancelled. Against head-of-line blocking, use another session.
 /// **Life.** The stream and its task end when all clones are gone. After a [`FetchError::Stalled`],
 /// [`FetchError::Closed`] or one that blames the peer for its framing, every further call fails with
 /// [`FetchError::Closed`]: open a new session. Servers close a stream that is idle for minutes.
@@ -54,7 +54,7 @@ impl RangeSession {
         Self { client, peer, name, queue, received_bytes }
     }
 
-    /// Who is at the other end.
+    /// The peer at the other end.
     pub fn peer(&self) -> PeerId {
         self.peer
     }
@@ -68,8 +68,8 @@ impl RangeSession {
     ///
     /// **Trust.** The bytes are *not* checked here.
     /// **Backpressure.** Waits while 16 requests are unanswered.
-    /// **Cancel safety.** Dropping the future forgets the request, and frees the buffer: one that was not sent never is; the
-    /// answer of one that was is skipped, since it stands before the next one in the stream.
+    /// **Cancel safety.** Dropping the future cancels the request, and frees the buffer: one that was not sent never is; the
+    /// answer to one that was is skipped.
     ///
     /// # Errors
     /// - [`FetchError::BadRange`]: nothing was sent.
@@ -84,7 +84,7 @@ impl RangeSession {
         self.get_with_size(request, buf).await.map(|(_, buf)| buf)
     }
 
-    /// Like [`RangeSession::get`]; tells the size that the peer claims for the blob, too.
+    /// Like [`RangeSession::get`]; also returns the size that the peer claims for the blob.
     pub(crate) async fn get_with_size(
         &self,
         request: GetRequest,
@@ -106,7 +106,7 @@ impl RangeSession {
         self.ask(|reply| Ask::Get { request, length, buf, reply }).await
     }
 
-    /// Asks which pieces of a manifest's shards the peer holds: all that changed after `since`, 0 for everything.
+    /// Asks for the peer's piece sets of a manifest's shards: changes after version `since`, 0 for everything.
     /// `None`: the peer knows nothing of the manifest. `piece_counts` has the number of pieces of each shard.
     ///
     /// **Cancel safety.** As for [`RangeSession::get`].
@@ -133,11 +133,10 @@ impl RangeSession {
         }
     }
 
-    /// Asks who else holds shards of a manifest, or fetches them. Records that are not signed by the peers that they
-    /// are about are left out, and so are addresses that only mean something to a node nearer to the peer.
+    /// Peer exchange: asks for other peers that hold or fetch shards of a manifest. Records with a wrong signature are left
+    /// out, and so are addresses whose scope is narrower than that of the connection.
     ///
-    /// **Trust.** The peers named have said to be reached at these addresses; whether they are, and hold anything, is
-    /// not known.
+    /// **Trust.** The peers have signed these addresses; whether they are reachable there, and hold anything, is unknown.
     /// **Cancel safety.** As for [`RangeSession::get`].
     ///
     /// # Errors
@@ -159,10 +158,10 @@ impl RangeSession {
             if contact.peer != own && !contact.addrs.is_empty() {
                 contacts.push(contact);
             }
-            // Of use when it is connected and has not identified itself.
+            // Used when the peer is connected and has not identified itself.
             holders.passed_on(record);
         }
-        Ok(self.client.reach().advised(self.peer, contacts))
+        Ok(self.client.reach().limit_named(self.peer, contacts))
     }
 
     async fn ask<T>(&self, ask: impl FnOnce(Reply<T>) -> Ask) -> Result<T, FetchError> {

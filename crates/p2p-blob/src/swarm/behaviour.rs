@@ -1,4 +1,4 @@
-//! Which connections there are to whom, and on which one a stream is opened.
+//! The connections of each peer, and on which one a stream is opened.
 
 use std::collections::{HashMap, VecDeque};
 use std::task::{Context, Poll};
@@ -27,12 +27,12 @@ pub(crate) struct Inbound {
 struct Connection {
     id: ConnectionId,
     origin: Origin,
-    /// Relays allow little to pass: used only when there is no direct connection.
+    /// Relays limit data: used only when there is no direct connection.
     is_relayed: bool,
     opened_streams: u64,
 }
 
-/// Opens blob streams on the connections of a peer in turn, and reports those that peers open.
+/// Opens blob streams on the connections of a peer, balanced, and reports inbound ones.
 pub(crate) struct Behaviour {
     accepted: &'static [Version],
     negotiation_timeout: Duration,
@@ -65,7 +65,7 @@ impl Behaviour {
                 self.orders.push_back((peer, connection.id, order));
             }
             None => {
-                // The caller may be gone; then nobody needs to know.
+                // The caller may be gone.
                 let _ = order.reply.send(Err(OpenError::NotConnected));
             }
         }

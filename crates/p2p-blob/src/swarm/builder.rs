@@ -11,7 +11,7 @@ use libp2p::swarm::NetworkBehaviour;
 use libp2p::swarm::behaviour::toggle::Toggle;
 use libp2p::{PeerId, Swarm, SwarmBuilder, Transport as _, connection_limits, dns, identify, ping, tcp};
 
-use crate::admit::{Door, Doorkeeper, Gate};
+use crate::admit::{ConnectionLimiter, ConnectionSlots, Gate};
 use crate::config::Config;
 use crate::error::StartError;
 use crate::reach::{Reach, Resolved};
@@ -22,14 +22,14 @@ use crate::transport::{self, MuxerConfig, Security};
 /// The protocol family, told to peers by identify.
 const IDENTIFY_PROTOCOL: &str = "/autonet/id/1.0.0";
 const AGENT: &str = concat!("p2p-blob/", env!("CARGO_PKG_VERSION"));
-/// Connections that this node is making.
+/// Outbound connections in progress.
 const MAX_PENDING_CONNECTIONS: u32 = 128;
 
 /// Everything that runs on a connection.
 #[derive(NetworkBehaviour)]
 pub(crate) struct Behaviours {
     limits: connection_limits::Behaviour,
-    door: Doorkeeper,
+    connection_slots: ConnectionLimiter,
     allowed: Toggle<allow_block_list::Behaviour<AllowedPeers>>,
     identify: identify::Behaviour,
     ping: ping::Behaviour,
@@ -51,7 +51,7 @@ pub(crate) struct Behaviours {
 /// A swarm with TCP (TLS or noise, yamux), QUIC and DNS, not listening yet.
 pub(crate) fn build(
     config: &Config,
-    door: &Arc<Door>,
+    connection_slots: &Arc<ConnectionSlots>,
     reach: &Arc<Reach>,
 ) -> Result<Swarm<Behaviours>, StartError> {
     transport::keep_freed_frames();
@@ -61,14 +61,14 @@ pub(crate) fn build(
     let limits = connection_limits::ConnectionLimits::default()
         .with_max_pending_outgoing(Some(MAX_PENDING_CONNECTIONS))
         .with_max_established_per_peer(Some(config.limits.connections_per_peer));
-    // Signed, so that whoever gets it can pass it on.
+    // Signed, so that peers can pass it on.
     let identify = identify::Config::new_with_signed_peer_record(IDENTIFY_PROTOCOL.to_owned(), &key)
         .with_agent_version(AGENT.to_owned());
     #[cfg(feature = "nat")]
     let (through_relay, relay) = libp2p::relay::client::new(local);
     let behaviours = Behaviours {
         limits: connection_limits::Behaviour::new(limits),
-        door: Doorkeeper::new(Arc::clone(door)),
+        connection_slots: ConnectionLimiter::new(Arc::clone(connection_slots)),
         allowed: allowed(config.allowed_peers.as_ref()),
         identify: identify::Behaviour::new(identify),
         ping: ping::Behaviour::default(),
@@ -95,7 +95,7 @@ pub(crate) fn build(
     };
     let transport = Resolved::new(transport, Arc::clone(reach));
     let transport = dns::tokio::Transport::system(transport).map_err(failed("DNS"))?;
-    let transport = Gate::new(transport.boxed(), Arc::clone(door), Arc::clone(reach));
+    let transport = Gate::new(transport.boxed(), Arc::clone(connection_slots), Arc::clone(reach));
     let built = SwarmBuilder::with_existing_identity(key)
         .with_tokio()
         .with_other_transport(|_| Ok(transport))
@@ -139,7 +139,7 @@ fn failed<E: Into<Box<dyn std::error::Error + Send + Sync>>>(
     move |source| StartError::Transport { transport, source: source.into() }
 }
 
-/// Denies connections with all others, if there are such.
+/// The allow list: denies connections with all others.
 fn allowed(peers: Option<&HashSet<PeerId>>) -> Toggle<allow_block_list::Behaviour<AllowedPeers>> {
     Toggle::from(peers.map(|peers| {
         let mut behaviour = allow_block_list::Behaviour::<AllowedPeers>::default();

@@ -45,7 +45,7 @@ pub(crate) struct OpenStream {
     pub(crate) _permit: OwnedSemaphorePermit,
 }
 
-/// Opens the streams that the behaviour orders, and hands up those that the peer opens.
+/// Opens the streams that the behaviour orders, and reports inbound ones.
 pub(crate) struct Handler {
     accepted: &'static [Version],
     negotiation_timeout: Duration,

@@ -1,4 +1,4 @@
-//! Listening only where nobody else does.
+//! Listening only on free ports.
 
 use std::io;
 use std::net::{IpAddr, SocketAddr};
@@ -7,8 +7,8 @@ use libp2p::Multiaddr;
 use libp2p::multiaddr::Protocol;
 use socket2::{Domain, Socket, Type};
 
-/// Fails when something listens at `addr` already. The transport for TCP would share the port with another node of the same
-/// user, and half of those who connect would meet the wrong one.
+/// Fails when something listens at `addr` already. The TCP transport would share the port (`SO_REUSEPORT`) with another
+/// node of the same user, which would get half of the inbound connections.
 pub(crate) fn is_free(addr: &Multiaddr) -> io::Result<()> {
     let mut parts = addr.iter();
     let ip = match parts.next() {

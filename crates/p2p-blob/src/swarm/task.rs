@@ -26,19 +26,19 @@ use crate::discovery::record::SignedRecord;
 use crate::discovery::tracker::Tracker;
 use crate::error::ConnectError;
 use crate::identity::{Identity, source_id};
-use crate::reach::{Reach, Told};
+use crate::reach::{AddrSource, Reach};
 use crate::serve::Servers;
 use crate::swarm::builder::{Behaviours, BehavioursEvent};
 use crate::swarm::handler::OpenStream;
 
-/// How long connections may take to say goodbye.
+/// How long connections may take to close.
 const GOODBYE_TIMEOUT: Duration = Duration::from_secs(1);
 
-/// A peer came or went.
+/// A peer connected or disconnected.
 #[derive(Debug, Clone, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum PeerEvent {
-    /// The first connection with the peer is up, whoever made it.
+    /// The first connection with the peer is up, inbound or outbound.
     Connected {
         /// The peer.
         peer: PeerId,
@@ -69,16 +69,16 @@ pub(crate) enum Command {
     },
     /// Provide these in the DHT.
     #[cfg(feature = "dht")]
-    Hold(HashSet<Digest>),
+    Provide(HashSet<Digest>),
 }
 
-/// A connection that somebody waits for.
+/// A dial that a caller waits for.
 pub(crate) struct Dial {
     pub(crate) addr: Multiaddr,
-    /// Of the same peer, which `addr` names then.
+    /// Further addresses of the peer in `addr`.
     pub(crate) others: Vec<Multiaddr>,
-    /// By whom.
-    pub(crate) told: Told,
+    /// Where the addresses come from.
+    pub(crate) source: AddrSource,
     /// With so many connections to the peer, none is made.
     pub(crate) enough: usize,
     pub(crate) reply: oneshot::Sender<Result<PeerId, ConnectError>>,
@@ -97,9 +97,9 @@ pub(crate) struct NetworkTask {
     pub(crate) dht: Dht,
     pub(crate) reach: Arc<Reach>,
     pub(crate) commands: mpsc::Receiver<Command>,
-    /// Dials under way, for those who wait for them.
+    /// Dials in progress.
     pub(crate) dials: HashMap<ConnectionId, Dial>,
-    /// Who was found at addresses that name nobody, of the peers that are connected.
+    /// Connected peers by the address, without a peer id, at which they were dialed.
     pub(crate) found: HashMap<Multiaddr, PeerId>,
     pub(crate) stop: CancellationToken,
     pub(crate) drain_timeout: Duration,
@@ -147,8 +147,8 @@ impl NetworkTask {
                 self.dht.search(&mut self.swarm.behaviour_mut().kad, &manifest, found);
             }
             #[cfg(feature = "dht")]
-            Command::Hold(held) => {
-                self.dht.hold(held);
+            Command::Provide(held) => {
+                self.dht.set_provided(held);
                 self.dht.publish(&mut self.swarm.behaviour_mut().kad);
             }
             Command::Connect(dial) if dial.reply.is_closed() => {}
@@ -178,10 +178,10 @@ impl NetworkTask {
             None => DialOpts::unknown_peer_id().address(addr).build(),
         };
         let connection = options.connection_id();
-        if dial.told == Told::Named {
+        if dial.source == AddrSource::User {
             self.reach.named(&dial.addr);
         }
-        match self.reach.during(dial.told, || self.swarm.dial(options)) {
+        match self.reach.during(dial.source, || self.swarm.dial(options)) {
             Ok(()) => {
                 self.dials.insert(connection, dial);
             }
@@ -219,7 +219,7 @@ impl NetworkTask {
                 }
                 if num_established.get() == 1 {
                     tracing::debug!(peer = %peer_id, "connected");
-                    // Nobody may be listening.
+                    // There may be no subscriber.
                     let _ = self.peer_events.send(PeerEvent::Connected { peer: peer_id });
                 }
             }
@@ -295,7 +295,7 @@ impl NetworkTask {
 }
 
 impl Dial {
-    /// Tells how it ended. A caller that is gone does not mind.
+    /// Reports the result, if the caller still waits.
     fn end(self, result: Result<PeerId, ConnectError>) {
         let _ = self.reply.send(result);
     }

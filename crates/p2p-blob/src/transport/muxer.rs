@@ -52,7 +52,7 @@ const MAX_WINDOW_GROWTH_BYTES: usize = 32 << 20;
 /// Streams that wait to be taken; further ones are reset. As many as `yamux` opens unacknowledged.
 const MAX_WAITING_STREAMS: usize = 256;
 
-/// How long a connection may take to say goodbye: a peer that does not read never lets it.
+/// How long a connection may take to close: with a peer that does not read it never does.
 const CLOSE_TIMEOUT: Duration = Duration::from_secs(2);
 
 /// Makes connections into [`Muxer`]s.
@@ -114,7 +114,7 @@ pub(crate) struct Muxer<C> {
     connection: Connection<C>,
     /// Streams that came up while only progress was asked for.
     waiting: VecDeque<yamux::Stream>,
-    /// Who asked for an inbound stream in vain.
+    /// Woken when an inbound stream arrives.
     inbound_waker: Option<Waker>,
     /// When closing is given up.
     closing: Option<Pin<Box<Sleep>>>,

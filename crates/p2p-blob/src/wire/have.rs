@@ -1,4 +1,4 @@
-//! Which pieces of a manifest's shards a peer holds: the answer to HAVE.
+//! The answer to HAVE: a peer's piece sets of a manifest's shards.
 
 use manifest::{Have, HaveChange, PieceSet};
 

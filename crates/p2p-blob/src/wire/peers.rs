@@ -1,4 +1,4 @@
-//! Who else holds shards of a manifest: the answer to PEERS. What is in a record is not looked at here.
+//! The answer to PEERS: records of other holders of a manifest, not decoded here.
 
 use super::{FramingError, take, v2};
 

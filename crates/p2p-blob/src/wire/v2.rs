@@ -33,9 +33,9 @@ const STATUS_BAD_REQUEST: u8 = 0x04;
 pub(crate) enum Request {
     /// `length` bytes of `blob` from `offset` on.
     Get { manifest: Option<Digest>, blob: Digest, offset: u64, length: u32 },
-    /// Which pieces of the manifest's shards are held.
+    /// The piece sets of the manifest's shards.
     Have { manifest: Digest, since: u64 },
-    /// Who else holds the manifest's shards.
+    /// Other holders of the manifest's shards.
     Peers { manifest: Digest },
 }
 

@@ -23,22 +23,22 @@ pub(super) fn audit(planner: &Planner) {
             checking += usize::from(state == PieceState::Checking);
             claimed += usize::from(state == PieceState::Claimed);
             let asked = planner.requests.asked(id);
-            let Some(place) = pieces.order.place(id) else { continue };
-            assert_eq!(pieces.missing_places().contains(place), state == PieceState::Missing);
-            assert_eq!(planner.requests.asked_places().contains(place), !asked.is_empty());
-            let says = |source: &Source| source.holdings.places().is_some() && source.holds(id);
+            let Some(position) = pieces.order.position(id) else { continue };
+            assert_eq!(pieces.missing_positions().contains(position), state == PieceState::Missing);
+            assert_eq!(planner.requests.asked_positions().contains(position), !asked.is_empty());
+            let says = |source: &Source| source.holdings.positions().is_some() && source.holds(id);
             let holders = planner.sources.iter().filter(|(_, source)| says(source)).count();
-            assert_eq!(usize::from(planner.rarity.holders(place)), holders, "{id:?}");
+            assert_eq!(usize::from(planner.rarity.holders(position)), holders, "{id:?}");
             let is_open = state == PieceState::Missing && asked.is_empty() && !planner.changed;
             // Who owes something is looked at when that comes.
-            let room = planner.sources.room(0);
+            let budget = planner.sources.budget(0);
             for (key, source) in planner.sources.iter().filter(|(key, _)| !planner.sources.is_ready(*key)) {
                 let is_forgotten = is_open
                     && source.may_hold(shard)
                     && planner.may_join(key, shard)
                     && source.holds(id)
                     && source.owed_bytes() == 0
-                    && planner.sources.has_room(key, room);
+                    && planner.sources.has_capacity(key, budget);
                 assert!(!is_forgotten, "{key:?} could be asked for {id:?}");
             }
         }

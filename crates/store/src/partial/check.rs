@@ -1,4 +1,4 @@
-//! What may count as verified, and how it gets into the files: bytes that were hashed, and nothing else.
+//! Verifying pieces and writing them: only hashed bytes count as verified.
 
 use std::collections::HashMap;
 use std::os::unix::fs::FileExt as _;
@@ -13,15 +13,15 @@ use crate::layout::{WEIGHTS, is_data, parity_path};
 use crate::piece_states::{self, PieceState};
 use crate::{BlobReader, CacheError};
 
-/// A piece that was here, hashed again.
+/// A piece on the disk, hashed again.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Rechecked {
     /// Which.
     pub piece: PieceId,
-    /// Whether it is right. If not, it counts no more.
+    /// Whether it is right. If not, it is missing.
     pub good: bool,
-    /// Whether an earlier process had recorded it, and nobody knew since.
+    /// Whether it was a claim of an earlier process.
     pub was_claimed: bool,
 }
 
@@ -31,7 +31,7 @@ pub struct Rechecked {
 pub struct CheckedShard {
     /// Whether it has its digest.
     pub good: bool,
-    /// Whether the piece index, if there is one, says of each of its pieces what was found.
+    /// Whether the piece index, if there is one, agrees with all of its pieces.
     pub index_agrees: bool,
 }
 
@@ -61,14 +61,14 @@ impl Partial {
         self.record(pieces.iter().map(|(found, _, _)| found.piece()))
     }
 
-    /// Writes a piece that nothing proves before [its shard is checked](Self::check_shard). What was known of the shard
-    /// before counts no more when the piece was.
+    /// Writes a piece that is unverified until [its shard is checked](Self::check_shard). If the piece was recorded, the
+    /// shard's records are voided.
     ///
     /// # Errors
     /// [`CacheError::OutOfBounds`] when there is no such piece, [`CacheError::WrongLength`] when `bytes` is not as
     /// long as it, [`CacheError::DiskFull`], [`CacheError::Io`].
     pub fn write_unverified(&self, piece: PieceId, bytes: &[u8]) -> Result<(), CacheError> {
-        self.doubt(piece, bytes)?;
+        self.void_if_recorded(piece, bytes)?;
         self.write(piece, bytes)
     }
 
@@ -83,13 +83,13 @@ impl Partial {
         from: &BlobReader,
         offset: u64,
     ) -> Result<(), CacheError> {
-        self.doubt(piece, bytes)?;
+        self.void_if_recorded(piece, bytes)?;
         self.copy(piece, bytes, from, offset)
     }
 
-    /// Hashes pieces of one shard that are here, together. Those that are right count, those that are wrong, or cannot be
-    /// read, do not any more. Without a piece index all pieces of a shard are right or wrong together; `go_on` is asked
-    /// between them. Nothing is returned, and all stays as it is, when it says no.
+    /// Hashes pieces of one shard that are here, together. Right ones count as verified, wrong or unreadable ones as missing.
+    /// Without a piece index all pieces of a shard are right or wrong together; `go_on` is asked between them, and false
+    /// ends it without a result or change.
     ///
     /// # Errors
     /// [`CacheError::DiskFull`], [`CacheError::Io`] when what was found cannot be written down.
@@ -148,7 +148,7 @@ impl Partial {
 
     /// Whether a piece was recorded, by this process or an earlier one.
     pub fn is_recorded(&self, piece: PieceId) -> bool {
-        self.journal().1.claim(&self.geometry, piece) > PieceState::Missing
+        self.journal().1.state(&self.geometry, piece) > PieceState::Missing
     }
 
     fn check_model(&self, pieces: &[VerifiedPiece<'_>]) -> Result<(), CacheError> {
@@ -158,8 +158,8 @@ impl Partial {
         }
     }
 
-    /// Before bytes that nothing proves take the place of a piece.
-    fn doubt(&self, piece: PieceId, bytes: &[u8]) -> Result<(), CacheError> {
+    /// Voids records before a recorded piece is overwritten with unverified bytes.
+    fn void_if_recorded(&self, piece: PieceId, bytes: &[u8]) -> Result<(), CacheError> {
         self.check_length(piece.shard, self.piece_range(piece)?, bytes)?;
         if self.is_recorded(piece) { self.forget(piece.shard) } else { Ok(()) }
     }
@@ -208,7 +208,7 @@ impl Partial {
     /// Records pieces as verified, after they were written.
     fn record(&self, pieces: impl IntoIterator<Item = PieceId>) -> Result<(), CacheError> {
         let (journal, progress) = &mut *self.journal();
-        let fresh = |piece: &PieceId| progress.claim(&self.geometry, *piece) < PieceState::Verified;
+        let fresh = |piece: &PieceId| progress.state(&self.geometry, *piece) < PieceState::Verified;
         let fresh: Vec<PieceId> = pieces.into_iter().filter(fresh).collect();
         let records = fresh.iter().map(|piece| Record::Piece(piece.shard, piece.piece));
         journal.append(records.clone())?;
@@ -217,12 +217,12 @@ impl Partial {
         Ok(())
     }
 
-    /// Counts pieces that were hashed and are right: what is claimed of them is true. Returns those that were claims.
+    /// Marks hashed pieces as verified. Returns those that were claims.
     pub(crate) fn confirm(&self, pieces: &[PieceId]) -> Vec<PieceId> {
         let (_, progress) = &mut *self.journal();
         let is_claim = |piece: &PieceId| {
             piece_states::exists(&self.geometry, *piece)
-                && progress.claim(&self.geometry, *piece) == PieceState::Claimed
+                && progress.state(&self.geometry, *piece) == PieceState::Claimed
         };
         let claims: Vec<PieceId> = pieces.iter().copied().filter(is_claim).collect();
         for PieceId { shard, piece } in &claims {
@@ -232,12 +232,12 @@ impl Partial {
         claims
     }
 
-    /// Voids what was recorded of pieces that were hashed and are wrong.
+    /// Voids the records of pieces that are wrong.
     pub(crate) fn void(&self, pieces: &[PieceId]) -> Result<(), CacheError> {
         let (journal, progress) = &mut *self.journal();
         let is_recorded = |piece: &&PieceId| {
             piece_states::exists(&self.geometry, **piece)
-                && progress.claim(&self.geometry, **piece) > PieceState::Missing
+                && progress.state(&self.geometry, **piece) > PieceState::Missing
         };
         let recorded: Vec<PieceId> = pieces.iter().filter(is_recorded).copied().collect();
         recorded.iter().for_each(|piece| self.offer.withdraw_piece(*piece));
@@ -247,7 +247,7 @@ impl Partial {
         Ok(())
     }
 
-    /// Which pieces are what the index says.
+    /// Which pieces match the index.
     fn are_right(&self, pieces: &[PieceId]) -> Vec<bool> {
         let Some(index) = self.index.get() else { return vec![false; pieces.len()] };
         let read = |piece: &PieceId| -> Vec<u8> {
@@ -261,7 +261,7 @@ impl Partial {
         index.verify(&pieces).iter().map(Option::is_some).collect()
     }
 
-    /// Whether a shard all of whose pieces are here has its digest; `None` when nobody needs to know any more.
+    /// Whether a shard all of whose pieces are here has its digest; `None` when cancelled.
     fn is_right(&self, shard: u32, here: usize, go_on: &dyn Fn() -> bool) -> Option<bool> {
         let entry = self.manifest().shards().get(shard as usize);
         let Some(entry) = entry.filter(|_| here == self.manifest().piece_count(shard) as usize) else {

@@ -8,10 +8,11 @@ use manifest::Geometry;
 use crate::layout::{PARITY, WEIGHTS};
 use crate::{CacheError, atomic, journal, space};
 
-/// Files and directories of a partial model, but for parity that memory has no room for; rather more than fewer.
+/// Files and directories of a partial model, without parity that overflows memory; rather more than fewer.
 const NEW_FILES: u64 = 8;
 
-/// Makes the directory of a partial model, and room in it: all or nothing. Gives the weights, and whether they were there.
+/// Makes the directory of a partial model, and reserves its space: all or nothing. Returns the weights file, and whether
+/// it existed.
 pub(super) fn make_room(dir: &Path, geometry: &Geometry) -> Result<(File, bool), CacheError> {
     let (manifest, path, is_new) = (geometry.manifest(), dir.join(WEIGHTS), !dir.exists());
     let total_bytes = manifest.total_size_bytes();

@@ -179,7 +179,7 @@ async fn an_honest_source_is_found_soon_behind_49_of_any_other_kind() {
         assert!(is_found(&found), "kind {number}");
         assert!(took < Duration::from_secs(within_s), "kind {number}: {took:?}");
         // Those that began between two looks are there for a moment.
-        assert!(most_bytes <= 2 * PLACES as u64 * MAX_BYTES, "kind {number}: {most_bytes} bytes");
+        assert!(most_bytes <= 2 * MAX_SENDING as u64 * MAX_BYTES, "kind {number}: {most_bytes} bytes");
     }
 }
 

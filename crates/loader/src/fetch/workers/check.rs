@@ -26,19 +26,19 @@ impl Shared {
         for (job, outcome) in indexed.into_iter().zip(outcomes) {
             done.push(into_done(outcome, job.piece, job.source));
             if matches!(outcome, Some(Checked::Good)) && is_parity(job.piece) {
-                self.held.keep(job.piece, job.buf);
+                self.parity.keep(job.piece, job.buf);
             }
         }
-        while let Some((piece, buf)) = self.held.excess() {
-            // Memory is not doubted, but only what is hashed is recorded.
+        while let Some((piece, buf)) = self.parity.excess() {
+            // Memory is trusted, but only hashed pieces can be recorded.
             self.store_good(&mut self.verify(&[(piece, &buf.bytes)]), |_| true)?;
-            self.held.drop(piece);
+            self.parity.drop(piece);
         }
         for job in &unindexed {
             let outcome = self.store_unproven(job.piece, &job.buf.bytes)?;
             done.push(into_done(outcome.checked(), job.piece, job.source));
-            // What was held is of an index that has become suspect.
-            self.held.drop(job.piece);
+            // The buffered piece was checked against an index that has become suspect.
+            self.parity.drop(job.piece);
         }
         Ok(done)
     }
@@ -81,7 +81,7 @@ impl Shared {
 
     /// Writes a piece that is proven only with its whole shard.
     fn store_unproven(&self, piece: PieceId, bytes: &[u8]) -> Result<Outcome<'static>, CacheError> {
-        // Whether a peer or the publisher is at fault, the check of the whole shard tells.
+        // The check of the whole shard shows whether a peer or the publisher is at fault.
         match self.dirty_padding(piece, bytes) {
             Some(padding) => self.paddings().insert(piece, padding.to_vec()),
             None => self.paddings().remove(&piece),
@@ -105,7 +105,7 @@ impl Shared {
         rebuilder: &mut Rebuilder,
         job: &RebuildJob,
     ) -> Result<Vec<Done>, CacheError> {
-        let rebuilt = rebuilder.rebuild(job, &self.store, &self.held)?;
+        let rebuilt = rebuilder.rebuild(job, &self.store, &self.parity)?;
         let pieces = job.pieces.iter().copied().zip(rebuilt.iter().map(Vec::as_slice)).zip(&job.indexed);
         let (indexed, whole): (Vec<_>, Vec<_>) = pieces.partition(|(_, indexed)| **indexed);
         let indexed: Vec<(PieceId, &[u8])> = indexed.into_iter().map(|(piece, _)| piece).collect();
@@ -122,16 +122,16 @@ impl Shared {
         Ok(done)
     }
 
-    /// Hashes pieces of one shard that are here. What cannot be read is wrong: it is fetched again, and written anew.
+    /// Hashes claimed pieces of one shard. Unreadable ones count as wrong: they are fetched and written again.
     pub(super) fn recheck(&self, pieces: &[PieceId]) -> Result<Vec<Done>, CacheError> {
         let (in_memory, on_disk): (Vec<PieceId>, Vec<PieceId>) =
-            pieces.iter().partition(|piece| self.held.get(**piece).is_some());
+            pieces.iter().partition(|piece| self.parity.get(**piece).is_some());
         let mut done = Vec::with_capacity(pieces.len());
         for piece in in_memory {
-            let Some(held) = self.held.get(piece) else { continue };
+            let Some(held) = self.parity.get(piece) else { continue };
             let good = matches!(self.verify(&[(piece, &held.bytes)])[..], [Outcome::Good(_)]);
             if !good {
-                self.held.drop(piece);
+                self.parity.drop(piece);
             }
             done.push(Done::Rechecked { piece, good, resumed: false });
         }

@@ -24,7 +24,7 @@ use queue::{Batch, Job, Queue};
 
 pub(crate) use queue::CheckJob;
 
-/// What became of a job.
+/// The result of a job.
 #[derive(Debug)]
 pub(crate) enum Done {
     Checked {
@@ -35,10 +35,10 @@ pub(crate) enum Done {
     ShardChecked {
         shard: u32,
         good: bool,
-        /// Whether the index says of each of its pieces what was found.
+        /// Whether the index agrees with all of its pieces.
         index_agrees: bool,
     },
-    /// A piece that was here was hashed. `resumed`: nobody knew whether it was right before that.
+    /// A claimed piece was hashed. `resumed`: it was never verified in this run before.
     Rechecked {
         piece: PieceId,
         good: bool,
@@ -49,7 +49,7 @@ pub(crate) enum Done {
         shard: u32,
     },
     Failed(CacheError),
-    /// A job panicked: nothing is known of what it was about.
+    /// A job panicked.
     Panicked,
 }
 
@@ -58,17 +58,17 @@ struct Shared {
     store: Arc<Partial>,
     index: Option<Arc<PieceIndex<Map>>>,
     geometry: Geometry,
-    held: ParityBuffer,
+    parity: ParityBuffer,
     /// Padding that is not zero, of pieces that are not proven. It has no place in the weights file.
     dirty_padding: Mutex<HashMap<PieceId, Vec<u8>>>,
     done: mpsc::Sender<Done>,
 }
 
-/// The threads. Dropping tells them to end and waits for none of them, as it may be done where nothing must block: each
-/// ends soon after the piece that it is on, and holds on to the partial files until then.
+/// The threads. Dropping stops them without waiting, as it must not block: each ends after its current piece, and keeps
+/// the partial files open until then.
 pub(crate) struct Workers {
     shared: Closing,
-    /// Closed when the last thread has let go of everything.
+    /// Closed when the last thread has dropped everything.
     ended: mpsc::Receiver<Infallible>,
 }
 
@@ -101,7 +101,7 @@ impl Workers {
             store,
             index,
             geometry,
-            held: ParityBuffer::new(quarter),
+            parity: ParityBuffer::new(quarter),
             dirty_padding: Mutex::default(),
             done,
         }));
@@ -126,7 +126,7 @@ impl Workers {
         Ok(Self { shared, ended })
     }
 
-    /// Tells the threads to end, and waits until they have: nothing of theirs holds on to the partial files any more.
+    /// Stops the threads, and waits until they have ended and closed the partial files.
     pub(crate) async fn end(self) {
         let Self { shared, mut ended } = self;
         drop(shared);
@@ -143,14 +143,14 @@ impl Workers {
 
     /// Nothing is rebuilt from this piece any more.
     pub(crate) fn drop_parity(&self, piece: PieceId) {
-        self.shared.0.held.drop(piece);
+        self.shared.0.parity.drop(piece);
     }
 
     pub(crate) fn check_shard(&self, shard: u32) {
         self.shared.0.queue.push(Job::CheckShard(shard));
     }
 
-    /// Hashes a piece that is here once more.
+    /// Hashes a piece on the disk again.
     pub(crate) fn recheck(&self, piece: PieceId) {
         self.shared.0.queue.push_claim(piece);
     }
@@ -161,7 +161,7 @@ impl Shared {
         let mut rebuilder = Rebuilder::new(self.geometry.clone());
         while let Some(batch) = self.queue.next(self.index.is_some()) {
             let is_recheck = matches!(batch, Batch::Recheck(_));
-            // Whoever waits for the results must hear that there are none.
+            // The driver must learn that there is no result.
             let result = catch_unwind(AssertUnwindSafe(|| match batch {
                 Batch::Checks(jobs) => self.check(jobs),
                 Batch::Rebuild(job) => self.rebuild(&mut rebuilder, &job),
@@ -176,7 +176,7 @@ impl Shared {
                 Ok(Err(error)) => vec![Done::Failed(error)],
                 Err(_) => vec![Done::Panicked],
             };
-            // The driver may be gone: then nobody needs the results.
+            // The driver may be gone.
             for done in done {
                 let _ = self.done.blocking_send(done);
             }

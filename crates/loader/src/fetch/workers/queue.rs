@@ -1,4 +1,4 @@
-//! The jobs that wait, and which of them are done together.
+//! The job queue, and which jobs are batched.
 
 use std::collections::VecDeque;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -40,7 +40,7 @@ pub(super) enum Batch {
     Recheck(Vec<PieceId>),
 }
 
-/// What threads wait at.
+/// The queue that threads wait on.
 pub(super) struct Queue {
     waiting: Mutex<Waiting>,
     ready: Condvar,
@@ -50,11 +50,11 @@ pub(super) struct Queue {
 struct Waiting {
     /// How many pieces are hashed at once.
     batch: usize,
-    /// Each with the time it came.
+    /// Each with the time at which it was queued.
     jobs: VecDeque<(Instant, Job)>,
     /// Pieces that are here, to be hashed once there is nothing else to do; those of a shard stand together.
     claims: VecDeque<PieceId>,
-    /// How many threads hash such.
+    /// How many threads hash claims.
     rechecking: usize,
     max_rechecking: usize,
 }
@@ -87,7 +87,7 @@ impl Queue {
         self.ready.notify_one();
     }
 
-    /// Forgets what waits: threads get nothing more.
+    /// Drops all queued jobs: threads get nothing more.
     pub(super) fn close(&self) {
         self.is_closed.store(true, Ordering::Relaxed);
         let mut waiting = self.waiting();
@@ -97,7 +97,7 @@ impl Queue {
         self.ready.notify_all();
     }
 
-    /// Whether nobody needs what is being done.
+    /// Whether results are not needed any more.
     pub(super) fn is_closed(&self) -> bool {
         self.is_closed.load(Ordering::Relaxed)
     }
@@ -147,7 +147,7 @@ impl Queue {
 }
 
 impl Waiting {
-    /// How long to wait before the first job is taken: not at all, unless it is a piece that may get company.
+    /// How long to wait before the first job is taken: not at all, unless it is a piece that may be batched.
     fn pause(&self) -> Duration {
         let lonely = |(_, job): &(Instant, Job)| matches!(job, Job::Check(_));
         match self.jobs.front() {

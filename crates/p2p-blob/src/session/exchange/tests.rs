@@ -5,7 +5,7 @@ use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _, DuplexStream, duplex};
 use tokio_util::compat::TokioAsyncReadCompatExt as _;
 
 use super::*;
-use crate::admit::Door;
+use crate::admit::ConnectionSlots;
 use crate::config::Limits;
 
 const LENGTH: u32 = 100_000;
@@ -24,7 +24,7 @@ fn start() -> Session {
         peer: crate::identity::source_id(&id),
         limit: Duration::from_secs(10),
         received_bytes: Arc::default(),
-        uploads: Uploads::new(&limits, Door::new(&limits)),
+        uploads: Uploads::new(&limits, ConnectionSlots::new(&limits)),
     };
     tokio::spawn(exchange.run(near.compat(), receiver, Download::new(id, None)));
     Session { asks, peer }

@@ -1,4 +1,4 @@
-//! How fast a peer takes an answer. One that is too slow loses its place while others wait.
+//! The rate at which a peer receives an answer. A slow reader loses its upload slot while others wait.
 
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
@@ -6,15 +6,15 @@ use std::time::Duration;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
-/// A peer that was waited for so long, and took less than so much in each second of that, is too slow.
+/// After waiting so long for the peer, a lower rate than this is too slow.
 const PATIENCE: Duration = Duration::from_secs(5);
 const MIN_BYTES_PER_S: f64 = (16 << 10) as f64;
 
-/// Counts only the time in which the peer had to be waited for: what a rate or the disk holds up is not its fault.
+/// Counts only time spent waiting for the peer, not for a rate limit or the disk.
 #[derive(Debug, Default)]
-pub(super) struct Pace {
+pub(super) struct ReceiveRate {
     taken: Mutex<Taken>,
-    lost: CancellationToken,
+    revoked: CancellationToken,
 }
 
 #[derive(Debug, Default)]
@@ -24,9 +24,9 @@ struct Taken {
     waiting_since: Option<Instant>,
 }
 
-impl Pace {
-    /// Runs a write, which says how many bytes the peer took. `None`: the place was lost meanwhile.
-    pub(super) async fn of<E>(
+impl ReceiveRate {
+    /// Runs a write, which returns how many bytes the peer took. `None`: the slot was revoked meanwhile.
+    pub(super) async fn measure<E>(
         &self,
         write: impl Future<Output = Result<usize, E>>,
     ) -> Option<Result<usize, E>> {
@@ -34,7 +34,7 @@ impl Pace {
         let written = tokio::select! {
             biased;
             written = write => Some(written),
-            () = self.lost.cancelled() => None,
+            () = self.revoked.cancelled() => None,
         };
         let mut taken = self.taken();
         let since = taken.waiting_since.take();
@@ -52,9 +52,9 @@ impl Pace {
         waited >= PATIENCE && (taken.bytes as f64) < waited.as_secs_f64() * MIN_BYTES_PER_S
     }
 
-    /// Ends the write that is under way, and every further one.
-    pub(super) fn lose(&self) {
-        self.lost.cancel();
+    /// Ends the write in progress, and every further one.
+    pub(super) fn revoke(&self) {
+        self.revoked.cancel();
     }
 
     fn taken(&self) -> MutexGuard<'_, Taken> {
