@@ -2,12 +2,12 @@
 
 use std::collections::{HashMap, HashSet};
 use std::io;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex};
 
 use manifest::{Digest, Have};
 use p2p_blob::{Blob, Client, Config, Identity, ReadOutcome, Store, Task, Versions};
 
-use crate::{Gate, TCP, soon};
+use crate::{Gate, PIECE_BYTES, TCP, soon};
 
 /// What a peer has, and how it behaves. [`Model::conduct`](crate::Model::conduct) makes honest ones.
 #[derive(Debug, Clone)]
@@ -16,8 +16,8 @@ pub struct Conduct {
     pub blobs: HashMap<Digest, Arc<Vec<u8>>>,
     /// Blobs whose reads pass its gate.
     pub gated: HashSet<Digest>,
-    /// Where in each of those the gate begins: what comes before is sent whatever became of the gate.
-    pub gated_from: u64,
+    /// So many pieces of each of those, whichever are asked for first, are sent whatever became of the gate.
+    pub free_pieces: usize,
     /// How much of those it sends before its gate must be opened.
     pub limit_bytes: u64,
     /// Which protocols it speaks.
@@ -28,7 +28,7 @@ impl Conduct {
     /// Sends these, without a gate, whether or not they have the digests.
     #[must_use]
     pub fn sending(blobs: HashMap<Digest, Arc<Vec<u8>>>) -> Self {
-        Self { blobs, gated: HashSet::new(), gated_from: 0, limit_bytes: u64::MAX, versions: Versions::Both }
+        Self { blobs, gated: HashSet::new(), free_pieces: 0, limit_bytes: u64::MAX, versions: Versions::Both }
     }
 
     /// Flips a bit in each piece of these blobs.
@@ -36,7 +36,7 @@ impl Conduct {
     pub fn lying_about(mut self, blobs: impl IntoIterator<Item = Digest>) -> Self {
         for blob in blobs {
             if let Some(bytes) = self.blobs.get_mut(&blob) {
-                Arc::make_mut(bytes).iter_mut().step_by(crate::PIECE_BYTES).for_each(|byte| *byte ^= 1);
+                Arc::make_mut(bytes).iter_mut().step_by(PIECE_BYTES).for_each(|byte| *byte ^= 1);
             }
         }
         self
@@ -49,10 +49,10 @@ impl Conduct {
         self
     }
 
-    /// Lets the bytes of each shard before this offset pass, any number of times, and no others before the gate is opened.
+    /// Lets so many pieces of each shard pass, any number of times, and no others before the gate is opened.
     #[must_use]
-    pub fn stopping_at(mut self, offset: u64) -> Self {
-        (self.gated_from, self.limit_bytes) = (offset, 0);
+    pub fn stopping_after_pieces(mut self, pieces: usize) -> Self {
+        (self.free_pieces, self.limit_bytes) = (pieces, 0);
         self
     }
 
@@ -90,8 +90,9 @@ impl Peer {
         let config = Config::new(Identity::ephemeral())
             .with_listen(vec![TCP.parse().unwrap()])
             .with_versions(conduct.versions);
-        let Conduct { blobs, gated, gated_from, .. } = conduct;
-        let store = Arc::new(Blobs { blobs, gated, gated_from, gate: Arc::clone(&gate) });
+        let Conduct { blobs, gated, free_pieces, .. } = conduct;
+        let sent = Mutex::default();
+        let store = Arc::new(Blobs { blobs, gated, free_pieces, sent, gate: Arc::clone(&gate) });
         let (client, task) = p2p_blob::start(config, store).unwrap();
         let mut addresses = client.listen_addrs();
         let listening = addresses.wait_for(|addresses| !addresses.is_empty());
@@ -126,16 +127,23 @@ impl Drop for Peer {
 struct Blobs {
     blobs: HashMap<Digest, Arc<Vec<u8>>>,
     gated: HashSet<Digest>,
-    gated_from: u64,
+    free_pieces: usize,
+    /// The free pieces of each gated blob that were asked for.
+    sent: Mutex<HashMap<Digest, Free>>,
     gate: Arc<Gate>,
 }
+
+/// The pieces of one blob that pass.
+type Free = Arc<Mutex<HashSet<usize>>>;
 
 impl Store for Blobs {
     fn open(&self, _: Option<&Digest>, blob: &Digest) -> io::Result<Option<Arc<dyn Blob>>> {
         let gate = || self.gated.contains(blob).then(|| Arc::clone(&self.gate));
-        let gated_from = self.gated_from;
-        let held =
-            |bytes: &Arc<Vec<u8>>| Arc::new(Held { bytes: Arc::clone(bytes), gated_from, gate: gate() });
+        let sent = || Arc::clone(self.sent.lock().unwrap().entry(*blob).or_default());
+        let free_pieces = self.free_pieces;
+        let held = |bytes: &Arc<Vec<u8>>| {
+            Arc::new(Held { bytes: Arc::clone(bytes), free_pieces, sent: sent(), gate: gate() })
+        };
         Ok(self.blobs.get(blob).map(held).map(|held| held as Arc<dyn Blob>))
     }
 
@@ -147,8 +155,18 @@ impl Store for Blobs {
 
 struct Held {
     bytes: Arc<Vec<u8>>,
-    gated_from: u64,
+    free_pieces: usize,
+    sent: Free,
     gate: Option<Arc<Gate>>,
+}
+
+impl Held {
+    /// Whether all pieces that these bytes are of pass.
+    fn is_free(&self, start: usize, bytes: usize) -> bool {
+        let mut sent = self.sent.lock().unwrap();
+        (start / PIECE_BYTES..(start + bytes).div_ceil(PIECE_BYTES))
+            .all(|piece| sent.contains(&piece) || (sent.len() < self.free_pieces && sent.insert(piece)))
+    }
 }
 
 impl Blob for Held {
@@ -161,11 +179,10 @@ impl Blob for Held {
     }
 
     fn read_at(&self, offset: u64, buf: &mut [u8]) -> io::Result<ReadOutcome> {
-        let is_gated = offset.saturating_add(buf.len() as u64) > self.gated_from;
-        if let Some(gate) = self.gate.as_ref().filter(|_| is_gated) {
+        let start = usize::try_from(offset).map_err(io::Error::other)?;
+        if let Some(gate) = self.gate.as_ref().filter(|_| !self.is_free(start, buf.len())) {
             gate.pass(buf.len() as u64);
         }
-        let start = usize::try_from(offset).map_err(io::Error::other)?;
         let bytes = self.bytes.get(start..start + buf.len()).ok_or(io::ErrorKind::UnexpectedEof)?;
         buf.copy_from_slice(bytes);
         Ok(ReadOutcome::Held)
