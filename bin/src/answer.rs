@@ -19,6 +19,7 @@ pub(crate) enum Answer {
     Published(Box<Published>),
     Verified(Verified),
     Manifest(ManifestSummary),
+    Assembled(Assembled),
     CacheEntry(CacheEntry),
     Path(PathAnswer),
     Removed(Removed),
@@ -194,6 +195,27 @@ pub(crate) struct ManifestSummary {
     pub(crate) piece_size_bytes: Option<u32>,
     pub(crate) merkle_root: Text,
     pub(crate) shards: Vec<ShardSummary>,
+    pub(crate) files: Vec<FileSummary>,
+}
+
+/// One file of a manifest.
+#[derive(Debug, Serialize)]
+pub(crate) struct FileSummary {
+    pub(crate) path: String,
+    pub(crate) size_bytes: u64,
+    pub(crate) sha256: Text,
+    pub(crate) is_proven: bool,
+}
+
+/// A manifest was made of shards that were there.
+#[derive(Debug, Serialize)]
+pub(crate) struct Assembled {
+    pub(crate) manifest: Text,
+    pub(crate) total_size_bytes: u64,
+    pub(crate) shards: usize,
+    pub(crate) files: usize,
+    pub(crate) corrections: Vec<String>,
+    pub(crate) warnings: Vec<String>,
 }
 
 /// One shard of a manifest.
@@ -307,6 +329,7 @@ impl Answer {
             Self::Published(published) => published.plain(),
             Self::Verified(verified) => format!("{}  {}", verified.manifest, verified.summary),
             Self::Manifest(summary) => summary.plain(),
+            Self::Assembled(assembled) => assembled.manifest.to_string(),
             Self::CacheEntry(entry) => entry.plain(),
             Self::Key(key) => key.address.to_string(),
             Self::Id(answer) => answer.peer_id.to_string(),
@@ -371,6 +394,13 @@ impl ManifestSummary {
             let role = if *is_parity { "parity" } else { "data" };
             // Writing to a string cannot fail.
             let _ = write!(text, "\n{index:>7}  {role:<6}  {digest}  {size_bytes}");
+        }
+        if !self.files.is_empty() {
+            let _ = write!(text, "\nfiles        {}", self.files.len());
+        }
+        for FileSummary { path, size_bytes, sha256, is_proven } in &self.files {
+            let word = if *is_proven { "proven" } else { "stated" };
+            let _ = write!(text, "\n         {word}  {sha256}  {size_bytes}  {path}");
         }
         text
     }

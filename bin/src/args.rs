@@ -272,6 +272,35 @@ pub(crate) enum Manifest {
         #[arg(long, value_name = "DIGEST")]
         expect: Option<Digest>,
     },
+    /// Make the manifest of a model that `sharding.py` has cut into layers, and print its digest.
+    ///
+    /// Every layer is hashed where it is, and becomes a data shard and, by its name, a file of the model. What the list gets
+    /// wrong is corrected and told: its total counts parity, and its parity rebuilds nothing. Parity that does, the piece index
+    /// and the manifest are put beside the layers, so that `loader serve --blob-dir DIR` seeds the model as it is.
+    FromShards(FromShards),
+}
+
+/// Where the layers are, and how they are protected.
+#[derive(Debug, Args)]
+pub(crate) struct FromShards {
+    /// The list that the sharder wrote, as JSON.
+    #[arg(value_name = "SHARDS.json")]
+    pub(crate) list: PathBuf,
+    /// The folder of its blobs, each named `<digest>.shard` or `<digest>`.
+    #[arg(long, value_name = "DIR")]
+    pub(crate) blob_dir: PathBuf,
+    /// What kind of model: vl-jepa, llm-backbone or simplenet.
+    #[arg(long, value_name = "KIND")]
+    pub(crate) model_kind: String,
+    /// How many rows the weights are cut into for parity.
+    #[arg(long, value_name = "N", default_value_t = 10)]
+    pub(crate) data: u32,
+    /// How many parity shards are made [default: as many as are listed].
+    #[arg(long, value_name = "N")]
+    pub(crate) parity: Option<u32>,
+    /// Bytes of a piece, what is fetched and verified at a time: a multiple of 64, from 16KiB to 4MiB.
+    #[arg(long, value_name = "SIZE", default_value = "1MiB", value_parser = parse_size)]
+    pub(crate) piece_size: u64,
 }
 
 /// Commands about the cache.

@@ -119,6 +119,7 @@ fn of_cache(error: &CacheError) -> Status {
 fn of_publish(error: &PublishError) -> Status {
     match error {
         PublishError::Cache(error) => of_cache(error),
+        PublishError::WrongDigest { .. } => Status::Integrity,
         error => of_blame(error.blame()),
     }
 }

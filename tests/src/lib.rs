@@ -48,7 +48,7 @@ pub use peer::{Conduct, Peer};
 pub use process::{Outcome, Process, Usage};
 pub use rpc::{ANYTHING, Keys, Mood, Rpc};
 pub use seeder::Seeder;
-pub use tools::{anvil, demo, python_peer};
+pub use tools::{anvil, demo, python_peer, sharder};
 
 /// What is waited for comes in milliseconds; a loaded machine gets this long.
 pub const DEADLINE: Duration = Duration::from_secs(60);

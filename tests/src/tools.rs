@@ -46,6 +46,17 @@ pub fn python_peer() -> [PathBuf; 2] {
     python("blob_peer.py")
 }
 
+/// Runs what writes the files of the network's own sharder: its blobs into `dir`, its list to `list`.
+///
+/// # Panics
+/// When there is no interpreter.
+pub async fn sharder(strategy: &str, dir: &std::path::Path, list: &std::path::Path) -> crate::Outcome {
+    let [interpreter, script] = python("sharder.py");
+    let mut command = tokio::process::Command::new(interpreter);
+    command.arg(script).arg(strategy).arg(dir).arg(list);
+    crate::Process::start(command).outcome().await
+}
+
 /// The same of what types answers at a terminal.
 pub(crate) fn terminal() -> [PathBuf; 2] {
     python("terminal.py")

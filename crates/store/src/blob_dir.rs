@@ -1,4 +1,5 @@
-//! A flat folder of blobs, each named by its digest: the blob store of the Python nodes.
+//! A flat folder of blobs, each named by its digest: the blob store of the Python nodes, or, as `<digest>.shard`, of their
+//! sharder.
 
 use std::collections::{HashMap, VecDeque};
 use std::fs::{File, Metadata, OpenOptions};
@@ -17,12 +18,15 @@ use super::{BlobReader, CacheError};
 /// How much of a file is hashed at a time.
 const CHUNK_BYTES: usize = 1 << 20;
 
+/// What the sharder's files are named by after their digest.
+const SHARD: &str = "shard";
+
 /// Parsed manifests kept: peers poll HAVE of the same one, and one may have 16 MiB.
 const MAX_PARSED: usize = 4;
 
 /// A folder of files named by their digests.
 ///
-/// Only names of 64 lower-case hexadecimal characters are ever opened. Each file is hashed before it is first served,
+/// Only names of 64 lower-case hexadecimal characters are ever opened, alone or with `.shard` after them. Each file is hashed before it is first served,
 /// and again whenever its inode, size or time of change differ.
 #[derive(Debug)]
 pub struct BlobDir {
@@ -68,15 +72,13 @@ impl BlobDir {
     /// The file with this digest, and its metadata when it was hashed; `None` when it has another digest than its name.
     fn checked_file(&self, digest: &Digest) -> io::Result<Option<(File, Checked)>> {
         // Opening what is not a file must neither wait nor follow.
-        let opened = OpenOptions::new()
-            .read(true)
-            .custom_flags(OFlags::NONBLOCK.bits().cast_signed())
-            .open(self.path.join(digest.to_string()));
-        let file = match opened {
-            Ok(file) => file,
-            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
-            Err(error) => return Err(error),
+        let mut options = OpenOptions::new();
+        options.read(true).custom_flags(OFlags::NONBLOCK.bits().cast_signed());
+        let is_there = |opened: &io::Result<File>| {
+            !opened.as_ref().is_err_and(|error| error.kind() == io::ErrorKind::NotFound)
         };
+        let opened = self.paths(digest).into_iter().map(|path| options.open(path)).find(is_there);
+        let Some(file) = opened.transpose()? else { return Ok(None) };
         let metadata = file.metadata()?;
         if !metadata.is_file() {
             return Ok(None);
@@ -97,9 +99,15 @@ impl BlobDir {
         Ok(checked.filter(|checked| checked.good).map(|checked| (file, checked)))
     }
 
+    /// The names that a blob may have.
+    fn paths(&self, digest: &Digest) -> [PathBuf; 2] {
+        [self.path.join(digest.to_string()), self.path.join(format!("{digest}.{SHARD}"))]
+    }
+
     /// Whether there is a file of this name and size that is not known to be something else.
     pub(super) fn has(&self, digest: &Digest, size_bytes: u64) -> bool {
-        let Ok(metadata) = std::fs::metadata(self.path.join(digest.to_string())) else { return false };
+        let metadata = self.paths(digest).into_iter().find_map(|path| std::fs::metadata(path).ok());
+        let Some(metadata) = metadata else { return false };
         let bad = {
             let checked = self.checked.lock().unwrap_or_else(PoisonError::into_inner);
             let entry = checked.get(digest).and_then(|entry| *entry.try_lock().ok()?);
@@ -113,7 +121,10 @@ impl BlobDir {
         let mut found = Vec::new();
         for entry in std::fs::read_dir(&self.path)? {
             let entry = entry?;
-            let Some(digest) = digest_named(&entry.file_name()) else { continue };
+            let name = entry.file_name();
+            let stem =
+                Path::new(&name).file_stem().filter(|_| Path::new(&name).extension() == Some(SHARD.as_ref()));
+            let Some(digest) = digest_named(stem.unwrap_or(&name)) else { continue };
             let known = self.manifests.lock().unwrap_or_else(PoisonError::into_inner).get(&digest).copied();
             let is_manifest = match known {
                 Some(is_manifest) => is_manifest,

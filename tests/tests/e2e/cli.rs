@@ -244,6 +244,11 @@ async fn objects_are_those_of_the_documentation() {
         answers.push(home.run(line).await.answer());
     }
     answers.extend(home.run(["cache", "rm", id]).await.expect(1).answers());
+    std::fs::create_dir(home.path("blobs")).unwrap();
+    e2e::sharder("layer_wise", &home.path("blobs"), &home.path("shards.json")).await.expect(0);
+    let assemble =
+        ["manifest", "from-shards", "shards.json", "--blob-dir", "blobs", "--model-kind", "simplenet"];
+    answers.push(home.run(assemble).await.answer());
     put_private(&home.path("password"), b"secret\n");
     let key = ["key", "new", "--keystore", "key.json", "--password-file", "password"];
     answers.push(home.run(key).await.answer());

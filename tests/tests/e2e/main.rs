@@ -9,6 +9,7 @@ mod discovery;
 mod faults;
 mod fetch;
 mod follow;
+mod from_shards;
 mod heal;
 mod integrity;
 mod kills;

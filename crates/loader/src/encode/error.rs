@@ -3,7 +3,7 @@
 use std::io;
 use std::path::PathBuf;
 
-use manifest::{Blame, MODEL_KINDS, ManifestError};
+use manifest::{Blame, Digest, MODEL_KINDS, ManifestError};
 use store::CacheError;
 
 /// Why a model could not be published.
@@ -79,6 +79,24 @@ pub enum PublishError {
         /// What the operating system said.
         source: io::Error,
     },
+    /// A listed shard is not in the folder.
+    #[error("shard {digest} is not in {}: expected a file {digest}.shard or {digest}", dir.display())]
+    NotInFolder {
+        /// The folder.
+        dir: PathBuf,
+        /// Which shard.
+        digest: Digest,
+    },
+    /// A listed shard is something else.
+    #[error("{} has the sha256 {found}, expected {expected} as in its name: copy it here again", path.display())]
+    WrongDigest {
+        /// The file.
+        path: PathBuf,
+        /// Its digest.
+        found: Digest,
+        /// The digest that it is listed by.
+        expected: Digest,
+    },
     /// What was encoded makes no valid manifest.
     #[error("the model makes no valid manifest")]
     Manifest(#[from] ManifestError),
@@ -104,6 +122,8 @@ impl PublishError {
             | Self::NoLayers
             | Self::Empty { .. }
             | Self::NotAFile { .. }
+            | Self::NotInFolder { .. }
+            | Self::WrongDigest { .. }
             | Self::Changed { .. } => Blame::Caller,
             Self::Read { .. } | Self::Manifest(_) | Self::Encoder { .. } => Blame::Us,
             Self::Cache(error) => error.blame(),

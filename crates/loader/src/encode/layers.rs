@@ -33,11 +33,11 @@ struct Chunk {
     is_last: bool,
 }
 
-/// Copies `layers`, one after the other, into `weights`, and gives the digest and the chaining values of each.
-/// `progress` is told how many bytes were copied.
+/// Copies `layers`, one after the other, into `weights`, unless they stay where they are, and gives the digest and the
+/// chaining values of each. `progress` is told how many bytes were read.
 pub(super) fn copy(
     layers: &[Source],
-    weights: (&File, &Path),
+    weights: Option<(&File, &Path)>,
     piece_size_bytes: u32,
     progress: &dyn Fn(u64),
 ) -> Result<Vec<(Digest, Values)>, PublishError> {
@@ -52,7 +52,7 @@ pub(super) fn copy(
     let mut hashers = [0; WIDE_LANES].map(new_hasher);
     let mut digests: Vec<Option<(Digest, Values)>> = vec![None; layers.len()];
     let mut done_bytes = 0;
-    let writeback = Writeback::start([weights], None, Arc::new(()))?;
+    let writeback = Writeback::start(weights, None, Arc::new(()))?;
     pipeline::run(
         [(); SLABS].map(|()| Slab::default()),
         |slab| reader.fill(slab),
@@ -74,9 +74,10 @@ pub(super) fn copy(
             Ok(())
         },
         |slab| {
+            let Some((file, path)) = weights else { return Ok(()) };
             for chunk in slab.chunks.iter().filter(|chunk| !chunk.bytes.is_empty()) {
-                let written = weights.0.write_all_at(&chunk.bytes, starts[chunk.layer] + chunk.offset);
-                written.map_err(|source| CacheError::io("write", weights.1, source))?;
+                let written = file.write_all_at(&chunk.bytes, starts[chunk.layer] + chunk.offset);
+                written.map_err(|source| CacheError::io("write", path, source))?;
                 writeback.wrote(chunk.bytes.len());
             }
             Ok(())

@@ -4,10 +4,12 @@
 //! each piece while it is put together. Where the rows are the shards, the source is read once; where layers straddle
 //! rows, the copy that was made of it is read again.
 
+mod assemble;
 mod error;
 mod layers;
 mod pipeline;
 mod rows;
+mod shard_list;
 mod source;
 
 use std::collections::HashSet;
@@ -24,7 +26,9 @@ use manifest::{
 use store::{Cache, CacheError, Model, Staging, require, require_files, reserve};
 use store::{PARITY, PIECES, WEIGHTS};
 
+pub use assemble::{Assembled, assemble};
 pub use error::PublishError;
+pub use shard_list::{ShardList, ShardListError};
 
 use pipeline::Values;
 use rows::Job;
@@ -223,13 +227,18 @@ impl<'a> Plan<'a> {
             [source] if !self.is_layers => self.encode_file(source, weights, &parity_files, progress)?,
             _ => self.encode_layers(weights, &parity_files, progress)?,
         };
+        self.repeat_copies(&mut shards);
+        Ok(shards)
+    }
+
+    /// Adds the parity shards that are copies of shards that are there.
+    fn repeat_copies(&self, shards: &mut Vec<(Digest, Values)>) {
         if self.options.codec == Codec::Replica {
             let first_row = if self.is_layers { self.data_shards() } else { 0 };
             for copy in self.encoded_parity()..self.options.parity {
                 shards.push(shards[first_row + (copy % self.options.data) as usize].clone());
             }
         }
-        Ok(shards)
     }
 
     /// Makes the weights share the blocks of the one file that is published, where the file system can. False: it cannot.
@@ -288,7 +297,7 @@ impl<'a> Plan<'a> {
         let passes = if parity_files.is_empty() { 1 } else { 2 };
         let total_bytes = passes * self.total_bytes;
         let copied = |done| progress(done, total_bytes);
-        let mut shards = layers::copy(&self.sources, weights, self.piece_size_bytes(), &copied)?;
+        let mut shards = layers::copy(&self.sources, Some(weights), self.piece_size_bytes(), &copied)?;
         if !parity_files.is_empty() {
             let read = |offset, buffer: &mut [u8]| read_copy(weights, offset, buffer);
             let encoded = |done| progress(self.total_bytes + done, total_bytes);
@@ -325,6 +334,24 @@ impl<'a> Plan<'a> {
 
     /// Writes the piece index and makes the manifest.
     fn store(&self, staging: &Staging, encoded: Vec<(Digest, Values)>) -> Result<Manifest, PublishError> {
+        // What equals an earlier shard is served from there.
+        let mut seen = HashSet::new();
+        for (index, (digest, _)) in encoded.iter().enumerate() {
+            let is_copy = !seen.insert(*digest);
+            let path = staging.path().join(PARITY).join(index.to_string());
+            if is_copy && index >= self.data_shards() && path.exists() {
+                fs::remove_file(&path).map_err(|source| CacheError::io("remove", &path, source))?;
+            }
+        }
+        let (manifest, index) = self.manifest(encoded)?;
+        if let Some(index) = index {
+            staging.write(PIECES, &index)?;
+        }
+        Ok(manifest)
+    }
+
+    /// The manifest of these shards, and its piece index.
+    fn manifest(&self, encoded: Vec<(Digest, Values)>) -> Result<(Manifest, Option<Vec<u8>>), PublishError> {
         let data_shards = self.data_shards();
         let (digests, values): (Vec<Digest>, Vec<Values>) = encoded.into_iter().unzip();
         let size_of = |index: usize| {
@@ -337,26 +364,15 @@ impl<'a> Plan<'a> {
             is_parity: index >= data_shards,
         };
         let shards = digests.iter().enumerate().map(shard).collect();
-        // What equals an earlier shard is served from there.
-        let mut seen = HashSet::new();
-        for (index, digest) in digests.iter().enumerate() {
-            let is_copy = !seen.insert(digest);
-            let path = staging.path().join(PARITY).join(index.to_string());
-            if is_copy && index >= data_shards && path.exists() {
-                fs::remove_file(&path).map_err(|source| CacheError::io("remove", &path, source))?;
-            }
-        }
-        let pieces = match self.options.piece_size_bytes {
-            Some(size_bytes) => {
-                let blob = encode_index(size_bytes, &values);
-                staging.write(PIECES, &blob)?;
-                Some(Pieces { size_bytes, index: Digest::of(&blob) })
-            }
-            None => None,
-        };
+        let index =
+            self.options.piece_size_bytes.map(|size_bytes| (size_bytes, encode_index(size_bytes, &values)));
+        let pieces = index
+            .as_ref()
+            .map(|(size_bytes, blob)| Pieces { size_bytes: *size_bytes, index: Digest::of(blob) });
         let Options { model_kind, data, parity, codec, .. } = self.options;
         let kind = model_kind.clone();
-        Ok(Manifest::new(kind, self.total_bytes, shards, *data, *parity, *codec, pieces)?)
+        let manifest = Manifest::new(kind, self.total_bytes, shards, *data, *parity, *codec, pieces)?;
+        Ok((manifest, index.map(|(_, blob)| blob)))
     }
 
     fn warnings(&self) -> Vec<String> {
