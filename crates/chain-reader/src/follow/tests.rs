@@ -160,7 +160,8 @@ async fn a_chain_that_stands_still_is_trouble_and_the_age_is_told() {
     world.set(&model(1).to_string());
     world.age(Duration::from_secs(3 * 24 * 3600));
     let trouble = next_trouble(&mut follower).await;
-    assert!(matches!(trouble.error, ChainError::StaleBlock { agreeing: 3, .. }), "{trouble}");
+    // A quorum is enough: the third may not have answered yet.
+    assert!(matches!(trouble.error, ChainError::StaleBlock { agreeing: 2..=3, .. }), "{trouble}");
     assert!(trouble.to_string().contains("3 days old, expected at most 6 hours"), "{trouble}");
     assert_eq!(trouble.error.availability(), crate::Availability::NotNow);
     silence(&mut follower).await;
