@@ -11,7 +11,7 @@ use std::io;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
-use manifest::piece_index::{PieceIndex, ShardHasher, VerifiedPiece};
+use manifest::piece_index::{PieceIndex, VerifiedPiece};
 use manifest::{ByteRange, Digest, Geometry, PieceId};
 use sha256_lanes::WIDE_LANES;
 use store::Map;
@@ -26,7 +26,7 @@ const SAMPLE: usize = 128;
 pub(crate) enum Matched<'a> {
     /// Pieces, each with where the old model has it, and from where on in that.
     Pieces(&'a [(VerifiedPiece<'a>, &'a BlobReader, u64)]),
-    /// A whole shard, and these pieces of it that are wanted.
+    /// A whole shard that is listed as equal and was not hashed, and these pieces of it that are wanted.
     Shard { shard: u32, held: &'a BlobReader, wanted: &'a [PieceId] },
 }
 
@@ -100,7 +100,7 @@ impl Search<'_> {
                     self.check_pieces(index, &locations, &blobs, old, &on_match)?;
                 }
             }
-            None => self.check_shards(wanted, &equal, &blobs, old, &on_match)?,
+            None => self.match_shards(wanted, &equal, &blobs, &on_match)?,
         }
         let mut found = found.into_inner().unwrap_or_else(PoisonError::into_inner);
         found.sort_unstable();
@@ -185,35 +185,20 @@ impl Search<'_> {
         Ok(index.verify(&pieces))
     }
 
-    /// Without an index: hashes equal shards as a whole.
-    fn check_shards(
+    /// Without an index: equal shards as a whole, which `on_match` hashes where it puts them.
+    fn match_shards(
         &self,
         wanted: &[PieceId],
         equal: &HashMap<u32, usize>,
         blobs: &[BlobReader],
-        old: &Model,
         on_match: &OnMatch<'_>,
     ) -> Result<(), CacheError> {
-        let fail = |source| CacheError::io("read", old.dir(), source);
-        let manifest = self.geometry.manifest();
-        let mut buffer = Vec::new();
         for (shard, blob) in equal {
-            let held = &blobs[*blob];
-            let entry = manifest.shards()[*shard as usize];
-            let mut hashers = [ShardHasher::new(entry.size_bytes, manifest.piece_size_bytes())];
-            for piece in 0..manifest.piece_count(*shard) {
-                if self.stop.load(Ordering::Relaxed) {
-                    return Ok(());
-                }
-                let bytes = bytes(held, manifest.piece_range(*shard, piece), &mut buffer).map_err(fail)?;
-                ShardHasher::update_all(&mut hashers, &[bytes]);
-            }
-            let [hasher] = hashers;
-            if hasher.finish().0 != entry.digest {
-                continue;
+            if self.stop.load(Ordering::Relaxed) {
+                return Ok(());
             }
             let wanted: Vec<_> = wanted.iter().copied().filter(|piece| piece.shard == *shard).collect();
-            on_match(&Matched::Shard { shard: *shard, held, wanted: &wanted })?;
+            on_match(&Matched::Shard { shard: *shard, held: &blobs[*blob], wanted: &wanted })?;
         }
         Ok(())
     }
@@ -230,7 +215,7 @@ pub struct Overlap {
     pub index_bytes: u64,
 }
 
-/// How much of `new` a node that holds `base` would reuse, and how much it would fetch. Hashes `base`, on up to `threads`
+/// How much of `new` a node that holds `base` would reuse, and how much it would fetch. With a piece index, hashes `base` on up to `threads`
 /// threads.
 ///
 /// # Errors

@@ -98,6 +98,9 @@ impl Reuse {
             Matched::Shard { shard, held, wanted } => {
                 let (mut buffer, mut copied_bytes) = (Vec::new(), 0);
                 for piece in *wanted {
+                    if stop.load(Ordering::Relaxed) {
+                        return Ok(None);
+                    }
                     let range = self.geometry.manifest().piece_range(*shard, piece.piece);
                     let bytes = bytes(held, range, &mut buffer)
                         .map_err(|source| CacheError::io("read", self.cache.dir(), source))?;
