@@ -9,7 +9,7 @@ use libp2p::core::transport::Boxed;
 use libp2p::core::upgrade::Version;
 use libp2p::swarm::NetworkBehaviour;
 use libp2p::swarm::behaviour::toggle::Toggle;
-use libp2p::{PeerId, Swarm, SwarmBuilder, Transport as _, connection_limits, dns, identify, ping, tcp};
+use libp2p::{PeerId, Swarm, SwarmBuilder, Transport as _, connection_limits, dns, identify, ping};
 
 use crate::admit::{ConnectionLimiter, ConnectionSlots, Gate};
 use crate::config::Config;
@@ -17,7 +17,7 @@ use crate::error::StartError;
 use crate::reach::{Reach, Resolved};
 use crate::swarm::behaviour;
 use crate::transport::private;
-use crate::transport::{self, MuxerConfig, Security};
+use crate::transport::{self, MuxerConfig, Security, Tcp};
 
 /// The protocol family, told to peers by identify.
 const IDENTIFY_PROTOCOL: &str = "/autonet/id/1.0.0";
@@ -111,18 +111,14 @@ pub(crate) fn build(
 /// The direct connections: in a private network TCP only.
 fn tcp_and_quic(config: &Config) -> Result<Boxed<(PeerId, StreamMuxerBox)>, StartError> {
     let key = config.identity.keypair();
-    let options = tcp::Config::default().nodelay(true);
     if let Some(network_key) = config.network_key {
-        return private::tcp(key, network_key, options).map_err(failed("TCP"));
+        return private::tcp(key, network_key).map_err(failed("TCP"));
     }
     let security = Security::new(
         transport::tls(key).map_err(failed("TLS"))?,
         transport::noise(key).map_err(failed("noise"))?,
     );
-    let tcp = tcp::tokio::Transport::new(options)
-        .upgrade(Version::V1Lazy)
-        .authenticate(security)
-        .multiplex(MuxerConfig);
+    let tcp = Tcp::new().upgrade(Version::V1Lazy).authenticate(security).multiplex(MuxerConfig);
     let tcp = tcp.map(|(peer, connection), _| (peer, StreamMuxerBox::new(connection)));
     #[cfg(feature = "quic")]
     let tcp = {

@@ -4,6 +4,7 @@ mod buffered;
 mod muxer;
 pub(crate) mod private;
 mod security;
+mod tcp;
 mod tls;
 mod verifier;
 
@@ -18,6 +19,7 @@ use self::buffered::Buffered;
 
 pub(crate) use self::muxer::Config as MuxerConfig;
 pub(crate) use self::security::Security;
+pub(crate) use self::tcp::Tcp;
 
 /// TLS 1.3, `/tls/1.0.0`.
 pub(crate) fn tls(key: &Keypair) -> Result<tls::Config, tls::SetUpError> {

@@ -11,10 +11,10 @@ use libp2p::core::muxing::StreamMuxerBox;
 use libp2p::core::transport::Boxed;
 use libp2p::identity::Keypair;
 use libp2p::pnet::{PnetConfig, PreSharedKey};
-use libp2p::{PeerId, Transport as _, noise, tcp};
+use libp2p::{PeerId, Transport as _, noise};
 use manifest::Blame;
 
-use crate::transport;
+use crate::transport::{self, Tcp};
 
 /// No key file is longer.
 const MAX_FILE_BYTES: u64 = 4096;
@@ -99,13 +99,9 @@ impl NetworkKeyError {
 pub(crate) fn tcp(
     keypair: &Keypair,
     key: NetworkKey,
-    config: tcp::Config,
 ) -> Result<Boxed<(PeerId, StreamMuxerBox)>, noise::Error> {
     let pnet = PnetConfig::new(key.0);
-    transport::secured(
-        tcp::tokio::Transport::new(config).and_then(move |socket, _| pnet.handshake(socket)),
-        keypair,
-    )
+    transport::secured(Tcp::new().and_then(move |socket, _| pnet.handshake(socket)), keypair)
 }
 
 #[cfg(test)]

@@ -32,6 +32,23 @@ async fn a_connection_is_up_and_told_to_both() {
     }
 }
 
+/// Its port is taken for all addresses then, though not for its own.
+#[tokio::test]
+async fn a_node_whose_port_another_program_has_too_still_dials() {
+    let (seeder, fetcher) = {
+        let start = || Node::start(MemoryStore::with(&[]), |config| config);
+        (start(), start())
+    };
+    let addr = fetcher.addr().await;
+    let port = addr.iter().find_map(|part| match part {
+        Protocol::Tcp(port) => Some(port),
+        _ => None,
+    });
+    let _other = TcpListener::bind((Ipv4Addr::new(127, 0, 0, 2), port.unwrap())).unwrap();
+    let peer = soon(fetcher.client.connect(seeder.addr().await)).await.unwrap();
+    assert_eq!(peer, seeder.client.peer_id());
+}
+
 #[tokio::test]
 async fn further_connections_carry_streams_of_their_own() {
     const BLOB_BYTES: usize = 1 << 20;
