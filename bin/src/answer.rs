@@ -35,7 +35,8 @@ pub(crate) enum Answer {
 #[derive(Debug, Serialize)]
 pub(crate) struct Fetched {
     pub(crate) manifest: Text,
-    pub(crate) weights: PathBuf,
+    pub(crate) path: PathBuf,
+    pub(crate) weights: Option<PathBuf>,
     pub(crate) total_size_bytes: u64,
     pub(crate) from_cache: bool,
     pub(crate) fetched_bytes: u64,
@@ -80,7 +81,8 @@ pub(crate) struct Listening {
 #[derive(Debug, Serialize)]
 pub(crate) struct Published {
     pub(crate) manifest: Text,
-    pub(crate) weights: PathBuf,
+    pub(crate) path: PathBuf,
+    pub(crate) weights: Option<PathBuf>,
     pub(crate) total_size_bytes: u64,
     pub(crate) shards: usize,
     pub(crate) warnings: Vec<String>,
@@ -322,7 +324,7 @@ impl Answer {
     /// What is written without `--json`: one line, but for a manifest and a call; nothing for an error.
     pub(crate) fn plain(&self) -> Option<Plain> {
         Some(Plain::Text(match self {
-            Self::Fetched(Fetched { weights: path, .. }) | Self::Path(PathAnswer { path }) => {
+            Self::Fetched(Fetched { path, .. }) | Self::Path(PathAnswer { path }) => {
                 return Some(Plain::Path(path.clone()));
             }
             Self::Listening(listening) => listening.address.to_string(),

@@ -11,6 +11,7 @@ use manifest::{Codec, Digest};
 pub(crate) use self::following::Following;
 pub(crate) use self::mistake::without_keys;
 pub(crate) use self::network::Network;
+pub(crate) use self::publish::FolderFlags;
 pub(crate) use self::reading::{Chain, ChainCommand, Legacy, Named, Which};
 pub(crate) use self::signing::{CalldataForm, Key, Signing};
 use crate::units::{parse_duration, parse_size};
@@ -18,6 +19,7 @@ use crate::units::{parse_duration, parse_size};
 mod following;
 mod mistake;
 mod network;
+mod publish;
 mod reading;
 mod signing;
 
@@ -26,7 +28,7 @@ const ABOUT: &str =
 
 const EXAMPLES: &str = "\
 Examples:
-  Warm the cache before an inference server starts; prints the path of the weights:
+  Warm the cache before an inference server starts; prints the path that it opens:
       loader fetch --contract 0x5aAe… --rpc-url https://rpc.example.org \\
           --peer /ip4/192.0.2.7/tcp/4201
   Seed what the cache holds:
@@ -111,7 +113,7 @@ pub(crate) enum Command {
     Chain(ChainCommand),
 }
 
-/// Fetch a model into the cache and print the path of its weights.
+/// Fetch a model into the cache and print the path that a runtime opens: its folder, or its file if it is one.
 ///
 /// Which model: the one the contract names (--contract, --rpc-url), or one pinned with --manifest. Fetches from all
 /// peers at once, verifies every piece as it arrives, rebuilds lost ones from parity, and makes the file durable. When
@@ -161,11 +163,11 @@ pub(crate) struct Serve {
 
 /// Follow the contract: load each new model it names, and say when it is ready, until SIGTERM or Ctrl-C.
 ///
-/// Prints the path of the weights of each model, the current one first. While a new model is being fetched, or cannot be,
+/// Prints the path of each model, the current one first. While a new model is being fetched, or cannot be,
 /// the one before stays as it is. What the models share is not fetched again.
 #[derive(Debug, Args)]
 pub(crate) struct Watch {
-    /// Run this command of the shell when a model is ready, with LOADER_WEIGHTS, LOADER_MANIFEST, LOADER_MODEL_KIND,
+    /// Run this command of the shell when a model is ready, with LOADER_PATH, LOADER_MANIFEST, LOADER_MODEL_KIND,
     /// LOADER_PRICE and LOADER_BLOCK_NUMBER in its environment, and without variables of ours that may hold keys. One at a
     /// time: while it runs, models go on being loaded, and it is then run for the newest. One that fails is run again, at
     /// most five minutes apart. Its output goes to stderr.
@@ -185,17 +187,24 @@ pub(crate) struct Watch {
 
 /// Encode a model into the cache and print the digest of its manifest; with --contract, set it on chain.
 ///
-/// The file is cut into --data rows, and --parity more shards are computed, of which as many may be lost. To set the
+/// A model is a folder as a runtime opens it, or one file. Nodes get the same files under the same names. Links to files are
+/// followed, if they stay in the folder or are those of a hub's cache, so that a snapshot folder can be published as it is.
+///
+/// The bytes are cut into shards, and --parity more are computed, of which as many may be lost. To set the
 /// digest on chain give --contract, --price, --rpc-url and a key; or --calldata to print the call instead, for a
 /// proposal to whoever owns the contract. --serve goes on seeding it.
 #[derive(Debug, Args)]
-#[command(group = clap::ArgGroup::new("input").required(true).args(["file", "layers"]))]
+#[command(group = clap::ArgGroup::new("input").required(true).args(["path", "layers"]))]
 pub(crate) struct Publish {
-    /// The weights: any file, for instance a .safetensors one.
-    pub(crate) file: Option<PathBuf>,
-    /// One file for each layer, in order, instead of FILE: each becomes a shard, so that a layer can be fetched alone.
+    /// The model: a folder, or any file, for instance a .safetensors or a .gguf one.
+    #[arg(value_name = "DIR|FILE")]
+    pub(crate) path: Option<PathBuf>,
+    /// The parts of one file, in order, instead of DIR or FILE: each becomes a shard, and together they arrive as one file
+    /// named `weights`.
     #[arg(long, value_name = "FILE", num_args = 1..)]
     pub(crate) layers: Vec<PathBuf>,
+    #[command(flatten)]
+    pub(crate) folder: FolderFlags,
     /// What kind of model: vl-jepa, llm-backbone or simplenet.
     #[arg(long, value_name = "KIND")]
     pub(crate) model_kind: String,
@@ -308,7 +317,7 @@ pub(crate) struct FromShards {
 pub(crate) enum Cache {
     /// List the models, finished and partial.
     Ls,
-    /// Print the cache's directory, or the path of a model's weights.
+    /// Print the cache's directory, or the path of a model.
     Path {
         /// The model's manifest.
         #[arg(value_name = "DIGEST")]

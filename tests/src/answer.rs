@@ -12,7 +12,8 @@ use crate::Outcome;
 #[expect(missing_docs, reason = "docs/cli.md has the fields")]
 pub struct Fetched {
     pub manifest: String,
-    pub weights: PathBuf,
+    pub path: PathBuf,
+    pub weights: Option<PathBuf>,
     pub total_size_bytes: u64,
     pub from_cache: bool,
     pub fetched_bytes: u64,

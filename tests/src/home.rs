@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use tempfile::TempDir;
 use tokio::process::Command;
 
-use crate::{Fetched, Killer, Model, Outcome, Process, tools};
+use crate::{Fetched, Killer, Model, Outcome, Process, Tree, tools};
 
 /// A home directory: the cache is at its usual place in it, and there are no settings.
 #[derive(Debug)]
@@ -108,16 +108,35 @@ impl Home {
         fetched
     }
 
-    /// Fails the test unless the fetched file is at its place in this cache, read-only, and the model's weights.
+    /// Fails the test unless the fetched file is at its place in this cache, read-only, and the model's weights; or the
+    /// fetched folder, with the model's files.
     ///
     /// # Panics
     /// When it is not.
     pub fn assert_has(&self, model: &Model, fetched: &Fetched) {
         assert_eq!(fetched.manifest, model.id);
-        assert_eq!(fetched.weights, self.cache("models").join(&model.id).join("weights"));
-        assert!(fetched.weights.metadata().unwrap().permissions().readonly());
-        assert!(std::fs::read(&fetched.weights).unwrap() == model.weights, "other bytes than were published");
         assert_eq!(fetched.total_size_bytes, model.weights.len() as u64);
+        let dir = self.cache("models").join(&model.id);
+        let files = model.manifest.files();
+        if files.is_empty() {
+            assert_eq!(fetched.path, dir.join("weights"));
+            assert!(fetched.path.metadata().unwrap().permissions().readonly());
+            assert!(
+                std::fs::read(&fetched.path).unwrap() == model.weights,
+                "other bytes than were published"
+            );
+            return;
+        }
+        assert_eq!(
+            fetched.path,
+            if files.len() == 1 { dir.join("files").join(files[0].path()) } else { dir.join("files") }
+        );
+        let bytes = |file: &manifest::ModelFile| {
+            let range = file.range();
+            model.weights[usize::try_from(range.start).unwrap()..usize::try_from(range.end).unwrap()].to_vec()
+        };
+        let tree = files.iter().map(|file| (file.path().to_string(), bytes(file)));
+        Tree(tree.collect()).assert_is(&dir.join("files"));
     }
 
     /// Fails the test unless nothing of a model is in the cache.

@@ -24,6 +24,7 @@ mod process;
 mod rpc;
 mod seeder;
 mod tools;
+mod tree;
 
 use std::fs::{File, Permissions};
 use std::io::Write as _;
@@ -49,6 +50,7 @@ pub use process::{Outcome, Process, Usage};
 pub use rpc::{ANYTHING, Keys, Mood, Rpc};
 pub use seeder::Seeder;
 pub use tools::{anvil, demo, python_peer, sharder};
+pub use tree::Tree;
 
 /// What is waited for comes in milliseconds; a loaded machine gets this long.
 pub const DEADLINE: Duration = Duration::from_secs(60);

@@ -8,7 +8,7 @@ use manifest::{Digest, Manifest};
 use store::{Blobs, Cache};
 use tempfile::TempDir;
 
-use crate::{Conduct, Home, put};
+use crate::{Conduct, Home, Tree, put};
 
 /// The piece size that models are published with.
 pub const PIECE_BYTES: usize = 64 << 10;
@@ -73,9 +73,7 @@ impl Recipe {
             true => command.args(["--piece-size", &PIECE_BYTES.to_string()]),
             false => command.arg("--no-piece-index"),
         };
-        if files.len() > 1 {
-            command.arg("--layers");
-        }
+        command.arg(if files.len() > 1 { "--layers" } else { "--no-names" });
         command.args(files);
         let published = crate::Process::start(command).outcome().await.answer();
         Model::export(&home, published["manifest"].as_str().unwrap(), weights)
@@ -114,6 +112,18 @@ impl Model {
         let others = others.chain(manifest.pieces().map(|pieces| pieces.index));
         let blobs = others.map(read).chain([(digest, text)]).collect();
         Self { id: id.to_owned(), digest, manifest, weights, blobs }
+    }
+
+    /// The model that a home has published from a folder.
+    ///
+    /// # Panics
+    /// When it is not there.
+    pub fn of_folder(home: &Home, id: &str, tree: &Tree) -> Self {
+        let model = Self::export(home, id, Vec::new());
+        let of = |path: &str| tree.0.iter().find(|(name, _)| name == path).unwrap().1.as_slice();
+        let files = model.manifest.files().iter().map(|file| of(file.path().as_str()));
+        let weights = files.collect::<Vec<_>>().concat();
+        Self { weights, ..model }
     }
 
     /// The same model with another manifest of the same shards: `change` alters its JSON.

@@ -33,7 +33,7 @@ pub(crate) fn run(
         }
         args::Cache::Path { manifest: Some(digest) } => {
             let model = finished(cache, digest)?;
-            output.answer(&Answer::Path(PathAnswer { path: model.weights().path().to_owned() }))
+            output.answer(&Answer::Path(PathAnswer { path: model.path() }))
         }
         args::Cache::Rm { manifests } => {
             for digest in manifests {

@@ -7,7 +7,7 @@ use chain_reader::{Address, ChainReader, MatureModel, Staleness};
 use loader::{FetchOptions, Report, SourceReport};
 use manifest::Digest;
 use node::{Loaded, Node, NodeError};
-use store::Cache;
+use store::{Cache, MappedFile};
 use tokio::time::{MissedTickBehavior, interval};
 
 use crate::answer::{self, Answer, FetchSource, OnChain, Text};
@@ -107,7 +107,8 @@ async fn load_from_peers(
 pub(super) fn answer(Loaded { model, report, .. }: &Loaded, chain: Option<OnChain>) -> answer::Fetched {
     answer::Fetched {
         manifest: Text::of(model.digest()),
-        weights: model.weights().path().to_owned(),
+        path: model.path(),
+        weights: model.weights().map(MappedFile::path),
         total_size_bytes: model.manifest().total_size_bytes(),
         from_cache: report.from_cache,
         fetched_bytes: report.fetched_bytes,

@@ -152,7 +152,9 @@ impl Runner {
         }
         let status = command
             .args(["-c", &self.line])
-            .env("LOADER_WEIGHTS", model.weights().path())
+            .env("LOADER_PATH", model.path())
+            // As it was called before models could be folders.
+            .env("LOADER_WEIGHTS", model.path())
             .env("LOADER_MANIFEST", named.manifest.to_string())
             .env("LOADER_MODEL_KIND", model.manifest().model_kind())
             .env("LOADER_PRICE", named.price.to_string())

@@ -8,9 +8,10 @@ use chain_reader::{
     Address, AlreadySet, Call, Plan, Proposal, Receipt, Settled, Signer, Step, SubmitConfig, SubmitError,
     U256, prepare, send, set_mature_model_calldata, wait_until_settled,
 };
-use loader::encode::{self, Input, Options};
+use loader::Selection;
+use loader::encode::{self, Folder, Input, Options};
 use manifest::Digest;
-use store::{Cache, Model};
+use store::{Cache, MappedFile, Model};
 
 use crate::answer::{self, Answer, CallSummary, Overlap, ProposalSummary, SetOnChain, Text, Transaction};
 use crate::args::{self, CalldataForm};
@@ -22,6 +23,7 @@ use crate::output::Output;
 use crate::progress::ByteProgress;
 use crate::system::block_on;
 use crate::units::show_size;
+use crate::visible::visible;
 
 pub(crate) fn run(flags: &args::Publish, settings: &Settings, cache: &Cache, output: &Output) -> Result<()> {
     // Everything that can be wrong with the flags is found before minutes of encoding.
@@ -38,11 +40,9 @@ pub(crate) fn run(flags: &args::Publish, settings: &Settings, cache: &Cache, out
         .with_data(flags.data)
         .with_parity(flags.parity)
         .with_codec(flags.codec)
-        .with_piece_size_bytes((!flags.no_piece_index).then_some(piece_size_bytes));
-    let input = match &flags.file {
-        Some(file) => Input::File(file.clone()),
-        None => Input::Layers(flags.layers.clone()),
-    };
+        .with_piece_size_bytes((!flags.no_piece_index).then_some(piece_size_bytes))
+        .with_layout(flags.folder.layout.into());
+    let input = input(flags, output)?;
     let progress = ByteProgress::new(output, "encoding");
     let published = encode::publish(cache, &input, &options, &|done_bytes, total_bytes| {
         progress.update(done_bytes, total_bytes);
@@ -54,7 +54,8 @@ pub(crate) fn run(flags: &args::Publish, settings: &Settings, cache: &Cache, out
     let base = base.map(|base| overlap(&published.model, &base, output)).transpose()?;
     let mut answer = answer::Published {
         manifest: Text::of(published.digest),
-        weights: published.model.weights().path().to_owned(),
+        path: published.model.path(),
+        weights: published.model.weights().map(MappedFile::path),
         total_size_bytes: published.manifest.total_size_bytes(),
         shards: published.manifest.shards().len(),
         warnings: published.warnings,
@@ -75,6 +76,35 @@ pub(crate) fn run(flags: &args::Publish, settings: &Settings, cache: &Cache, out
         std::future::pending().await
     }))?;
     if is_answered.get() { Ok(()) } else { Err(Interrupted.into()) }
+}
+
+/// Files that are listed before they are read.
+const MAX_LISTED: usize = 200;
+
+/// What is published, told file by file.
+fn input(flags: &args::Publish, output: &Output) -> Result<Input> {
+    let Some(path) = &flags.path else { return Ok(Input::Layers(flags.layers.clone())) };
+    if flags.folder.no_names {
+        return Ok(Input::File(path.clone()));
+    }
+    let selection = Selection::new(&flags.folder.include, &flags.folder.exclude);
+    let selection = selection.map_err(|error| Usage::new(error.to_string()))?;
+    let folder = Folder::list(path, &selection)?;
+    let files = folder.files();
+    if path.is_dir() {
+        for file in files.iter().take(MAX_LISTED) {
+            output.note(&format!("{:>10}  {}", show_size(file.size_bytes), visible(file.path.as_str())));
+        }
+        if files.len() > MAX_LISTED {
+            output.note(&format!("and {} more files", files.len() - MAX_LISTED));
+        }
+        let left_out = match folder.left_out() {
+            [] => String::new(),
+            names => format!("; left out: {}", visible(&names.join(", "))),
+        };
+        output.note(&format!("{} in {} files{left_out}", show_size(folder.total_bytes()), files.len()));
+    }
+    Ok(Input::Folder(folder))
 }
 
 /// How much a node that has `base` would fetch of `new`.

@@ -9,7 +9,7 @@ use std::path::Path;
 
 use bytesize::ByteSize;
 use serde_json::{Map, Value, json};
-use store::Weights;
+use store::MappedFile;
 
 /// The smallest model there is.
 pub(super) const MIN_SIZE: ByteSize = ByteSize::mib(1);
@@ -62,7 +62,7 @@ fn probe() -> impl Iterator<Item = f32> {
 }
 
 /// Reads the probe out of the mapped weights: how many tensors there are, or `None` when they are not those written.
-pub(super) fn read(weights: &Weights) -> Option<usize> {
+pub(super) fn read(weights: &MappedFile) -> Option<usize> {
     let tensors = weights.safetensors().ok()?;
     let found = tensors.tensor(PROBE).ok()?;
     let expected: Vec<u8> = probe().flat_map(f32::to_le_bytes).collect();
@@ -89,6 +89,6 @@ mod tests {
         let cache = Cache::open(&dir.path().join("cache")).unwrap();
         let options = Options::default().with_model_kind("simplenet".to_owned());
         let published = publish(&cache, &Input::File(path), &options, &|_, _| ()).unwrap();
-        assert_eq!(read(published.model.weights()), Some(9));
+        assert_eq!(read(published.model.weights().unwrap()), Some(9));
     }
 }

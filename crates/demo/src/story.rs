@@ -179,7 +179,7 @@ impl Story<'_> {
     }
 
     fn prove(&self, source: &Path, loaded: &Loaded) -> Result<()> {
-        let weights = loaded.model.weights();
+        let weights = loaded.model.weights().ok_or_else(|| anyhow!("the model is not one file"))?;
         let tensors = model::read(weights)
             .ok_or_else(|| anyhow!("the mapped weights are not the tensors that were published"))?;
         step(

@@ -12,6 +12,7 @@ mod observer;
 mod progress;
 mod reconstruct;
 mod reuse;
+mod selection;
 mod source;
 
 pub use error::LoadError;
@@ -19,4 +20,5 @@ pub use fetch::{FetchOptions, cached, load};
 pub use observer::{Event, Observer, Report, Silent, SourceReport};
 pub use progress::{Numbers, Progress};
 pub use reuse::{Overlap, overlap};
+pub use selection::{PatternError, Selection};
 pub use source::{BlobStream, RangeRead, Source, SourceError, SourceEvent};

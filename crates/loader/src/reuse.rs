@@ -78,7 +78,7 @@ impl Search<'_> {
         let manifest = self.geometry.manifest();
         let row_bytes = manifest.row_size_bytes();
         let whole_bytes = row_bytes * u64::from(manifest.data());
-        let mut blobs = vec![old.weights().padded(manifest.total_size_bytes(), whole_bytes)];
+        let mut blobs = vec![old.padded(manifest.total_size_bytes(), whole_bytes)];
         let equal = equal_shards(self.geometry, old, &mut blobs).map_err(fail)?;
         let found = Mutex::new(Vec::new());
         let on_match = |matched: &Matched<'_>| {

@@ -54,11 +54,7 @@ pub struct FileEntry {
 
 /// Places the files one after the other, and checks that they are the weights and that no file system confuses them.
 pub(crate) fn place(entries: Vec<FileEntry>, total_size_bytes: u64) -> Result<Vec<ModelFile>, ManifestError> {
-    let (found, max) = (entries.len() as u64, MAX_FILES as u64);
-    if found > max {
-        return Err(ManifestError::FileCount { found, max });
-    }
-    check_names(&entries)?;
+    check_paths(entries.iter().map(|entry| &entry.path))?;
     let mut start: u64 = 0;
     let mut files = Vec::with_capacity(entries.len());
     for (index, FileEntry { path, size_bytes, sha256 }) in (0_u32..).zip(entries) {
@@ -84,12 +80,23 @@ pub(crate) fn place(entries: Vec<FileEntry>, total_size_bytes: u64) -> Result<Ve
 /// A name as it is written, whether it is a folder's, and of which entry.
 type Name<'a> = (&'a str, bool, u32);
 
-fn check_names(entries: &[FileEntry]) -> Result<(), ManifestError> {
+/// Whether files of these paths can be one model's: not too many, and no file system confuses them.
+///
+/// # Errors
+/// [`ManifestError::FileCount`], [`ManifestError::FolderCount`], [`ManifestError::SameName`].
+pub fn check_paths<'a>(
+    paths: impl IntoIterator<Item = &'a FilePath, IntoIter: ExactSizeIterator>,
+) -> Result<(), ManifestError> {
+    let paths = paths.into_iter();
+    let (found, max) = (paths.len() as u64, MAX_FILES as u64);
+    if found > max {
+        return Err(ManifestError::FileCount { found, max });
+    }
     let mut names: HashMap<String, Name<'_>> = HashMap::new();
     let mut folders = 0;
-    for (index, entry) in (0_u32..).zip(entries) {
+    for (index, path) in (0_u32..).zip(paths) {
         // Folding moves no `/`.
-        let (path, key) = (entry.path.as_str(), key(entry.path.as_str()));
+        let (path, key) = (path.as_str(), key(path.as_str()));
         let ends = path.match_indices('/').zip(key.match_indices('/'));
         let ends = ends.map(|((end, _), (key_end, _))| (end, key_end, true));
         for (end, key_end, is_folder) in ends.chain([(path.len(), key.len(), false)]) {

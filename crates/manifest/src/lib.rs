@@ -21,7 +21,7 @@ mod write;
 
 pub use digest::{Digest, ParseDigestError};
 pub use error::{IndexError, ManifestError};
-pub use files::{FileEntry, MAX_FILES, ModelFile};
+pub use files::{FileEntry, MAX_FILES, ModelFile, check_paths};
 pub use geometry::{Cell, Geometry, PieceId, PieceSlice};
 pub use ids::{Blame, ByteRange, SourceId};
 pub use limits::{

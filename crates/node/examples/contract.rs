@@ -22,8 +22,11 @@ async fn main() -> Result<(), Box<dyn std::error::Error>> {
     let loaded = node.load(named.manifest, &loader::Silent).await?;
     // While the chain cannot be read, this model will do.
     node.note_loaded(&named).await;
-    for (name, tensor) in loaded.model.weights().safetensors()?.iter() {
-        println!("{name}: {:?} of {:?}", tensor.shape(), tensor.dtype());
+    for file in loaded.model.files().filter(|file| file.path.ends_with(".safetensors")) {
+        let mapped = loaded.model.file(file.path)?.ok_or("it is one of its files")?;
+        for (name, tensor) in mapped.safetensors()?.iter() {
+            println!("{name}: {:?} of {:?}", tensor.shape(), tensor.dtype());
+        }
     }
     node.shutdown().await;
     Ok(())

@@ -17,9 +17,12 @@ async fn main() -> Result<(), Box<dyn std::error::Error>> {
 
     let node = Node::start(Config::new(cache).with_peers(peers)).await?;
     let loaded = node.load(digest, &loader::Silent).await?;
-    // Read-only, and shared with every process that maps the same model.
-    let weights = loaded.model.weights();
-    println!("{} bytes at {}", weights.len(), weights.path().display());
+    println!("a runtime opens {}", loaded.model.path().display());
+    for file in loaded.model.files() {
+        // Read-only, and shared with every process that maps the same file.
+        let mapped = loaded.model.file(file.path)?.ok_or("it is one of its files")?;
+        println!("{}: {} bytes", file.path, mapped.len());
+    }
     node.shutdown().await;
     Ok(())
 }

@@ -24,10 +24,9 @@ async fn main() -> Result<(), Box<dyn std::error::Error>> {
     while let Some(update) = watch.next().await {
         match update {
             Update::Ready { named, loaded } => {
-                let weights = loaded.model.weights().clone();
-                println!("block {}: {} bytes of {}", named.block_number, weights.len(), named.manifest);
-                // The old one is unmapped when the last clone of its weights is gone.
-                in_use = Some(weights);
+                println!("block {}: {}", named.block_number, loaded.model.path().display());
+                // The old one can be removed when the last clone of it, or of a file of it, is gone.
+                in_use = Some(loaded.model);
                 // Two models stay in the cache: this one, and the one before.
                 node.keep_last(&contract, named.manifest, 2).await?;
             }

@@ -12,8 +12,10 @@
 //! let config = node::Config::new("/var/cache/loader").with_peers(vec![seeder.parse()?]).with_chain(contract);
 //! let node = node::Node::start(config).await?;
 //! let loaded = node.load_mature(&node::loader::Silent).await?;
-//! let weights = loaded.model.weights();
-//! println!("{} bytes at {}", weights.len(), weights.path().display());
+//! println!("a runtime opens {}", loaded.model.path().display());
+//! if let Some(config) = loaded.model.file("config.json")? {
+//!     println!("{}", String::from_utf8_lossy(config.as_ref()));
+//! }
 //! # Ok(()) }
 //! ```
 #![forbid(unsafe_code)]
@@ -258,8 +260,8 @@ impl Node {
         // Replaces the offer without a gap in serving.
         self.blobs.add(&model);
         self.membership.on_new_model();
-        let (weights, pages) = (model.weights().clone(), self.pages);
-        blocking(move || weights.advise(pages)).await?;
+        let (mapped, pages) = (model.clone(), self.pages);
+        blocking(move || mapped.advise(pages)).await?;
         Ok(Loaded { model, report })
     }
 
@@ -314,7 +316,7 @@ pub async fn cached(config: &Config, manifest: Digest) -> Result<Option<Loaded>,
     blocking(move || {
         let Some(cache) = Cache::open_existing(&cache_dir)? else { return Ok(None) };
         let Some(model) = loader::cached(&cache, &manifest, &fetch)? else { return Ok(None) };
-        model.weights().advise(pages)?;
+        model.advise(pages)?;
         Ok(Some(Loaded { model, report: Report::of_cached() }))
     })
     .await

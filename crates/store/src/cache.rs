@@ -15,7 +15,9 @@ use super::sweep::sweep;
 use super::{CacheError, atomic};
 
 /// What `VERSION` says.
-const LAYOUT_VERSION: &str = "1";
+const LAYOUT_VERSION: &str = "2";
+/// The one before, whose models have one file each: all that it has is right in this one.
+const TAKEN_OVER: &str = "1";
 /// So much of a `VERSION` is looked at and shown.
 const MAX_VERSION_BYTES: u64 = 64;
 const TAG: &[u8] =
@@ -159,7 +161,7 @@ fn parse(digest: &Digest, bytes: &[u8]) -> Result<Arc<Manifest>, CacheError> {
 /// Creates what is missing, sweeps, and makes sure that all of it can be written to.
 fn prepare(layout: &Layout) -> Result<(), CacheError> {
     atomic::create_dir(layout.root())?;
-    if !is_cache(layout)? {
+    if version(layout)?.is_none_or(|found| found != LAYOUT_VERSION) {
         atomic::write(&layout.version(), format!("{LAYOUT_VERSION}\n").as_bytes(), 0o644)?;
     }
     for dir in [layout.manifests(), layout.models(), layout.partials(), layout.locks()] {
@@ -178,11 +180,16 @@ fn prepare(layout: &Layout) -> Result<(), CacheError> {
 
 /// Whether there is a cache.
 fn is_cache(layout: &Layout) -> Result<bool, CacheError> {
+    Ok(version(layout)?.is_some())
+}
+
+/// The version of the cache; `None` when there is none.
+fn version(layout: &Layout) -> Result<Option<String>, CacheError> {
     let path = layout.version();
-    let Some(found) = atomic::read(&path, MAX_VERSION_BYTES)? else { return Ok(false) };
+    let Some(found) = atomic::read(&path, MAX_VERSION_BYTES)? else { return Ok(None) };
     let found = String::from_utf8_lossy(&found).trim().to_owned();
-    if found == LAYOUT_VERSION {
-        return Ok(true);
+    if [LAYOUT_VERSION, TAKEN_OVER].contains(&found.as_str()) {
+        return Ok(Some(found));
     }
     Err(CacheError::UnknownVersion { path, found, expected: LAYOUT_VERSION })
 }

@@ -7,10 +7,10 @@ use std::path::{Path, PathBuf};
 
 use manifest::{Digest, Geometry};
 
-use super::layout::{JOURNAL, WEIGHTS, digest_named};
+use super::layout::{JOURNAL, digest_named};
 use super::lock::LockFile;
 use super::piece_states::{PieceState, PieceStates};
-use super::{Cache, CacheError, atomic, journal, lock};
+use super::{Cache, CacheError, WeightsFiles, atomic, journal, lock};
 
 /// One model in the cache.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -104,13 +104,17 @@ impl Cache {
             return Ok(());
         }
         let dir = self.layout().partial(digest);
-        // A process that still has it open would keep the space.
-        let weights = dir.join(WEIGHTS);
-        match files::open_to_change(atomic::place(&weights)).and_then(|file| file.set_len(0)) {
-            Err(error) if error.kind() != io::ErrorKind::NotFound => {
-                return Err(CacheError::io("empty", &dir, error));
+        // A process that still has a file open would keep its space.
+        if let Some(manifest) = self.manifest(digest)? {
+            for file in WeightsFiles::of(&manifest).iter() {
+                let path = dir.join(&file.path);
+                match files::open_to_change(atomic::place(&path)).and_then(|file| file.set_len(0)) {
+                    Err(error) if error.kind() != io::ErrorKind::NotFound => {
+                        return Err(CacheError::io("empty", &path, error));
+                    }
+                    _ => {}
+                }
             }
-            _ => {}
         }
         self.remove_dir(&dir)?;
         atomic::remove_file(&self.layout().manifest(digest))

@@ -6,7 +6,7 @@ use std::time::{Duration, Instant, SystemTime};
 
 use manifest::Digest;
 
-use super::layout::{JOURNAL, WEIGHTS};
+use super::layout::{FILES, JOURNAL, WEIGHTS};
 use super::lock::{self, LockFile, PATIENCE};
 use super::lock_holder::LockHolders;
 use super::{Cache, CacheError, FillLock};
@@ -60,7 +60,8 @@ impl FillWait {
         }
         let holders = LockHolders::of(&LockFile::fill(&locks, &self.digest).holders());
         let dir = self.cache.layout().partial(&self.digest);
-        let files = [&dir, &dir.join(JOURNAL), &dir.join(WEIGHTS)].map(|path| looks(path)).to_vec();
+        let files =
+            [&dir, &dir.join(JOURNAL), &dir.join(WEIGHTS), &dir.join(FILES)].map(|path| looks(path)).to_vec();
         let has_written = files != self.files;
         self.files = files;
         if self.is_busy(&holders, now) || has_written {

@@ -11,11 +11,11 @@ use std::time::{Duration, Instant};
 use manifest::Geometry;
 
 use super::journal::{Journal, Record};
-use super::layout::{JOURNAL, PARITY, WEIGHTS, is_data};
+use super::layout::{JOURNAL, PARITY, is_data};
 use super::lock::{Guard, LockFile};
 use super::piece_states;
 use super::sync::data_files;
-use super::{Cache, CacheError, FillLock, atomic, space, stamp};
+use super::{Cache, CacheError, FillLock, WeightsFiles, atomic, space, stamp};
 
 /// Nodes that serve a model release it within a second or two after it is known to be bad.
 const HOLDERS_WAIT: Duration = Duration::from_secs(3);
@@ -34,22 +34,24 @@ impl Cache {
             return Ok(());
         }
         tracing::warn!(digest = %lock.digest(), "taking what is right of a model that is corrupt");
+        let weights = WeightsFiles::of(geometry.manifest());
         if let Some(_guard) = self.try_exclusive(lock)? {
-            for file in data_files(&bad)? {
+            for file in data_files(&bad, &weights)? {
                 atomic::set_mode(&file, 0o644).map_err(|source| CacheError::io("open up", &file, source))?;
             }
             stamp::remove(&bad)?;
-            claim(&bad, lock, geometry)?;
+            claim(&bad, lock, geometry, &weights)?;
             self.rename_dir(&bad, &partial)?;
             atomic::sync_dir(&self.layout().partials())?;
             return atomic::sync_dir(&self.layout().models());
         }
         let staging = self.staging()?;
-        for file in data_files(&bad)? {
-            let name = file.strip_prefix(&bad).unwrap_or(&file);
-            self.copy(lock, &file, &staging.path().join(name))?;
+        for file in data_files(&bad, &weights)? {
+            let target = staging.path().join(file.strip_prefix(&bad).unwrap_or(&file));
+            atomic::create_dir(target.parent().unwrap_or(&target))?;
+            self.copy(lock, &file, &target)?;
         }
-        claim(staging.path(), lock, geometry)?;
+        claim(staging.path(), lock, geometry, &weights)?;
         // The staging directory is moved away, so that dropping it removes nothing.
         fs::rename(staging.path(), &partial).map_err(|source| CacheError::io("move", &partial, source))
     }
@@ -85,24 +87,26 @@ impl Cache {
 }
 
 /// Writes a journal that claims all pieces that can be there.
-fn claim(dir: &Path, lock: &FillLock, geometry: &Geometry) -> Result<(), CacheError> {
+fn claim(dir: &Path, lock: &FillLock, geometry: &Geometry, weights: &WeightsFiles) -> Result<(), CacheError> {
     atomic::create_dir(&dir.join(PARITY))?;
-    let weights = dir.join(WEIGHTS);
-    let size_bytes = match fs::metadata(&weights) {
-        Ok(metadata) => metadata.len(),
-        Err(error) if error.kind() == io::ErrorKind::NotFound => 0,
-        Err(error) => return Err(CacheError::io("inspect", &weights, error)),
-    };
-    let total_bytes = geometry.manifest().total_size_bytes();
-    if size_bytes != 0 && size_bytes != total_bytes {
-        // Truncated or appended bytes fail their check; the rest may be right.
-        let resized =
-            files::open_to_change(atomic::place(&weights)).and_then(|file| file.set_len(total_bytes));
-        resized.map_err(|source| CacheError::io("resize", &weights, source))?;
+    let mut any = false;
+    for file in weights.iter() {
+        let path = dir.join(&file.path);
+        match fs::metadata(&path) {
+            // Truncated or appended bytes fail their check; the rest may be right.
+            Ok(found) if found.len() != file.range.len() && found.len() != 0 => {
+                let resized = files::open_to_change(atomic::place(&path))
+                    .and_then(|open| open.set_len(file.range.len()));
+                resized.map_err(|source| CacheError::io("resize", &path, source))?;
+                any = true;
+            }
+            Ok(found) => any |= found.len() > 0,
+            Err(error) if error.kind() == io::ErrorKind::NotFound => {}
+            Err(error) => return Err(CacheError::io("inspect", &path, error)),
+        }
     }
     let kept = stamp::parity_kept(dir)?;
-    let is_there =
-        |shard: &u32| if is_data(geometry, *shard) { size_bytes > 0 } else { kept.contains(shard) };
+    let is_there = |shard: &u32| if is_data(geometry, *shard) { any } else { kept.contains(shard) };
     let shards = piece_states::first_shards(geometry).filter(is_there);
     let pieces = shards.flat_map(|shard| {
         (0..geometry.manifest().piece_count(shard)).map(move |piece| Record::Piece(shard, piece))

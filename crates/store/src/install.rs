@@ -9,7 +9,7 @@ use manifest::Manifest;
 use super::layout::{JOURNAL, PARITY, PIECES};
 use super::stamp::Verdict;
 use super::sync::{data_files, sync, sync_files};
-use super::{Cache, CacheError, FillLock, Model, Staging, atomic, relocate, stamp, writeback};
+use super::{Cache, CacheError, FillLock, Model, Staging, WeightsFiles, atomic, relocate, stamp, writeback};
 
 impl Cache {
     /// Makes a finished model of one that was written from its source: read-only, on the disk, under its final name. When there is a good one
@@ -39,11 +39,12 @@ impl Cache {
         manifest: Arc<Manifest>,
         durable: bool,
     ) -> Result<Model, CacheError> {
-        for file in data_files(dir)? {
+        let weights = WeightsFiles::of(&manifest);
+        for file in data_files(dir, &weights)? {
             make_read_only(&file)?;
         }
         if durable {
-            sync_files(dir).inspect_err(|error| writeback::void(&dir.join(JOURNAL), error))?;
+            sync_files(dir, &weights).inspect_err(|error| writeback::void(&dir.join(JOURNAL), error))?;
         }
         let path = self.layout().model(lock.digest());
         while !self.rename_dir(dir, &path)? {
@@ -61,10 +62,10 @@ impl Cache {
             self.remove_dir(&path)?;
         }
         atomic::remove_file(&path.join(JOURNAL))?;
-        let files = stamp::of(&path)?;
+        let files = stamp::of(&path, &weights)?;
         if durable {
             // The stamp comes last: what fails before is done again by whoever uses the model next.
-            sync(&path)?;
+            sync(&path, &weights)?;
             atomic::sync_dir(&self.layout().partials())?;
             match stamp::write_good(&path, &files) {
                 Err(error) if error.is_disk_full() => {

@@ -8,7 +8,9 @@ use manifest::{Digest, Geometry};
 use super::CacheError;
 
 /// The file of a model's weights.
-pub const WEIGHTS: &str = "weights";
+pub(super) const WEIGHTS: &str = "weights";
+/// The folder of the weights' files, where the manifest names them.
+pub(super) const FILES: &str = "files";
 /// The folder of its parity shards, each named by its number.
 pub const PARITY: &str = "parity";
 /// Its piece index.

@@ -8,6 +8,7 @@
 //!   bans                             peers that sent wrong bytes, and when
 //!   manifests/<digest>.json
 //!   models/<manifest digest>/weights mode 0444: what a runtime maps
+//!   models/<manifest digest>/files/<path>  in its place, where the manifest names files
 //!   models/<manifest digest>/parity/<index>
 //!   models/<manifest digest>/pieces  the piece index blob
 //!   models/<manifest digest>/stamp   metadata of the files when they were hashed, and the verdict
@@ -31,6 +32,7 @@ mod availability;
 mod ban_file;
 mod ban_list;
 mod blob_dir;
+mod blob_reader;
 mod blobs;
 mod cache;
 mod donors;
@@ -46,6 +48,7 @@ mod lock;
 mod lock_holder;
 mod mmap;
 mod model;
+mod model_files;
 mod offer;
 mod partial;
 mod piece_states;
@@ -58,27 +61,31 @@ mod stamp;
 mod sweep;
 mod sync;
 mod trust;
+mod weights_files;
 mod writeback;
 
 pub use atomic::create_new;
 pub use ban_list::BanList;
 pub use blob_dir::BlobDir;
+pub use blob_reader::BlobReader;
 pub use blobs::Blobs;
 pub use cache::Cache;
 pub use entries::{Entry, EntryState, Removed};
 pub use error::CacheError;
 pub use fill_wait::{FillState, FillWait, PAUSE};
 pub use free::Free;
-pub use layout::{PARITY, PIECES, WEIGHTS};
+pub use layout::{PARITY, PIECES};
 pub use lock::FillLock;
 pub use lock_holder::{LockHolder, LockHolders};
 pub use mmap::{Map, Pages};
-pub use model::{BlobReader, Model, Weights};
+pub use model::{FileInfo, MappedFile, Model};
+pub use model_files::ModelFiles;
 pub use offer::{Offer, Offered};
 pub use partial::{CheckedShard, Partial, Rechecked};
 pub use recheck::{BadShard, IndexState, RecheckReport, bytes, on_threads, recheck};
 pub use space::{require, require_files, reserve};
 pub use staging::Staging;
+pub use weights_files::WeightsFiles;
 pub use writeback::{Right, Writeback};
 
 use trust::Trust;

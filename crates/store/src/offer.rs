@@ -1,7 +1,6 @@
 //! The offer of a model that is being filled: its verified pieces, for reading.
 
 use std::collections::HashMap;
-use std::fs::File;
 use std::io;
 use std::ops::Range;
 use std::path::PathBuf;
@@ -11,11 +10,11 @@ use manifest::{ByteRange, Digest, Geometry, Have, Manifest, PieceId};
 
 use super::availability::{Availability, first_version};
 use super::layout::{PIECES, is_data, parity_path};
-use super::{BlobReader, Cache, CacheError, atomic};
+use super::{BlobReader, Cache, ModelFiles, atomic};
 
 /// The verified pieces of a model that is being filled, read from the files that they were written to.
 ///
-/// It outlives the filling: open files stay readable when they get their final names.
+/// It outlives the filling: files stay readable when they get their final names.
 #[derive(Debug)]
 pub struct Offer {
     cache: Cache,
@@ -25,7 +24,7 @@ pub struct Offer {
     named: HashMap<Digest, u32>,
     /// Where the files are while they are filled.
     dir: PathBuf,
-    weights: Arc<File>,
+    weights: Arc<ModelFiles>,
     available: Mutex<Availability>,
 }
 
@@ -36,14 +35,12 @@ impl Offer {
         digest: Digest,
         geometry: Geometry,
         dir: PathBuf,
-        weights: &File,
-    ) -> Result<Self, CacheError> {
-        let weights = weights.try_clone().map_err(|source| CacheError::io("open", &dir, source))?;
+        weights: Arc<ModelFiles>,
+    ) -> Self {
         let available = Mutex::new(Availability::new(&geometry, first_version()));
         let shards = (0..).zip(geometry.manifest().shards());
         let named = shards.map(|(shard, entry)| (entry.digest, geometry.canonical(shard))).collect();
-        let (cache, weights) = (cache.clone(), Arc::new(weights));
-        Ok(Self { cache, digest, geometry, named, dir, weights, available })
+        Self { cache: cache.clone(), digest, geometry, named, dir, weights, available }
     }
 
     /// Digest of the model's manifest.
@@ -70,9 +67,7 @@ impl Offer {
         let first = self.geometry.canonical(shard);
         let stored = self.manifest().weights_range(first).filter(|_| is_data(&self.geometry, first));
         let held = match stored {
-            Some(stored) => {
-                BlobReader::part(Arc::clone(&self.weights), stored.start, stored.len(), entry.size_bytes)
-            }
+            Some(stored) => BlobReader::weights(Arc::clone(&self.weights), stored, entry.size_bytes),
             None => match atomic::open_if_there(&parity_path(&self.dir, first))? {
                 Some(file) => BlobReader::file(file)?,
                 None => return Ok(None),

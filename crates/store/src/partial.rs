@@ -16,9 +16,12 @@ use manifest::{ByteRange, Geometry, Manifest, PieceId};
 pub use check::{CheckedShard, Rechecked};
 
 use super::journal::{Journal, Record};
-use super::layout::{JOURNAL, PIECES, WEIGHTS, is_data, parity_path};
+use super::layout::{JOURNAL, PIECES, is_data, parity_path};
 use super::piece_states::{self, PieceState, PieceStates};
-use super::{Cache, CacheError, FillLock, Model, Offer, Writeback, atomic, model, space, stamp};
+use super::{
+    Cache, CacheError, FillLock, Model, ModelFiles, Offer, WeightsFiles, Writeback, atomic, model, space,
+    stamp,
+};
 use crate::mmap::Map;
 use files::{give_back, is_proven, make_room, open_sized};
 
@@ -32,7 +35,7 @@ pub struct Partial {
     cache: Cache,
     geometry: Geometry,
     dir: PathBuf,
-    weights: File,
+    weights: Arc<ModelFiles>,
     parity: Mutex<HashMap<u32, Arc<File>>>,
     journal: Mutex<(Journal, PieceStates)>,
     offer: Arc<Offer>,
@@ -62,32 +65,39 @@ impl Partial {
         durable: bool,
     ) -> Result<Self, CacheError> {
         let dir = cache.layout().partial(lock.digest());
-        let (weights, weights_were_there) = make_room(&dir, &geometry)?;
+        let final_dir = cache.layout().model(lock.digest());
+        let list = WeightsFiles::of(geometry.manifest());
+        let absent = make_room(&dir, &geometry, &list)?;
+        let weights = Arc::new(ModelFiles::filling(list, dir.clone(), Some(final_dir)));
         let mut progress = PieceStates::new(&geometry);
         let claim = |record| progress.apply(&geometry, record, PieceState::Claimed);
         let reserved_pieces = if is_proven(&geometry) { geometry.piece_total() } else { 0 };
         let journal = Journal::open(&dir.join(JOURNAL), lock.digest(), reserved_pieces, claim);
-        let mut journal = journal.inspect_err(|_| give_back(&weights))?;
+        let mut journal = journal.inspect_err(|_| files::give_back_all(&weights))?;
         let mut notes = Vec::new();
-        for shard in piece_states::first_shards(&geometry) {
-            let there = if is_data(&geometry, shard) {
-                weights_were_there
-            } else {
-                parity_path(&dir, shard).exists()
-            };
-            if !there && progress.any(&geometry, shard) {
+        let is_there = |piece: PieceId| {
+            let range = geometry.weights_of(piece);
+            range.is_none_or(|range| weights.list().stretches(range).all(|part| !absent.contains(&part.file)))
+        };
+        for piece in progress.pieces(&geometry, PieceState::Claimed) {
+            let mut twins = geometry.same(piece.shard);
+            if !twins.all(|shard| is_there(PieceId { shard, ..piece })) {
+                notes.push(Record::Void(piece.shard, piece.piece));
+            }
+        }
+        for shard in piece_states::first_shards(&geometry).filter(|shard| !is_data(&geometry, *shard)) {
+            if progress.any(&geometry, shard) && !parity_path(&dir, shard).exists() {
                 notes.push(Record::Forget(shard));
             }
         }
         journal.append(notes.iter().copied())?;
         notes.into_iter().for_each(|record| progress.apply(&geometry, record, PieceState::Claimed));
-        let offer = Offer::new(&cache, *lock.digest(), geometry.clone(), dir.clone(), &weights)?;
+        let offer = Offer::new(&cache, *lock.digest(), geometry.clone(), dir.clone(), Arc::clone(&weights));
         let (offer, journal) = (Arc::new(offer), Mutex::new((journal, progress)));
-        let path = dir.join(WEIGHTS);
         let lock = Arc::new(lock);
         let start = || {
-            let right = Arc::<FillLock>::clone(&lock);
-            Writeback::start([(&weights, path.as_path())], Some(dir.join(JOURNAL)), right)
+            let (right, weights) = (Arc::<FillLock>::clone(&lock), Arc::clone(&weights));
+            Writeback::start(move || weights.sync_written(), Some(dir.join(JOURNAL)), right)
         };
         let writeback = durable.then(start).transpose()?;
         let (parity, index) = (Mutex::default(), OnceLock::new());
@@ -169,8 +179,7 @@ impl Partial {
         let (stored, at) = self.stored(first, range);
         let (stored, padding) = buffer.split_at_mut(stored);
         padding.fill(0);
-        let read = self.weights.read_exact_at(stored, at);
-        read.map_err(|source| CacheError::io("read", &self.dir.join(WEIGHTS), source))
+        self.weights.read_at(at, stored)
     }
 
     /// Voids what was recorded about a shard, and about those with the same digest: it was found bad as a whole.
@@ -188,12 +197,13 @@ impl Partial {
     /// Releases reserved space that was not written, after the disk was found full; the error says how much is missing.
     pub fn give_back(&self, full: CacheError) -> CacheError {
         let parity = self.parity.lock().unwrap_or_else(PoisonError::into_inner);
-        parity.values().map(|file| &**file).chain([&self.weights]).for_each(give_back);
+        parity.values().for_each(|file| give_back(file));
+        files::give_back_all(&self.weights);
         self.journal().0.give_back();
-        let path = self.dir.join(WEIGHTS);
-        let missing_bytes = self.manifest().total_size_bytes().saturating_sub(space::held_bytes(&path));
+        let held_bytes = files::held_bytes(&self.dir, self.weights.list());
+        let missing_bytes = self.manifest().total_size_bytes().saturating_sub(held_bytes);
         // It may be a quota.
-        space::require(&path, missing_bytes).err().unwrap_or(full)
+        space::require(&self.dir.join(self.weights.list().root()), missing_bytes).err().unwrap_or(full)
     }
 
     /// Closes it, and waits until this process has closed all of its files, so that removing them frees their space. Dropping
@@ -231,6 +241,7 @@ impl Partial {
         let writeback = self.writeback.take();
         let durable = writeback.is_some();
         writeback.map_or(Ok(()), Writeback::finish)?;
+        self.weights.create_empty()?;
         self.cache.install(&self.dir, &self.lock, manifest, durable)
     }
 

@@ -10,7 +10,7 @@ use std::path::{Path, PathBuf};
 
 use rustix::io::Errno;
 
-use super::layout::{JOURNAL, PARITY, STAMP, WEIGHTS};
+use super::layout::{FILES, JOURNAL, STAMP, WEIGHTS};
 use super::{Cache, CacheError, atomic, space};
 
 impl Cache {
@@ -84,28 +84,29 @@ fn copy(from: &Path, to: &Path) -> Result<(), CacheError> {
 
 /// Moves the files of a model from one directory to another. Weights go last: until then, all that is verified counts.
 fn move_files(from: &Path, to: &Path) -> Result<(), CacheError> {
-    let mut files = files_in(from)?;
-    files.extend(files_in(&from.join(PARITY))?);
-    files.sort_by_key(|file| file.file_name().is_some_and(|name| name == WEIGHTS));
+    let mut files = Vec::new();
+    add_files(from, &mut files)?;
+    let folder = from.join(FILES);
+    files.sort_by_key(|file| file.starts_with(&folder) || file.file_name() == Some(WEIGHTS.as_ref()));
     for file in files {
-        move_file(&file, &to.join(file.strip_prefix(from).unwrap_or(&file)))?;
+        let target = to.join(file.strip_prefix(from).unwrap_or(&file));
+        atomic::create_dir(target.parent().unwrap_or(to))?;
+        move_file(&file, &target)?;
     }
     Ok(())
 }
 
-fn files_in(dir: &Path) -> Result<Vec<PathBuf>, CacheError> {
+/// Adds the regular files below a directory.
+fn add_files(dir: &Path, files: &mut Vec<PathBuf>) -> Result<(), CacheError> {
     let fail = |source| CacheError::io("list", dir, source);
-    let entries = match fs::read_dir(dir) {
-        Ok(entries) => entries,
-        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Vec::new()),
-        Err(error) => return Err(fail(error)),
-    };
-    let mut files = Vec::new();
-    for entry in entries {
+    for entry in fs::read_dir(dir).map_err(fail)? {
         let entry = entry.map_err(fail)?;
-        if entry.file_type().map_err(fail)?.is_file() {
+        let kind = entry.file_type().map_err(fail)?;
+        if kind.is_dir() {
+            add_files(&entry.path(), files)?;
+        } else if kind.is_file() {
             files.push(entry.path());
         }
     }
-    Ok(files)
+    Ok(())
 }

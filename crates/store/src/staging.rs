@@ -7,7 +7,7 @@ use tempfile::TempDir;
 
 use super::layout::{PARITY, STAGING};
 use super::lock::{Guard, LockFile};
-use super::{Cache, CacheError, atomic};
+use super::{Cache, CacheError, ModelFiles, WeightsFiles, atomic};
 
 /// A directory under `partial/`, removed with all its content when it is dropped. When the process is killed before
 /// that, the next [`Cache::open`] removes it.
@@ -57,6 +57,11 @@ impl Staging {
     /// Where it is.
     pub fn path(&self) -> &Path {
         self.dir.path()
+    }
+
+    /// The files of weights that are written here.
+    pub fn weights(&self, list: WeightsFiles) -> ModelFiles {
+        ModelFiles::filling(list, self.path().to_owned(), None)
     }
 
     /// Writes a whole file, read-only, to the disk.

@@ -1,21 +1,25 @@
 //! Stamps: the metadata of a finished model's files when they were hashed, and the verdict.
 //!
 //! A stamp is text: a first line, a line `bad` with what is wrong if something is, and one line per file: name, inode,
-//! size in bytes, time of last modification, time of last change. Equal lines mean that nobody wrote to the files since;
+//! size in bytes, time of last modification, time of last change. It is compared and never parsed. Equal lines mean that nobody wrote to the files since;
 //! anything else, a missing or torn stamp included, means that they are hashed again. A model is stamped as good once
 //! all of it is on the disk: a power cut may lose what files hold that were not synced, but not their size or times.
 
 use std::fmt::Write as _;
 use std::fs;
 use std::io;
-use std::os::unix::fs::MetadataExt as _;
 use std::path::Path;
 
-use super::layout::{PARITY, PIECES, STAMP, WEIGHTS, index_named};
-use super::{CacheError, atomic};
+use rustix::fs::AtFlags;
+use rustix::io::Errno;
 
-/// One line per parity shard at most.
+use super::layout::{PARITY, PIECES, STAMP, index_named};
+use super::{CacheError, WeightsFiles, atomic};
+
+/// One line per parity shard at most, and the first two.
 const LIMIT_BYTES: u64 = 64 << 10;
+/// A line without its name.
+const LINE_BYTES: u64 = 128;
 const FIRST_LINE: &str = "loader stamp 2\n";
 const BAD: &str = "bad ";
 /// The longest description of damage.
@@ -33,19 +37,34 @@ pub(super) enum Verdict {
 }
 
 /// The model's files as they are now.
-pub(super) fn of(model_dir: &Path) -> Result<String, CacheError> {
+pub(super) fn of(model_dir: &Path, weights: &WeightsFiles) -> Result<String, CacheError> {
     let mut text = String::new();
-    line(&mut text, model_dir, WEIGHTS)?;
-    line(&mut text, model_dir, PIECES)?;
+    // Names are looked up below the open directory: no file is opened.
+    let opened = fs::File::open(model_dir);
+    let dir = match opened {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(text),
+        opened => opened.map_err(|source| CacheError::io("open", model_dir, source))?,
+    };
+    let mut add = |name: &Path| {
+        line(&mut text, &dir, name).map_err(|source| CacheError::io("inspect", &model_dir.join(name), source))
+    };
+    weights.iter().try_for_each(|file| add(&file.path))?;
+    add(Path::new(PIECES))?;
     for index in parity_kept(model_dir)? {
-        line(&mut text, model_dir, &format!("{PARITY}/{index}"))?;
+        add(&Path::new(PARITY).join(index.to_string()))?;
     }
     Ok(text)
 }
 
+/// No stamp of these files is longer.
+fn limit_bytes(weights: &WeightsFiles) -> u64 {
+    let names = weights.iter().map(|file| file.path.as_os_str().len() as u64 + LINE_BYTES);
+    names.fold(LIMIT_BYTES, u64::saturating_add)
+}
+
 /// The verdict of the stamp, if the files have not changed since.
-pub(super) fn verdict(model_dir: &Path) -> Result<Verdict, CacheError> {
-    let Some(stamped) = atomic::read(&model_dir.join(STAMP), LIMIT_BYTES)? else {
+pub(super) fn verdict(model_dir: &Path, weights: &WeightsFiles) -> Result<Verdict, CacheError> {
+    let Some(stamped) = atomic::read(&model_dir.join(STAMP), limit_bytes(weights))? else {
         return Ok(Verdict::Unknown);
     };
     let Ok(stamped) = String::from_utf8(stamped) else { return Ok(Verdict::Unknown) };
@@ -54,7 +73,7 @@ pub(super) fn verdict(model_dir: &Path) -> Result<Verdict, CacheError> {
     if let Some((damage, rest)) = files.strip_prefix(BAD).and_then(|rest| rest.split_once('\n')) {
         (verdict, files) = (Verdict::Bad(damage.to_owned()), rest);
     }
-    let is_same = of(model_dir).is_ok_and(|current| current == files);
+    let is_same = of(model_dir, weights).is_ok_and(|current| current == files);
     Ok(if is_same { verdict } else { Verdict::Unknown })
 }
 
@@ -97,23 +116,24 @@ pub(super) fn parity_kept(model_dir: &Path) -> Result<Vec<u32>, CacheError> {
     Ok(kept)
 }
 
-fn line(text: &mut String, model_dir: &Path, name: &str) -> Result<(), CacheError> {
-    let path = model_dir.join(name);
-    match fs::symlink_metadata(&path) {
-        Ok(file) => {
-            let (inode, size_bytes) = (file.ino(), file.size());
-            let (modified, changed) = ((file.mtime(), file.mtime_nsec()), (file.ctime(), file.ctime_nsec()));
-            // Writing to a string does not fail.
-            let _ = writeln!(
-                text,
-                "{name} {inode} {size_bytes} {}.{:09} {}.{:09}",
-                modified.0, modified.1, changed.0, changed.1
-            );
-            Ok(())
-        }
-        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
-        Err(error) => Err(CacheError::io("inspect", &path, error)),
-    }
+/// Adds the line of a file, if it is there.
+fn line(text: &mut String, dir: &fs::File, name: &Path) -> io::Result<()> {
+    let file = match rustix::fs::statat(dir, name, AtFlags::SYMLINK_NOFOLLOW) {
+        Err(Errno::NOENT) => return Ok(()),
+        file => file?,
+    };
+    let _ = writeln!(
+        text,
+        "{} {} {} {}.{:09} {}.{:09}",
+        name.display(),
+        file.st_ino,
+        file.st_size,
+        file.st_mtime,
+        file.st_mtime_nsec,
+        file.st_ctime,
+        file.st_ctime_nsec
+    );
+    Ok(())
 }
 
 #[cfg(test)]
@@ -121,6 +141,11 @@ mod tests {
     use std::os::unix::fs::FileExt as _;
 
     use super::*;
+    use crate::layout::WEIGHTS;
+
+    fn list() -> WeightsFiles {
+        WeightsFiles::unnamed(5)
+    }
 
     fn model() -> tempfile::TempDir {
         let dir = tempfile::tempdir().unwrap();
@@ -128,22 +153,22 @@ mod tests {
         for name in [WEIGHTS, PIECES, "parity/10", "parity/9"] {
             atomic::write(&dir.path().join(name), b"bytes", 0o644).unwrap();
         }
-        write_good(dir.path(), &of(dir.path()).unwrap()).unwrap();
+        write_good(dir.path(), &of(dir.path(), &list()).unwrap()).unwrap();
         dir
     }
 
     #[test]
     fn an_untouched_model_matches_and_any_change_does_not() {
         let dir = model();
-        assert_eq!(verdict(dir.path()).unwrap(), Verdict::Good);
+        assert_eq!(verdict(dir.path(), &list()).unwrap(), Verdict::Good);
         assert_eq!(parity_kept(dir.path()).unwrap(), [9, 10]);
         for name in [WEIGHTS, PIECES, "parity/9"] {
             let dir = model();
             atomic::write(&dir.path().join(name), b"bytes", 0o644).unwrap();
-            assert_eq!(verdict(dir.path()).unwrap(), Verdict::Unknown, "{name} is another file now");
+            assert_eq!(verdict(dir.path(), &list()).unwrap(), Verdict::Unknown, "{name} is another file now");
             let dir = model();
             fs::remove_file(dir.path().join(name)).unwrap();
-            assert_eq!(verdict(dir.path()).unwrap(), Verdict::Unknown, "{name} is gone");
+            assert_eq!(verdict(dir.path(), &list()).unwrap(), Verdict::Unknown, "{name} is gone");
         }
     }
 
@@ -156,16 +181,16 @@ mod tests {
         let file = fs::File::options().write(true).open(&path).unwrap();
         file.write_all_at(b"B", 0).unwrap();
         file.set_modified(modified).unwrap();
-        assert_eq!(verdict(dir.path()).unwrap(), Verdict::Unknown);
+        assert_eq!(verdict(dir.path(), &list()).unwrap(), Verdict::Unknown);
     }
 
     #[test]
     fn what_was_found_bad_is_remembered_until_a_file_changes() {
         let dir = model();
-        write_bad(dir.path(), &of(dir.path()).unwrap(), "shard 1 is\nwrong").unwrap();
-        assert_eq!(verdict(dir.path()).unwrap(), Verdict::Bad("shard 1 iswrong".to_owned()));
+        write_bad(dir.path(), &of(dir.path(), &list()).unwrap(), "shard 1 is\nwrong").unwrap();
+        assert_eq!(verdict(dir.path(), &list()).unwrap(), Verdict::Bad("shard 1 iswrong".to_owned()));
         atomic::write(&dir.path().join(WEIGHTS), b"bytes", 0o644).unwrap();
-        assert_eq!(verdict(dir.path()).unwrap(), Verdict::Unknown);
+        assert_eq!(verdict(dir.path(), &list()).unwrap(), Verdict::Unknown);
     }
 
     #[test]
@@ -174,10 +199,10 @@ mod tests {
         let whole = fs::read_to_string(dir.path().join(STAMP)).unwrap();
         for text in [&whole[..whole.len() - 3], &whole.replace("stamp 2", "stamp 1"), "", "\u{1}"] {
             atomic::write(&dir.path().join(STAMP), text.as_bytes(), 0o644).unwrap();
-            assert_eq!(verdict(dir.path()).unwrap(), Verdict::Unknown, "{text}");
+            assert_eq!(verdict(dir.path(), &list()).unwrap(), Verdict::Unknown, "{text}");
         }
         remove(dir.path()).unwrap();
         remove(dir.path()).unwrap();
-        assert_eq!(verdict(dir.path()).unwrap(), Verdict::Unknown);
+        assert_eq!(verdict(dir.path(), &list()).unwrap(), Verdict::Unknown);
     }
 }

@@ -127,11 +127,11 @@ impl Cache {
     }
 
     fn verdict(&self, model: &Model) -> Result<Verdict, CacheError> {
-        let verdict = stamp::verdict(model.dir())?;
+        let verdict = stamp::verdict(model.dir(), model.list())?;
         if verdict != Verdict::Unknown {
             return Ok(verdict);
         }
-        let files = stamp::of(model.dir())?;
+        let files = stamp::of(model.dir(), model.list())?;
         let known = self.known().get(model.digest()).filter(|(known, _)| *known == files).cloned();
         Ok(known.map_or(Verdict::Unknown, |(_, verdict)| verdict))
     }
@@ -144,10 +144,12 @@ impl Cache {
         progress: &(dyn Fn(u64, u64) + Sync),
         stop: &AtomicBool,
     ) -> Result<RecheckReport, CacheError> {
-        let before = stamp::of(model.dir())?;
+        let before = stamp::of(model.dir(), model.list())?;
+        model.check_sizes()?;
         let report = recheck_until(model, threads, progress, stop)?;
         let (stamped, verdict) = if report.is_good() {
-            let synced = sync(model.dir()).and_then(|()| stamp::write_good(model.dir(), &before));
+            let synced =
+                sync(model.dir(), model.list()).and_then(|()| stamp::write_good(model.dir(), &before));
             (synced, Verdict::Good)
         } else if report.weights_are_good() {
             (stamp::remove(model.dir()), Verdict::Unknown)

@@ -1,7 +1,6 @@
 //! Syncing files while they are still being written.
 
 use std::any::Any;
-use std::fs::File;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::mpsc::{SyncSender, sync_channel};
@@ -31,31 +30,11 @@ pub struct Writeback {
 pub type Right = Arc<dyn Any + Send + Sync>;
 
 impl Writeback {
-    /// Starts the thread, for these files. When bytes of them are lost, the file `voucher`, which records them as right, is
-    /// removed.
-    pub fn start<'a>(
-        files: impl IntoIterator<Item = (&'a File, &'a Path)>,
-        voucher: Option<PathBuf>,
-        right: Right,
-    ) -> Result<Self, CacheError> {
-        let mut open = Vec::new();
-        for (file, path) in files {
-            let file = file.try_clone().map_err(|source| CacheError::io("open", path, source))?;
-            open.push((file, path.to_owned()));
-        }
-        let sync = move || {
-            let synced = sync_all(&open);
-            if let (Err(error), Some(voucher)) = (&synced, &voucher) {
-                void(voucher, error);
-            }
-            synced
-        };
-        Self::with(sync, right)
-    }
-
-    /// Calls `sync` repeatedly, and keeps the lock meanwhile.
-    fn with(
+    /// Starts the thread. `sync` waits until what was written before it was called is on the disk. When bytes are lost on
+    /// their way there, the file `voucher`, which records them as right, is removed.
+    pub fn start(
         sync: impl Fn() -> Result<(), CacheError> + Send + 'static,
+        voucher: Option<PathBuf>,
         right: Right,
     ) -> Result<Self, CacheError> {
         // One queued sync is enough: it covers everything written before it starts.
@@ -65,7 +44,11 @@ impl Writeback {
             for () in due {
                 // The files are not needed any more.
                 let Some(_kept) = Weak::upgrade(&weak) else { break };
-                sync()?;
+                let synced = sync();
+                if let (Err(error), Some(voucher)) = (&synced, &voucher) {
+                    void(voucher, error);
+                }
+                synced?;
             }
             Ok(())
         };
@@ -108,15 +91,9 @@ pub(super) fn void(journal: &Path, error: &CacheError) {
     }
 }
 
-fn sync_all(files: &[(File, PathBuf)]) -> Result<(), CacheError> {
-    for (file, path) in files {
-        file.sync_data().map_err(|source| CacheError::io("sync", path, source))?;
-    }
-    Ok(())
-}
-
 #[cfg(test)]
 mod tests {
+    use std::fs::File;
     use std::io::{self, Write as _};
 
     use manifest::Digest;
@@ -130,7 +107,10 @@ mod tests {
             let mut file = tempfile::tempfile().unwrap();
             file.write_all(b"bytes").unwrap();
             for is_dropped in [true, false] {
-                let writeback = Writeback::start([(&file, Path::new("file"))], None, Arc::new(())).unwrap();
+                let file = file.try_clone().unwrap();
+                let sync =
+                    move || file.sync_data().map_err(|lost| CacheError::io("sync", Path::new("file"), lost));
+                let writeback = Writeback::start(sync, None, Arc::new(())).unwrap();
                 writeback.wrote(usize::try_from(written_bytes).unwrap());
                 if !is_dropped {
                     writeback.finish().unwrap();
@@ -151,7 +131,7 @@ mod tests {
             let _ = may_go_on.recv();
             Ok(())
         };
-        let writeback = Writeback::with(sync, Arc::<FillLock>::clone(&lock)).unwrap();
+        let writeback = Writeback::start(sync, None, Arc::<FillLock>::clone(&lock)).unwrap();
         writeback.wrote(usize::try_from(EVERY_BYTES).unwrap());
         has_begun.recv().unwrap();
         // These would never return.
@@ -162,19 +142,15 @@ mod tests {
         cache.lock_fill(&digest).unwrap();
     }
 
-    #[cfg(target_os = "linux")]
     #[test]
     fn a_sync_that_fails_is_told_and_voids_what_was_said_of_the_bytes() {
         let dir = tempfile::tempdir().unwrap();
         let journal = dir.path().join("journal");
         File::create(&journal).unwrap();
-        // A pipe cannot be synced.
-        let (reader, _writer) = io::pipe().unwrap();
-        let file = File::from(std::os::fd::OwnedFd::from(reader));
-        let files = [(&file, Path::new("pipe"))];
-        let writeback = Writeback::start(files, Some(journal.clone()), Arc::new(())).unwrap();
+        let sync = || Err(CacheError::io("sync", Path::new("disk"), io::ErrorKind::Other.into()));
+        let writeback = Writeback::start(sync, Some(journal.clone()), Arc::new(())).unwrap();
         writeback.wrote(usize::try_from(EVERY_BYTES).unwrap());
-        assert_eq!(writeback.finish().unwrap_err().to_string(), "cannot sync pipe");
+        assert_eq!(writeback.finish().unwrap_err().to_string(), "cannot sync disk");
         assert!(!journal.exists());
     }
 }

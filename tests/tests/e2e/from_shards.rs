@@ -55,7 +55,10 @@ async fn layers_of_the_sharder_are_seeded_as_they_are_and_rebuilt_from_parity_th
     let listening: Value = serde_json::from_str(&seeder.first_line().await).unwrap();
     let address = listening["address"].as_str().unwrap();
     let fetched = fetcher.run(["fetch", "--wait", "5s", "--manifest", id, "--peer", address]).await.answer();
-    assert!(fs::read(fetched["weights"].as_str().unwrap()).unwrap() == weights);
+    let folder = std::path::Path::new(fetched["path"].as_str().unwrap());
+    let layers =
+        (0..7).map(|index| fs::read(folder.join(list["shards"][index]["layer_name"].as_str().unwrap())));
+    assert!(layers.map(Result::unwrap).collect::<Vec<_>>().concat() == weights, "each layer is a file");
     assert_eq!(fetched["rebuilt_bytes"].as_u64(), Some(1000), "{fetched}");
 }
 
@@ -70,7 +73,7 @@ async fn a_model_in_one_blob_becomes_a_model_of_one_shard() {
     let listening: Value = serde_json::from_str(&seeder.first_line().await).unwrap();
     let (id, address) = (answer["manifest"].as_str().unwrap(), listening["address"].as_str().unwrap());
     let fetched = fetcher.run(["fetch", "--wait", "5s", "--manifest", id, "--peer", address]).await.answer();
-    assert!(fs::read(fetched["weights"].as_str().unwrap()).unwrap() == weights);
+    assert!(fs::read(fetched["path"].as_str().unwrap()).unwrap() == weights);
 }
 
 #[tokio::test(flavor = "multi_thread")]

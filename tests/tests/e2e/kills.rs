@@ -6,7 +6,7 @@ use std::fs::{self, File};
 use std::path::{Path, PathBuf};
 use std::time::{Duration, SystemTime};
 
-use e2e::{Fetched, Home, Killed, Killer, Model, PIECE_BYTES, Recipe, Seeder, made_up, put};
+use e2e::{Fetched, Home, Killed, Killer, Model, PIECE_BYTES, Recipe, Seeder, Tree, made_up, put};
 
 /// A temporary file this old is one that nobody writes any more.
 const STALE: Duration = Duration::from_secs(7200);
@@ -33,6 +33,12 @@ fn variable(name: &str) -> Option<u64> {
 /// Some pieces in a shard, parity, and a piece index.
 async fn small_model() -> Model {
     Recipe { layers: vec![5 * PIECE_BYTES + 77], data: 2, parity: 1, ..Recipe::default() }.publish().await
+}
+
+/// The same as a folder: its pieces lie across the borders of files, one of which is empty.
+async fn small_folder() -> Model {
+    let sizes = [("a", 1000), ("sub/b", 2 * PIECE_BYTES), ("sub/c", 0), ("d", 3 * PIECE_BYTES - 923)];
+    Tree::of_sizes(sizes).publish(&["--data", "2", "--parity", "1", "--layout", "rows"]).await
 }
 
 /// A seeder of it that lacks a shard, which has to be rebuilt.
@@ -98,12 +104,16 @@ fn fetching<'a>(model: &'a Model, peer: &'a str) -> [&'a str; 7] {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_fetch_killed_at_any_call_is_made_good_by_the_next() {
-    let (model, killer) = (small_model().await, Killer::new().await);
-    let seeder = seeder(&model).await;
-    for at in 1.. {
-        let home = Home::new();
-        let Some(how) = kill(&killer, at, &home, &fetching(&model, seeder.address())).await else { return };
-        assert_mended(&home, &model, seeder.address(), &how).await;
+    let killer = Killer::new().await;
+    for model in [small_model().await, small_folder().await] {
+        let seeder = seeder(&model).await;
+        for at in 1.. {
+            let home = Home::new();
+            let Some(how) = kill(&killer, at, &home, &fetching(&model, seeder.address())).await else {
+                break;
+            };
+            assert_mended(&home, &model, seeder.address(), &how).await;
+        }
     }
 }
 
@@ -124,20 +134,28 @@ async fn a_publish_killed_at_any_call_is_made_good_by_the_next() {
     let (killer, weights) = (Killer::new().await, made_up(3 * PIECE_BYTES + 77));
     let piece_size = PIECE_BYTES.to_string();
     let common = ["publish", "--json", "--model-kind", "simplenet", "--data", "2", "--parity", "1"];
-    for files in [&["model"][..], &["--layers", "part0", "part1", "part2", "part3"]] {
+    for files in [&["model"][..], &["--layers", "part0", "part1", "part2", "part3"], &["folder"]] {
         let publish = [&common[..], &["--piece-size", &piece_size], files].concat();
         for at in 1.. {
             let home = Home::new();
             put(&home.path("model"), &weights);
             for (number, part) in weights.chunks(PIECE_BYTES).enumerate() {
                 put(&home.path(format!("part{number}")), part);
+                fs::create_dir_all(home.path("folder/sub")).unwrap();
+                put(&home.path(format!("folder/sub/part{number}")), part);
             }
             let Some(how) = kill(&killer, at, &home, &publish).await else { break };
             let how = format!("{files:?} {how}");
             let outcome = home.plain(&publish).await;
             assert_eq!(outcome.status, Some(0), "{how}: {}", outcome.stderr);
             let published = outcome.answer();
-            let written = fs::read(published["weights"].as_str().unwrap()).unwrap();
+            let path = Path::new(published["path"].as_str().unwrap());
+            let written = match path.is_dir() {
+                true => (0..4)
+                    .flat_map(|number| fs::read(path.join(format!("sub/part{number}"))).unwrap())
+                    .collect(),
+                false => fs::read(path).unwrap(),
+            };
             assert!(written == weights, "{how}: other bytes than were published");
             assert_good(&home, published["manifest"].as_str().unwrap(), &how).await;
             assert_tidy(&home, &how).await;
@@ -147,7 +165,7 @@ async fn a_publish_killed_at_any_call_is_made_good_by_the_next() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_removal_killed_at_any_call_is_made_good_by_the_next() {
-    let (model, killer) = (small_model().await, Killer::new().await);
+    let (model, killer) = (small_folder().await, Killer::new().await);
     let seeder = seeder(&model).await;
     let remove = ["cache", "rm", &model.id];
     for at in 1.. {

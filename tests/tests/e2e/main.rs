@@ -8,6 +8,7 @@ mod demo;
 mod discovery;
 mod faults;
 mod fetch;
+mod folder;
 mod follow;
 mod from_shards;
 mod heal;

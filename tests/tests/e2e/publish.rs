@@ -93,10 +93,13 @@ async fn the_call_for_a_proposal_is_the_one_that_sets_the_model() {
 async fn what_cannot_be_published_is_refused_and_leaves_nothing() {
     let (home, _) = home_with("model", b"weights");
     put(&home.path("empty"), b"");
+    std::fs::create_dir(home.path("none")).unwrap();
     for (line, status, part) in [
-        ("empty --model-kind simplenet", 2, "empty is empty"),
+        ("empty --model-kind simplenet", 2, "empty has no file with bytes"),
+        ("empty --no-names --model-kind simplenet", 2, "empty is empty"),
         ("missing --model-kind simplenet", 1, "missing"),
-        (". --model-kind simplenet", 2, "not a regular file"),
+        ("none --model-kind simplenet", 2, "none has no file"),
+        (". --no-names --model-kind simplenet", 2, "not a regular file"),
         ("model --model-kind gpt", 2, "unknown model kind \"gpt\""),
         ("model --model-kind simplenet --data 0", 2, "at least 1 row"),
         ("model --model-kind simplenet --data 200 --parity 57", 2, "at most 256"),
@@ -121,7 +124,7 @@ async fn the_same_input_gives_the_same_digest_and_another_input_another() {
     assert_ne!(publish(&home, ["--parity", "3"]).await.answer()["manifest"], first["manifest"]);
     // What was published does not change with the file.
     put(&path, b"other weights");
-    let weights = std::fs::read(first["weights"].as_str().unwrap()).unwrap();
+    let weights = std::fs::read(first["path"].as_str().unwrap()).unwrap();
     assert!(weights == made_up(100_000));
 }
 
@@ -157,7 +160,7 @@ async fn what_is_published_can_be_seeded_at_once() {
     let home = Home::new();
     let fetch = ["fetch", "--wait", "1s", "--peer", &address].map(str::to_owned);
     let fetched = Fetched::of(home.run(fetch.into_iter().chain(chain.flags())).await);
-    assert!(std::fs::read(&fetched.weights).unwrap() == weights);
+    assert!(std::fs::read(&fetched.path).unwrap() == weights);
     publishing.terminate().await;
     publishing.outcome().await.expect(0);
 }

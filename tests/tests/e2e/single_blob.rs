@@ -78,7 +78,7 @@ async fn a_contract_that_names_weights_is_loaded_when_that_is_allowed() {
         for peer in [&ours.address, &python.address] {
             let home = Home::new();
             let fetched = Fetched::of(fetch(&home, &chain, &[peer], &["--single-blob"]).await);
-            assert!(std::fs::read(&fetched.weights).unwrap() == bytes, "other bytes than the contract names");
+            assert!(std::fs::read(&fetched.path).unwrap() == bytes, "other bytes than the contract names");
             // Nobody is asked again.
             let again = Fetched::of(fetch(&home, &chain, &[], &["--single-blob"]).await);
             assert!(again.from_cache && again.weights == fetched.weights);
@@ -100,7 +100,7 @@ async fn a_liar_about_the_size_does_not_win_and_what_was_loaded_is_served() {
     let home = Home::new();
     let peers = [liars[0].address(), liars[1].address(), &honest.address];
     let fetched = Fetched::of(fetch(&home, &chain, &peers, &["--single-blob"]).await);
-    assert!(std::fs::read(&fetched.weights).unwrap() == bytes);
+    assert!(std::fs::read(&fetched.path).unwrap() == bytes);
     assert!(fetched.source(honest.address.rsplit_once("/p2p/").unwrap().1).good_bytes >= LARGE as u64);
 
     let mut serving = home.start(["serve", "--listen", TCP]);
@@ -108,7 +108,7 @@ async fn a_liar_about_the_size_does_not_win_and_what_was_loaded_is_served() {
     let address = listening["address"].as_str().unwrap();
     let other = Home::new();
     let fetched = Fetched::of(fetch(&other, &chain, &[address], &["--single-blob"]).await);
-    assert!(std::fs::read(&fetched.weights).unwrap() == bytes);
+    assert!(std::fs::read(&fetched.path).unwrap() == bytes);
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -127,5 +127,5 @@ async fn who_has_loaded_a_blob_is_found_by_its_digest() {
     let _ = seeder.first_line().await;
     let flags = ["--single-blob", "--wait", "30s", "--bootstrap", &address];
     let fetched = Fetched::of(fetch(&other, &chain, &[], &flags).await);
-    assert!(std::fs::read(&fetched.weights).unwrap() == bytes);
+    assert!(std::fs::read(&fetched.path).unwrap() == bytes);
 }

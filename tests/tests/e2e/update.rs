@@ -27,7 +27,8 @@ async fn the_publisher_is_told_how_much_moves() {
     put(&home.path("old"), &old);
     put(&home.path("new"), &[&old[..PIECES / 2 * PIECE_BYTES], &vec![7; PIECES / 2 * PIECE_BYTES]].concat());
     let piece_size = PIECE_BYTES.to_string();
-    let publish = ["publish", "--model-kind", "simplenet", "--data", "4", "--piece-size", &piece_size];
+    let publish =
+        ["publish", "--model-kind", "simplenet", "--data", "4", "--parity", "2", "--piece-size", &piece_size];
     let base = home.run(publish.into_iter().chain(["old"])).await.answer();
     let base = base["manifest"].as_str().unwrap();
     let published = home.run(publish.into_iter().chain(["new", "--base", base])).await.answer();

@@ -12,7 +12,6 @@ use tempfile::NamedTempFile;
 use super::layers;
 use super::rows::Job;
 use super::shard_list::ShardList;
-use super::source::Source;
 use super::{Input, Options, Plan, PublishError};
 
 /// What was made of a list of shards.
@@ -45,12 +44,13 @@ pub fn assemble(
     progress: &(dyn Fn(u64, u64) + Sync),
 ) -> Result<Assembled, PublishError> {
     let paths = list.layers.iter().map(|layer| find(dir, &layer.digest)).collect::<Result<Vec<_>, _>>()?;
-    let plan = Plan::new(&Input::Layers(paths), options)?;
+    let input = Input::Layers(paths);
+    let plan = Plan::new(&input, options)?;
     let passes = if plan.encoded_parity() == 0 { 1 } else { 2 };
     let total_bytes = passes * plan.total_bytes;
     let hashed = |done| progress(done, total_bytes);
     let mut shards = layers::copy(&plan.sources, None, plan.piece_size_bytes(), &hashed)?;
-    for ((layer, source), (found, _)) in list.layers.iter().zip(&plan.sources).zip(&shards) {
+    for ((layer, source), (found, _)) in list.layers.iter().zip(plan.sources.list()).zip(&shards) {
         if *found != layer.digest {
             let (path, expected) = (source.path().to_owned(), layer.digest);
             return Err(PublishError::WrongDigest { path, found: *found, expected });
@@ -58,19 +58,16 @@ pub fn assemble(
     }
     let parity = make_parity(dir, &plan)?;
     if !parity.is_empty() {
-        let starts = starts(&plan.sources);
-        let read = |offset, buffer: &mut [u8]| read_layers(&plan.sources, &starts, offset, buffer);
+        let read = |offset, buffer: &mut [u8]| plan.sources.read_at(offset, buffer);
         let files = parity.iter().map(|file| Ok((clone_of(file)?, file.path().to_owned())));
         let files = files.collect::<Result<Vec<(File, PathBuf)>, PublishError>>()?;
         let job = Job { hash_rows: false, ..plan.job(&read, &files) };
         shards.extend(job.run(&|done| progress(plan.total_bytes + done, total_bytes))?);
     }
     plan.repeat_copies(&mut shards);
-    for source in &plan.sources {
-        source.check_unchanged()?;
-    }
+    plan.sources.check_unchanged()?;
 
-    let sizes_bytes: Vec<u64> = plan.sources.iter().map(|source| source.size_bytes).collect();
+    let sizes_bytes: Vec<u64> = plan.sources.list().iter().map(|source| source.size_bytes).collect();
     let mut corrections = list.corrections(&sizes_bytes);
     let made: Vec<Digest> = shards.iter().skip(list.layers.len()).map(|(digest, _)| *digest).collect();
     if list.parity.iter().any(|listed| !made.contains(listed)) {
@@ -122,31 +119,6 @@ fn make_parity(dir: &Path, plan: &Plan<'_>) -> Result<Vec<NamedTempFile>, Publis
 fn clone_of(file: &NamedTempFile) -> Result<File, PublishError> {
     let clone = file.as_file().try_clone();
     clone.map_err(|source| CacheError::io("open", file.path(), source).into())
-}
-
-fn starts(sources: &[Source]) -> Vec<u64> {
-    let mut starts = vec![0];
-    for source in sources {
-        starts.push(starts[starts.len() - 1] + source.size_bytes);
-    }
-    starts
-}
-
-/// Fills `buffer` with the layers' bytes from `offset` on, across their borders.
-fn read_layers(
-    sources: &[Source],
-    starts: &[u64],
-    mut offset: u64,
-    mut buffer: &mut [u8],
-) -> Result<(), PublishError> {
-    while !buffer.is_empty() {
-        let layer = starts.partition_point(|start| *start <= offset) - 1;
-        let left = usize::try_from(starts[layer + 1] - offset).unwrap_or(usize::MAX).min(buffer.len());
-        let (part, rest) = buffer.split_at_mut(left);
-        sources[layer].read_at(offset - starts[layer], part)?;
-        (buffer, offset) = (rest, offset + left as u64);
-    }
-    Ok(())
 }
 
 /// Writes a blob under its digest.

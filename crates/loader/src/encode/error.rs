@@ -65,6 +65,30 @@ pub enum PublishError {
         /// What was given.
         path: PathBuf,
     },
+    /// A file's name cannot be one in a model.
+    #[error("{} cannot be the name of a model's file: {reason}; rename it, or leave it out with --exclude", path.display())]
+    BadName {
+        /// The file.
+        path: PathBuf,
+        /// What is wrong with it.
+        reason: String,
+    },
+    /// A link in a folder that is not followed.
+    #[error("{} is a link {reason}", path.display())]
+    BadLink {
+        /// The link.
+        path: PathBuf,
+        /// Where it leads to, and what to do.
+        reason: &'static str,
+    },
+    /// A folder without a byte to publish.
+    #[error("{} has no file with bytes to publish ({left_out} left out)", path.display())]
+    NoFiles {
+        /// The folder.
+        path: PathBuf,
+        /// How many files or folders in it were left out.
+        left_out: usize,
+    },
     /// Somebody wrote to an input while it was read.
     #[error("{} was changed while it was read: publish it again when nobody writes to it", path.display())]
     Changed {
@@ -123,6 +147,9 @@ impl PublishError {
             | Self::Empty { .. }
             | Self::NotAFile { .. }
             | Self::NotInFolder { .. }
+            | Self::BadName { .. }
+            | Self::BadLink { .. }
+            | Self::NoFiles { .. }
             | Self::WrongDigest { .. }
             | Self::Changed { .. } => Blame::Caller,
             Self::Read { .. } | Self::Manifest(_) | Self::Encoder { .. } => Blame::Us,

@@ -1,18 +1,15 @@
 //! The first pass over a layer-wise model: layers are copied into the weights and hashed, several at once.
 
-use std::fs::File;
-use std::os::unix::fs::FileExt as _;
-use std::path::Path;
 use std::sync::Arc;
 
 use manifest::Digest;
 use manifest::piece_index::ShardHasher;
 use sha256_lanes::WIDE_LANES;
-use store::{CacheError, Writeback};
+use store::{ModelFiles, Writeback};
 
 use super::PublishError;
 use super::pipeline::{self, SLABS, Values};
-use super::source::Source;
+use super::source::Sources;
 
 /// How much of a layer is read at a time.
 const CHUNK_BYTES: usize = 256 << 10;
@@ -36,23 +33,21 @@ struct Chunk {
 /// Copies `layers`, one after the other, into `weights`, unless they stay where they are, and gives the digest and the
 /// chaining values of each. `progress` is told how many bytes were read.
 pub(super) fn copy(
-    layers: &[Source],
-    weights: Option<(&File, &Path)>,
+    layers: &Sources,
+    weights: Option<&Arc<ModelFiles>>,
     piece_size_bytes: u32,
     progress: &dyn Fn(u64),
 ) -> Result<Vec<(Digest, Values)>, PublishError> {
-    let mut starts = vec![0];
-    for layer in layers {
-        starts.push(starts[starts.len() - 1] + layer.size_bytes);
-    }
     let new_hasher = |layer: usize| {
-        ShardHasher::new(layers.get(layer).map_or(1, |layer| layer.size_bytes), piece_size_bytes)
+        ShardHasher::new(layers.list().get(layer).map_or(1, |layer| layer.size_bytes), piece_size_bytes)
     };
     let mut reader = Reader { layers, lanes: [None; WIDE_LANES], next: 0 };
     let mut hashers = [0; WIDE_LANES].map(new_hasher);
-    let mut digests: Vec<Option<(Digest, Values)>> = vec![None; layers.len()];
+    let mut digests: Vec<Option<(Digest, Values)>> = vec![None; layers.list().len()];
     let mut done_bytes = 0;
-    let writeback = Writeback::start(weights, None, Arc::new(()))?;
+    let written = weights.map(Arc::clone);
+    let sync = move || written.as_ref().map_or(Ok(()), |weights| weights.sync_written());
+    let writeback = Writeback::start(sync, None, Arc::new(()))?;
     pipeline::run(
         [(); SLABS].map(|()| Slab::default()),
         |slab| reader.fill(slab),
@@ -74,10 +69,9 @@ pub(super) fn copy(
             Ok(())
         },
         |slab| {
-            let Some((file, path)) = weights else { return Ok(()) };
+            let Some(weights) = weights else { return Ok(()) };
             for chunk in slab.chunks.iter().filter(|chunk| !chunk.bytes.is_empty()) {
-                let written = file.write_all_at(&chunk.bytes, starts[chunk.layer] + chunk.offset);
-                written.map_err(|source| CacheError::io("write", path, source))?;
+                weights.write_at(layers.start(chunk.layer) + chunk.offset, &chunk.bytes)?;
                 writeback.wrote(chunk.bytes.len());
             }
             Ok(())
@@ -90,7 +84,7 @@ pub(super) fn copy(
 
 /// Reads several layers at once, and goes on to the next whenever one ends.
 struct Reader<'a> {
-    layers: &'a [Source],
+    layers: &'a Sources,
     /// The layer that each lane reads, and how far it is.
     lanes: [Option<(usize, u64)>; WIDE_LANES],
     next: usize,
@@ -101,21 +95,21 @@ impl Reader<'_> {
     fn fill(&mut self, slab: &mut Slab) -> Result<bool, PublishError> {
         let mut any = false;
         for (lane, chunk) in self.lanes.iter_mut().zip(&mut slab.chunks) {
-            if lane.is_none() && self.next < self.layers.len() {
+            if lane.is_none() && self.next < self.layers.list().len() {
                 *lane = Some((self.next, 0));
                 self.next += 1;
             }
             chunk.bytes.clear();
             chunk.is_last = false;
             let Some((layer, offset)) = *lane else { continue };
-            let source = &self.layers[layer];
-            let left = usize::try_from(source.size_bytes - offset).unwrap_or(usize::MAX);
+            let size_bytes = self.layers.list()[layer].size_bytes;
+            let left = usize::try_from(size_bytes - offset).unwrap_or(usize::MAX);
             chunk.bytes.resize(left.min(CHUNK_BYTES), 0);
-            source.read_at(offset, &mut chunk.bytes)?;
+            self.layers.read_one(layer, offset, &mut chunk.bytes)?;
             let end = offset + chunk.bytes.len() as u64;
             chunk.layer = layer;
             chunk.offset = offset;
-            chunk.is_last = end == source.size_bytes;
+            chunk.is_last = end == size_bytes;
             *lane = (!chunk.is_last).then_some((layer, end));
             any = true;
         }

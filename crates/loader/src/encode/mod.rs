@@ -6,6 +6,7 @@
 
 mod assemble;
 mod error;
+mod folder;
 mod layers;
 mod pipeline;
 mod rows;
@@ -14,28 +15,34 @@ mod source;
 
 use std::collections::HashSet;
 use std::fs::{self, File};
-use std::os::unix::fs::FileExt as _;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::thread;
 
 use manifest::piece_index::encode_index;
 use manifest::{
-    Codec, Digest, MAX_PIECE_BYTES, MAX_PIECES, MAX_ROWS, MAX_SHARDS, MODEL_KINDS, Manifest, Pieces, Shard,
-    TRANSFER_PIECE_BYTES,
+    Codec, Digest, FileEntry, MAX_PIECE_BYTES, MAX_PIECES, MAX_ROWS, MAX_SHARDS, MODEL_KINDS, Manifest,
+    Pieces, Shard, TRANSFER_PIECE_BYTES,
 };
-use store::{Cache, CacheError, Model, Staging, require, require_files, reserve};
-use store::{PARITY, PIECES, WEIGHTS};
+use store::{
+    Cache, CacheError, Model, ModelFiles, PARITY, PIECES, Staging, WeightsFiles, require, require_files,
+    reserve,
+};
 
 pub use assemble::{Assembled, assemble};
 pub use error::PublishError;
+pub use folder::{Folder, FolderFile};
 pub use shard_list::{ShardList, ShardListError};
 
 use pipeline::Values;
 use rows::Job;
-use source::{ReadAt, Source};
+use source::{ReadAt, Source, Sources};
 
 /// Smaller pieces cost more in requests, and in index, than they save.
 const MIN_PIECE_BYTES: u32 = 16 << 10;
+
+/// Above so many files, most are smaller than a piece: rows then have fewer pieces, and fewer shards to ask for.
+const MAX_FILE_SHARDS: usize = 1024;
 
 /// What a model has beside weights and parity: manifest, index, stamp; rather more than fewer.
 const FILES_BESIDE: u64 = 8;
@@ -43,10 +50,24 @@ const FILES_BESIDE: u64 = 8;
 /// What is published.
 #[derive(Debug, Clone)]
 pub enum Input {
-    /// One file of weights, cut into `data` shards of equal size.
+    /// One file of weights without a name, cut into `data` shards of equal size.
     File(PathBuf),
-    /// One file per layer, each a data shard; in this order they are the weights.
+    /// One file per layer, each a data shard; in this order they are the weights, which have no name.
     Layers(Vec<PathBuf>),
+    /// A folder, or one file with its name.
+    Folder(Folder),
+}
+
+/// How the files of a folder become data shards.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum FileLayout {
+    /// As files, if each of them can be rebuilt from parity and they are not too many, else as rows.
+    #[default]
+    Auto,
+    /// Each file that is not empty is one, so that its SHA-256 is proven, and anybody can fetch it by that.
+    Files,
+    /// Together they are cut into shards of equal size.
+    Rows,
 }
 
 /// How it is published.
@@ -57,6 +78,7 @@ pub struct Options {
     pub(crate) parity: u32,
     pub(crate) codec: Codec,
     pub(crate) piece_size_bytes: Option<u32>,
+    pub(crate) layout: FileLayout,
 }
 
 impl Default for Options {
@@ -68,6 +90,7 @@ impl Default for Options {
             parity: 4,
             codec: Codec::Rs,
             piece_size_bytes: Some(TRANSFER_PIECE_BYTES),
+            layout: FileLayout::Auto,
         }
     }
 }
@@ -101,6 +124,12 @@ impl Options {
     #[must_use]
     pub fn with_piece_size_bytes(self, piece_size_bytes: impl Into<Option<u32>>) -> Self {
         Self { piece_size_bytes: piece_size_bytes.into(), ..self }
+    }
+
+    /// How the files of a folder become data shards.
+    #[must_use]
+    pub fn with_layout(self, layout: FileLayout) -> Self {
+        Self { layout, ..self }
     }
 }
 
@@ -138,11 +167,12 @@ pub fn publish(
 ) -> Result<Published, PublishError> {
     let plan = Plan::new(input, options)?;
     let staging = cache.staging()?;
-    let shards = plan.encode(&staging, progress)?;
-    for source in &plan.sources {
-        source.check_unchanged()?;
+    let (shards, files) = plan.encode(&staging, progress)?;
+    plan.sources.check_unchanged()?;
+    let mut manifest = plan.store(&staging, shards)?;
+    if !files.is_empty() {
+        manifest = manifest.with_files(files)?;
     }
-    let manifest = plan.store(&staging, shards)?;
     let (digest, manifest) = cache.store_manifest(&manifest.to_json())?;
     let lock = cache.lock_fill(&digest)?;
     let model = match cache.model(&digest) {
@@ -156,35 +186,48 @@ pub fn publish(
     Ok(Published { digest, warnings: plan.warnings(), manifest, model })
 }
 
+/// The digest and the chaining values of each shard.
+type Shards = Vec<(Digest, Values)>;
+
 /// A checked input.
 struct Plan<'a> {
     options: &'a Options,
-    sources: Vec<Source>,
+    /// The input files, but for empty ones.
+    sources: Sources,
+    /// The files of a folder, empty ones too.
+    folder: &'a [FolderFile],
     is_layers: bool,
     total_bytes: u64,
     row_bytes: u64,
 }
 
 impl<'a> Plan<'a> {
-    fn new(input: &Input, options: &'a Options) -> Result<Self, PublishError> {
+    fn new(input: &'a Input, options: &'a Options) -> Result<Self, PublishError> {
         check_options(options)?;
-        let (paths, is_layers) = match input {
-            Input::File(path) => (std::slice::from_ref(path), false),
-            Input::Layers(paths) => (paths.as_slice(), true),
+        let mut folder: &[FolderFile] = &[];
+        let (paths, is_layers): (Vec<&Path>, bool) = match input {
+            Input::File(path) => (vec![path], false),
+            Input::Layers(paths) => (paths.iter().map(PathBuf::as_path).collect(), true),
+            Input::Folder(found) => {
+                folder = found.files();
+                let with_bytes = folder.iter().filter(|file| file.size_bytes > 0);
+                (with_bytes.map(|file| file.source.as_path()).collect(), is_file_by_file(folder, options))
+            }
         };
         let shards = if is_layers { paths.len() } else { options.data as usize } + options.parity as usize;
         check_count("shards", shards as u64, MAX_SHARDS as u64, "merge some layers")?;
         if paths.is_empty() {
             return Err(PublishError::NoLayers);
         }
-        let sources = paths.iter().map(|path| Source::open(path)).collect::<Result<Vec<_>, _>>()?;
-        let total_bytes = sources.iter().map(|source| source.size_bytes).sum::<u64>();
+        let sources = Sources::open(paths)?;
+        check_same(folder, &sources)?;
+        let total_bytes = sources.total_bytes();
         let row_bytes = total_bytes.div_ceil(u64::from(options.data));
-        let plan = Self { options, sources, is_layers, total_bytes, row_bytes };
+        let plan = Self { options, sources, folder, is_layers, total_bytes, row_bytes };
         let piece_bytes = u64::from(plan.piece_size_bytes());
         let pieces = |size_bytes: u64| size_bytes.div_ceil(piece_bytes);
         let data_pieces = if is_layers {
-            plan.sources.iter().map(|source| pieces(source.size_bytes)).sum()
+            plan.sources.list().iter().map(|source| pieces(source.size_bytes)).sum()
         } else {
             pieces(row_bytes) * u64::from(options.data)
         };
@@ -198,7 +241,7 @@ impl<'a> Plan<'a> {
     }
 
     fn data_shards(&self) -> usize {
-        if self.is_layers { self.sources.len() } else { self.options.data as usize }
+        if self.is_layers { self.sources.list().len() } else { self.options.data as usize }
     }
 
     /// How many parity shards are made. A copy of a row that is a shard is not: it is that shard.
@@ -210,29 +253,74 @@ impl<'a> Plan<'a> {
         }
     }
 
-    /// Writes weights and parity, and gives the digests and chaining values of all shards.
+    /// Writes weights and parity, and gives the digests and chaining values of all shards, and what a manifest says of the
+    /// files that have names.
     fn encode(
         &self,
         staging: &Staging,
         progress: &(dyn Fn(u64, u64) + Sync),
-    ) -> Result<Vec<(Digest, Values)>, PublishError> {
-        let path = staging.path().join(WEIGHTS);
-        let file = create(&path)?;
-        let weights = (&file, path.as_path());
-        let is_clone = self.clone_source(&file)?;
-        self.make_room(weights, is_clone)?;
+    ) -> Result<(Shards, Vec<FileEntry>), PublishError> {
+        let weights = Arc::new(staging.weights(self.weights_files()));
+        let is_clone = self.clone_sources(&weights)?;
+        self.make_room(staging, &weights, is_clone)?;
+        weights.create_empty()?;
         let parity_files = self.create_parity(staging)?;
-        let mut shards = match self.sources.as_slice() {
-            _ if is_clone => self.encode_clone(weights, &parity_files, progress)?,
-            [source] if !self.is_layers => self.encode_file(source, weights, &parity_files, progress)?,
-            _ => self.encode_layers(weights, &parity_files, progress)?,
+        let target = (!is_clone).then_some(&weights);
+        let hashes_files = !self.folder.is_empty() && !self.is_layers;
+        let (shards, digests) = thread::scope(|scope| {
+            // Beside the pass over the rows, which sees no file from its beginning to its end.
+            let start = || {
+                thread::Builder::new().name("files".to_owned()).spawn_scoped(scope, || self.hash_sources())
+            };
+            let hashing = hashes_files.then(start).transpose().map_err(no_thread)?;
+            let shards = match self.is_layers {
+                false => self.encode_rows(&weights, target, &parity_files, progress),
+                true => self.encode_layers(&weights, target, &parity_files, progress),
+            };
+            let join = |hashing: thread::ScopedJoinHandle<'_, _>| {
+                hashing.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic))
+            };
+            Ok::<_, PublishError>((shards, hashing.map(join)))
+        })?;
+        let mut shards = shards?;
+        let digests = match digests {
+            Some(digests) => digests?,
+            None => shards.iter().take(self.data_shards()).map(|(digest, _)| *digest).collect(),
         };
         self.repeat_copies(&mut shards);
-        Ok(shards)
+        Ok((shards, self.file_entries(&digests)))
+    }
+
+    /// Which files the weights become.
+    fn weights_files(&self) -> WeightsFiles {
+        match self.folder {
+            [] => WeightsFiles::unnamed(self.total_bytes),
+            files => WeightsFiles::named(files.iter().map(|file| (&file.path, file.size_bytes))),
+        }
+    }
+
+    /// The digest of each input file.
+    fn hash_sources(&self) -> Result<Vec<Digest>, PublishError> {
+        let hashed = layers::copy(&self.sources, None, self.piece_size_bytes(), &|_| ())?;
+        Ok(hashed.into_iter().map(|(digest, _)| digest).collect())
+    }
+
+    /// What a manifest says of the files, from the digests of those that are not empty.
+    fn file_entries(&self, digests: &[Digest]) -> Vec<FileEntry> {
+        let mut digests = digests.iter();
+        let entry = |file: &FolderFile| FileEntry {
+            path: file.path.clone(),
+            size_bytes: file.size_bytes,
+            sha256: match file.size_bytes {
+                0 => Digest::of(b""),
+                _ => digests.next().copied().unwrap_or(Digest::of(b"")),
+            },
+        };
+        self.folder.iter().map(entry).collect()
     }
 
     /// Adds the parity shards that are copies of shards that are there.
-    fn repeat_copies(&self, shards: &mut Vec<(Digest, Values)>) {
+    fn repeat_copies(&self, shards: &mut Shards) {
         if self.options.codec == Codec::Replica {
             let first_row = if self.is_layers { self.data_shards() } else { 0 };
             for copy in self.encoded_parity()..self.options.parity {
@@ -241,65 +329,66 @@ impl<'a> Plan<'a> {
         }
     }
 
-    /// Makes the weights share the blocks of the one file that is published, where the file system can. False: it cannot.
-    fn clone_source(&self, weights: &File) -> Result<bool, PublishError> {
-        match self.sources.as_slice() {
-            [source] if !self.is_layers && rustix::fs::ioctl_ficlone(weights, &source.file).is_ok() => {
-                source.check_unchanged()?;
-                Ok(true)
+    /// Makes the weights share the blocks of the files that are published, where the file system can. False: it cannot.
+    fn clone_sources(&self, weights: &ModelFiles) -> Result<bool, PublishError> {
+        let targets: Vec<usize> = match (self.folder, self.sources.list()) {
+            ([], [_]) => vec![0],
+            ([], _) => return Ok(false),
+            (files, _) => (0..files.len()).filter(|file| files[*file].size_bytes > 0).collect(),
+        };
+        for (source, target) in targets.into_iter().enumerate() {
+            if !weights.clone_file(target, &*self.sources.file(source)?)? {
+                return Ok(false);
             }
-            _ => Ok(false),
         }
+        self.sources.check_unchanged()?;
+        Ok(true)
     }
 
     /// Finds out that there is no room before anything is written.
-    fn make_room(&self, (file, path): (&File, &Path), is_clone: bool) -> Result<(), PublishError> {
+    fn make_room(&self, staging: &Staging, weights: &ModelFiles, is_clone: bool) -> Result<(), PublishError> {
         let weights_bytes = if is_clone { 0 } else { self.total_bytes };
         let parity = u64::from(self.encoded_parity());
-        require(path, weights_bytes.saturating_add(parity.saturating_mul(self.row_bytes)))?;
-        require_files(path, parity + FILES_BESIDE)?;
+        let needed_bytes = weights_bytes.saturating_add(parity.saturating_mul(self.row_bytes));
+        let path = staging.path().join("weights");
+        require(&path, needed_bytes)?;
+        require_files(&path, parity + FILES_BESIDE + 2 * self.folder.len() as u64)?;
         if !is_clone {
-            reserve(file, path, self.total_bytes)?;
+            weights.reserve()?;
         }
         Ok(())
     }
 
-    fn encode_clone(
-        &self,
-        weights: (&File, &Path),
-        parity_files: &[(File, PathBuf)],
-        progress: &(dyn Fn(u64, u64) + Sync),
-    ) -> Result<Vec<(Digest, Values)>, PublishError> {
-        let read = |offset, buffer: &mut [u8]| read_copy(weights, offset, buffer);
-        self.job(&read, parity_files).run(&|done| progress(done, self.total_bytes))
-    }
-
     /// One pass: the rows are the shards.
-    fn encode_file(
+    fn encode_rows(
         &self,
-        source: &Source,
-        weights: (&File, &Path),
+        weights: &ModelFiles,
+        target: Option<&Arc<ModelFiles>>,
         parity_files: &[(File, PathBuf)],
         progress: &(dyn Fn(u64, u64) + Sync),
-    ) -> Result<Vec<(Digest, Values)>, PublishError> {
-        let read = |offset, buffer: &mut [u8]| source.read_at(offset, buffer);
-        let job = Job { weights: Some(weights), ..self.job(&read, parity_files) };
+    ) -> Result<Shards, PublishError> {
+        let read = |offset, buffer: &mut [u8]| match target {
+            Some(_) => self.sources.read_at(offset, buffer),
+            None => Ok(weights.read_at(offset, buffer)?),
+        };
+        let job = Job { weights: target, ..self.job(&read, parity_files) };
         job.run(&|done| progress(done, self.total_bytes))
     }
 
     /// Two passes, unless there is no parity: layers straddle rows.
     fn encode_layers(
         &self,
-        weights: (&File, &Path),
+        weights: &ModelFiles,
+        target: Option<&Arc<ModelFiles>>,
         parity_files: &[(File, PathBuf)],
         progress: &(dyn Fn(u64, u64) + Sync),
-    ) -> Result<Vec<(Digest, Values)>, PublishError> {
+    ) -> Result<Shards, PublishError> {
         let passes = if parity_files.is_empty() { 1 } else { 2 };
         let total_bytes = passes * self.total_bytes;
         let copied = |done| progress(done, total_bytes);
-        let mut shards = layers::copy(&self.sources, Some(weights), self.piece_size_bytes(), &copied)?;
+        let mut shards = layers::copy(&self.sources, target, self.piece_size_bytes(), &copied)?;
         if !parity_files.is_empty() {
-            let read = |offset, buffer: &mut [u8]| read_copy(weights, offset, buffer);
+            let read = |offset, buffer: &mut [u8]| Ok(weights.read_at(offset, buffer)?);
             let encoded = |done| progress(self.total_bytes + done, total_bytes);
             let job = Job { hash_rows: false, ..self.job(&read, parity_files) };
             shards.extend(job.run(&encoded)?);
@@ -333,7 +422,7 @@ impl<'a> Plan<'a> {
     }
 
     /// Writes the piece index and makes the manifest.
-    fn store(&self, staging: &Staging, encoded: Vec<(Digest, Values)>) -> Result<Manifest, PublishError> {
+    fn store(&self, staging: &Staging, encoded: Shards) -> Result<Manifest, PublishError> {
         // What equals an earlier shard is served from there.
         let mut seen = HashSet::new();
         for (index, (digest, _)) in encoded.iter().enumerate() {
@@ -351,11 +440,11 @@ impl<'a> Plan<'a> {
     }
 
     /// The manifest of these shards, and its piece index.
-    fn manifest(&self, encoded: Vec<(Digest, Values)>) -> Result<(Manifest, Option<Vec<u8>>), PublishError> {
+    fn manifest(&self, encoded: Shards) -> Result<(Manifest, Option<Vec<u8>>), PublishError> {
         let data_shards = self.data_shards();
         let (digests, values): (Vec<Digest>, Vec<Values>) = encoded.into_iter().unzip();
         let size_of = |index: usize| {
-            let layer = self.sources.get(index).filter(|_| self.is_layers);
+            let layer = self.sources.list().get(index).filter(|_| self.is_layers);
             layer.map_or(self.row_bytes, |layer| layer.size_bytes)
         };
         let shard = |(index, digest): (usize, &Digest)| Shard {
@@ -388,7 +477,7 @@ impl<'a> Plan<'a> {
         }
         let rebuildable_bytes = u64::from(parity) * self.row_bytes;
         let too_long = |source: &&Source| codec == Codec::Rs && source.size_bytes > rebuildable_bytes;
-        for layer in self.sources.iter().filter(too_long).filter(|_| self.is_layers) {
+        for layer in self.sources.list().iter().filter(too_long).filter(|_| self.is_layers) {
             warnings.push(format!(
                 "layer {} has {} bytes, more than parity can rebuild ({rebuildable_bytes}): when nobody holds it, \
                  it is lost",
@@ -425,9 +514,33 @@ fn create(path: &Path) -> Result<File, CacheError> {
     store::create_new(path).map_err(|source| CacheError::io("create", path, source))
 }
 
-fn read_copy((file, path): (&File, &Path), offset: u64, buffer: &mut [u8]) -> Result<(), PublishError> {
-    let read = file.read_exact_at(buffer, offset);
-    read.map_err(|source| CacheError::io("read", path, source).into())
+fn no_thread(source: std::io::Error) -> CacheError {
+    CacheError::io("start a thread for", Path::new("the files"), source)
+}
+
+/// Whether each file of a folder becomes a data shard: then it can be proven, and fetched, alone.
+fn is_file_by_file(folder: &[FolderFile], options: &Options) -> bool {
+    let sizes_bytes = || folder.iter().map(|file| file.size_bytes).filter(|bytes| *bytes > 0);
+    let row_bytes = sizes_bytes().sum::<u64>().div_ceil(u64::from(options.data));
+    let rebuildable_bytes = row_bytes.saturating_mul(u64::from(options.parity));
+    match options.layout {
+        FileLayout::Files => true,
+        FileLayout::Rows => false,
+        FileLayout::Auto => {
+            sizes_bytes().count() <= MAX_FILE_SHARDS && sizes_bytes().all(|bytes| bytes <= rebuildable_bytes)
+        }
+    }
+}
+
+/// Fails when a file has not the size that it had when the folder was listed.
+fn check_same(folder: &[FolderFile], sources: &Sources) -> Result<(), PublishError> {
+    let listed = folder.iter().filter(|file| file.size_bytes > 0);
+    for (file, source) in listed.zip(sources.list()) {
+        if file.size_bytes != source.size_bytes {
+            return Err(PublishError::Changed { path: source.path().to_owned() });
+        }
+    }
+    Ok(())
 }
 
 #[cfg(test)]

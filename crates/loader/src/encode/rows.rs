@@ -2,13 +2,13 @@
 
 use std::fs::File;
 use std::os::unix::fs::FileExt as _;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::sync::Arc;
 
 use manifest::piece_index::ShardHasher;
 use manifest::{Codec, Digest};
 use reed_solomon_erasure::galois_8::ReedSolomon;
-use store::{CacheError, Writeback};
+use store::{CacheError, ModelFiles, Writeback};
 
 use super::PublishError;
 use super::pipeline::{self, SLABS, Values};
@@ -31,7 +31,7 @@ pub(super) struct Job<'a> {
     pub(super) hash_rows: bool,
     pub(super) read: &'a ReadAt<'a>,
     /// Where the rows are written to, unless they are there already.
-    pub(super) weights: Option<(&'a File, &'a Path)>,
+    pub(super) weights: Option<&'a Arc<ModelFiles>>,
     /// Where each parity shard that is to be made is written to.
     pub(super) parity_files: &'a [(File, PathBuf)],
 }
@@ -59,8 +59,7 @@ impl Job<'_> {
         let hasher = || ShardHasher::new(self.row_bytes, self.piece_size_bytes);
         let mut hashers: Vec<_> = (0..hashed_rows + self.parity_files.len()).map(|_| hasher()).collect();
         let mut next = 0;
-        let parity = self.parity_files.iter().map(|(file, path)| (file, path.as_path()));
-        let writeback = Writeback::start(self.weights.into_iter().chain(parity), None, Arc::new(()))?;
+        let writeback = self.writeback()?;
         pipeline::run(
             [(); SLABS].map(|()| slab()),
             |slab| {
@@ -81,6 +80,23 @@ impl Job<'_> {
         )?;
         writeback.finish()?;
         Ok(hashers.into_iter().map(ShardHasher::finish).collect())
+    }
+
+    /// Syncs what is written while the rest is encoded.
+    fn writeback(&self) -> Result<Writeback, PublishError> {
+        let weights = self.weights.map(Arc::clone);
+        let mut parity = Vec::new();
+        for (file, path) in self.parity_files {
+            let file = file.try_clone().map_err(|source| CacheError::io("open", path, source))?;
+            parity.push((file, path.clone()));
+        }
+        let sync = move || {
+            weights.as_ref().map_or(Ok(()), |weights| weights.sync_written())?;
+            parity.iter().try_for_each(|(file, path)| {
+                file.sync_data().map_err(|source| CacheError::io("sync", path, source))
+            })
+        };
+        Ok(Writeback::start(sync, None, Arc::new(()))?)
     }
 
     fn code(&self) -> Result<Option<ReedSolomon>, PublishError> {
@@ -125,11 +141,10 @@ impl Job<'_> {
     }
 
     fn write(&self, slab: &Slab, writeback: &Writeback) -> Result<(), PublishError> {
-        if let Some((file, path)) = self.weights {
+        if let Some(weights) = self.weights {
             for (row, buffer) in (0..).zip(&slab.rows) {
                 let start = row * self.row_bytes + slab.offset;
-                let written = file.write_all_at(&buffer[..self.stored(start, slab.len)], start);
-                written.map_err(|source| CacheError::io("write", path, source))?;
+                weights.write_at(start, &buffer[..self.stored(start, slab.len)])?;
             }
         }
         for ((file, path), buffer) in self.parity_files.iter().zip(&slab.parity) {

@@ -80,7 +80,7 @@ fn served(model: &Model, shard: usize) -> Vec<u8> {
 /// Checks everything that a fetcher relies on.
 fn check(published: &Published, weights: &[u8], options: &Options) {
     let (model, manifest) = (&published.model, &published.manifest);
-    assert_eq!(model.weights().as_ref(), weights);
+    assert_eq!(model.weights().unwrap().as_ref(), weights);
     assert_eq!(Digest::of(&manifest.to_json()), published.digest);
     for (index, shard) in manifest.shards().iter().enumerate() {
         let bytes = served(model, index);
@@ -152,7 +152,7 @@ fn the_most_rows_there_can_be() {
     let bytes = sample(300_001, 3);
     let options = options(200, 56, Codec::Rs);
     let published = publish_bytes(&cache, &bytes, &options);
-    assert_eq!(published.model.weights().as_ref(), bytes);
+    assert_eq!(published.model.weights().unwrap().as_ref(), bytes);
     assert!(store::recheck(&published.model, 2, &|_, _| ()).unwrap().is_good());
 }
 
@@ -240,7 +240,9 @@ fn what_is_finished_is_read_only_and_the_source_is_left_alone() {
     let published =
         publish(&cache, &Input::File(source.clone()), &options(3, 2, Codec::Rs), &|_, _| ()).unwrap();
     let model = published.model;
-    for path in [model.weights().path().to_owned(), model.dir().join(PIECES), model.dir().join("parity/3")] {
+    for path in
+        [model.weights().unwrap().path().to_owned(), model.dir().join(PIECES), model.dir().join("parity/3")]
+    {
         assert_eq!(fs::metadata(&path).unwrap().permissions().mode() & 0o777, 0o444, "{}", path.display());
     }
     assert_eq!(fs::read(&source).unwrap(), sample(100_000, 1));
@@ -252,7 +254,7 @@ fn publishing_again_leaves_the_finished_model() {
     use std::os::unix::fs::MetadataExt as _;
     let (_dir, cache) = cache();
     let (bytes, options) = (sample(100_000, 1), options(3, 2, Codec::Rs));
-    let inode = |model: &Model| fs::metadata(model.weights().path()).unwrap().ino();
+    let inode = |model: &Model| fs::metadata(model.weights().unwrap().path()).unwrap().ino();
     let first = publish_bytes(&cache, &bytes, &options);
     let second = publish_bytes(&cache, &bytes, &options);
     assert_eq!(first.digest, second.digest);
@@ -343,7 +345,7 @@ fn bad_requests_are_refused_before_anything_is_written() {
 fn a_source_that_changes_is_noticed() {
     let dir = tempfile::tempdir().unwrap();
     let path = write(dir.path(), "model", &sample(1000, 1));
-    let source = Source::open(&path).unwrap();
+    let source = Sources::open([path.as_path()]).unwrap();
     source.check_unchanged().unwrap();
     let file = File::options().write(true).open(&path).unwrap();
     file.set_len(500).unwrap();

@@ -88,7 +88,7 @@ impl Origin {
             .with_piece_size_bytes(index.then_some(16 << 10));
         let published = publish(&cache, input, &options, &|_, _| {}).unwrap();
         let model = published.model;
-        assert!(model.weights().as_ref() == weights, "the published weights are those of the input");
+        assert!(model.weights().unwrap().as_ref() == weights, "the published weights are those of the input");
         let mut blobs = HashMap::new();
         blobs.insert(published.digest, published.manifest.to_json());
         for (shard, entry) in (0..).zip(published.manifest.shards()) {

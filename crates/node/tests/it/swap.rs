@@ -49,10 +49,10 @@ async fn the_old_version_lives_for_as_long_as_somebody_maps_it() {
     let node = Node::start(config).await.unwrap();
 
     let first = node.load(digests[0], &Silent).await.unwrap().model;
-    let weights = first.weights().clone();
+    let weights = first.weights().unwrap().clone();
     drop(first);
     let second = node.load(digests[1], &Silent).await.unwrap();
-    assert!(weights.as_ref() == old && second.model.weights().as_ref() == new);
+    assert!(weights.as_ref() == old && second.model.weights().unwrap().as_ref() == new);
     assert!(second.report.reused_bytes > 300_000, "{:?}", second.report);
 
     // Not even when the node is told to make room.
@@ -64,7 +64,7 @@ async fn the_old_version_lives_for_as_long_as_somebody_maps_it() {
     drop(weights);
     assert_eq!(node.keep_last("series", digests[1], 1).await.unwrap(), [digests[0]]);
     assert!(cache.model(&digests[0]).unwrap().is_none());
-    assert!(second.model.weights().as_ref() == new);
+    assert!(second.model.weights().unwrap().as_ref() == new);
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -80,7 +80,7 @@ async fn a_load_that_is_under_way_asks_peers_that_are_added() {
         tokio::task::yield_now().await;
     }
     node.add_peer(address(&seeder).await);
-    assert!(load.await.unwrap().model.weights().as_ref() == weights);
+    assert!(load.await.unwrap().model.weights().unwrap().as_ref() == weights);
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -89,7 +89,7 @@ async fn a_node_verifies_what_its_cache_holds() {
     let (node, digests) = seeder(dir.path(), &[vec![7; 50_000]]).await;
     assert!(node.verify(digests[0]).await.unwrap().unwrap().is_good());
     assert!(node.verify(Digest::of(b"another")).await.unwrap().is_none());
-    let path = node.load(digests[0], &Silent).await.unwrap().model.weights().path().to_owned();
+    let path = node.load(digests[0], &Silent).await.unwrap().model.weights().unwrap().path().to_owned();
     let mut permissions = std::fs::metadata(&path).unwrap().permissions();
     std::os::unix::fs::PermissionsExt::set_mode(&mut permissions, 0o644);
     std::fs::set_permissions(&path, permissions).unwrap();

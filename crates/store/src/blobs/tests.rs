@@ -88,7 +88,7 @@ fn a_served_model_cannot_be_removed_and_a_corrupt_one_is_left_out() {
     let (_dir, cache) = cache();
     let published = publish_bytes(&cache, &sample(1000, 1), &options(3, 2, Codec::Rs));
     let digest = published.digest;
-    let path = published.model.weights().path().to_owned();
+    let path = published.model.weights().unwrap().path().to_owned();
     drop(published);
     let blobs = Blobs::open(cache.clone(), Vec::new()).unwrap();
     assert!(matches!(cache.remove(&digest), Err(CacheError::InUse { .. })));

@@ -7,9 +7,8 @@ use manifest::piece_index::{ShardHasher, VerifiedPiece};
 use manifest::{ByteRange, Digest, PieceId};
 
 use super::Partial;
-use super::files::copy_range;
 use crate::journal::Record;
-use crate::layout::{WEIGHTS, is_data, parity_path};
+use crate::layout::{is_data, parity_path};
 use crate::piece_states::{self, PieceState};
 use crate::{BlobReader, CacheError};
 
@@ -175,8 +174,7 @@ impl Partial {
         }
         for twin in self.geometry.same(first).filter(|shard| is_data(&self.geometry, *shard)) {
             let (stored, at) = self.stored(twin, range);
-            let written = self.weights.write_all_at(&bytes[..stored], at);
-            written.map_err(|source| CacheError::io("write", &self.dir.join(WEIGHTS), source))?;
+            self.weights.write_at(at, &bytes[..stored])?;
             if let Some(writeback) = &self.writeback {
                 writeback.wrote(stored);
             }
@@ -189,20 +187,25 @@ impl Partial {
         self.check_length(piece.shard, range, bytes)?;
         let first = self.geometry.canonical(piece.shard);
         let (stored, at) = self.stored(first, range);
-        let source = from.in_file(ByteRange::new(offset, offset + stored as u64));
-        match source {
-            // Twins would have to be copied one by one; they are rare.
-            Some((file, start)) if self.geometry.same(first).nth(1).is_none() => {
-                if !copy_range(file, start, &self.weights, at, stored) {
-                    return self.write(piece, bytes);
-                }
-                if let Some(writeback) = &self.writeback {
-                    writeback.wrote(stored);
-                }
-                Ok(())
-            }
-            _ => self.write(piece, bytes),
+        // Twins would have to be copied one by one; they are rare.
+        if self.geometry.same(first).nth(1).is_some() {
+            return self.write(piece, bytes);
         }
+        let range = ByteRange::new(at, at + stored as u64);
+        let stretches: Vec<_> = self.weights.list().stretches(range).collect();
+        for stretch in stretches {
+            let start = offset + stretch.bytes.start as u64;
+            let source = from.in_one_file(ByteRange::new(start, start + stretch.bytes.len() as u64));
+            let part = ByteRange::new(at + stretch.bytes.start as u64, at + stretch.bytes.end as u64);
+            match source {
+                Some((source, start)) if self.weights.copy_from(part, &source, start)? => {}
+                _ => self.weights.write_at(part.start, &bytes[stretch.bytes])?,
+            }
+        }
+        if let Some(writeback) = &self.writeback {
+            writeback.wrote(stored);
+        }
+        Ok(())
     }
 
     /// Records pieces as verified, after they were written.

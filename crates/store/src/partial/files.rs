@@ -1,31 +1,35 @@
 //! Files of a partial model: made with their size, and room for it.
 
+use std::collections::HashSet;
 use std::fs::{self, File};
 use std::path::Path;
 
 use manifest::Geometry;
 
-use crate::layout::{PARITY, WEIGHTS};
-use crate::{CacheError, atomic, journal, space};
+use crate::layout::PARITY;
+use crate::{CacheError, ModelFiles, WeightsFiles, atomic, journal, space};
 
 /// Files and directories of a partial model, without parity that overflows memory; rather more than fewer.
 const NEW_FILES: u64 = 8;
 
-/// Makes the directory of a partial model, and reserves its space: all or nothing. Returns the weights file, and whether
-/// it existed.
-pub(super) fn make_room(dir: &Path, geometry: &Geometry) -> Result<(File, bool), CacheError> {
-    let (manifest, path, is_new) = (geometry.manifest(), dir.join(WEIGHTS), !dir.exists());
-    let total_bytes = manifest.total_size_bytes();
-    let missing_bytes = total_bytes.saturating_sub(space::held_bytes(&path));
+/// Makes the directory of a partial model, and reserves its space: all or nothing. Returns the files of the weights that
+/// were not there with their size: nothing in them counts.
+pub(super) fn make_room(
+    dir: &Path,
+    geometry: &Geometry,
+    list: &WeightsFiles,
+) -> Result<HashSet<usize>, CacheError> {
+    let (manifest, path, is_new) = (geometry.manifest(), dir.join(list.root()), !dir.exists());
+    let missing_bytes = manifest.total_size_bytes().saturating_sub(held_bytes(dir, list));
     if missing_bytes > 0 {
         let beside_bytes = manifest.index_size_bytes() + journal::size_bytes(geometry.piece_total());
         space::require(&path, missing_bytes.saturating_add(beside_bytes))?;
     }
     if is_new {
-        space::require_files(&path, NEW_FILES)?;
+        space::require_files(&path, NEW_FILES + 2 * list.len() as u64)?;
     }
     let made = atomic::create_dir(&dir.join(PARITY));
-    let made = made.and_then(|()| open_sized(&path, total_bytes, is_proven(geometry)));
+    let made = made.and_then(|()| make_files(dir, list, is_proven(geometry)));
     if made.is_err()
         && is_new
         && let Err(error) = fs::remove_dir_all(dir)
@@ -33,6 +37,47 @@ pub(super) fn make_room(dir: &Path, geometry: &Geometry) -> Result<(File, bool),
         tracing::warn!(%error, dir = %dir.display(), "cannot remove what there was no room for");
     }
     made
+}
+
+/// Makes the files that are to be reserved, and gives those that were not there with their size.
+fn make_files(dir: &Path, list: &WeightsFiles, reserve: bool) -> Result<HashSet<usize>, CacheError> {
+    let mut absent = HashSet::new();
+    for (index, file) in list.iter().enumerate() {
+        let (path, size_bytes) = (dir.join(&file.path), file.range.len());
+        if !list.is_large(index) {
+            space::allow_size(&path, size_bytes)?;
+            let found = path.symlink_metadata().ok().map(|found| found.len());
+            if found != Some(size_bytes) {
+                absent.insert(index);
+            }
+            if found.is_some_and(|found| found != size_bytes) {
+                open_sized(&path, size_bytes, false)?;
+            }
+            continue;
+        }
+        atomic::create_dir(path.parent().unwrap_or(dir))?;
+        let (_, was_there) = open_sized(&path, size_bytes, reserve)?;
+        if !was_there {
+            absent.insert(index);
+        }
+    }
+    Ok(absent)
+}
+
+/// Disk space that the files of the weights take.
+pub(super) fn held_bytes(dir: &Path, list: &WeightsFiles) -> u64 {
+    // A file of a few bytes takes a block: it counts as what it is.
+    let held = list.iter().map(|file| space::held_bytes(&dir.join(&file.path)).min(file.range.len()));
+    held.sum()
+}
+
+/// Releases space of the weights that was reserved and not written.
+pub(super) fn give_back_all(weights: &ModelFiles) {
+    for index in (0..weights.list().len()).filter(|index| weights.list().is_large(*index)) {
+        if let Ok(open) = weights.file(index, false) {
+            give_back(&open);
+        }
+    }
 }
 
 /// Whether the manifest proves how large the model is: nothing is reserved for sizes that are only claimed.
@@ -65,22 +110,4 @@ pub(super) fn open_sized(path: &Path, size_bytes: u64, reserve: bool) -> Result<
         atomic::remove_file(path)?;
     }
     sized.map(|()| (file, found == size_bytes))
-}
-
-/// Copies bytes between files within the system, which shares blocks where it can. False: not all of them were copied.
-#[cfg(target_os = "linux")]
-pub(super) fn copy_range(from: &File, mut from_at: u64, to: &File, mut to_at: u64, mut left: usize) -> bool {
-    while left > 0 {
-        match rustix::fs::copy_file_range(from, Some(&mut from_at), to, Some(&mut to_at), left) {
-            Ok(copied) if copied > 0 => left -= copied,
-            _ => return false,
-        }
-    }
-    true
-}
-
-/// Only Linux can.
-#[cfg(not(target_os = "linux"))]
-pub(super) fn copy_range(_: &File, _: u64, _: &File, _: u64, _: usize) -> bool {
-    false
 }

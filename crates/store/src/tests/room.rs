@@ -54,7 +54,7 @@ fn space_is_reserved_for_sizes_that_are_proven_and_given_back_when_the_rest_does
     assert_eq!(partial.claims(), [at(0, 0), at(3, 0)]);
     partial.confirm(&[at(0, 0), at(3, 0)]);
     copy(&partial, &published.model, &all_pieces(&published.manifest, 0..3));
-    assert_eq!(partial.finish(false).unwrap().weights().as_ref(), sample(BYTES, 1));
+    assert_eq!(partial.finish(false).unwrap().weights().unwrap().as_ref(), sample(BYTES, 1));
 
     let blob = Shard { digest: Digest::of(b"blob"), size_bytes: BYTES as u64, is_parity: false };
     let claimed = Manifest::new("single-blob".to_owned(), BYTES as u64, vec![blob], 1, 0, Codec::Rs, None);
@@ -86,7 +86,7 @@ fn a_cache_on_two_disks_works_like_any_other() {
     drop(partial.finish(false).unwrap());
     let completed = publish(&cache);
     assert_eq!(
-        (completed.model.weights().as_ref(), completed.model.parity_kept()),
+        (completed.model.weights().unwrap().as_ref(), completed.model.parity_kept()),
         (&*sample(SIZE, 1), &[3, 4][..])
     );
     drop(completed);
@@ -103,11 +103,11 @@ fn a_cache_on_two_disks_works_like_any_other() {
     partial.confirm(&claims);
     copy(&partial, &published.model, &claims);
     let model = partial.finish(true).unwrap();
-    assert_eq!(model.weights().as_ref(), sample(SIZE, 1));
+    assert_eq!(model.weights().unwrap().as_ref(), sample(SIZE, 1));
     drop(model);
     damage(&path.join(WEIGHTS), 150_000, true);
     drop(publish(&cache));
-    assert_eq!(cache.model(&published.digest).unwrap().unwrap().weights().as_ref(), sample(SIZE, 1));
+    assert_eq!(cache.model(&published.digest).unwrap().unwrap().weights().unwrap().as_ref(), sample(SIZE, 1));
 
     cache.remove(&published.digest).unwrap();
     assert_eq!(names(other.path()), [kept.to_string()], "nothing but the other model is there");
@@ -129,7 +129,7 @@ fn a_move_that_fails_half_way_loses_nothing() {
     let claims = partial.claims();
     assert_eq!(claims, all_pieces(&published.manifest, 0..3));
     partial.confirm(&claims);
-    assert_eq!(partial.finish(false).unwrap().weights().as_ref(), sample(SIZE, 1));
+    assert_eq!(partial.finish(false).unwrap().weights().unwrap().as_ref(), sample(SIZE, 1));
 }
 
 #[test]
@@ -156,7 +156,7 @@ fn a_model_that_is_half_removed_is_believed_by_nobody() {
     for vouching in [STAMP, JOURNAL, WEIGHTS] {
         atomic::remove_file(&path.join(vouching)).unwrap();
         let model = cache.model(&digest).unwrap();
-        assert!(model.is_none_or(|model| model.weights().as_ref() == sample(SIZE, 1)), "{vouching}");
+        assert!(model.is_none_or(|model| model.weights().unwrap().as_ref() == sample(SIZE, 1)), "{vouching}");
         // Hashing has stamped it again.
         atomic::remove_file(&path.join(STAMP)).unwrap();
     }

@@ -13,16 +13,16 @@ fn files_that_were_touched_are_hashed_and_stamped_again() {
     let Published { digest, model, .. } = publish(&cache);
     let dir = model.dir().to_owned();
     File::open(dir.join(WEIGHTS)).unwrap().set_modified(SystemTime::UNIX_EPOCH).unwrap();
-    assert_eq!(stamp::verdict(&dir).unwrap(), Verdict::Unknown);
+    assert_eq!(stamp::verdict(&dir, &unnamed()).unwrap(), Verdict::Unknown);
     assert!(cache.model(&digest).unwrap().is_some());
-    assert_eq!(stamp::verdict(&dir).unwrap(), Verdict::Good);
+    assert_eq!(stamp::verdict(&dir, &unnamed()).unwrap(), Verdict::Good);
 }
 
 #[test]
 fn changed_weights_are_not_trusted() {
     let (_dir, cache) = cache();
     let Published { digest, model, .. } = publish(&cache);
-    damage(model.weights().path(), 150_000, false);
+    damage(model.weights().unwrap().path(), 150_000, false);
     let error = cache.model(&digest).unwrap_err();
     let text = error.to_string();
     assert!(matches!(error, CacheError::Corrupt { .. }), "{text}");
@@ -30,7 +30,7 @@ fn changed_weights_are_not_trusted() {
         text.contains("shard 1 (piece 3)") && text.contains(&format!("loader cache rm {digest}")),
         "{text}"
     );
-    let path = model.weights().path().to_owned();
+    let path = model.weights().unwrap().path().to_owned();
     drop(model);
     File::options().write(true).open(&path).unwrap().set_len(1000).unwrap();
     let text = cache.model(&digest).unwrap_err().to_string();
@@ -49,10 +49,10 @@ fn damage_behind_the_stamp_is_found_by_verifying() {
         let report = cache.verify(&digest, 2, &|_, _| ()).unwrap().unwrap();
         assert!(report.is_good(), "{report}");
         assert_eq!((report.checked_shards, report.checked_bytes), (5, 5 * 100_001));
-        damage(model.weights().path(), 150_000, true);
+        damage(model.weights().unwrap().path(), 150_000, true);
         damage(&model.parity_path(4), 7, true);
         // As after a flipped bit, which changes no time.
-        stamp::write_good(model.dir(), &stamp::of(model.dir()).unwrap()).unwrap();
+        stamp::write_good(model.dir(), &stamp::of(model.dir(), &unnamed()).unwrap()).unwrap();
         assert!(cache.model(&digest).unwrap().is_some(), "the stamp fits");
         let report = cache.verify(&digest, 2, &|_, _| ()).unwrap().unwrap();
         let found: Vec<_> =
@@ -61,7 +61,7 @@ fn damage_behind_the_stamp_is_found_by_verifying() {
         assert_eq!(found, [(1, false, pieces(3)), (4, true, pieces(0))]);
         assert_eq!(report.index, if index { IndexState::Good } else { IndexState::Absent });
         assert!(matches!(cache.model(&digest), Err(CacheError::Corrupt { .. })), "now it is known");
-        let known = stamp::verdict(model.dir()).unwrap();
+        let known = stamp::verdict(model.dir(), &unnamed()).unwrap();
         assert!(matches!(known, Verdict::Bad(damage) if damage.contains("shard 1")), "and not hashed again");
     }
     let (_dir, cache) = cache();
@@ -79,7 +79,7 @@ fn bad_parity_and_a_bad_index_are_dropped_and_the_weights_used() {
     let healed = cache.model(&digest).unwrap().unwrap();
     assert_eq!(healed.parity_kept(), [4]);
     assert!(healed.index().unwrap().is_none());
-    assert_eq!(stamp::verdict(healed.dir()).unwrap(), Verdict::Good);
+    assert_eq!(stamp::verdict(healed.dir(), &unnamed()).unwrap(), Verdict::Good);
 }
 
 #[test]
@@ -123,19 +123,19 @@ fn not_durable() -> (TempDir, Cache, Cache, Model) {
 #[test]
 fn what_was_not_synced_is_trusted_by_its_own_process_only() {
     let (_dir, cache, other, model) = not_durable();
-    assert_eq!(stamp::verdict(model.dir()).unwrap(), Verdict::Unknown);
+    assert_eq!(stamp::verdict(model.dir(), &unnamed()).unwrap(), Verdict::Unknown);
     assert!(matches!(cache.trusted(model.digest()).unwrap(), Trust::Good(_)));
     assert!(matches!(other.trusted(model.digest()).unwrap(), Trust::Unknown));
     // What a snapshot of the disk holds that is mounted in the same boot: the right size, and other bytes.
-    damage(model.weights().path(), 150_000, true);
+    damage(model.weights().unwrap().path(), 150_000, true);
     assert!(matches!(other.model(model.digest()), Err(CacheError::Corrupt { .. })));
 }
 
 #[test]
 fn what_was_not_synced_is_hashed_once_and_then_durable() {
     let (_dir, cache, other, model) = not_durable();
-    assert_eq!(other.model(model.digest()).unwrap().unwrap().weights().as_ref(), sample(SIZE, 1));
-    assert_eq!(stamp::verdict(model.dir()).unwrap(), Verdict::Good);
+    assert_eq!(other.model(model.digest()).unwrap().unwrap().weights().unwrap().as_ref(), sample(SIZE, 1));
+    assert_eq!(stamp::verdict(model.dir(), &unnamed()).unwrap(), Verdict::Good);
     assert!(matches!(reopened(&cache).trusted(model.digest()).unwrap(), Trust::Good(_)));
 }
 
@@ -147,7 +147,7 @@ fn a_sync_that_failed_is_made_up_for_by_the_next_run() {
     stamp::remove(model.dir()).unwrap();
     assert!(matches!(reopened(&cache).trusted(&digest).unwrap(), Trust::Unknown));
     assert!(reopened(&cache).model(&digest).unwrap().is_some());
-    assert_eq!(stamp::verdict(model.dir()).unwrap(), Verdict::Good);
+    assert_eq!(stamp::verdict(model.dir(), &unnamed()).unwrap(), Verdict::Good);
 }
 
 #[test]
@@ -156,7 +156,7 @@ fn what_is_found_bad_is_served_no_more_and_hashed_once() {
     let Published { digest, model, manifest, .. } = publish(&cache);
     let blobs = Blobs::open(reopened(&cache), Vec::new()).unwrap();
     assert_eq!(blobs.models(), [digest]);
-    damage(model.weights().path(), 150_000, true);
+    damage(model.weights().unwrap().path(), 150_000, true);
     // Another process finds out.
     assert!(!cache.verify(&digest, 1, &|_, _| ()).unwrap().unwrap().is_good());
     let stop = AtomicBool::new(false);

@@ -1,0 +1,354 @@
+//! The files of one model's weights, opened as they are needed: a bounded number at a time.
+
+use std::collections::{BTreeSet, VecDeque};
+use std::fs::File;
+use std::io;
+use std::os::unix::fs::FileExt as _;
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
+
+use manifest::ByteRange;
+
+use super::weights_files::{Stretch, WeightsFiles};
+use super::{CacheError, atomic, lock, space};
+use crate::mmap::Map;
+
+/// Files of one model that stay open.
+const MAX_OPEN: usize = 32;
+/// Above so many files the whole file system is synced, once.
+const MANY_FILES: usize = 256;
+
+/// The files of one model's weights, for reading and, while it is filled, for writing by position.
+#[derive(Debug)]
+pub struct ModelFiles {
+    list: WeightsFiles,
+    dir: PathBuf,
+    /// Where the model is once it is finished, while it is filled in `dir`.
+    final_dir: Option<PathBuf>,
+    state: Mutex<State>,
+    /// Made when they are first asked for; of finished models only.
+    maps: Box<[OnceLock<Arc<Map>>]>,
+    /// Keeps a finished model from being removed.
+    _lock: Option<lock::Guard>,
+}
+
+#[derive(Debug, Default)]
+struct State {
+    /// The last that was used is the first.
+    open: VecDeque<(usize, Arc<File>)>,
+    /// Written to since they were last synced.
+    written: BTreeSet<usize>,
+}
+
+/// What the system said of one file.
+#[derive(Debug)]
+pub(crate) struct Failed {
+    file: usize,
+    pub(crate) source: io::Error,
+}
+
+impl ModelFiles {
+    /// Those of a finished model.
+    pub(crate) fn finished(list: WeightsFiles, dir: PathBuf, lock: lock::Guard) -> Self {
+        let maps = (0..list.len()).map(|_| OnceLock::new()).collect();
+        Self { list, dir, final_dir: None, state: Mutex::default(), maps, _lock: Some(lock) }
+    }
+
+    /// Those of a model that is filled in `dir`, and may be finished elsewhere while they are still read. A file is created,
+    /// with its size, when it is first written to.
+    pub(crate) fn filling(list: WeightsFiles, dir: PathBuf, final_dir: Option<PathBuf>) -> Self {
+        Self { list, dir, final_dir, state: Mutex::default(), maps: Box::default(), _lock: None }
+    }
+
+    pub(crate) fn list(&self) -> &WeightsFiles {
+        &self.list
+    }
+
+    pub(crate) fn dir(&self) -> &Path {
+        &self.dir
+    }
+
+    pub(crate) fn path(&self, file: usize) -> PathBuf {
+        self.dir.join(&self.list.get(file).path)
+    }
+
+    /// Fills `buffer` with the weights from `start` on.
+    ///
+    /// # Errors
+    /// [`CacheError::Io`].
+    pub fn read_at(&self, start: u64, buffer: &mut [u8]) -> Result<(), CacheError> {
+        self.read(start, buffer).map_err(|failed| self.error("read", failed))
+    }
+
+    pub(crate) fn read(&self, start: u64, buffer: &mut [u8]) -> Result<(), Failed> {
+        let range = ByteRange::new(start, start + buffer.len() as u64);
+        self.each(range, false, |file, Stretch { offset, bytes, .. }| {
+            file.read_exact_at(&mut buffer[bytes], offset)
+        })
+    }
+
+    /// Writes to the weights from `start` on.
+    ///
+    /// # Errors
+    /// [`CacheError::Io`], [`CacheError::DiskFull`].
+    pub fn write_at(&self, start: u64, bytes: &[u8]) -> Result<(), CacheError> {
+        let range = ByteRange::new(start, start + bytes.len() as u64);
+        let written = self.each(range, true, |file, stretch| {
+            self.state().written.insert(stretch.file);
+            file.write_all_at(&bytes[stretch.bytes], stretch.offset)
+        });
+        written.map_err(|failed| self.error("write", failed))
+    }
+
+    /// Copies to a range of the weights, which is in one file, within the system, which shares blocks where it can. False: not
+    /// all of it was copied.
+    pub(crate) fn copy_from(&self, range: ByteRange, from: &File, from_at: u64) -> Result<bool, CacheError> {
+        let mut all = true;
+        let copied = self.each(range, true, |file, Stretch { file: index, offset, bytes }| {
+            self.state().written.insert(index);
+            all &= copy_range(from, from_at + bytes.start as u64, file, offset, bytes.len());
+            Ok(())
+        });
+        copied.map(|()| all).map_err(|failed| self.error("write", failed))
+    }
+
+    /// Calls `act` for each part of a range, with its file; if need be, one that is created.
+    pub(crate) fn each(
+        &self,
+        range: ByteRange,
+        create: bool,
+        mut act: impl FnMut(&File, Stretch) -> io::Result<()>,
+    ) -> Result<(), Failed> {
+        for stretch in self.list.stretches(range) {
+            let index = stretch.file;
+            let done = self.file(index, create).and_then(|file| act(&file, stretch));
+            done.map_err(|source| Failed { file: index, source })?;
+        }
+        Ok(())
+    }
+
+    /// The only file that a range is in, and where; `None` when it is in several, or cannot be opened.
+    pub(crate) fn in_one_file(&self, range: ByteRange) -> Option<(Arc<File>, u64)> {
+        let mut stretches = self.list.stretches(range);
+        let (stretch, None) = (stretches.next()?, stretches.next()) else { return None };
+        Some((self.file(stretch.file, false).ok()?, stretch.offset))
+    }
+
+    /// A file, if it is open.
+    pub(crate) fn opened(&self, file: usize) -> Option<Arc<File>> {
+        let mut state = self.state();
+        let place = state.open.iter().position(|(index, _)| *index == file)?;
+        let found = state.open.remove(place)?;
+        let file = Arc::clone(&found.1);
+        state.open.push_front(found);
+        Some(file)
+    }
+
+    pub(crate) fn file(&self, file: usize, create: bool) -> io::Result<Arc<File>> {
+        if let Some(open) = self.opened(file) {
+            return Ok(open);
+        }
+        let opened = Arc::new(self.open(file, create)?);
+        let mut state = self.state();
+        state.open.push_front((file, Arc::clone(&opened)));
+        state.open.truncate(MAX_OPEN);
+        Ok(opened)
+    }
+
+    fn open(&self, file: usize, create: bool) -> io::Result<File> {
+        let path = self.path(file);
+        if self._lock.is_some() {
+            return atomic::open(&path);
+        }
+        match files::open_to_change(atomic::place(&path)) {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => {}
+            opened => return opened,
+        }
+        if create {
+            return self.create(file, &path);
+        }
+        match &self.final_dir {
+            Some(dir) => atomic::open(&dir.join(&self.list.get(file).path)),
+            None => Err(io::ErrorKind::NotFound.into()),
+        }
+    }
+
+    fn create(&self, file: usize, path: &Path) -> io::Result<File> {
+        let create = || files::open_or_create(atomic::place(path));
+        let created = match create() {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => {
+                atomic::create_dir(path.parent().unwrap_or(path)).map_err(io::Error::other)?;
+                create()?
+            }
+            created => created?,
+        };
+        created.set_len(self.list.get(file).range.len())?;
+        Ok(created)
+    }
+
+    /// A file of a finished model, mapped.
+    pub(crate) fn map(&self, file: usize) -> io::Result<&Arc<Map>> {
+        let place = &self.maps[file];
+        if let Some(map) = place.get() {
+            return Ok(map);
+        }
+        let map = Arc::new(Map::of(&*self.file(file, false)?)?);
+        Ok(place.get_or_init(|| map))
+    }
+
+    /// Whether files can be mapped.
+    pub(crate) fn is_finished(&self) -> bool {
+        self._lock.is_some()
+    }
+
+    /// Makes a file share the blocks of another one, all of it. False: the file system cannot.
+    ///
+    /// # Errors
+    /// [`CacheError::Io`] when it cannot be created.
+    pub fn clone_file(&self, file: usize, from: &File) -> Result<bool, CacheError> {
+        let target = self.file(file, true).map_err(|source| self.error("create", Failed { file, source }))?;
+        self.state().written.insert(file);
+        Ok(rustix::fs::ioctl_ficlone(&*target, from).is_ok())
+    }
+
+    /// Makes the large files, and reserves their space.
+    ///
+    /// # Errors
+    /// [`CacheError::NoRoom`], [`CacheError::DiskFull`], [`CacheError::FileTooLarge`], [`CacheError::Io`].
+    pub fn reserve(&self) -> Result<(), CacheError> {
+        for (index, file) in self.list.iter().enumerate().filter(|(index, _)| self.list.is_large(*index)) {
+            let open = self.file(index, true);
+            let open = open.map_err(|source| self.error("create", Failed { file: index, source }))?;
+            space::reserve(&open, &self.path(index), file.range.len())?;
+        }
+        Ok(())
+    }
+
+    /// Creates the files that are empty: nothing is ever written to them.
+    ///
+    /// # Errors
+    /// [`CacheError::Io`].
+    pub fn create_empty(&self) -> Result<(), CacheError> {
+        for (file, entry) in self.list.iter().enumerate() {
+            if entry.range.is_empty() {
+                let created = self.create(file, &self.path(file));
+                created.map_err(|source| self.error("create", Failed { file, source }))?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Waits until what was written so far is on the disk.
+    ///
+    /// # Errors
+    /// [`CacheError::Io`].
+    pub fn sync_written(&self) -> Result<(), CacheError> {
+        let written = std::mem::take(&mut self.state().written);
+        if written.len() > MANY_FILES && sync_file_system(&self.dir)? {
+            return Ok(());
+        }
+        for file in written {
+            let synced = self.file(file, false).and_then(|open| open.sync_data());
+            synced.map_err(|source| self.error("sync", Failed { file, source }))?;
+        }
+        Ok(())
+    }
+
+    pub(crate) fn error(&self, action: &'static str, Failed { file, source }: Failed) -> CacheError {
+        CacheError::io(action, &self.path(file), source)
+    }
+
+    fn state(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// Copies bytes between files within the system, which shares blocks where it can. False: not all of them were copied.
+#[cfg(target_os = "linux")]
+fn copy_range(from: &File, mut from_at: u64, to: &File, mut to_at: u64, mut left: usize) -> bool {
+    while left > 0 {
+        match rustix::fs::copy_file_range(from, Some(&mut from_at), to, Some(&mut to_at), left) {
+            Ok(copied) if copied > 0 => left -= copied,
+            _ => return false,
+        }
+    }
+    true
+}
+
+/// Only Linux can.
+#[cfg(not(target_os = "linux"))]
+fn copy_range(_: &File, _: u64, _: &File, _: u64, _: usize) -> bool {
+    false
+}
+
+/// Waits until the file system of a directory has written everything. False: the system cannot.
+#[cfg(target_os = "linux")]
+pub(crate) fn sync_file_system(dir: &Path) -> Result<bool, CacheError> {
+    let synced = File::open(dir).and_then(|dir| Ok(rustix::fs::syncfs(&dir)?));
+    synced.map(|()| true).map_err(|source| CacheError::io("sync", dir, source))
+}
+
+/// Only Linux can sync one file system.
+#[cfg(not(target_os = "linux"))]
+pub(crate) fn sync_file_system(_: &Path) -> Result<bool, CacheError> {
+    Ok(false)
+}
+
+/// Whether one sync of the file system is cheaper than one for each of so many files.
+pub(crate) fn is_many(files: usize) -> bool {
+    files > MANY_FILES
+}
+
+#[cfg(test)]
+mod tests {
+    use manifest::FilePath;
+
+    use super::*;
+
+    fn many(count: usize) -> (tempfile::TempDir, ModelFiles) {
+        let dir = tempfile::tempdir().unwrap();
+        let names: Vec<FilePath> =
+            (0..count).map(|n| format!("folder {}/f{n}", n % 7).parse().unwrap()).collect();
+        let list = WeightsFiles::named(names.iter().map(|name| (name, 3)));
+        let files = ModelFiles::filling(list, dir.path().to_owned(), None);
+        (dir, files)
+    }
+
+    fn descriptors() -> usize {
+        std::fs::read_dir("/proc/self/fd").unwrap().count()
+    }
+
+    #[test]
+    fn a_range_over_more_files_than_stay_open_is_written_and_read_back() {
+        for count in [1, MAX_OPEN, 300] {
+            let (dir, files) = many(count);
+            let bytes: Vec<u8> = (0..count * 3).map(|n| (n % 251) as u8).collect();
+            let before = descriptors();
+            files.write_at(0, &bytes).unwrap();
+            // Other tests of this process open files, too: far fewer.
+            assert!(descriptors() < before + MAX_OPEN + 100);
+            files.sync_written().unwrap();
+            let mut read = vec![0; count * 3 - 2];
+            files.read_at(1, &mut read).unwrap();
+            assert_eq!(read, bytes[1..bytes.len() - 1]);
+            let last = dir.path().join("files").join(format!("folder {}/f{}", (count - 1) % 7, count - 1));
+            assert_eq!(std::fs::read(last).unwrap(), bytes[bytes.len() - 3..]);
+        }
+    }
+
+    #[test]
+    fn reading_finds_the_files_where_the_finished_model_is_and_creates_none() {
+        let (dir, files) = many(2);
+        let elsewhere = tempfile::tempdir().unwrap();
+        let files = ModelFiles { final_dir: Some(elsewhere.path().to_owned()), ..files };
+        let failed = files.read_at(0, &mut [0]).unwrap_err();
+        assert!(matches!(failed, CacheError::Io { source, .. } if source.kind() == io::ErrorKind::NotFound));
+        assert!(!dir.path().join("files").exists());
+        files.write_at(0, b"abcdef").unwrap();
+        std::fs::rename(dir.path().join("files"), elsewhere.path().join("files")).unwrap();
+        files.state().open.clear();
+        let mut read = [0; 6];
+        files.read_at(0, &mut read).unwrap();
+        assert_eq!(&read, b"abcdef");
+    }
+}
