@@ -322,7 +322,7 @@ mod tests {
     fn a_range_over_more_files_than_stay_open_is_written_and_read_back() {
         for count in [1, MAX_OPEN, 300] {
             let (dir, files) = many(count);
-            let bytes: Vec<u8> = (0..count * 3).map(|n| (n % 251) as u8).collect();
+            let bytes: Vec<u8> = (0..=250).cycle().take(count * 3).collect();
             let before = descriptors();
             files.write_at(0, &bytes).unwrap();
             // Other tests of this process open files, too: far fewer.

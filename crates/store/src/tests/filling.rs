@@ -213,7 +213,7 @@ fn only_the_manifests_own_index_is_kept_and_a_bad_file_is_dropped() {
     assert!(matches!(partial.store_index(&blob), Err(CacheError::Index { .. })));
     assert!(partial.index().unwrap().is_some());
     drop(partial);
-    damage(&cache.layout().partial(&published.digest).join(PIECES), 20, false);
+    damage(cache.layout().partial(&published.digest).join(PIECES), 20, false);
     let partial = begin(&cache, &published);
     assert!(partial.index().unwrap().is_none());
     assert!(!cache.layout().partial(&published.digest).join(PIECES).exists());
@@ -238,7 +238,7 @@ fn whoever_finishes_second_gets_the_first_ones_model_if_it_is_right() {
         fs::create_dir_all(&dir).unwrap();
         fs::copy(published.model.weights().unwrap().path(), dir.join(WEIGHTS)).unwrap();
         if damaged {
-            damage(&dir.join(WEIGHTS), 7, false);
+            damage(dir.join(WEIGHTS), 7, false);
         }
     };
     let filled = || {

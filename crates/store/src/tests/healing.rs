@@ -32,7 +32,7 @@ fn a_bad_model_that_nobody_uses_is_healed_where_it_is() {
     let published = publish(&from);
     place(&published, &cache);
     let path = cache.layout().model(&published.digest);
-    damage(&path.join(WEIGHTS), 150_000, true);
+    damage(path.join(WEIGHTS), 150_000, true);
     let before = inode(&cache, &published.digest);
     assert!(matches!(cache.model(&published.digest), Err(CacheError::Corrupt { .. })));
 
@@ -97,7 +97,7 @@ fn what_is_being_filled_already_is_left_alone() {
     let ((_a, from), (_b, cache)) = (cache(), cache());
     let published = publish(&from);
     place(&published, &cache);
-    damage(&cache.layout().model(&published.digest).join(WEIGHTS), 7, true);
+    damage(cache.layout().model(&published.digest).join(WEIGHTS), 7, true);
     copy(&begin(&cache, &published), &published.model, &[at(0, 0)]);
     let partial = healed(&cache, &published);
     assert_eq!(partial.claims(), [at(0, 0)]);

@@ -93,7 +93,7 @@ fn a_cache_on_two_disks_works_like_any_other() {
 
     // A bad one goes back, and gives way.
     let path = cache.layout().model(&published.digest);
-    damage(&path.join(WEIGHTS), 150_000, true);
+    damage(path.join(WEIGHTS), 150_000, true);
     let lock = cache.lock_fill(&published.digest).unwrap();
     cache.heal(&lock, &manifest::Geometry::new(Arc::clone(&published.manifest))).unwrap();
     assert!(!path.exists());
@@ -105,7 +105,7 @@ fn a_cache_on_two_disks_works_like_any_other() {
     let model = partial.finish(true).unwrap();
     assert_eq!(model.weights().unwrap().as_ref(), sample(SIZE, 1));
     drop(model);
-    damage(&path.join(WEIGHTS), 150_000, true);
+    damage(path.join(WEIGHTS), 150_000, true);
     drop(publish(&cache));
     assert_eq!(cache.model(&published.digest).unwrap().unwrap().weights().unwrap().as_ref(), sample(SIZE, 1));
 

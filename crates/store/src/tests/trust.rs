@@ -50,7 +50,7 @@ fn damage_behind_the_stamp_is_found_by_verifying() {
         assert!(report.is_good(), "{report}");
         assert_eq!((report.checked_shards, report.checked_bytes), (5, 5 * 100_001));
         damage(model.weights().unwrap().path(), 150_000, true);
-        damage(&model.parity_path(4), 7, true);
+        damage(model.parity_path(4), 7, true);
         // As after a flipped bit, which changes no time.
         stamp::write_good(model.dir(), &stamp::of(model.dir(), &unnamed()).unwrap()).unwrap();
         assert!(cache.model(&digest).unwrap().is_some(), "the stamp fits");
@@ -72,8 +72,8 @@ fn damage_behind_the_stamp_is_found_by_verifying() {
 fn bad_parity_and_a_bad_index_are_dropped_and_the_weights_used() {
     let (_dir, cache) = cache();
     let Published { digest, model, .. } = publish(&cache);
-    damage(&model.parity_path(3), 7, false);
-    damage(&model.index_path(), 40, false);
+    damage(model.parity_path(3), 7, false);
+    damage(model.index_path(), 40, false);
     let report = cache.verify(&digest, 1, &|_, _| ()).unwrap().unwrap();
     assert_eq!((report.bad.len(), report.index), (1, IndexState::Corrupt), "{report}");
     let healed = cache.model(&digest).unwrap().unwrap();
