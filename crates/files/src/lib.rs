@@ -22,7 +22,7 @@ use std::time::{Duration, Instant};
 use rustix::fs::{AtFlags, Mode, OFlags};
 use rustix::io::Errno;
 
-pub use place::Place;
+pub use place::{Dir, Place};
 pub use refused::Refused;
 pub use replace::{TEMPORARY_PREFIX, create_whole, replace};
 

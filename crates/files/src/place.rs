@@ -6,6 +6,7 @@ use std::io;
 use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::fs::MetadataExt as _;
 use std::path::{Component, Path};
+use std::sync::Arc;
 
 use rustix::fs::{AtFlags, CWD, Mode, OFlags, Stat};
 use rustix::io::Errno;
@@ -16,23 +17,56 @@ use crate::Refused;
 /// The path of a file, and how much of it may lead through links.
 #[derive(Debug, Clone, Copy)]
 pub struct Place<'a> {
-    /// Wherever it leads to.
-    base: &'a Path,
+    base: Base<'a>,
     /// No link is followed here.
     below: &'a Path,
+}
+
+#[derive(Debug, Clone, Copy)]
+enum Base<'a> {
+    /// Wherever it leads to.
+    Path(&'a Path),
+    Open(&'a Dir),
+}
+
+/// A directory that is open, so that many files in it are found without walking there each time. Clones share it.
+#[derive(Debug, Clone)]
+pub struct Dir {
+    fd: Arc<OwnedFd>,
+    base_owner: u32,
+}
+
+impl Dir {
+    /// Opens a directory; with `to_write`, one in which files can be created and changed: see [`Place::within`].
+    ///
+    /// # Errors
+    /// What the system says; [`Refused`] inside for a link, and for what belongs to somebody else.
+    pub fn open(place: Place<'_>, to_write: bool) -> io::Result<Self> {
+        let parent = place.parent(to_write)?;
+        let fd = parent.open_dir()?;
+        if to_write {
+            parent.check_owner(rustix::fs::fstat(&fd)?.st_uid)?;
+        }
+        Ok(Self { fd: Arc::new(fd), base_owner: parent.base_owner })
+    }
 }
 
 impl<'a> Place<'a> {
     /// A file in a directory that may be a link, or behind one.
     pub fn of(path: &'a Path) -> Self {
         let base = path.parent().filter(|base| !base.as_os_str().is_empty()).unwrap_or(Path::new("."));
-        Self { base, below: path.file_name().map_or(Path::new(""), Path::new) }
+        Self { base: Base::Path(base), below: path.file_name().map_or(Path::new(""), Path::new) }
+    }
+
+    /// A file in a directory that is open.
+    pub fn in_dir(dir: &'a Dir, name: &'a OsStr) -> Self {
+        Self { base: Base::Open(dir), below: Path::new(name) }
     }
 
     /// A file somewhere in the directory `base`, below which nothing may be a link.
     pub fn within(base: &'a Path, path: &'a Path) -> Self {
         match path.strip_prefix(base) {
-            Ok(below) => Self { base, below },
+            Ok(below) => Self { base: Base::Path(base), below },
             Err(_) => Self::of(path),
         }
     }
@@ -41,15 +75,22 @@ impl<'a> Place<'a> {
     /// or to the owner of the base.
     pub(crate) fn parent(&self, to_write: bool) -> io::Result<Parent<'a>> {
         let name = self.below.file_name().ok_or(io::ErrorKind::InvalidInput)?;
-        let mut dir = rustix::fs::openat(CWD, self.base, DIRECTORY, Mode::empty())?;
-        let base_owner = rustix::fs::fstat(&dir)?.st_uid;
+        let (mut dir, base_owner) = match self.base {
+            Base::Open(Dir { fd, base_owner }) => (Arc::clone(fd), *base_owner),
+            Base::Path(base) => {
+                let dir = rustix::fs::openat(CWD, base, DIRECTORY, Mode::empty())?;
+                let owner = rustix::fs::fstat(&dir)?.st_uid;
+                (Arc::new(dir), owner)
+            }
+        };
         for component in self.below.parent().into_iter().flat_map(Path::components) {
             let Component::Normal(name) = component else { return Err(io::ErrorKind::InvalidInput.into()) };
             let parent = Parent { dir, name, base_owner };
-            dir = parent.open_dir()?;
+            let opened = parent.open_dir()?;
             if to_write {
-                parent.check_owner(rustix::fs::fstat(&dir)?.st_uid)?;
+                parent.check_owner(rustix::fs::fstat(&opened)?.st_uid)?;
             }
+            dir = Arc::new(opened);
         }
         Ok(Parent { dir, name, base_owner })
     }
@@ -63,7 +104,7 @@ const DIRECTORY: OFlags = OFlags::RDONLY.union(OFlags::DIRECTORY).union(OFlags::
 
 /// A name in a directory that is open.
 pub(crate) struct Parent<'a> {
-    pub(crate) dir: OwnedFd,
+    pub(crate) dir: Arc<OwnedFd>,
     pub(crate) name: &'a OsStr,
     base_owner: u32,
 }

@@ -8,8 +8,10 @@ use manifest::Manifest;
 
 use super::layout::{JOURNAL, PARITY, PIECES};
 use super::stamp::Verdict;
-use super::sync::{data_files, sync, sync_files};
-use super::{Cache, CacheError, FillLock, Model, Staging, WeightsFiles, atomic, relocate, stamp, writeback};
+use super::sync::{other_files, sync, sync_files};
+use super::{
+    Cache, CacheError, FillLock, Model, ModelFiles, Staging, WeightsFiles, atomic, relocate, stamp, writeback,
+};
 
 impl Cache {
     /// Makes a finished model of one that was written from its source: read-only, on the disk, under its final name. When there is a good one
@@ -40,7 +42,8 @@ impl Cache {
         durable: bool,
     ) -> Result<Model, CacheError> {
         let weights = WeightsFiles::of(&manifest);
-        for file in data_files(dir, &weights)? {
+        ModelFiles::filling(weights.clone(), dir.to_owned(), None).protect()?;
+        for file in other_files(dir)? {
             make_read_only(&file)?;
         }
         if durable {

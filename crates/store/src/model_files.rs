@@ -1,12 +1,13 @@
 //! The files of one model's weights, opened as they are needed: a bounded number at a time.
 
 use std::collections::{BTreeSet, VecDeque};
-use std::fs::File;
+use std::fs::{File, Permissions};
 use std::io;
-use std::os::unix::fs::FileExt as _;
+use std::os::unix::fs::{FileExt as _, PermissionsExt as _};
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 
+use files::{Dir, Place};
 use manifest::ByteRange;
 
 use super::weights_files::{Stretch, WeightsFiles};
@@ -15,6 +16,8 @@ use crate::mmap::Map;
 
 /// Files of one model that stay open.
 const MAX_OPEN: usize = 32;
+/// Folders of one model that stay open.
+const MAX_OPEN_DIRS: usize = 8;
 /// Above so many files the whole file system is synced, once.
 const MANY_FILES: usize = 256;
 
@@ -36,6 +39,8 @@ pub struct ModelFiles {
 struct State {
     /// The last that was used is the first.
     open: VecDeque<(usize, Arc<File>)>,
+    /// The same of folders, by their paths.
+    dirs: VecDeque<(PathBuf, Dir)>,
     /// Written to since they were last synced.
     written: BTreeSet<usize>,
 }
@@ -157,15 +162,17 @@ impl ModelFiles {
 
     fn open(&self, file: usize, create: bool) -> io::Result<File> {
         let path = self.path(file);
-        if self._lock.is_some() {
-            return atomic::open(&path);
-        }
-        match files::open_to_change(atomic::place(&path)) {
-            Err(error) if error.kind() == io::ErrorKind::NotFound => {}
-            opened => return opened,
+        let name = path.file_name().unwrap_or_default();
+        if self.is_finished() {
+            return files::open(Place::in_dir(&self.folder(&path, false)?, name));
         }
         if create {
-            return self.create(file, &path);
+            return self.create(file);
+        }
+        let opened = self.folder(&path, false);
+        match opened.and_then(|dir| files::open_to_change(Place::in_dir(&dir, name))) {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => {}
+            opened => return opened,
         }
         match &self.final_dir {
             Some(dir) => atomic::open(&dir.join(&self.list.get(file).path)),
@@ -173,17 +180,53 @@ impl ModelFiles {
         }
     }
 
-    fn create(&self, file: usize, path: &Path) -> io::Result<File> {
-        let create = || files::open_or_create(atomic::place(path));
-        let created = match create() {
-            Err(error) if error.kind() == io::ErrorKind::NotFound => {
-                atomic::create_dir(path.parent().unwrap_or(path)).map_err(io::Error::other)?;
-                create()?
-            }
-            created => created?,
-        };
-        created.set_len(self.list.get(file).range.len())?;
+    /// A file, created with its size if it is not there.
+    fn create(&self, file: usize) -> io::Result<File> {
+        let path = self.path(file);
+        let dir = self.folder(&path, true)?;
+        let created = files::open_or_create(Place::in_dir(&dir, path.file_name().unwrap_or_default()))?;
+        let size_bytes = self.list.get(file).range.len();
+        if created.metadata()?.len() != size_bytes {
+            created.set_len(size_bytes)?;
+        }
         Ok(created)
+    }
+
+    /// The folder of a file, open; if need be, one that is created.
+    fn folder(&self, file: &Path, create: bool) -> io::Result<Dir> {
+        let path = file.parent().unwrap_or(file);
+        if let Some((_, dir)) = self.state().dirs.iter().find(|(open, _)| open == path) {
+            return Ok(dir.clone());
+        }
+        let open = || Dir::open(atomic::place(path), !self.is_finished());
+        let dir = match open() {
+            Err(error) if create && error.kind() == io::ErrorKind::NotFound => {
+                atomic::create_dir(path).map_err(io::Error::other)?;
+                open()?
+            }
+            opened => opened?,
+        };
+        let mut state = self.state();
+        state.dirs.push_front((path.to_owned(), dir.clone()));
+        state.dirs.truncate(MAX_OPEN_DIRS);
+        Ok(dir)
+    }
+
+    /// Makes all files read-only, those too that nothing was written to.
+    ///
+    /// # Errors
+    /// [`CacheError::Io`].
+    pub(crate) fn protect(&self) -> Result<(), CacheError> {
+        for file in 0..self.list.len() {
+            let path = self.path(file);
+            let protect = || {
+                let place = self.folder(&path, false)?;
+                let open = files::open(Place::in_dir(&place, path.file_name().unwrap_or_default()))?;
+                open.set_permissions(Permissions::from_mode(0o444))
+            };
+            protect().map_err(|source| self.error("protect", Failed { file, source }))?;
+        }
+        Ok(())
     }
 
     /// A file of a finished model, mapped.
@@ -224,14 +267,14 @@ impl ModelFiles {
         Ok(())
     }
 
-    /// Creates the files that are empty: nothing is ever written to them.
+    /// Creates the files that are empty, as nothing is ever written to them.
     ///
     /// # Errors
     /// [`CacheError::Io`].
     pub fn create_empty(&self) -> Result<(), CacheError> {
         for (file, entry) in self.list.iter().enumerate() {
             if entry.range.is_empty() {
-                let created = self.create(file, &self.path(file));
+                let created = self.create(file);
                 created.map_err(|source| self.error("create", Failed { file, source }))?;
             }
         }
@@ -346,7 +389,7 @@ mod tests {
         assert!(!dir.path().join("files").exists());
         files.write_at(0, b"abcdef").unwrap();
         std::fs::rename(dir.path().join("files"), elsewhere.path().join("files")).unwrap();
-        files.state().open.clear();
+        *files.state() = State::default();
         let mut read = [0; 6];
         files.read_at(0, &mut read).unwrap();
         assert_eq!(&read, b"abcdef");

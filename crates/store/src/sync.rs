@@ -14,10 +14,10 @@ pub(super) fn sync(model_dir: &Path, weights: &WeightsFiles) -> Result<(), Cache
 }
 
 pub(super) fn sync_files(model_dir: &Path, weights: &WeightsFiles) -> Result<(), CacheError> {
-    let files = data_files(model_dir, weights)?;
-    if is_many(files.len()) && sync_file_system(model_dir)? {
+    if is_many(weights.len()) && sync_file_system(model_dir)? {
         return Ok(());
     }
+    let files = data_files(model_dir, weights)?;
     for path in &files {
         let synced = atomic::open(path).and_then(|file| file.sync_all());
         synced.map_err(|source| CacheError::io("sync", path, source))?;
@@ -31,9 +31,16 @@ pub(super) fn sync_files(model_dir: &Path, weights: &WeightsFiles) -> Result<(),
 
 /// The files of a model that hold something of it: all but stamp and journal.
 pub(super) fn data_files(model_dir: &Path, weights: &WeightsFiles) -> Result<Vec<PathBuf>, CacheError> {
-    let parity = model_dir.join(PARITY);
     let mut files: Vec<PathBuf> = weights.iter().map(|file| model_dir.join(&file.path)).collect();
-    files.push(model_dir.join(PIECES));
+    files.retain(|file| file.exists());
+    files.extend(other_files(model_dir)?);
+    Ok(files)
+}
+
+/// Those that hold none of the weights.
+pub(super) fn other_files(model_dir: &Path) -> Result<Vec<PathBuf>, CacheError> {
+    let parity = model_dir.join(PARITY);
+    let mut files = vec![model_dir.join(PIECES)];
     files.extend(stamp::parity_kept(model_dir)?.into_iter().map(|shard| parity.join(shard.to_string())));
     files.retain(|file| file.exists());
     Ok(files)

@@ -219,7 +219,7 @@ impl<'a> Plan<'a> {
         if paths.is_empty() {
             return Err(PublishError::NoLayers);
         }
-        let sources = Sources::open(paths)?;
+        let sources = Sources::new(paths)?;
         check_same(folder, &sources)?;
         let total_bytes = sources.total_bytes();
         let row_bytes = total_bytes.div_ceil(u64::from(options.data));

@@ -1,7 +1,7 @@
 //! The files a model is published from.
 
 use std::collections::VecDeque;
-use std::fs::{File, Metadata, OpenOptions};
+use std::fs::{self, File, Metadata, OpenOptions};
 use std::io;
 use std::os::unix::fs::{FileExt as _, MetadataExt as _, OpenOptionsExt as _};
 use std::path::{Path, PathBuf};
@@ -63,13 +63,12 @@ pub(super) struct Sources {
 
 impl Sources {
     /// # Errors
-    /// When one is no regular file, is empty, or cannot be opened.
-    pub(super) fn open<'a>(paths: impl IntoIterator<Item = &'a Path>) -> Result<Self, PublishError> {
+    /// When one is no regular file, is empty, or is not there.
+    pub(super) fn new<'a>(paths: impl IntoIterator<Item = &'a Path>) -> Result<Self, PublishError> {
         let (mut list, mut starts) = (Vec::new(), vec![0]);
         for path in paths {
             let fail = |source| PublishError::Read { path: path.to_owned(), source };
-            let file = open(path).map_err(fail)?;
-            let metadata = file.metadata().map_err(fail)?;
+            let metadata = fs::metadata(path).map_err(fail)?;
             if !metadata.is_file() {
                 return Err(PublishError::NotAFile { path: path.to_owned() });
             }
@@ -148,7 +147,7 @@ impl Sources {
     /// [`PublishError::Changed`] when somebody has written to one since it was opened.
     pub(super) fn check_unchanged(&self) -> Result<(), PublishError> {
         self.list.iter().try_for_each(|source| {
-            let found = std::fs::metadata(&source.path).map_err(|error| source.fail(error))?;
+            let found = fs::metadata(&source.path).map_err(|error| source.fail(error))?;
             source.check(&found)
         })
     }

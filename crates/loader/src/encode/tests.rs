@@ -345,7 +345,7 @@ fn bad_requests_are_refused_before_anything_is_written() {
 fn a_source_that_changes_is_noticed() {
     let dir = tempfile::tempdir().unwrap();
     let path = write(dir.path(), "model", &sample(1000, 1));
-    let source = Sources::open([path.as_path()]).unwrap();
+    let source = Sources::new([path.as_path()]).unwrap();
     source.check_unchanged().unwrap();
     let file = File::options().write(true).open(&path).unwrap();
     file.set_len(500).unwrap();
