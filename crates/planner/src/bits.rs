@@ -18,9 +18,20 @@ impl Bits {
         self.0[number as usize / 64] &= !(1 << (number % 64));
     }
 
-    #[cfg(test)]
     pub(super) fn contains(&self, number: u32) -> bool {
         self.0[number as usize / 64] >> (number % 64) & 1 == 1
+    }
+
+    /// The numbers, in order.
+    pub(super) fn iter(&self) -> impl Iterator<Item = u32> {
+        (0_u32..).zip(&self.0).flat_map(|(at, word)| {
+            let mut left = *word;
+            std::iter::from_fn(move || {
+                let bit = (left != 0).then(|| left.trailing_zeros())?;
+                left &= left - 1;
+                Some(64 * at + bit)
+            })
+        })
     }
 
     /// Bit *i* % 64 of word *i* / 64, least significant first.
@@ -88,6 +99,7 @@ mod tests {
             let expected: Vec<u32> = (0..200).filter(is_open).collect();
             let found: Vec<u32> = (0..200).filter(|number| open.contains(*number)).collect();
             prop_assert_eq!(&found, &expected);
+            prop_assert_eq!(open.iter().collect::<Vec<_>>(), expected.clone());
             prop_assert_eq!(any, !expected.is_empty());
             let first = expected.iter().copied().find(|number| other.contains(number));
             prop_assert_eq!(open.first_common(&bits(&other)), first);

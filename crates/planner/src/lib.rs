@@ -25,6 +25,7 @@ mod tests;
 mod trial;
 mod trials;
 mod types;
+mod wanted;
 mod whole_shards;
 
 use std::collections::VecDeque;
@@ -133,7 +134,7 @@ impl Planner {
         self.pieces.is_indexed(shard)
     }
 
-    /// Whether all weights are there and verified.
+    /// Whether all weights that are wanted are there and verified.
     pub fn is_done(&self) -> bool {
         self.pieces.is_done()
     }
@@ -196,7 +197,7 @@ impl Planner {
         let full = self.pieces.whole.next_full().map(|shard| PlanAction::CheckShard { shard });
         let next = full.or_else(|| self.next_spent()).or_else(|| self.next_rebuild());
         let next = next.or_else(|| self.next_request(now));
-        if next.is_none() && self.try_the_last_resort(now) {
+        if next.is_none() && (self.want_columns_of_lost(now) || self.try_the_last_resort(now)) {
             self.refresh();
             return self.actions.pop_front().or_else(|| self.next_request(now));
         }

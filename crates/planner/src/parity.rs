@@ -83,7 +83,9 @@ impl Planner {
     fn parity_of(&self, stripe: usize, key: SourceKey, instead: Instead) -> Option<PieceId> {
         let manifest = self.geometry().manifest();
         let data = manifest.data() as usize;
-        if manifest.codec() == Codec::Rs && self.pieces.known_cells(stripe) >= manifest.data() {
+        if manifest.codec() == Codec::Rs
+            && (self.pieces.known_cells(stripe) >= manifest.data() || self.is_partly_wanted(stripe))
+        {
             return None;
         }
         let cells: Vec<Cell> = self.geometry().cells(stripe).collect();
@@ -134,7 +136,7 @@ impl Planner {
 
     fn is_lost(&self, cell: Cell, key: SourceKey, instead: Instead) -> bool {
         let Cell::Piece { piece, .. } = cell else { return false };
-        if !self.pieces.may_rebuild(piece) {
+        if !self.pieces.may_rebuild(piece) || !self.pieces.is_wanted(piece) {
             return false;
         }
         if self.requests.asked(piece).is_empty() {
@@ -143,7 +145,7 @@ impl Planner {
         matches!(instead, Instead::OfLate(now) if self.is_late(piece, key, now))
     }
 
-    fn has_live_holder(&self, piece: PieceId) -> bool {
+    pub(super) fn has_live_holder(&self, piece: PieceId) -> bool {
         let holders = self.holders[piece.shard as usize];
         holders.all_now
             || holders.some_now

@@ -46,14 +46,16 @@ pub(super) struct Pieces {
     /// Data shards that are fetched: not padding only, and the first with their digest.
     needed: Vec<u32>,
     states: Vec<PieceState>,
-    /// The positions of the missing pieces.
-    missing_positions: Bits,
+    /// The positions of the pieces that are wanted; `None` when all are.
+    pub(super) wanted: Option<Bits>,
+    /// The positions of the wanted pieces that are missing.
+    pub(super) missing_positions: Bits,
     /// Number of good or padding cells of each stripe.
     known_cells: Vec<u16>,
     /// For each shard, pieces that are neither stored nor good.
     absent: Vec<u32>,
-    /// Pieces of the weights that are not good.
-    missing_total: usize,
+    /// Wanted pieces that are not good.
+    pub(super) missing_total: usize,
     /// Pieces in memory.
     checking: usize,
     /// Pieces on the disk that are being hashed.
@@ -102,6 +104,7 @@ impl Pieces {
             order: Arc::new(order),
             whole: WholeShards::default(),
             indexed,
+            wanted: None,
             missing_positions,
             states: vec![PieceState::Missing; geometry.piece_total() as usize],
             known_cells,
@@ -128,7 +131,7 @@ impl Pieces {
         &self.needed
     }
 
-    /// The positions of the missing pieces.
+    /// The positions of the wanted pieces that are missing.
     pub(super) fn missing_positions(&self) -> &Bits {
         &self.missing_positions
     }
@@ -197,9 +200,12 @@ impl Pieces {
         let manifest = self.geometry.manifest();
         let state = |shard: &u32| {
             let pieces = manifest.piece_count(*shard);
-            let is_good = |piece: &u32| self.is_good(PieceId { shard: *shard, piece: *piece });
+            let is_missing = |piece: &u32| {
+                let piece = PieceId { shard: *shard, piece: *piece };
+                self.is_wanted(piece) && !self.is_good(piece)
+            };
             #[expect(clippy::cast_possible_truncation, reason = "a count of u32 values")]
-            let missing_pieces = pieces - (0..pieces).filter(is_good).count() as u32;
+            let missing_pieces = (0..pieces).filter(is_missing).count() as u32;
             ShardState { shard: *shard, missing_pieces, pieces }
         };
         self.needed.iter().map(state).filter(|state| state.missing_pieces > 0).collect()
@@ -223,7 +229,7 @@ impl Pieces {
             return;
         }
         self.set(piece, PieceState::Good);
-        if self.is_needed(piece.shard) {
+        if self.is_wanted(piece) {
             self.missing_total -= 1;
         }
         for (stripe, row) in self.geometry.stripes_of(piece) {
@@ -355,6 +361,7 @@ impl Pieces {
     pub(super) fn suspect_index(&mut self) {
         self.indexed = false;
         self.wrong.clear();
+        self.want_whole_shards();
     }
 
     /// The missing pieces of which exactly one other source sent wrong bytes: a third opinion tells nothing more.
@@ -401,7 +408,7 @@ impl Pieces {
         for (stripe, _) in self.geometry.stripes_of(piece) {
             self.known_cells[stripe] -= 1;
         }
-        if self.is_needed(piece.shard) {
+        if self.is_wanted(piece) {
             self.missing_total += 1;
         }
         self.set(piece, state);
@@ -513,7 +520,7 @@ impl Pieces {
         }
         if let Some(position) = self.order.position(piece) {
             match state {
-                PieceState::Missing => self.missing_positions.insert(position),
+                PieceState::Missing if self.is_wanted(piece) => self.missing_positions.insert(position),
                 _ => self.missing_positions.remove(position),
             }
         }

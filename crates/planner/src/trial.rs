@@ -39,6 +39,7 @@ impl Planner {
         let Some((source, _)) = best else { return };
         self.sources.update(source, Source::lift_suspensions);
         self.pieces.trials.current = Some(Trial { shard, source });
+        self.pieces.want_shard(shard);
         self.cancel_where(|request| request.shard == shard || request.source == source);
         self.changed = true;
     }

@@ -24,12 +24,13 @@ pub(super) fn audit(planner: &Planner) {
             claimed += usize::from(state == PieceState::Claimed);
             let asked = planner.requests.asked(id);
             let Some(position) = pieces.order.position(id) else { continue };
-            assert_eq!(pieces.missing_positions().contains(position), state == PieceState::Missing);
+            let is_missing = state == PieceState::Missing && pieces.is_wanted(id);
+            assert_eq!(pieces.missing_positions().contains(position), is_missing);
             assert_eq!(planner.requests.asked_positions().contains(position), !asked.is_empty());
             let says = |source: &Source| source.holdings.positions().is_some() && source.holds(id);
             let holders = planner.sources.iter().filter(|(_, source)| says(source)).count();
             assert_eq!(usize::from(planner.rarity.holders(position)), holders, "{id:?}");
-            let is_open = state == PieceState::Missing && asked.is_empty() && !planner.changed;
+            let is_open = is_missing && asked.is_empty() && !planner.changed;
             // Who owes something is looked at when that comes.
             let budget = planner.sources.budget(0);
             for (key, source) in planner.sources.iter().filter(|(key, _)| !planner.sources.is_ready(*key)) {

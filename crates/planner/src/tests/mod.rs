@@ -9,6 +9,7 @@ mod model;
 mod peer;
 mod random;
 mod rules;
+mod subsets;
 mod whole_shards;
 
 use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet, VecDeque};
