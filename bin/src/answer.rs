@@ -37,6 +37,7 @@ pub(crate) struct Fetched {
     pub(crate) manifest: Text,
     pub(crate) path: PathBuf,
     pub(crate) weights: Option<PathBuf>,
+    pub(crate) complete: bool,
     pub(crate) total_size_bytes: u64,
     pub(crate) from_cache: bool,
     pub(crate) fetched_bytes: u64,

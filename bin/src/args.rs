@@ -130,6 +130,12 @@ pub(crate) struct Fetch {
     /// no further, such as 30s, 5m or 1h [default: 30s].
     #[arg(long, value_name = "DURATION", value_parser = parse_duration, env = "LOADER_WAIT", hide_env_values = true)]
     pub(crate) wait: Option<Duration>,
+    /// Fetch only files that match, such as '*.json'; * matches / too. Repeatable. Others can be fetched later.
+    #[arg(long, value_name = "GLOB", conflicts_with = "single_blob")]
+    pub(crate) files: Vec<String>,
+    /// Fetch no files that match. Repeatable.
+    #[arg(long, value_name = "GLOB", conflicts_with = "single_blob")]
+    pub(crate) exclude: Vec<String>,
     /// Do not wait until the weights are on the disk: for a cache on a disk that does not outlive the machine. The next
     /// process hashes the model before it uses it; what a power cut took from it is fetched again.
     #[arg(long)]

@@ -153,6 +153,11 @@ impl Observer for FetchProgress {
     fn on_event(&self, event: &Event<'_>) {
         match event {
             Event::Manifest { manifest, .. } => self.begin(manifest),
+            Event::Wanted { bytes } => {
+                let mut state = lock(&self.state);
+                state.tally.limit(*bytes);
+                state.total.set_length(*bytes);
+            }
             Event::Waiting { holders } => {
                 lock(&self.state).is_waiting = true;
                 self.output.note(&format!("another process fetches this model: waiting for {holders}"));

@@ -16,6 +16,8 @@ pub(crate) struct Tally {
     /// By index: the data shards, of several with the same digest only the first.
     shards: BTreeMap<u32, Shard>,
     resumed_bytes: u64,
+    /// When only some of it is wanted.
+    wanted_bytes: Option<u64>,
 }
 
 #[derive(Debug)]
@@ -30,7 +32,7 @@ impl Tally {
         let first = (0..manifest.data_shard_count()).filter(|shard| manifest.canonical(*shard) == *shard);
         let sized = first.filter_map(|shard| Some((shard, manifest.weights_range(shard)?.len())));
         let shards = sized.map(|(shard, size_bytes)| (shard, Shard { size_bytes, done_bytes: 0 })).collect();
-        Self { shards, resumed_bytes: 0 }
+        Self { shards, resumed_bytes: 0, wanted_bytes: None }
     }
 
     /// The shards that are fetched, with their sizes in bytes.
@@ -38,9 +40,14 @@ impl Tally {
         self.shards.iter().map(|(shard, sizes)| (*shard, sizes.size_bytes))
     }
 
+    /// Only so much of it is wanted.
+    pub(crate) fn limit(&mut self, bytes: u64) {
+        self.wanted_bytes = Some(bytes);
+    }
+
     /// How much there is to fetch.
     pub(crate) fn total_bytes(&self) -> u64 {
-        self.shards.values().map(|shard| shard.size_bytes).sum()
+        self.wanted_bytes.unwrap_or_else(|| self.shards.values().map(|shard| shard.size_bytes).sum())
     }
 
     /// How much of it is here.

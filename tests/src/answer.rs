@@ -14,6 +14,7 @@ pub struct Fetched {
     pub manifest: String,
     pub path: PathBuf,
     pub weights: Option<PathBuf>,
+    pub complete: bool,
     pub total_size_bytes: u64,
     pub from_cache: bool,
     pub fetched_bytes: u64,

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use anyhow::{Context as _, Result};
 use chain_reader::{Address, ChainReader, MatureModel, Staleness};
-use loader::{FetchOptions, Report, SourceReport};
+use loader::{FetchOptions, Report, Selection, SourceReport};
 use manifest::Digest;
 use node::{Loaded, Node, NodeError};
 use store::{Cache, MappedFile};
@@ -34,7 +34,10 @@ pub(crate) async fn run(flags: &args::Fetch, settings: &Settings, output: &Outpu
 }
 
 async fn fetch(flags: &args::Fetch, settings: &Settings, output: &Output) -> Result<()> {
+    let files =
+        Selection::new(&flags.files, &flags.exclude).map_err(|error| Usage::new(error.to_string()))?;
     let fetch = FetchOptions::default()
+        .with_files(files)
         .with_wait(settings.wait(flags.wait))
         .with_single_blob_max_bytes(settings.single_blob_max_bytes(&flags.named.legacy)?)
         .with_durable(!flags.no_fsync);
@@ -76,7 +79,12 @@ async fn fetch(flags: &args::Fetch, settings: &Settings, output: &Output) -> Res
         None => load_from_peers(config, reader, digest, current.as_ref(), output).await?,
     };
     let Loaded { model, report, .. } = &loaded;
-    output.note(&summary(report, model.manifest().total_size_bytes()));
+    let files_bytes: u64 = model.files().map(|file| file.size_bytes).sum();
+    output.note(&summary(report, files_bytes));
+    if !model.is_complete() {
+        let (there, all) = (model.files().count(), model.manifest().files().len());
+        output.note(&format!("{there} of {all} files are there: the same without --files fetches the rest"));
+    }
     for source in report.sources.iter().filter(|source| source.bad_bytes > 0) {
         output.note(&format!("peer {} sent {} wrong bytes", source.source, source.bad_bytes));
     }
@@ -109,6 +117,7 @@ pub(super) fn answer(Loaded { model, report, .. }: &Loaded, chain: Option<OnChai
         manifest: Text::of(model.digest()),
         path: model.path(),
         weights: model.weights().map(MappedFile::path),
+        complete: model.is_complete(),
         total_size_bytes: model.manifest().total_size_bytes(),
         from_cache: report.from_cache,
         fetched_bytes: report.fetched_bytes,

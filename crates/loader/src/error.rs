@@ -8,6 +8,7 @@ use planner::ShardState;
 use store::{CacheError, LockHolders};
 
 use crate::observer::SourceReport;
+use crate::selection::Selection;
 
 /// Why a model could not be loaded.
 #[derive(Debug, thiserror::Error)]
@@ -81,6 +82,16 @@ pub enum LoadError {
         /// Who was asked, and what each said.
         asked: Vec<SourceReport>,
     },
+    /// The model has no such files.
+    #[error("model {digest} has no file {selection}; it has {}", Names(.files))]
+    NoSuchFiles {
+        /// The manifest.
+        digest: Digest,
+        /// What was asked for.
+        selection: Selection,
+        /// Its files.
+        files: Vec<String>,
+    },
     /// Somebody else fills the model, and got no further for as long as was waited.
     #[error(
         "model {digest} is being fetched by {holders}, and got no further for {wait:?}: end that, or have it go on, and try \
@@ -110,7 +121,7 @@ impl LoadError {
             Self::ManifestUnavailable { .. } | Self::ManifestTooLarge { .. } | Self::Unavailable { .. } => {
                 Blame::Network
             }
-            Self::BlobTooLarge { .. } => Blame::Caller,
+            Self::BlobTooLarge { .. } | Self::NoSuchFiles { .. } => Blame::Caller,
             Self::Cache(error) => error.blame(),
             Self::Locked { .. } | Self::Worker(_) => Blame::Us,
         }
@@ -130,6 +141,19 @@ impl LoadError {
     /// Whether something has the right digest but is not valid: trying again cannot help.
     pub fn is_integrity(&self) -> bool {
         matches!(self, Self::NotAManifest { .. } | Self::BadIndex { .. } | Self::DirtyPadding { .. })
+    }
+}
+
+struct Names<'a>(&'a [String]);
+
+impl fmt::Display for Names<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        const SHOWN: usize = 16;
+        f.write_str(&self.0.iter().take(SHOWN).map(String::as_str).collect::<Vec<_>>().join(", "))?;
+        match self.0.len().checked_sub(SHOWN) {
+            Some(more @ 1..) => write!(f, " and {more} more"),
+            _ => Ok(()),
+        }
     }
 }
 

@@ -17,6 +17,11 @@ pub enum Event<'a> {
         /// What it says.
         manifest: &'a Manifest,
     },
+    /// Only some files are wanted.
+    Wanted {
+        /// Bytes of the pieces that hold them.
+        bytes: u64,
+    },
     /// The model is being filled: what of it is verified can be served from now on.
     Filling {
         /// What can be read of it.

@@ -13,7 +13,7 @@ use crate::observer::{Event, Observer};
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 #[non_exhaustive]
 pub struct Numbers {
-    /// Size of the weights; 0 before the manifest is known.
+    /// Size of what is wanted of the weights; 0 before the manifest is known.
     pub total_bytes: u64,
     /// Came from sources, and is right. Parity counts, too.
     pub fetched_bytes: u64,
@@ -79,6 +79,7 @@ impl Observer for Progress {
         self.numbers.send_if_modified(|numbers| {
             match event {
                 Event::Manifest { manifest, .. } => numbers.total_bytes = manifest.total_size_bytes(),
+                Event::Wanted { bytes } => numbers.total_bytes = *bytes,
                 Event::PieceFetched { bytes, .. } => numbers.fetched_bytes += bytes,
                 Event::PieceRebuilt { bytes, .. } => numbers.rebuilt_bytes += bytes,
                 Event::Reused { bytes } => numbers.reused_bytes += bytes,

@@ -38,7 +38,7 @@ use std::sync::Arc;
 
 use futures::StreamExt as _;
 use futures::stream::{self, BoxStream};
-use loader::{Observer, Report};
+use loader::{FetchOptions, Observer, Report, Selection};
 use manifest::Digest;
 use p2p_blob::{Client, Identity};
 use store::{BlobDir, Blobs, Cache, CacheError, Model, RecheckReport};
@@ -239,8 +239,33 @@ impl Node {
     /// # Errors
     /// [`NodeError::Load`].
     pub async fn load(&self, manifest: Digest, observer: &dyn Observer) -> Result<Loaded, NodeError> {
+        self.load_as(manifest, &self.fetch, observer).await
+    }
+
+    /// Loads some files of a model: the pieces that hold them are fetched, and just they are put in place. Loading others later
+    /// goes on from there. The model of the result is complete or not, as `Model::is_complete` says.
+    ///
+    /// **Cancel safety.** That of [`Self::load`].
+    ///
+    /// # Errors
+    /// [`NodeError::Load`].
+    pub async fn load_files(
+        &self,
+        manifest: Digest,
+        files: Selection,
+        observer: &dyn Observer,
+    ) -> Result<Loaded, NodeError> {
+        self.load_as(manifest, &self.fetch.clone().with_files(files), observer).await
+    }
+
+    async fn load_as(
+        &self,
+        manifest: Digest,
+        fetch: &FetchOptions,
+        observer: &dyn Observer,
+    ) -> Result<Loaded, NodeError> {
         let cached = {
-            let (cache, fetch) = (self.cache.clone(), self.fetch.clone());
+            let (cache, fetch) = (self.cache.clone(), fetch.clone());
             blocking(move || loader::cached(&cache, &manifest, &fetch)).await?
         };
         let offering = serving::Offering::new(&self.blobs, observer);
@@ -252,13 +277,17 @@ impl Node {
                 // Dials as soon as it is made: not for a model that is here.
                 let (_dialer, sources) = dial::dial(&self.client, manifest, &self.known);
                 let watched = self.board.watch(manifest, &offering);
-                let loaded = loader::load(&self.cache, manifest, sources, &self.fetch, &watched).await;
+                let loaded = loader::load(&self.cache, manifest, sources, fetch, &watched).await;
                 join::save(&self.known.book).await;
                 loaded?
             }
         };
-        // Replaces the offer without a gap in serving.
-        self.blobs.add(&model);
+        if model.is_complete() {
+            // Replaces the offer without a gap in serving.
+            self.blobs.add(&model);
+        } else {
+            offering.keep();
+        }
         self.membership.on_new_model();
         let (mapped, pages) = (model.clone(), self.pages);
         blocking(move || mapped.advise(pages)).await?;

@@ -87,6 +87,11 @@ impl<'a> Offering<'a> {
         Self { blobs, observer, offer: Mutex::default() }
     }
 
+    /// Goes on offering what there is of a model that is not complete.
+    pub(crate) fn keep(&self) {
+        self.offer().take();
+    }
+
     fn offer(&self) -> MutexGuard<'_, Option<Arc<Offer>>> {
         self.offer.lock().unwrap_or_else(PoisonError::into_inner)
     }

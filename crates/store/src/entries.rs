@@ -1,5 +1,6 @@
 //! Listing and removing the models of the cache.
 
+use std::collections::BTreeSet;
 use std::fs;
 use std::io;
 use std::os::unix::fs::MetadataExt as _;
@@ -60,7 +61,7 @@ impl Cache {
             let path = self.layout().model(&digest);
             entries.extend(self.entry(digest, path, EntryState::Finished)?);
         }
-        for digest in self.begun()? {
+        for digest in self.begun_all()? {
             let path = self.layout().partial(&digest);
             let state = EntryState::Partial { verified_bytes: self.claimed_bytes(&digest)? };
             entries.extend(self.entry(digest, path, state)?);
@@ -127,7 +128,18 @@ impl Cache {
 
     /// Digests of the models that are finished, by their directories.
     pub fn finished(&self) -> Result<Vec<Digest>, CacheError> {
-        digests_in(&self.layout().models())
+        let mut found = digests_in(&self.layout().models())?;
+        found.retain(|digest| !self.is_incomplete(digest));
+        Ok(found)
+    }
+
+    /// Those that are begun, and those of which some files are in place.
+    fn begun_all(&self) -> Result<BTreeSet<Digest>, CacheError> {
+        let mut found: BTreeSet<Digest> = self.begun()?.into_iter().collect();
+        found.extend(
+            digests_in(&self.layout().models())?.into_iter().filter(|digest| self.is_incomplete(digest)),
+        );
+        Ok(found)
     }
 
     /// Removes what an earlier run left of a model that is finished now. The caller holds its fill lock.
@@ -143,13 +155,15 @@ impl Cache {
 
     /// `None` when it has gone meanwhile.
     fn entry(&self, digest: Digest, path: PathBuf, state: EntryState) -> Result<Option<Entry>, CacheError> {
-        if !path.exists() {
+        let is_incomplete = state != EntryState::Finished && self.is_incomplete(&digest);
+        if !path.exists() && !is_incomplete {
             return Ok(None);
         }
         let manifest = self.manifest(&digest)?;
         let model_kind = manifest.as_ref().map(|manifest| manifest.model_kind().to_owned());
         let total_size_bytes = manifest.as_ref().map(|manifest| manifest.total_size_bytes());
-        let disk_bytes = disk_bytes(&path)?;
+        let placed_bytes = if is_incomplete { disk_bytes(&self.layout().model(&digest))? } else { 0 };
+        let disk_bytes = disk_bytes(&path)? + placed_bytes;
         Ok(Some(Entry { digest, model_kind, total_size_bytes, state, disk_bytes, path }))
     }
 

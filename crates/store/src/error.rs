@@ -246,6 +246,11 @@ pub enum CacheError {
 }
 
 impl CacheError {
+    /// A finished model has gone.
+    pub(crate) fn gone(digest: &Digest, path: &Path) -> Self {
+        Self::Corrupt { digest: *digest, path: path.to_owned(), damage: "it has no weights".to_owned() }
+    }
+
     /// A failed system call; one that failed because the disk is full becomes [`CacheError::DiskFull`].
     pub fn io(action: &'static str, path: &Path, source: io::Error) -> Self {
         let path = path.to_owned();

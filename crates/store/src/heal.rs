@@ -11,7 +11,7 @@ use std::time::{Duration, Instant};
 use manifest::Geometry;
 
 use super::journal::{Journal, Record};
-use super::layout::{JOURNAL, PARITY, is_data};
+use super::layout::{INCOMPLETE, JOURNAL, PARITY, is_data};
 use super::lock::{Guard, LockFile};
 use super::piece_states;
 use super::sync::data_files;
@@ -40,6 +40,7 @@ impl Cache {
                 atomic::set_mode(&file, 0o644).map_err(|source| CacheError::io("open up", &file, source))?;
             }
             stamp::remove(&bad)?;
+            atomic::remove_file(&bad.join(INCOMPLETE))?;
             claim(&bad, lock, geometry, &weights)?;
             self.rename_dir(&bad, &partial)?;
             atomic::sync_dir(&self.layout().partials())?;

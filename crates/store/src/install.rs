@@ -106,17 +106,13 @@ impl Cache {
         }
         // The stamp does not fit any more, so that loading verifies and syncs the whole before it stamps it again.
         let loaded = self.load(model.digest(), model.manifest())?;
-        loaded.ok_or_else(|| gone(model.digest(), model.dir()))
+        loaded.ok_or_else(|| CacheError::gone(model.digest(), model.dir()))
     }
 
     fn installed(&self, lock: &FillLock, manifest: &Arc<Manifest>) -> Result<Model, CacheError> {
         let model = self.open_model(lock.digest(), manifest)?;
-        model.ok_or_else(|| gone(lock.digest(), &self.layout().model(lock.digest())))
+        model.ok_or_else(|| CacheError::gone(lock.digest(), &self.layout().model(lock.digest())))
     }
-}
-
-fn gone(digest: &manifest::Digest, path: &Path) -> CacheError {
-    CacheError::Corrupt { digest: *digest, path: path.to_owned(), damage: "it has no weights".to_owned() }
 }
 
 fn make_read_only(path: &Path) -> Result<(), CacheError> {

@@ -16,6 +16,8 @@ pub const PARITY: &str = "parity";
 /// Its piece index.
 pub const PIECES: &str = "pieces";
 pub(super) const STAMP: &str = "stamp";
+/// In the directory of a model of which only some files are there.
+pub(super) const INCOMPLETE: &str = "incomplete";
 pub(super) const JOURNAL: &str = "journal";
 /// What the names of staging directories begin with.
 pub(super) const STAGING: &str = "staging-";

@@ -9,6 +9,7 @@
 //!   manifests/<digest>.json
 //!   models/<manifest digest>/weights mode 0444: what a runtime maps
 //!   models/<manifest digest>/files/<path>  in its place, where the manifest names files
+//!   models/<manifest digest>/incomplete    while some of them are still in the partial model
 //!   models/<manifest digest>/parity/<index>
 //!   models/<manifest digest>/pieces  the piece index blob
 //!   models/<manifest digest>/stamp   metadata of the files when they were hashed, and the verdict
@@ -41,6 +42,7 @@ mod error;
 mod fill_wait;
 mod free;
 mod heal;
+mod incomplete;
 mod install;
 mod journal;
 mod layout;

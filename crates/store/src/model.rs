@@ -1,5 +1,6 @@
 //! A finished model.
 
+use std::collections::BTreeSet;
 use std::fmt;
 use std::fs;
 use std::io;
@@ -10,7 +11,8 @@ use manifest::piece_index::PieceIndex;
 use manifest::{ByteRange, Digest, Manifest};
 use safetensors::{SafeTensorError, SafeTensors};
 
-use super::layout::{FILES, PARITY, PIECES, WEIGHTS};
+use super::layout::{FILES, INCOMPLETE, PARITY, PIECES, WEIGHTS};
+use super::weights_files::WeightsFile;
 use super::{BlobReader, CacheError, ModelFiles, WeightsFiles, atomic, lock, stamp};
 use crate::mmap::{Map, Pages};
 
@@ -22,6 +24,8 @@ pub struct Model {
     files: Arc<ModelFiles>,
     /// The weights, if they are one file.
     weights: Option<MappedFile>,
+    /// The files that are there; `None` when all are.
+    some: Option<Arc<BTreeSet<usize>>>,
     parity: Arc<[u32]>,
     /// Whether the piece index is as bad as parity that is left out.
     is_bare: bool,
@@ -50,6 +54,9 @@ impl Model {
         lock: lock::Guard,
     ) -> Result<Option<Self>, CacheError> {
         let list = WeightsFiles::of(&manifest);
+        if dir.join(INCOMPLETE).exists() {
+            return Ok(None);
+        }
         let root = dir.join(list.root());
         match fs::symlink_metadata(&root) {
             Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
@@ -64,7 +71,30 @@ impl Model {
             _ => None,
         };
         let parity = stamp::parity_kept(dir)?.into();
-        Ok(Some(Self { digest: *digest, manifest, files, weights, parity, is_bare: false }))
+        Ok(Some(Self { digest: *digest, manifest, files, weights, some: None, parity, is_bare: false }))
+    }
+
+    /// The files of a model that are in place, unverified, while others are not.
+    pub(super) fn open_some(dir: &Path, digest: &Digest, manifest: Arc<Manifest>, lock: lock::Guard) -> Self {
+        let list = WeightsFiles::of(&manifest);
+        let sized = |file: &WeightsFile| {
+            let found = fs::symlink_metadata(dir.join(&file.path));
+            found.is_ok_and(|found| found.len() == file.range.len())
+        };
+        let there = list.iter().enumerate().filter(|(_, file)| sized(file)).map(|(index, _)| index).collect();
+        let files = Arc::new(ModelFiles::finished(list, dir.to_owned(), lock));
+        let (some, parity) = (Some(Arc::new(there)), Arc::default());
+        Self { digest: *digest, manifest, files, weights: None, some, parity, is_bare: true }
+    }
+
+    /// Whether all files are there. Of others there is what [`Self::files`] lists.
+    pub fn is_complete(&self) -> bool {
+        self.some.is_none()
+    }
+
+    /// Whether a file is there.
+    pub(super) fn has(&self, file: usize) -> bool {
+        self.some.as_ref().is_none_or(|some| some.contains(&file))
     }
 
     /// The weights alone, where the rest is bad and cannot be removed.
@@ -106,7 +136,7 @@ impl Model {
         self.weights.as_ref()
     }
 
-    /// The files of the model, in their order. The weights of a model without names are one file.
+    /// The files of the model that are there, in their order. The weights of a model without names are one file.
     pub fn files(&self) -> impl Iterator<Item = FileInfo<'_>> {
         let manifest = &*self.manifest;
         let proven = (manifest.shard_count() == 1).then(|| manifest.shards()[0].digest);
@@ -116,7 +146,8 @@ impl Model {
             sha256: proven,
             is_proven: proven.is_some(),
         });
-        let named = manifest.files().iter().map(|file| FileInfo {
+        let there = manifest.files().iter().enumerate().filter(|(file, _)| self.has(*file));
+        let named = there.map(|(_, file)| FileInfo {
             path: file.path().as_str(),
             size_bytes: file.size_bytes(),
             sha256: Some(*file.sha256()),
@@ -125,12 +156,12 @@ impl Model {
         unnamed.into_iter().chain(named)
     }
 
-    /// A file of the model, mapped; `None` when it has none of this path.
+    /// A file of the model, mapped; `None` when it has none of this path, or it is not there.
     ///
     /// # Errors
     /// [`CacheError::Io`] when it cannot be mapped.
     pub fn file(&self, path: &str) -> Result<Option<MappedFile>, CacheError> {
-        match self.files.list().find(path) {
+        match self.files.list().find(path).filter(|file| self.has(*file)) {
             Some(file) => MappedFile::open(&self.files, file).map(Some),
             None => Ok(None),
         }
@@ -149,8 +180,8 @@ impl Model {
         if let Some(weights) = &self.weights {
             return weights.advise(pages);
         }
-        let large = self.files.list().iter().enumerate().filter(|(_, file)| file.range.len() >= SMALL_BYTES);
-        for (file, _) in large {
+        let files = self.files.list().iter().enumerate();
+        for (file, _) in files.filter(|(file, entry)| self.has(*file) && entry.range.len() >= SMALL_BYTES) {
             MappedFile::open(&self.files, file)?.advise(pages)?;
         }
         Ok(())
@@ -180,13 +211,14 @@ impl Model {
         open_index(&self.index_path(), &self.digest, self.manifest())
     }
 
-    /// The bytes of a shard; `None` for a parity shard that is not kept in a file of its own, and for an index past
-    /// the last shard.
+    /// The bytes of a shard; `None` for a parity shard that is not kept in a file of its own, for an index past the last
+    /// shard, and when the model is not complete.
     ///
     /// # Errors
     /// When the parity shard's file cannot be opened.
     pub fn shard(&self, shard: u32) -> io::Result<Option<BlobReader>> {
-        let Some(entry) = self.manifest.shards().get(shard as usize) else { return Ok(None) };
+        let entry = self.manifest.shards().get(shard as usize).filter(|_| self.is_complete());
+        let Some(entry) = entry else { return Ok(None) };
         if let Some(stored) = self.manifest.weights_range(shard) {
             return Ok(Some(BlobReader::weights(Arc::clone(&self.files), stored, entry.size_bytes)));
         }

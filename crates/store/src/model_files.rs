@@ -10,6 +10,7 @@ use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use files::{Dir, Place};
 use manifest::ByteRange;
 
+use super::layout::{INCOMPLETE, STAMP};
 use super::weights_files::{Stretch, WeightsFiles};
 use super::{CacheError, atomic, lock, space};
 use crate::mmap::Map;
@@ -37,8 +38,8 @@ pub struct ModelFiles {
 
 #[derive(Debug, Default)]
 struct State {
-    /// The last that was used is the first.
-    open: VecDeque<(usize, Arc<File>)>,
+    /// The last that was used is the first; and whether it can be written to.
+    open: VecDeque<(usize, Arc<File>, bool)>,
     /// The same of folders, by their paths.
     dirs: VecDeque<(PathBuf, Dir)>,
     /// Written to since they were last synced.
@@ -141,8 +142,14 @@ impl ModelFiles {
 
     /// A file, if it is open.
     pub(crate) fn opened(&self, file: usize) -> Option<Arc<File>> {
+        self.opened_for(file, false)
+    }
+
+    fn opened_for(&self, file: usize, write: bool) -> Option<Arc<File>> {
         let mut state = self.state();
-        let place = state.open.iter().position(|(index, _)| *index == file)?;
+        let is_it =
+            |(index, _, can_write): &(usize, Arc<File>, bool)| *index == file && (*can_write || !write);
+        let place = state.open.iter().position(is_it)?;
         let found = state.open.remove(place)?;
         let file = Arc::clone(&found.1);
         state.open.push_front(found);
@@ -150,12 +157,13 @@ impl ModelFiles {
     }
 
     pub(crate) fn file(&self, file: usize, create: bool) -> io::Result<Arc<File>> {
-        if let Some(open) = self.opened(file) {
+        if let Some(open) = self.opened_for(file, create) {
             return Ok(open);
         }
         let opened = Arc::new(self.open(file, create)?);
         let mut state = self.state();
-        state.open.push_front((file, Arc::clone(&opened)));
+        state.open.retain(|(index, ..)| *index != file);
+        state.open.push_front((file, Arc::clone(&opened), create));
         state.open.truncate(MAX_OPEN);
         Ok(opened)
     }
@@ -180,10 +188,29 @@ impl ModelFiles {
         }
     }
 
-    /// A file, created with its size if it is not there.
+    /// A file, created with its size if it is not there. One that is in place already is never written to: what is wrong in
+    /// it is put right in a copy.
     fn create(&self, file: usize) -> io::Result<File> {
         let path = self.path(file);
-        let dir = self.folder(&path, true)?;
+        let placed = self.final_dir.as_ref().map(|dir| dir.join(&self.list.get(file).path));
+        if let (Some(placed), Some(dir)) = (placed, &self.final_dir)
+            && !path.exists()
+            && dir.join(INCOMPLETE).exists()
+            && let Some(source) = atomic::open_if_there(&placed)?
+        {
+            atomic::remove_file(&dir.join(STAMP)).map_err(io::Error::other)?;
+            let copy = self.create_new(file, &path)?;
+            if rustix::fs::ioctl_ficlone(&copy, &source).is_err() {
+                io::copy(&mut &source, &mut &copy)?;
+            }
+            atomic::remove_file(&placed).map_err(io::Error::other)?;
+            return Ok(copy);
+        }
+        self.create_new(file, &path)
+    }
+
+    fn create_new(&self, file: usize, path: &Path) -> io::Result<File> {
+        let dir = self.folder(path, true)?;
         let created = files::open_or_create(Place::in_dir(&dir, path.file_name().unwrap_or_default()))?;
         let size_bytes = self.list.get(file).range.len();
         if created.metadata()?.len() != size_bytes {
@@ -212,21 +239,30 @@ impl ModelFiles {
         Ok(dir)
     }
 
-    /// Makes all files read-only, those too that nothing was written to.
+    /// Makes all files read-only.
     ///
     /// # Errors
     /// [`CacheError::Io`].
     pub(crate) fn protect(&self) -> Result<(), CacheError> {
-        for file in 0..self.list.len() {
-            let path = self.path(file);
-            let protect = || {
-                let place = self.folder(&path, false)?;
-                let open = files::open(Place::in_dir(&place, path.file_name().unwrap_or_default()))?;
-                open.set_permissions(Permissions::from_mode(0o444))
-            };
-            protect().map_err(|source| self.error("protect", Failed { file, source }))?;
-        }
-        Ok(())
+        (0..self.list.len()).try_for_each(|file| self.protect_one(file))
+    }
+
+    /// Makes a file read-only; an empty one is created.
+    ///
+    /// # Errors
+    /// [`CacheError::Io`].
+    pub(crate) fn protect_one(&self, file: usize) -> Result<(), CacheError> {
+        let path = self.path(file);
+        let is_empty = self.list.get(file).range.is_empty();
+        let protect = || {
+            if is_empty {
+                self.create_new(file, &path)?;
+            }
+            let place = self.folder(&path, false)?;
+            let open = files::open(Place::in_dir(&place, path.file_name().unwrap_or_default()))?;
+            open.set_permissions(Permissions::from_mode(0o444))
+        };
+        protect().map_err(|source| self.error("protect", Failed { file, source }))
     }
 
     /// A file of a finished model, mapped.
@@ -263,20 +299,6 @@ impl ModelFiles {
             let open = self.file(index, true);
             let open = open.map_err(|source| self.error("create", Failed { file: index, source }))?;
             space::reserve(&open, &self.path(index), file.range.len())?;
-        }
-        Ok(())
-    }
-
-    /// Creates the files that are empty, as nothing is ever written to them.
-    ///
-    /// # Errors
-    /// [`CacheError::Io`].
-    pub fn create_empty(&self) -> Result<(), CacheError> {
-        for (file, entry) in self.list.iter().enumerate() {
-            if entry.range.is_empty() {
-                let created = self.create(file);
-                created.map_err(|source| self.error("create", Failed { file, source }))?;
-            }
         }
         Ok(())
     }

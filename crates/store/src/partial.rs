@@ -2,8 +2,9 @@
 
 mod check;
 mod files;
+mod place;
 
-use std::collections::HashMap;
+use std::collections::{BTreeSet, HashMap};
 use std::fs::{self, File};
 use std::io;
 use std::os::unix::fs::FileExt as _;
@@ -23,7 +24,7 @@ use super::{
     stamp,
 };
 use crate::mmap::Map;
-use files::{give_back, is_proven, make_room, open_sized};
+use files::{Room, give_back, is_proven, make_room, open_sized};
 
 /// A model that is being filled: its weights file, its parity files, and the journal of what is verified in them.
 ///
@@ -53,7 +54,21 @@ impl Cache {
     /// # Errors
     /// [`CacheError::DiskFull`], [`CacheError::Io`].
     pub fn partial(&self, lock: FillLock, geometry: Geometry, durable: bool) -> Result<Partial, CacheError> {
-        Partial::open(self.clone(), lock, geometry, durable)
+        Partial::open(self.clone(), lock, geometry, None, durable)
+    }
+
+    /// The same for a model of which only these files are wanted, by their numbers: space is reserved for those alone.
+    ///
+    /// # Errors
+    /// Those of [`Self::partial`].
+    pub fn partial_of(
+        &self,
+        lock: FillLock,
+        geometry: Geometry,
+        files: &BTreeSet<usize>,
+        durable: bool,
+    ) -> Result<Partial, CacheError> {
+        Partial::open(self.clone(), lock, geometry, Some(files), durable)
     }
 }
 
@@ -62,12 +77,14 @@ impl Partial {
         cache: Cache,
         lock: FillLock,
         geometry: Geometry,
+        wanted: Option<&BTreeSet<usize>>,
         durable: bool,
     ) -> Result<Self, CacheError> {
         let dir = cache.layout().partial(lock.digest());
         let final_dir = cache.layout().model(lock.digest());
         let list = WeightsFiles::of(geometry.manifest());
-        let absent = make_room(&dir, &geometry, &list)?;
+        let placed = cache.is_incomplete(lock.digest()).then_some(final_dir.as_path());
+        let absent = make_room(&Room { dir: &dir, placed, list: &list, wanted }, &geometry)?;
         let weights = Arc::new(ModelFiles::filling(list, dir.clone(), Some(final_dir)));
         let mut progress = PieceStates::new(&geometry);
         let claim = |record| progress.apply(&geometry, record, PieceState::Claimed);
@@ -200,8 +217,8 @@ impl Partial {
         parity.values().for_each(|file| give_back(file));
         files::give_back_all(&self.weights);
         self.journal().0.give_back();
-        let held_bytes = files::held_bytes(&self.dir, self.weights.list());
-        let missing_bytes = self.manifest().total_size_bytes().saturating_sub(held_bytes);
+        let room = Room { dir: &self.dir, placed: None, list: self.weights.list(), wanted: None };
+        let missing_bytes = room.missing_bytes();
         // It may be a quota.
         space::require(&self.dir.join(self.weights.list().root()), missing_bytes).err().unwrap_or(full)
     }
@@ -226,6 +243,10 @@ impl Partial {
     /// rows that are padding only; [`CacheError::DiskFull`], [`CacheError::Io`]; [`CacheError::Corrupt`] when what another
     /// process left is bad.
     pub fn finish(mut self, keep_parity: bool) -> Result<Model, CacheError> {
+        if self.is_begun_in_place() {
+            let all = (0..self.weights.list().len()).collect();
+            return self.place(&all);
+        }
         self.check_complete()?;
         for shard in self.parity_stored()? {
             let complete =
@@ -241,7 +262,6 @@ impl Partial {
         let writeback = self.writeback.take();
         let durable = writeback.is_some();
         writeback.map_or(Ok(()), Writeback::finish)?;
-        self.weights.create_empty()?;
         self.cache.install(&self.dir, &self.lock, manifest, durable)
     }
 

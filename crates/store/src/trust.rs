@@ -38,7 +38,7 @@ impl Cache {
         threads: usize,
         progress: &(dyn Fn(u64, u64) + Sync),
     ) -> Result<Option<RecheckReport>, CacheError> {
-        let is_there = self.layout().model(digest).exists();
+        let is_there = self.layout().model(digest).exists() && !self.is_incomplete(digest);
         let corrupt = |damage: &str| {
             let (path, damage) = (self.layout().model(digest), damage.to_owned());
             Err(CacheError::Corrupt { digest: *digest, path, damage })

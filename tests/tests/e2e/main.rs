@@ -28,5 +28,6 @@ mod sharing;
 mod single_blob;
 mod soak;
 mod space;
+mod subset;
 mod update;
 mod victims;

@@ -263,7 +263,6 @@ impl<'a> Plan<'a> {
         let weights = Arc::new(staging.weights(self.weights_files()));
         let is_clone = self.clone_sources(&weights)?;
         self.make_room(staging, &weights, is_clone)?;
-        weights.create_empty()?;
         let parity_files = self.create_parity(staging)?;
         let target = (!is_clone).then_some(&weights);
         let hashes_files = !self.folder.is_empty() && !self.is_layers;

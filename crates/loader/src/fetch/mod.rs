@@ -3,6 +3,7 @@
 pub(crate) mod blocking;
 mod buffers;
 mod driver;
+mod files;
 mod fill_wait;
 mod have_poll;
 mod metadata;
@@ -15,7 +16,7 @@ mod tests;
 mod transfers;
 mod workers;
 
-use std::collections::HashMap;
+use std::collections::{BTreeSet, HashMap};
 use std::hash::{BuildHasher as _, Hasher as _, RandomState};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -92,6 +93,9 @@ pub async fn load(
 /// # Errors
 /// Those of [`Cache::model`].
 pub fn cached(cache: &Cache, digest: &Digest, options: &FetchOptions) -> Result<Option<Model>, CacheError> {
+    if let Some(some) = files::cached(cache, digest, options)? {
+        return Ok(Some(some));
+    }
     match healthy(cache.model(digest))? {
         None if options.single_blob_max_bytes.is_some() => healthy(single_blob::cached(cache, digest)),
         found => Ok(found),
@@ -110,9 +114,17 @@ fn healthy(found: Result<Option<Model>, CacheError>) -> Result<Option<Model>, Ca
     }
 }
 
-async fn find_cached(cache: &Cache, digest: Digest) -> Result<Option<Model>, LoadError> {
-    let cache = cache.clone();
-    Ok(blocking(move || healthy(cache.model(&digest))).await??)
+async fn find_cached(
+    cache: &Cache,
+    digest: Digest,
+    options: &FetchOptions,
+) -> Result<Option<Model>, LoadError> {
+    let (cache, options) = (cache.clone(), options.clone());
+    let find = move || match files::cached(&cache, &digest, &options)? {
+        None => healthy(cache.model(&digest)),
+        found => Ok(found),
+    };
+    Ok(blocking(find).await??)
 }
 
 /// Keeps the bytes in the cache, if they are a manifest's.
@@ -264,25 +276,30 @@ impl Fetch<'_> {
         report: &mut Report,
     ) -> Result<(Model, Vec<crate::SourceReport>), LoadError> {
         self.observer.on_event(&Event::Manifest { digest: self.digest, manifest: &manifest });
+        let files = files::wanted(self.digest, &manifest, self.options)?;
         let lock = fill_wait::fill(self.cache, self.digest, self.options.wait, self.observer).await?;
         // The former lock holder may have finished it.
-        if let Some(model) = find_cached(self.cache, self.digest).await? {
+        if let Some(model) = find_cached(self.cache, self.digest, self.options).await? {
             report.resumed_bytes = manifest.total_size_bytes();
             return Ok((model, self.known.reports()));
         }
         let store = {
             let (cache, manifest) = (self.cache.clone(), Arc::clone(&manifest));
-            let durable = self.options.durable;
+            let (durable, files) = (self.options.durable, files.clone());
             let open = move || {
                 let geometry = Geometry::new(manifest);
                 cache.heal(&lock, &geometry)?;
-                cache.partial(lock, geometry, durable)
+                match &files {
+                    Some(files) => cache.partial_of(lock, geometry, files, durable),
+                    None => cache.partial(lock, geometry, durable),
+                }
             };
             blocking(open).await??
         };
         self.observer.on_event(&Event::Filling { offer: store.offer() });
         let store = Arc::new(store);
-        if let Err(error) = self.fill(&store, &manifest, events, report).await {
+        let wanted = files.as_ref().map(|files| files::pieces(store.geometry(), files));
+        if let Err(error) = self.fill(&store, &manifest, wanted, events, report).await {
             // Space and lock are free for the next load.
             let error = blocking(move || close(store, error)).await?;
             if error.is_integrity() {
@@ -295,20 +312,25 @@ impl Fetch<'_> {
         let Some(store) = Arc::into_inner(store) else {
             return Err(LoadError::Worker(std::io::Error::other("the partial files are still in use")));
         };
-        let model = blocking(move || store.finish(false)).await??;
+        let finish = move || match files {
+            Some(files) => store.place(&files),
+            None => store.finish(false),
+        };
+        let model = blocking(finish).await??;
         Ok((model, self.known.reports()))
     }
 
-    /// Gets everything into `store`. Nothing keeps it open afterwards, also on failure.
+    /// Gets everything that is wanted into `store`. Nothing keeps it open afterwards, also on failure.
     async fn fill(
         &mut self,
         store: &Arc<Partial>,
         manifest: &Arc<Manifest>,
+        wanted: Option<BTreeSet<PieceId>>,
         events: &mut Arrivals,
         report: &mut Report,
     ) -> Result<(), LoadError> {
         self.index(store, manifest, events).await?;
-        self.pieces(Arc::clone(store), events, report).await
+        self.pieces(Arc::clone(store), wanted, events, report).await
     }
 
     /// The manifest, from the cache or from a source.
@@ -361,10 +383,11 @@ impl Fetch<'_> {
         }
     }
 
-    /// Fetches and rebuilds until all weights are in `store`.
+    /// Fetches and rebuilds until all weights that are wanted are in `store`.
     async fn pieces(
         &mut self,
         store: Arc<Partial>,
+        wanted: Option<BTreeSet<PieceId>>,
         events: &mut Arrivals,
         report: &mut Report,
     ) -> Result<(), LoadError> {
@@ -383,8 +406,13 @@ impl Fetch<'_> {
             let bytes = claims.iter().map(|piece: &PieceId| geometry.piece_bytes(*piece)).sum();
             self.observer.on_event(&Event::Claimed { bytes });
         }
+        if let Some(wanted) = &wanted {
+            let bytes = wanted.iter().map(|piece| geometry.piece_bytes(*piece)).sum();
+            self.observer.on_event(&Event::Wanted { bytes });
+        }
         let index = index(&store).await?;
         let reuse = Reuse {
+            wanted: wanted.clone(),
             cache: self.cache.clone(),
             digest: self.digest,
             store: Arc::clone(&store),
@@ -395,6 +423,9 @@ impl Fetch<'_> {
         let reused = reuse.run(&claims, self.observer).await?;
         report.reused_bytes = reused.iter().map(|piece: &PieceId| geometry.piece_bytes(*piece)).sum();
         let mut planner = Planner::new(geometry.clone(), index.is_some(), config, Instant::now());
+        if let Some(wanted) = wanted {
+            planner.want(wanted);
+        }
         planner.resume(reused);
         planner.claim(claims.iter().copied());
 

@@ -2,6 +2,8 @@
 
 use std::time::Duration;
 
+use crate::selection::Selection;
+
 /// How a model is fetched. The defaults are those of [`FetchOptions::default`].
 #[derive(Debug, Clone)]
 pub struct FetchOptions {
@@ -10,6 +12,7 @@ pub struct FetchOptions {
     pub(super) threads: usize,
     pub(super) durable: bool,
     pub(super) single_blob_max_bytes: Option<u64>,
+    pub(super) files: Selection,
 }
 
 impl Default for FetchOptions {
@@ -21,6 +24,7 @@ impl Default for FetchOptions {
             threads,
             durable: true,
             single_blob_max_bytes: None,
+            files: Selection::default(),
         }
     }
 }
@@ -59,6 +63,12 @@ impl FetchOptions {
     #[must_use]
     pub fn with_single_blob_max_bytes(self, single_blob_max_bytes: impl Into<Option<u64>>) -> Self {
         Self { single_blob_max_bytes: single_blob_max_bytes.into(), ..self }
+    }
+
+    /// Which files are loaded: the pieces that hold them are fetched, and just they are put in place. Default: all.
+    #[must_use]
+    pub fn with_files(self, files: Selection) -> Self {
+        Self { files, ..self }
     }
 
     /// Threads that hash, write and rebuild.

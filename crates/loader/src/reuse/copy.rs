@@ -1,6 +1,6 @@
 //! Copies matching bytes from models in the cache, before anything is fetched.
 
-use std::collections::HashMap;
+use std::collections::{BTreeSet, HashMap};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
@@ -22,6 +22,8 @@ pub(crate) struct Reuse {
     pub(crate) index: Option<Arc<PieceIndex<Map>>>,
     pub(crate) geometry: Geometry,
     pub(crate) threads: usize,
+    /// The pieces that are looked for; `None`: all.
+    pub(crate) wanted: Option<BTreeSet<PieceId>>,
 }
 
 impl Reuse {
@@ -38,6 +40,9 @@ impl Reuse {
         let mut here = here.to_vec();
         here.sort_unstable();
         wanted.retain(|piece| here.binary_search(piece).is_err());
+        if let Some(only) = &self.wanted {
+            wanted.retain(|piece| only.contains(piece));
+        }
         if wanted.is_empty() {
             return Ok(Vec::new());
         }

@@ -147,6 +147,7 @@ impl Load {
             Event::Manifest { manifest, .. } => {
                 self.total_size_bytes = Some(Manifest::total_size_bytes(manifest))
             }
+            Event::Wanted { bytes } => self.total_size_bytes = Some(*bytes),
             Event::Resumed { bytes }
             | Event::Reused { bytes }
             | Event::PieceFetched { bytes, .. }

@@ -1,35 +1,93 @@
 //! Files of a partial model: made with their size, and room for it.
 
-use std::collections::HashSet;
+use std::collections::{BTreeSet, HashSet};
 use std::fs::{self, File};
 use std::path::Path;
 
 use manifest::Geometry;
 
 use crate::layout::PARITY;
+use crate::weights_files::WeightsFile;
 use crate::{CacheError, ModelFiles, WeightsFiles, atomic, journal, space};
 
 /// Files and directories of a partial model, without parity that overflows memory; rather more than fewer.
 const NEW_FILES: u64 = 8;
 
+/// Where a partial model gets room.
+pub(super) struct Room<'a> {
+    pub(super) dir: &'a Path,
+    /// Where some of its files are in place already.
+    pub(super) placed: Option<&'a Path>,
+    pub(super) list: &'a WeightsFiles,
+    /// The files that are wanted; `None`: all.
+    pub(super) wanted: Option<&'a BTreeSet<usize>>,
+}
+
+impl Room<'_> {
+    fn is_wanted(&self, file: usize) -> bool {
+        self.wanted.is_none_or(|wanted| wanted.contains(&file))
+    }
+
+    fn is_placed(&self, file: &WeightsFile) -> bool {
+        let found = self.placed.and_then(|dir| dir.join(&file.path).symlink_metadata().ok());
+        found.is_some_and(|found| found.len() == file.range.len()) && !self.dir.join(&file.path).exists()
+    }
+
+    /// How much disk space the files will still take.
+    pub(super) fn missing_bytes(&self) -> u64 {
+        let files = self.list.iter().enumerate().filter(|(index, _)| self.is_wanted(*index));
+        let missing = files.filter(|(_, file)| !self.is_placed(file)).map(|(_, file)| {
+            // A file of a few bytes takes a block: it counts as what it is.
+            file.range.len().saturating_sub(space::held_bytes(&self.dir.join(&file.path)))
+        });
+        missing.sum()
+    }
+
+    /// Makes the files that are to be reserved, and gives those that were not there with their size.
+    fn make_files(&self, reserve: bool) -> Result<HashSet<usize>, CacheError> {
+        let mut absent = HashSet::new();
+        for (index, file) in self.list.iter().enumerate() {
+            let (path, size_bytes) = (self.dir.join(&file.path), file.range.len());
+            if self.is_placed(file) {
+                continue;
+            }
+            if !self.list.is_large(index) || !self.is_wanted(index) {
+                space::allow_size(&path, size_bytes)?;
+                let found = path.symlink_metadata().ok().map(|found| found.len());
+                if found != Some(size_bytes) {
+                    absent.insert(index);
+                }
+                if found.is_some_and(|found| found != size_bytes) {
+                    open_sized(&path, size_bytes, false)?;
+                }
+                continue;
+            }
+            atomic::create_dir(path.parent().unwrap_or(self.dir))?;
+            let (_, was_there) = open_sized(&path, size_bytes, reserve)?;
+            if !was_there {
+                absent.insert(index);
+            }
+        }
+        Ok(absent)
+    }
+}
+
 /// Makes the directory of a partial model, and reserves its space: all or nothing. Returns the files of the weights that
 /// were not there with their size: nothing in them counts.
-pub(super) fn make_room(
-    dir: &Path,
-    geometry: &Geometry,
-    list: &WeightsFiles,
-) -> Result<HashSet<usize>, CacheError> {
+pub(super) fn make_room(room: &Room<'_>, geometry: &Geometry) -> Result<HashSet<usize>, CacheError> {
+    let Room { dir, list, .. } = *room;
     let (manifest, path, is_new) = (geometry.manifest(), dir.join(list.root()), !dir.exists());
-    let missing_bytes = manifest.total_size_bytes().saturating_sub(held_bytes(dir, list));
+    let missing_bytes = room.missing_bytes();
     if missing_bytes > 0 {
         let beside_bytes = manifest.index_size_bytes() + journal::size_bytes(geometry.piece_total());
         space::require(&path, missing_bytes.saturating_add(beside_bytes))?;
     }
     if is_new {
-        space::require_files(&path, NEW_FILES + 2 * list.len() as u64)?;
+        let files = room.wanted.map_or(list.len(), BTreeSet::len) as u64;
+        space::require_files(&path, NEW_FILES + 2 * files)?;
     }
     let made = atomic::create_dir(&dir.join(PARITY));
-    let made = made.and_then(|()| make_files(dir, list, is_proven(geometry)));
+    let made = made.and_then(|()| room.make_files(is_proven(geometry)));
     if made.is_err()
         && is_new
         && let Err(error) = fs::remove_dir_all(dir)
@@ -37,38 +95,6 @@ pub(super) fn make_room(
         tracing::warn!(%error, dir = %dir.display(), "cannot remove what there was no room for");
     }
     made
-}
-
-/// Makes the files that are to be reserved, and gives those that were not there with their size.
-fn make_files(dir: &Path, list: &WeightsFiles, reserve: bool) -> Result<HashSet<usize>, CacheError> {
-    let mut absent = HashSet::new();
-    for (index, file) in list.iter().enumerate() {
-        let (path, size_bytes) = (dir.join(&file.path), file.range.len());
-        if !list.is_large(index) {
-            space::allow_size(&path, size_bytes)?;
-            let found = path.symlink_metadata().ok().map(|found| found.len());
-            if found != Some(size_bytes) {
-                absent.insert(index);
-            }
-            if found.is_some_and(|found| found != size_bytes) {
-                open_sized(&path, size_bytes, false)?;
-            }
-            continue;
-        }
-        atomic::create_dir(path.parent().unwrap_or(dir))?;
-        let (_, was_there) = open_sized(&path, size_bytes, reserve)?;
-        if !was_there {
-            absent.insert(index);
-        }
-    }
-    Ok(absent)
-}
-
-/// Disk space that the files of the weights take.
-pub(super) fn held_bytes(dir: &Path, list: &WeightsFiles) -> u64 {
-    // A file of a few bytes takes a block: it counts as what it is.
-    let held = list.iter().map(|file| space::held_bytes(&dir.join(&file.path)).min(file.range.len()));
-    held.sum()
 }
 
 /// Releases space of the weights that was reserved and not written.
