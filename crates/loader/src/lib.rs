@@ -8,6 +8,7 @@
 pub mod encode;
 mod error;
 mod fetch;
+mod inspect;
 mod observer;
 mod progress;
 mod reconstruct;
@@ -17,6 +18,7 @@ mod source;
 
 pub use error::LoadError;
 pub use fetch::{FetchOptions, cached, load};
+pub use inspect::{Executable, ExecutableKind, ModelFolder, executable, troubles};
 pub use observer::{Event, Observer, Report, Silent, SourceReport};
 pub use progress::{Numbers, Progress};
 pub use reuse::{Overlap, overlap};
