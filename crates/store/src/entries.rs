@@ -73,9 +73,15 @@ impl Cache {
     /// Removes a model, finished or partial, and its manifest.
     ///
     /// # Errors
-    /// [`CacheError::InUse`] while somebody maps, serves or fills it; [`CacheError::NotCached`]; [`CacheError::Io`].
+    /// [`CacheError::Linked`] while a link leads to it; [`CacheError::InUse`] while somebody maps, serves or fills it;
+    /// [`CacheError::NotCached`]; [`CacheError::Io`].
     pub fn remove(&self, digest: &Digest) -> Result<Removed, CacheError> {
         self.check_writable()?;
+        if let Some((_, path)) = self.linked()?.into_iter().rev().find(|(linked, _)| linked == digest)
+            && self.leads_to(&path, digest)
+        {
+            return Err(CacheError::Linked { digest: *digest, path });
+        }
         let locks = self.layout().locks();
         let usage = LockFile::usage(&locks, digest);
         let in_use = |lock: &LockFile| CacheError::InUse { digest: *digest, holders: lock.holders() };
@@ -119,6 +125,23 @@ impl Cache {
         }
         self.remove_dir(&dir)?;
         atomic::remove_file(&self.layout().manifest(digest))
+    }
+
+    /// The model, finished or not, whose digest begins like this: all of the digest, or at least four characters.
+    ///
+    /// # Errors
+    /// [`CacheError::Ambiguous`] when there is no such model, or more than one; [`CacheError::Io`].
+    pub fn find(&self, prefix: &str) -> Result<Digest, CacheError> {
+        if let Ok(digest) = prefix.parse() {
+            return Ok(digest);
+        }
+        let mut found = self.begun_all()?;
+        found.extend(self.finished()?);
+        found.retain(|digest| digest.to_string().starts_with(prefix));
+        let hint = if found.is_empty() { "`loader cache ls` lists what there is" } else { "give more of it" };
+        let (prefix, path, count) = (prefix.to_owned(), self.dir().to_owned(), found.len());
+        let only = found.pop_first().filter(|_| count == 1);
+        only.ok_or(CacheError::Ambiguous { prefix, found: count, hint, path })
     }
 
     /// Digests of the models that are being filled, or were left so, by their directories.

@@ -142,6 +142,43 @@ pub enum CacheError {
         /// What is wrong with it.
         source: ManifestError,
     },
+    /// Something of the user's is where a link is to be.
+    #[error(
+        "{} is no link into the cache {}, and is not replaced: move it away, or link from another path",
+        path.display(), cache.display()
+    )]
+    NotALink {
+        /// What is there.
+        path: PathBuf,
+        /// The cache.
+        cache: PathBuf,
+    },
+    /// A link leads to the model.
+    #[error("model {digest} is what {} leads to: remove that link first", path.display())]
+    Linked {
+        /// The model.
+        digest: Digest,
+        /// The link.
+        path: PathBuf,
+    },
+    /// Files are to be laid out where something is.
+    #[error("{} is there and not an empty folder: give one that is new or empty", path.display())]
+    NotEmpty {
+        /// What is there.
+        path: PathBuf,
+    },
+    /// No model, or more than one, has a digest that begins like this.
+    #[error("{found} models in the cache {} have a digest that begins with {prefix}: {hint}", path.display())]
+    Ambiguous {
+        /// The beginning.
+        prefix: String,
+        /// How many there are.
+        found: usize,
+        /// What to do.
+        hint: &'static str,
+        /// The cache.
+        path: PathBuf,
+    },
     /// A finished model is not what was verified, so somebody else changed it, or the disk did.
     #[error(
         "model {digest} in {} is corrupt: {damage}; remove it (`loader cache rm {digest}`) and fetch it again",
@@ -281,6 +318,10 @@ impl CacheError {
             | Self::Corrupt { .. }
             | Self::Index { .. } => Blame::Us,
             Self::InUse { .. }
+            | Self::NotALink { .. }
+            | Self::Linked { .. }
+            | Self::NotEmpty { .. }
+            | Self::Ambiguous { .. }
             | Self::NoRoomToHeal { .. }
             | Self::NotCached { .. }
             | Self::OutOfBounds { .. }

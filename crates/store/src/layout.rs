@@ -82,6 +82,10 @@ impl Layout {
         self.root.join("series")
     }
 
+    pub(super) fn links(&self) -> PathBuf {
+        self.root.join("links")
+    }
+
     pub(super) fn locks(&self) -> PathBuf {
         self.root.join("locks")
     }

@@ -16,6 +16,7 @@
 //!   partial/<manifest digest>/       the same files being filled, and a journal of verified pieces
 //!   partial/staging-*                being published, moved or removed; a dead process's are swept at the next opening;
 //!                                    in models/, too
+//!   links/                           links to models, and what they lead to
 //!   locks/                           never deleted
 //!   series/<name>                    models that were loaded for a series, oldest first
 //!   series/<name>.live               the one of them that is known to be in use
@@ -45,7 +46,9 @@ mod heal;
 mod incomplete;
 mod install;
 mod journal;
+mod lay_out;
 mod layout;
+mod link;
 mod lock;
 mod lock_holder;
 mod mmap;
@@ -76,6 +79,7 @@ pub use entries::{Entry, EntryState, Removed};
 pub use error::CacheError;
 pub use fill_wait::{FillState, FillWait, PAUSE};
 pub use free::Free;
+pub use lay_out::check_empty;
 pub use layout::{PARITY, PIECES};
 pub use lock::FillLock;
 pub use lock_holder::{LockHolder, LockHolders};

@@ -167,6 +167,11 @@ impl Model {
         }
     }
 
+    /// Where a file of the model is.
+    pub(super) fn file_path(&self, name: &str) -> PathBuf {
+        self.files.list().find(name).map_or_else(|| self.path(), |file| self.files.path(file))
+    }
+
     /// Says how the runtime wants the pages of the weights; may block for as long as reading all of them takes. Files of
     /// less than a megabyte are left as they are.
     ///

@@ -3,6 +3,7 @@
 //! `series/<name>` in the cache lists the models that were loaded for a series, a digest a line, oldest first, and
 //! `series/<name>.live` has the one that is known to be in use, where that is known.
 
+use std::collections::HashSet;
 use std::fs;
 use std::path::{Path, PathBuf};
 
@@ -18,7 +19,8 @@ const MAX_LIST_BYTES: u64 = 65 * MAX_REMEMBERED as u64;
 
 impl Cache {
     /// Notes that the model was loaded for `series`, a word fit for a file name, and removes the models that were
-    /// loaded for it before the last `keep`, this one included. The one that was noted as live stays. What is in use, or in
+    /// loaded for it before the last `keep`, this one included. The one that was noted as live stays, and
+    /// what links lead to, or led to before. What is in use, or in
     /// another series, stays, too; the next call tries again. `release` is told of each model before: this process shall no longer use it. Returns what was
     /// removed.
     ///
@@ -42,8 +44,9 @@ impl Cache {
         let live = self.live(series)?;
         let excess = listed.len().saturating_sub(keep.max(1));
         let (mut removed, mut kept) = (Vec::new(), Vec::new());
+        let linked: HashSet<Digest> = self.linked()?.into_iter().map(|(linked, _)| linked).collect();
         for candidate in listed.drain(..excess) {
-            if live == Some(candidate) {
+            if live == Some(candidate) || linked.contains(&candidate) {
                 kept.push(candidate);
                 continue;
             }
