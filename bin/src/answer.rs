@@ -4,11 +4,12 @@ mod status;
 
 use std::fmt::{self, Display, Write as _};
 use std::path::PathBuf;
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use chain_reader::{ChainMemory, Seen};
 use serde::{Serialize, Serializer};
 
-use crate::units::show_size;
+use crate::units::{show_duration, show_size};
 
 /// One object on stdout.
 #[derive(Debug, Serialize)]
@@ -37,6 +38,7 @@ pub(crate) struct Fetched {
     pub(crate) manifest: Text,
     pub(crate) path: PathBuf,
     pub(crate) weights: Option<PathBuf>,
+    pub(crate) executable: Vec<String>,
     pub(crate) complete: bool,
     pub(crate) total_size_bytes: u64,
     pub(crate) from_cache: bool,
@@ -240,6 +242,10 @@ pub(crate) struct CacheEntry {
     pub(crate) verified_bytes: Option<u64>,
     pub(crate) disk_bytes: u64,
     pub(crate) path: PathBuf,
+    pub(crate) files: Option<usize>,
+    pub(crate) name: Option<String>,
+    pub(crate) changed_at: Option<u64>,
+    pub(crate) contracts: Vec<String>,
 }
 
 /// Where something is.
@@ -437,6 +443,19 @@ impl CacheEntry {
             Some(verified) => format!("partial, {} verified", show_size(verified)),
             None => "finished".to_owned(),
         };
-        format!("{}  {kind:<12}  {size:>8}  {state}", self.manifest)
+        let now = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |now| now.as_secs());
+        let age = self.changed_at.map(|at| Duration::from_secs(now.saturating_sub(at)));
+        let age = age.map_or("unknown".to_owned(), |age| format!("{} old", show_duration(age)));
+        let files = match (&self.name, self.files) {
+            (Some(name), _) => name.clone(),
+            (None, Some(1)) => "1 file".to_owned(),
+            (None, files) => files.map_or("unknown".to_owned(), |files| format!("{files} files")),
+        };
+        let mut line = format!("{}  {kind:<12}  {size:>8}  {state}  {age}  {files}", self.manifest);
+        for contract in &self.contracts {
+            line += "  ";
+            line += contract;
+        }
+        line
     }
 }

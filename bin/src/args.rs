@@ -10,6 +10,7 @@ use manifest::{Codec, Digest};
 
 pub(crate) use self::following::Following;
 pub(crate) use self::mistake::without_keys;
+pub(crate) use self::name::Name;
 pub(crate) use self::network::Network;
 pub(crate) use self::publish::FolderFlags;
 pub(crate) use self::reading::{Chain, ChainCommand, Legacy, Named, Which};
@@ -18,6 +19,7 @@ use crate::units::{parse_duration, parse_size};
 
 mod following;
 mod mistake;
+mod name;
 mod network;
 mod publish;
 mod reading;
@@ -125,7 +127,19 @@ pub(crate) enum Command {
 pub(crate) struct Fetch {
     /// Load this model, whatever the chain says; no chain is read.
     #[arg(long, value_name = "DIGEST")]
-    pub(crate) manifest: Option<Digest>,
+    pub(crate) manifest: Option<Name>,
+    /// Make PATH a link to what is printed, in one step, when the model is ready. Only a link into this cache is replaced. What
+    /// it leads to, and led to before, is not removed by --keep.
+    #[arg(long, value_name = "PATH")]
+    pub(crate) link: Option<PathBuf>,
+    /// Lay the files out in DIR, a new or empty folder, and print its path: as clones where the file system can, as copies
+    /// elsewhere.
+    #[arg(long, value_name = "DIR")]
+    pub(crate) into: Option<PathBuf>,
+    /// Fail when the model has something that a runtime may execute: pickles, *.py, shared libraries, an auto_map in a
+    /// configuration.
+    #[arg(long)]
+    pub(crate) no_code: bool,
     /// How long to look for peers while none can be asked, and to wait for another process that fetches the same and gets
     /// no further, such as 30s, 5m or 1h [default: 30s].
     #[arg(long, value_name = "DURATION", value_parser = parse_duration, env = "LOADER_WAIT", hide_env_values = true)]
@@ -231,7 +245,7 @@ pub(crate) struct Publish {
     pub(crate) no_piece_index: bool,
     /// Tell how much of the model a node would fetch that has this one, by its manifest; it must be in the cache.
     #[arg(long, value_name = "DIGEST")]
-    pub(crate) base: Option<Digest>,
+    pub(crate) base: Option<Name>,
     /// Price of the model, in the contract's own unit.
     #[arg(long, value_name = "PRICE")]
     pub(crate) price: Option<U256>,
@@ -259,7 +273,7 @@ pub(crate) struct Publish {
 pub(crate) struct Verify {
     /// Which models, by manifest digest [default: all that are finished].
     #[arg(value_name = "DIGEST")]
-    pub(crate) manifests: Vec<Digest>,
+    pub(crate) manifests: Vec<Name>,
     /// Fetch what is wrong of bad models: with the flags under Network.
     #[arg(long)]
     pub(crate) repair: bool,
@@ -327,13 +341,13 @@ pub(crate) enum Cache {
     Path {
         /// The model's manifest.
         #[arg(value_name = "DIGEST")]
-        manifest: Option<Digest>,
+        manifest: Option<Name>,
     },
     /// Remove models that nobody uses.
     Rm {
         /// Their manifests.
         #[arg(value_name = "DIGEST", required = true)]
-        manifests: Vec<Digest>,
+        manifests: Vec<Name>,
     },
 }
 

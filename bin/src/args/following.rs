@@ -1,5 +1,6 @@
 //! How the contract is followed.
 
+use std::path::PathBuf;
 use std::time::Duration;
 
 use clap::Args;
@@ -20,6 +21,10 @@ pub(crate) struct Following {
     // Read in config/chain.rs: clap would repeat a bad one, key included.
     #[arg(long, value_name = "URL", env = WS_URL, hide_env_values = true, value_delimiter = ',')]
     pub(crate) ws_url: Vec<String>,
+    /// Make PATH a link to what a runtime opens, replaced in one step when a new model is ready. Only a link into this cache is
+    /// replaced. What it leads to, and led to before, is not removed.
+    #[arg(long, value_name = "PATH")]
+    pub(crate) link: Option<PathBuf>,
     /// Keep the last N models that the contract named, and remove those before them, unless they are mapped, or the last
     /// one whose --exec command succeeded [default: keep all].
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..))]

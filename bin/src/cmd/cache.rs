@@ -1,13 +1,16 @@
 //! `loader cache`.
 
+use std::time::UNIX_EPOCH;
+
 use anyhow::Result;
 use manifest::Digest;
 use store::{Cache, CacheError, EntryState, Model};
 
 use crate::answer::{Answer, CacheEntry, PathAnswer, Removed, Text};
-use crate::args;
+use crate::args::{self, Name};
 use crate::config::Settings;
 use crate::output::Output;
+use crate::units::show_size;
 
 pub(crate) fn run(
     command: &args::Cache,
@@ -22,8 +25,8 @@ pub(crate) fn run(
                 let path = std::path::absolute(&settings.cache_dir)?;
                 output.answer(&Answer::Path(PathAnswer { path }))
             }
-            args::Cache::Path { manifest: Some(digest) } => not_there(&[*digest], settings, output),
-            args::Cache::Rm { manifests } => not_there(manifests, settings, output),
+            args::Cache::Path { manifest: Some(name) } => not_there(&[name.find(None)?], settings, output),
+            args::Cache::Rm { manifests } => not_there(&Name::find_all(manifests, None)?, settings, output),
         };
     };
     match command {
@@ -31,12 +34,12 @@ pub(crate) fn run(
         args::Cache::Path { manifest: None } => {
             output.answer(&Answer::Path(PathAnswer { path: cache.dir().to_owned() }))
         }
-        args::Cache::Path { manifest: Some(digest) } => {
-            let model = finished(cache, digest)?;
+        args::Cache::Path { manifest: Some(name) } => {
+            let model = finished(cache, &name.find(Some(cache))?)?;
             output.answer(&Answer::Path(PathAnswer { path: model.path() }))
         }
         args::Cache::Rm { manifests } => {
-            for digest in manifests {
+            for digest in &Name::find_all(manifests, Some(cache))? {
                 let freed_bytes = cache.remove(digest)?.freed_bytes;
                 output.answer(&Answer::Removed(Removed { manifest: Text::of(digest), freed_bytes }))?;
             }
@@ -46,7 +49,10 @@ pub(crate) fn run(
 }
 
 fn list(cache: &Cache, output: &Output) -> Result<()> {
-    for entry in cache.list()? {
+    let entries = cache.list()?;
+    let disk_bytes = entries.iter().map(|entry| entry.disk_bytes).sum::<u64>();
+    let total = format!("{} models take {}", entries.len(), show_size(disk_bytes));
+    for entry in entries {
         let verified_bytes = match entry.state {
             EntryState::Finished => None,
             EntryState::Partial { verified_bytes } => Some(verified_bytes),
@@ -59,8 +65,16 @@ fn list(cache: &Cache, output: &Output) -> Result<()> {
             verified_bytes,
             disk_bytes: entry.disk_bytes,
             path: entry.path,
+            files: entry.files,
+            name: entry.name,
+            changed_at: entry
+                .changed
+                .and_then(|at| at.duration_since(UNIX_EPOCH).ok())
+                .map(|at| at.as_secs()),
+            contracts: entry.series,
         }))?;
     }
+    output.note(&total);
     Ok(())
 }
 

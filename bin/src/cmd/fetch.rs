@@ -2,22 +2,25 @@
 
 use std::time::Duration;
 
-use anyhow::{Context as _, Result};
+use anyhow::{Context as _, Result, anyhow};
 use chain_reader::{Address, ChainReader, MatureModel, Staleness};
-use loader::{FetchOptions, Report, Selection, SourceReport};
+use loader::{FetchOptions, Report, Selection, SourceReport, executable};
 use manifest::Digest;
 use node::{Loaded, Node, NodeError};
-use store::{Cache, MappedFile};
+use store::{Cache, MappedFile, check_empty};
 use tokio::time::{MissedTickBehavior, interval};
 
 use crate::answer::{self, Answer, FetchSource, OnChain, Text};
 use crate::args;
+use crate::cmd::code;
+use crate::cmd::link::Link;
 use crate::config::Settings;
 use crate::exit::{Interrupted, Usage};
 use crate::interrupt::Interrupt;
 use crate::output::Output;
 use crate::progress::FetchProgress;
 use crate::units::{show_duration, show_rate, show_size};
+use crate::visible::visible;
 
 /// How often it is looked whether a line of progress is due.
 pub(super) const TICK: Duration = Duration::from_secs(1);
@@ -45,7 +48,21 @@ async fn fetch(flags: &args::Fetch, settings: &Settings, output: &Output) -> Res
     if flags.no_listen {
         config = config.with_listen(Vec::new());
     }
-    let chain = match flags.manifest {
+    if let Some(into) = &flags.into {
+        check_empty(into)?;
+    }
+    let link = Link::new(flags.link.as_deref(), &settings.cache_dir)?;
+    let named = match &flags.manifest {
+        Some(name) => {
+            let cache = match name.digest() {
+                Some(_) => None,
+                None => Cache::open_existing(&settings.cache_dir)?,
+            };
+            Some(name.find(cache.as_ref())?)
+        }
+        None => None,
+    };
+    let chain = match named {
         Some(_) => None,
         None => Some(settings.reading(&flags.named)?.ok_or_else(|| {
             Usage::new("which model? Give --contract ADDRESS and --rpc-url URL, or --manifest DIGEST")
@@ -58,7 +75,7 @@ async fn fetch(flags: &args::Fetch, settings: &Settings, output: &Output) -> Res
     }
     let config = config.with_fetch(fetch).with_chain(chain);
     let reader = config.reader()?;
-    let (digest, current) = match (flags.manifest, &reader) {
+    let (digest, current) = match (named, &reader) {
         (Some(digest), _) => (digest, None),
         (None, Some(reader)) => {
             let current = reader.mature_model().await?;
@@ -89,7 +106,21 @@ async fn fetch(flags: &args::Fetch, settings: &Settings, output: &Output) -> Res
         output.note(&format!("peer {} sent {} wrong bytes", source.source, source.bad_bytes));
     }
     let on_chain = contract.zip(current).map(|(contract, current)| on_chain(contract, &current));
-    output.answer(&Answer::Fetched(answer(&loaded, on_chain)))
+    let mut answer = answer(&loaded, on_chain, output).await?;
+    if flags.no_code && !answer.executable.is_empty() {
+        let found = answer.executable.join(", ");
+        return Err(anyhow!("--no-code: a runtime may execute what is in model {digest}: {found}"));
+    }
+    if let Some(into) = flags.into.clone() {
+        let model = model.clone();
+        let laid_out = tokio::task::spawn_blocking(move || model.lay_out(&into));
+        answer.path = laid_out.await.context("the thread that lays files out has failed")??;
+        answer.weights = answer.weights.map(|_| answer.path.clone());
+    }
+    if let Some(link) = link {
+        link.set(model).await?;
+    }
+    output.answer(&Answer::Fetched(answer))
 }
 
 /// Starts a node, and loads the model.
@@ -111,9 +142,20 @@ async fn load_from_peers(
     loaded
 }
 
-/// What is answered when a model is in the cache.
-pub(super) fn answer(Loaded { model, report, .. }: &Loaded, chain: Option<OnChain>) -> answer::Fetched {
-    answer::Fetched {
+/// What is answered when a model is in the cache. Warns of what a runtime may execute.
+pub(super) async fn answer(
+    Loaded { model, report, .. }: &Loaded,
+    chain: Option<OnChain>,
+    output: &Output,
+) -> Result<answer::Fetched> {
+    let looked_at = model.clone();
+    let found = tokio::task::spawn_blocking(move || executable(&looked_at));
+    let found = found.await.context("the thread that looks for code has failed")?;
+    if let Some(warning) = code::summary(&found) {
+        output.note(&format!("warning: {}", visible(&warning)));
+    }
+    Ok(answer::Fetched {
+        executable: found.iter().map(ToString::to_string).collect(),
         manifest: Text::of(model.digest()),
         path: model.path(),
         weights: model.weights().map(MappedFile::path),
@@ -128,7 +170,7 @@ pub(super) fn answer(Loaded { model, report, .. }: &Loaded, chain: Option<OnChai
         elapsed_ms: u64::try_from(report.elapsed.as_millis()).unwrap_or(u64::MAX),
         sources: report.sources.iter().map(source).collect(),
         chain,
-    }
+    })
 }
 
 /// Loads the model, showing how far that is.

@@ -14,6 +14,7 @@ use tokio::time::{MissedTickBehavior, interval};
 use crate::answer::Answer;
 use crate::cmd::fetch;
 use crate::cmd::hook::Hook;
+use crate::cmd::link::Link;
 use crate::output::Output;
 use crate::progress::FetchProgress;
 use crate::units::show_duration;
@@ -24,6 +25,7 @@ pub(super) async fn follow(
     node: &Node,
     contract: Address,
     keep: Option<u32>,
+    link: Option<&Link>,
     hook: Option<&Hook>,
     output: &Output,
 ) -> Result<Infallible> {
@@ -52,8 +54,14 @@ pub(super) async fn follow(
         match update {
             Update::Ready { named, loaded } => {
                 output.note(&fetch::summary(&loaded.report, loaded.model.manifest().total_size_bytes()));
+                // Before it is told, and before anything is removed.
+                if let Some(link) = link
+                    && let Err(error) = link.set(&loaded.model).await
+                {
+                    output.note(&format!("the link stays as it was: {error:#}"));
+                }
                 let on_chain = Some(fetch::on_chain(contract, &named));
-                output.answer(&Answer::Fetched(fetch::answer(&loaded, on_chain)))?;
+                output.answer(&Answer::Fetched(fetch::answer(&loaded, on_chain, output).await?))?;
                 newest = Some(*loaded.model.digest());
                 if let Some(hook) = hook {
                     hook.ready(&named, &loaded);

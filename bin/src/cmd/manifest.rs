@@ -10,7 +10,7 @@ use manifest::{Digest, Layout, Manifest};
 use store::Cache;
 
 use crate::answer::{self, Answer, FileSummary, ManifestSummary, ShardSummary, Text};
-use crate::args;
+use crate::args::{self, Name};
 use crate::config::Settings;
 use crate::exit::{Damaged, Usage};
 use crate::output::Output;
@@ -25,9 +25,12 @@ const MAX_LIST_BYTES: u64 = 64 << 20;
 pub(crate) fn run(command: &args::Manifest, settings: &Settings, output: &Output) -> Result<()> {
     let (digest, manifest) = match command {
         args::Manifest::FromShards(flags) => return from_shards(flags, output),
-        args::Manifest::Show { manifest: name } => match name.parse::<Digest>() {
-            Ok(digest) => (digest, cached(settings, &digest)?),
-            Err(_) => of_file(Path::new(name))?,
+        args::Manifest::Show { manifest: text } => match text.parse::<Name>() {
+            Ok(name) if name.digest().is_some() || !Path::new(text).exists() => {
+                let digest = name.find(Cache::open_existing(&settings.cache_dir)?.as_ref())?;
+                (digest, cached(settings, &digest)?)
+            }
+            _ => of_file(Path::new(text))?,
         },
         args::Manifest::Check { file, expect } => {
             let (digest, manifest) = of_file(file)?;

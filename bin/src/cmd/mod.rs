@@ -2,12 +2,14 @@
 
 mod cache;
 mod chain;
+mod code;
 mod completions;
 mod fetch;
 mod follow;
 mod hook;
 mod id;
 mod key;
+mod link;
 mod manifest;
 mod publish;
 mod serve;
@@ -18,7 +20,7 @@ mod watch;
 use anyhow::Result;
 use store::Cache;
 
-use crate::args::{Command, CommandLine};
+use crate::args::{Command, CommandLine, Name};
 use crate::config::Settings;
 use crate::exit::Usage;
 use crate::output::Output;
@@ -43,7 +45,7 @@ pub(crate) fn run(line: CommandLine, output: &Output) -> Result<()> {
         Command::Publish(flags) => publish::run(flags, &settings, &open()?, output),
         Command::Verify(flags) => match look()? {
             Some(cache) => verify::run(flags, &settings, &cache, output),
-            None => cache::not_there(&flags.manifests, &settings, output),
+            None => cache::not_there(&Name::find_all(&flags.manifests, None)?, &settings, output),
         },
         Command::Key(command) => key::run(command, output),
         Command::Manifest(command) => manifest::run(command, &settings, output),

@@ -8,14 +8,15 @@ use chain_reader::{
     Address, AlreadySet, Call, Plan, Proposal, Receipt, Settled, Signer, Step, SubmitConfig, SubmitError,
     U256, prepare, send, set_mature_model_calldata, wait_until_settled,
 };
-use loader::Selection;
 use loader::encode::{self, Folder, Input, Options};
+use loader::{Selection, executable, troubles};
 use manifest::Digest;
 use store::{Cache, MappedFile, Model};
 
 use crate::answer::{self, Answer, CallSummary, Overlap, ProposalSummary, SetOnChain, Text, Transaction};
 use crate::args::{self, CalldataForm};
 use crate::cmd::cache::finished;
+use crate::cmd::code;
 use crate::cmd::{key, serve};
 use crate::config::Settings;
 use crate::exit::{Interrupted, Usage};
@@ -32,7 +33,7 @@ pub(crate) fn run(flags: &args::Publish, settings: &Settings, cache: &Cache, out
         true => Some(settings.seeder(&flags.network)?),
         false => None,
     };
-    let base = flags.base.map(|base| finished(cache, &base)).transpose()?;
+    let base = flags.base.as_ref().map(|base| finished(cache, &base.find(Some(cache))?)).transpose()?;
     let piece_size_bytes =
         u32::try_from(flags.piece_size).map_err(|_| Usage::new("--piece-size is over 4MiB"))?;
     let options = Options::default()
@@ -43,6 +44,11 @@ pub(crate) fn run(flags: &args::Publish, settings: &Settings, cache: &Cache, out
         .with_piece_size_bytes((!flags.no_piece_index).then_some(piece_size_bytes))
         .with_layout(flags.folder.layout.into());
     let input = input(flags, output)?;
+    let found = match &input {
+        Input::Folder(folder) => inspect(folder, flags.folder.no_code)?,
+        Input::File(_) | Input::Layers(_) => Vec::new(),
+    };
+    found.iter().for_each(|warning| output.note(&format!("warning: {}", visible(warning))));
     let progress = ByteProgress::new(output, "encoding");
     let published = encode::publish(cache, &input, &options, &|done_bytes, total_bytes| {
         progress.update(done_bytes, total_bytes);
@@ -58,7 +64,7 @@ pub(crate) fn run(flags: &args::Publish, settings: &Settings, cache: &Cache, out
         weights: published.model.weights().map(MappedFile::path),
         total_size_bytes: published.manifest.total_size_bytes(),
         shards: published.manifest.shards().len(),
-        warnings: published.warnings,
+        warnings: found.into_iter().chain(published.warnings).collect(),
         base,
         on_chain: SetOnChain::default(),
     };
@@ -105,6 +111,17 @@ fn input(flags: &args::Publish, output: &Output) -> Result<Input> {
         output.note(&format!("{} in {} files{left_out}", show_size(folder.total_bytes()), files.len()));
     }
     Ok(Input::Folder(folder))
+}
+
+/// What a runtime will trip over, and what it may execute, a sentence each.
+fn inspect(folder: &Folder, no_code: bool) -> Result<Vec<String>> {
+    let mut found = troubles(folder);
+    let executable = executable(folder);
+    if no_code && !executable.is_empty() {
+        return Err(Usage::new(code::refusal(&executable)).into());
+    }
+    found.extend(code::summary(&executable));
+    Ok(found)
 }
 
 /// How much a node that has `base` would fetch of `new`.

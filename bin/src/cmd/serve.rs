@@ -13,6 +13,7 @@ use p2p_blob::Multiaddr;
 use crate::answer::{Answer, Listening, Text};
 use crate::args;
 use crate::cmd::follow::follow;
+use crate::cmd::link::Link;
 use crate::config::Settings;
 use crate::exit::Usage;
 use crate::interrupt::Interrupt;
@@ -30,8 +31,13 @@ pub(crate) async fn run(flags: &args::Serve, settings: &Settings, output: &Outpu
     if flags.following.keep.is_some() && contract.is_none() {
         return Err(Usage::new("--keep counts the models of a contract: give --contract, too").into());
     }
+    if flags.following.link.is_some() && contract.is_none() {
+        return Err(Usage::new("--link leads to the model of a contract: give --contract, too").into());
+    }
+    let link = Link::new(flags.following.link.as_deref(), &settings.cache_dir)?;
     let keep = flags.following.keep;
-    seed(config, output, async |node| seed_new_models(node, contract, keep, output).await).await
+    seed(config, output, async |node| seed_new_models(node, contract, keep, link.as_ref(), output).await)
+        .await
 }
 
 /// Seeds what the cache holds, and does `work` meanwhile, until a signal comes or that fails.
@@ -79,10 +85,11 @@ async fn seed_new_models(
     node: &Node,
     contract: Option<Address>,
     keep: Option<u32>,
+    link: Option<&Link>,
     output: &Output,
 ) -> Result<Infallible> {
     match contract {
-        Some(contract) => follow(node, contract, keep, None, output).await,
+        Some(contract) => follow(node, contract, keep, link, None, output).await,
         None => std::future::pending().await,
     }
 }

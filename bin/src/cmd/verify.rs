@@ -10,7 +10,7 @@ use store::{Cache, CacheError, EntryState};
 use store::{IndexState, RecheckReport};
 
 use crate::answer::{Answer, BadShard, Text, Verified};
-use crate::args;
+use crate::args::{self, Name};
 use crate::cmd::cache::not_cached;
 use crate::cmd::fetch;
 use crate::config::Settings;
@@ -20,7 +20,8 @@ use crate::progress::{ByteProgress, FetchProgress};
 use crate::system::block_on;
 
 pub(crate) fn run(flags: &args::Verify, settings: &Settings, cache: &Cache, output: &Output) -> Result<()> {
-    let digests = match flags.manifests.as_slice() {
+    let named = Name::find_all(&flags.manifests, Some(cache))?;
+    let digests = match named.as_slice() {
         [] => all_finished(cache)?,
         named => named.to_vec(),
     };
@@ -85,7 +86,7 @@ async fn repair(
         let loaded = fetch::load(&node, digest, &progress).await;
         progress.finish();
         match loaded {
-            Ok(loaded) => output.answer(&Answer::Fetched(fetch::answer(&loaded, None)))?,
+            Ok(loaded) => output.answer(&Answer::Fetched(fetch::answer(&loaded, None, output).await?))?,
             Err(error) => {
                 output.note(&format!("model {digest} is not repaired: {error:#}"));
                 failed = failed.or(Some(error));

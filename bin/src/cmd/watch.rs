@@ -7,6 +7,7 @@ use node::Node;
 use crate::args;
 use crate::cmd::follow::follow;
 use crate::cmd::hook::Hook;
+use crate::cmd::link::Link;
 use crate::config::Settings;
 use crate::exit::Usage;
 use crate::interrupt::Interrupt;
@@ -22,12 +23,13 @@ pub(crate) async fn run(flags: &args::Watch, settings: &Settings, output: &Outpu
         chain.ok_or_else(|| Usage::new("which contract? Give --contract ADDRESS and --rpc-url URL"))?;
     let contract = chain.contract();
     let config = settings.fetcher(&flags.network)?.with_fetch(fetch).with_chain(chain);
+    let link = Link::new(flags.following.link.as_deref(), &settings.cache_dir)?;
     let node = Node::start(config).await?;
     node.join();
     let hook =
         flags.exec.clone().map(|line| Hook::new(line, node.clone(), contract.to_string(), output.clone()));
     tokio::select! {
-        ended = follow(&node, contract, flags.following.keep, hook.as_ref(), output) => match ended? {},
+        ended = follow(&node, contract, flags.following.keep, link.as_ref(), hook.as_ref(), output) => match ended? {},
         () = interrupt.next() => {}
     }
     drop(hook);

@@ -211,7 +211,7 @@ mod tests {
         let others = "rpc-url = ['http://a']\ntrusted-rpc = 'http://t'\nws-url = ['wss://w/ws']\n\
                       rpc-header = ['w X-Key: secretkey', 't X-Key: secretkey']";
         let (settings, flags) = settings(others, &format!("--contract {CONTRACT}")).unwrap();
-        let none = Following { poll_interval: None, ws_url: Vec::new(), keep: None };
+        let none = Following { poll_interval: None, ws_url: Vec::new(), link: None, keep: None };
         let following = settings.following(&flags.named, &none).unwrap().unwrap();
         let (plain, trusted): (HintUrl, RpcUrl) =
             ("wss://w/ws".parse().unwrap(), "http://t".parse().unwrap());

@@ -5,6 +5,7 @@ use std::fs;
 use std::io;
 use std::os::unix::fs::MetadataExt as _;
 use std::path::{Path, PathBuf};
+use std::time::SystemTime;
 
 use manifest::{Digest, Geometry};
 
@@ -29,6 +30,14 @@ pub struct Entry {
     pub disk_bytes: u64,
     /// Its directory.
     pub path: PathBuf,
+    /// How many files it has; `None` when the manifest is not there.
+    pub files: Option<usize>,
+    /// The name of its only file, where it has one.
+    pub name: Option<String>,
+    /// When it was finished, or last written to.
+    pub changed: Option<SystemTime>,
+    /// The series that it was loaded for, such as contracts.
+    pub series: Vec<String>,
 }
 
 /// The state of a model.
@@ -56,7 +65,7 @@ impl Cache {
     /// # Errors
     /// [`CacheError::Io`].
     pub fn list(&self) -> Result<Vec<Entry>, CacheError> {
-        let mut entries = Vec::new();
+        let (mut entries, mut series) = (Vec::new(), self.all_series()?);
         for digest in self.finished()? {
             let path = self.layout().model(&digest);
             entries.extend(self.entry(digest, path, EntryState::Finished)?);
@@ -65,6 +74,10 @@ impl Cache {
             let path = self.layout().partial(&digest);
             let state = EntryState::Partial { verified_bytes: self.claimed_bytes(&digest)? };
             entries.extend(self.entry(digest, path, state)?);
+        }
+        for entry in &mut entries {
+            entry.series = series.remove(&entry.digest).unwrap_or_default();
+            entry.series.sort();
         }
         entries.sort_by_key(|entry| entry.digest);
         Ok(entries)
@@ -187,7 +200,25 @@ impl Cache {
         let total_size_bytes = manifest.as_ref().map(|manifest| manifest.total_size_bytes());
         let placed_bytes = if is_incomplete { disk_bytes(&self.layout().model(&digest))? } else { 0 };
         let disk_bytes = disk_bytes(&path)? + placed_bytes;
-        Ok(Some(Entry { digest, model_kind, total_size_bytes, state, disk_bytes, path }))
+        let files = manifest.as_ref().map(|manifest| manifest.files().len().max(1));
+        let name = manifest.as_ref().and_then(|manifest| match manifest.files() {
+            [one] => Some(one.path().to_string()),
+            _ => None,
+        });
+        let changed = fs::metadata(&path).and_then(|found| found.modified()).ok();
+        let series = Vec::new();
+        Ok(Some(Entry {
+            digest,
+            model_kind,
+            total_size_bytes,
+            state,
+            disk_bytes,
+            path,
+            files,
+            name,
+            changed,
+            series,
+        }))
     }
 
     /// Bytes of shards that the journal of a partial model records as verified; 0 when there is none.

@@ -68,6 +68,14 @@ impl Cache {
         atomic::sync_dir(dir)
     }
 
+    /// Whether [`Self::link`] may make a link there.
+    ///
+    /// # Errors
+    /// [`CacheError::NotALink`] when there is something else, [`CacheError::Io`].
+    pub fn check_link(&self, path: &Path) -> Result<(), CacheError> {
+        self.linked_by(path).map(drop)
+    }
+
     /// The model that a link leads to; `None` when nothing is there.
     fn linked_by(&self, path: &Path) -> Result<Option<Digest>, CacheError> {
         let refused = || CacheError::NotALink { path: path.to_owned(), cache: self.dir().to_owned() };

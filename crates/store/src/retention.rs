@@ -3,8 +3,9 @@
 //! `series/<name>` in the cache lists the models that were loaded for a series, a digest a line, oldest first, and
 //! `series/<name>.live` has the one that is known to be in use, where that is known.
 
-use std::collections::HashSet;
+use std::collections::{HashMap, HashSet};
 use std::fs;
+use std::io;
 use std::path::{Path, PathBuf};
 
 use manifest::Digest;
@@ -12,6 +13,8 @@ use manifest::Digest;
 use super::lock::LockFile;
 use super::{Cache, CacheError, atomic};
 
+/// What the name of the file ends with that names the model in use.
+const LIVE: &str = ".live";
 /// A series remembers at most so many models; the oldest are forgotten, not removed.
 const MAX_REMEMBERED: usize = 1024;
 /// No list is longer.
@@ -68,6 +71,31 @@ impl Cache {
         Ok(removed)
     }
 
+    /// The series that each model is in.
+    ///
+    /// # Errors
+    /// [`CacheError::Io`].
+    pub(crate) fn all_series(&self) -> Result<HashMap<Digest, Vec<String>>, CacheError> {
+        let dir = self.layout().series();
+        let fail = |source| CacheError::io("list", &dir, source);
+        let mut found: HashMap<Digest, Vec<String>> = HashMap::new();
+        let entries = match fs::read_dir(&dir) {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(found),
+            entries => entries.map_err(fail)?,
+        };
+        for entry in entries {
+            let entry = entry.map_err(fail)?;
+            let name = entry.file_name().to_string_lossy().into_owned();
+            let is_list = entry.file_type().map_err(fail)?.is_file();
+            if is_list && !name.starts_with('.') && !name.ends_with(LIVE) {
+                for digest in read(&entry.path())? {
+                    found.entry(digest).or_default().push(name.clone());
+                }
+            }
+        }
+        Ok(found)
+    }
+
     /// The model of a series that is known to be in use; `None` while none ever was.
     ///
     /// # Errors
@@ -86,7 +114,7 @@ impl Cache {
     }
 
     fn live_path(&self, series: &str) -> PathBuf {
-        self.layout().series().join(format!("{series}.live"))
+        self.layout().series().join(format!("{series}{LIVE}"))
     }
 
     fn is_in_other_series(&self, series: &str, digest: &Digest) -> Result<bool, CacheError> {

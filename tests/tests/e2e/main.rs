@@ -6,6 +6,7 @@ mod chain;
 mod cli;
 mod demo;
 mod discovery;
+mod doors;
 mod faults;
 mod fetch;
 mod folder;
