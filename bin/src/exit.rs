@@ -108,7 +108,9 @@ fn of_load(error: &LoadError) -> Status {
 
 fn of_cache(error: &CacheError) -> Status {
     match error {
-        CacheError::NotALink { .. } | CacheError::NotEmpty { .. } | CacheError::Ambiguous { .. } => Status::Usage,
+        CacheError::NotALink { .. } | CacheError::NotEmpty { .. } | CacheError::Ambiguous { .. } => {
+            Status::Usage
+        }
         CacheError::Corrupt { .. } | CacheError::Manifest { .. } | CacheError::Index { .. } => {
             Status::Integrity
         }

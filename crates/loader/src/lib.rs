@@ -15,6 +15,7 @@ mod reconstruct;
 mod reuse;
 mod selection;
 mod source;
+mod tensors;
 
 pub use error::LoadError;
 pub use fetch::{FetchOptions, cached, load};

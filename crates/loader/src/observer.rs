@@ -138,6 +138,8 @@ pub struct Report {
     pub resumed_bytes: u64,
     /// Bytes that another model in the cache had as well: at the same offsets, or as an equal shard.
     pub reused_bytes: u64,
+    /// The models that these were taken from, and how many from each.
+    pub reused_from: Vec<(Digest, u64)>,
     /// Bytes rebuilt from parity or replicas.
     pub rebuilt_bytes: u64,
     /// Bytes that came and were wrong, or there already.

@@ -1,12 +1,12 @@
 //! Reuse of bytes from a model in the cache: of a new version only the changes are fetched.
 //!
-//! Two things are looked for in the old model: shards of the new one, by their digests, wherever they are; and, with a
-//! piece index, bytes that are right at the same offsets of the weights file. All of them are hashed before they count.
-//! What was inserted near the start of the file shifts the rest: then only equal shards are found.
+//! Shards of the new model are looked for in the old one by their digests, wherever they are; and, with a piece index, pieces
+//! where [guesses](guess) say. All of them are hashed before they count.
 
 pub(crate) mod copy;
+pub(crate) mod guess;
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 use std::io;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -18,14 +18,20 @@ use store::Map;
 use store::{BlobReader, CacheError, Model};
 use store::{bytes, on_threads};
 
+use guess::{Guesses, Part};
+
 /// So many pieces, spread evenly, are tried first: when none of them is right, the models have nothing to do with each
 /// other. One that shares a hundredth of its bytes in one place, or a twentieth anywhere, is hardly missed.
 const SAMPLE: usize = 128;
+/// At least so many of each file.
+const MIN_SAMPLE: usize = 8;
 
 /// Bytes of the new model which the old one has.
 pub(crate) enum Matched<'a> {
     /// Pieces, each with where the old model has it, and from where on in that.
     Pieces(&'a [(VerifiedPiece<'a>, &'a BlobReader, u64)]),
+    /// Pieces whose bytes lie in several places of it.
+    Gathered(&'a [VerifiedPiece<'a>]),
     /// A whole shard that is listed as equal and was not hashed, and these pieces of it that are wanted.
     Shard { shard: u32, held: &'a BlobReader, wanted: &'a [PieceId] },
 }
@@ -46,12 +52,23 @@ pub(crate) struct Search<'a> {
 }
 
 /// Where a piece may be.
-#[derive(Clone, Copy)]
+#[derive(Clone)]
 struct Location {
     piece: PieceId,
     /// Which of the blobs.
     blob: usize,
-    offset: u64,
+    /// The parts of that which are the piece, but for its padding.
+    parts: Vec<Part>,
+}
+
+impl Location {
+    /// The only part.
+    fn alone(&self) -> Option<Part> {
+        match self.parts[..] {
+            [part] => Some(part),
+            _ => None,
+        }
+    }
 }
 
 impl Search<'_> {
@@ -71,14 +88,16 @@ impl Search<'_> {
     pub(crate) fn run(
         &self,
         old: &Model,
+        guesses: &Guesses,
         wanted: &[PieceId],
         on_match: &OnMatch<'_>,
     ) -> Result<Vec<PieceId>, CacheError> {
         let fail = |source| CacheError::io("read", old.dir(), source);
         let manifest = self.geometry.manifest();
         let row_bytes = manifest.row_size_bytes();
-        let whole_bytes = row_bytes * u64::from(manifest.data());
-        let mut blobs = vec![old.padded(manifest.total_size_bytes(), whole_bytes)];
+        let old_bytes = old.manifest().total_size_bytes();
+        let whole_bytes = (row_bytes * u64::from(manifest.data())).max(old_bytes);
+        let mut blobs = vec![old.padded(old_bytes, whole_bytes)];
         let equal = equal_shards(self.geometry, old, &mut blobs).map_err(fail)?;
         let found = Mutex::new(Vec::new());
         let on_match = |matched: &Matched<'_>| {
@@ -88,16 +107,25 @@ impl Search<'_> {
             let mut found = found.lock().unwrap_or_else(PoisonError::into_inner);
             match matched {
                 Matched::Pieces(pieces) => found.extend(pieces.iter().map(|(piece, ..)| piece.piece())),
+                Matched::Gathered(pieces) => found.extend(pieces.iter().map(VerifiedPiece::piece)),
                 Matched::Shard { wanted, .. } => found.extend_from_slice(wanted),
             }
             Ok(true)
         };
         match self.index {
             Some(index) => {
-                let locations: Vec<Location> =
-                    wanted.iter().filter_map(|piece| self.locate(*piece, &equal, &blobs)).collect();
-                if !equal.is_empty() || self.is_related(index, &locations, &blobs).map_err(fail)? {
-                    self.check_pieces(index, &locations, &blobs, old, &on_match)?;
+                let mut by_file: BTreeMap<usize, Vec<Location>> = BTreeMap::new();
+                for piece in wanted {
+                    if let Some(location) = self.locate(*piece, &equal, guesses) {
+                        by_file.entry(self.file_of(*piece)).or_default().push(location);
+                    }
+                }
+                let samples = (SAMPLE / by_file.len().max(1)).max(MIN_SAMPLE);
+                for locations in by_file.values() {
+                    let any_equal = locations.iter().any(|location| location.blob > 0);
+                    if any_equal || self.is_related(index, samples, locations, &blobs).map_err(fail)? {
+                        self.check_pieces(index, locations, &blobs, old, &on_match)?;
+                    }
                 }
             }
             None => self.match_shards(wanted, &equal, &blobs, &on_match)?,
@@ -107,25 +135,34 @@ impl Search<'_> {
         Ok(found)
     }
 
-    /// In the equal shard, or at the same offset of the weights.
-    fn locate(&self, piece: PieceId, equal: &HashMap<u32, usize>, blobs: &[BlobReader]) -> Option<Location> {
+    /// In the equal shard, or where it is guessed to be.
+    fn locate(&self, piece: PieceId, equal: &HashMap<u32, usize>, guesses: &Guesses) -> Option<Location> {
         let range = self.geometry.manifest().piece_range(piece.shard, piece.piece);
         if let Some(blob) = equal.get(&piece.shard) {
-            return Some(Location { piece, blob: *blob, offset: range.start });
+            let part = Part { start: range.start, bytes: range.len() };
+            return Some(Location { piece, blob: *blob, parts: vec![part] });
         }
-        let offset = self.geometry.weights_of(piece)?.start;
-        (offset + range.len() <= blobs[0].size_bytes()).then_some(Location { piece, blob: 0, offset })
+        let parts = guesses.parts(self.geometry.weights_of(piece)?)?;
+        Some(Location { piece, blob: 0, parts })
+    }
+
+    /// The file in which a piece begins: files are related or not, each by itself.
+    fn file_of(&self, piece: PieceId) -> usize {
+        let files = self.geometry.manifest().files();
+        let start = self.geometry.weights_of(piece).map_or(0, |range| range.start);
+        files.partition_point(|file| file.range().end <= start)
     }
 
     /// Whether some piece of a sample is right.
     fn is_related(
         &self,
         index: &PieceIndex<Map>,
+        samples: usize,
         locations: &[Location],
         blobs: &[BlobReader],
     ) -> io::Result<bool> {
         let sample: Vec<Location> =
-            locations.iter().step_by(locations.len().div_ceil(SAMPLE).max(1)).copied().collect();
+            locations.iter().step_by(locations.len().div_ceil(samples).max(1)).cloned().collect();
         let mut buffers = vec![Vec::new(); WIDE_LANES];
         for batch in sample.chunks(WIDE_LANES) {
             if self.verify(index, batch, blobs, &mut buffers)?.iter().any(Option::is_some) {
@@ -157,13 +194,16 @@ impl Search<'_> {
                 }
                 let verified = self.verify(index, batch, blobs, &mut buffers);
                 let verified = verified.map_err(|source| CacheError::io("read", old.dir(), source))?;
-                let found = batch.iter().zip(verified);
-                let matches: Vec<_> = found
-                    .filter_map(|(location, verified)| {
-                        Some((verified?, &blobs[location.blob], location.offset))
-                    })
-                    .collect();
+                let (mut matches, mut gathered) = (Vec::new(), Vec::new());
+                for (location, verified) in batch.iter().zip(verified) {
+                    match (verified, location.alone()) {
+                        (Some(piece), Some(part)) => matches.push((piece, &blobs[location.blob], part.start)),
+                        (Some(piece), None) => gathered.push(piece),
+                        (None, _) => {}
+                    }
+                }
                 on_match(&Matched::Pieces(&matches))?;
+                on_match(&Matched::Gathered(&gathered))?;
             }
         })
     }
@@ -178,8 +218,13 @@ impl Search<'_> {
     ) -> io::Result<Vec<Option<VerifiedPiece<'b>>>> {
         let mut pieces = Vec::with_capacity(locations.len());
         for (location, buffer) in locations.iter().zip(buffers) {
-            let end = location.offset + self.geometry.piece_bytes(location.piece);
-            let bytes = bytes(&blobs[location.blob], ByteRange::new(location.offset, end), buffer)?;
+            let (blob, piece_bytes) = (&blobs[location.blob], self.geometry.piece_bytes(location.piece));
+            let bytes = match location.alone() {
+                Some(Part { start, bytes: length }) if length == piece_bytes => {
+                    bytes(blob, ByteRange::new(start, start + length), buffer)?
+                }
+                _ => gather(blob, &location.parts, piece_bytes, buffer)?,
+            };
             pieces.push((location.piece, bytes));
         }
         Ok(index.verify(&pieces))
@@ -204,6 +249,25 @@ impl Search<'_> {
     }
 }
 
+/// The bytes of several parts, and zeros after them.
+fn gather<'b>(
+    blob: &BlobReader,
+    parts: &[Part],
+    piece_bytes: u64,
+    buffer: &'b mut Vec<u8>,
+) -> io::Result<&'b [u8]> {
+    buffer.clear();
+    buffer.resize(usize::try_from(piece_bytes).unwrap_or(usize::MAX), 0);
+    let mut rest = buffer.as_mut_slice();
+    for part in parts {
+        let length = usize::try_from(part.bytes).unwrap_or(usize::MAX).min(rest.len());
+        let (filled, after) = rest.split_at_mut(length);
+        blob.read_at(part.start, filled)?;
+        rest = after;
+    }
+    Ok(buffer)
+}
+
 /// How much of one model another one saves its holders from fetching.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Overlap {
@@ -226,7 +290,9 @@ pub fn overlap(new: &Model, base: &Model, threads: usize) -> Result<Overlap, Cac
     let search = Search { geometry: &geometry, index: index.as_ref(), threads, stop: &stop };
     let wanted: Vec<PieceId> = Search::wanted(&geometry).collect();
     let bytes = |pieces: &[PieceId]| pieces.iter().map(|piece| geometry.piece_bytes(*piece)).sum::<u64>();
-    let reused_bytes = bytes(&search.run(base, &wanted, &|_| Ok(true))?);
+    let guesses = Guesses::by_file(new.manifest(), base.manifest());
+    let guesses = guesses.with_tensors(&guess::all_tensors(new), &guess::tensors_of(base));
+    let reused_bytes = bytes(&search.run(base, &guesses, &wanted, &|_| Ok(true))?);
     let index_bytes = index.map_or(0, |_| new.manifest().index_size_bytes());
     Ok(Overlap { reused_bytes, fetched_bytes: bytes(&wanted) - reused_bytes, index_bytes })
 }

@@ -144,6 +144,20 @@ impl Partial {
         progress.pieces(&self.geometry, PieceState::Claimed).filter(is_claim).collect()
     }
 
+    /// The pieces that this process has verified; the first of shards with the same digest stands for all.
+    pub fn verified(&self) -> Vec<PieceId> {
+        let (_, progress) = &*self.journal();
+        progress.pieces(&self.geometry, PieceState::Verified).collect()
+    }
+
+    /// Fills `buffer` with the weights from `start` on, as far as they were written: what was not is arbitrary.
+    ///
+    /// # Errors
+    /// [`CacheError::Io`].
+    pub fn read_weights(&self, start: u64, buffer: &mut [u8]) -> Result<(), CacheError> {
+        self.weights.read_at(start, buffer)
+    }
+
     /// Keeps the piece index blob, after checking that it is the one the manifest names.
     ///
     /// # Errors

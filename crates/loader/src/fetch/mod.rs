@@ -6,6 +6,7 @@ mod driver;
 mod files;
 mod fill_wait;
 mod have_poll;
+mod headers;
 mod metadata;
 mod options;
 pub(crate) mod parity_buffer;
@@ -32,6 +33,7 @@ use crate::error::LoadError;
 use crate::observer::{Event, Observer, Report};
 use crate::reuse::copy::Reuse;
 use crate::source::SourceEvent;
+use crate::tensors::Tensor;
 pub use options::FetchOptions;
 
 use blocking::blocking;
@@ -383,11 +385,80 @@ impl Fetch<'_> {
         }
     }
 
-    /// Fetches and rebuilds until all weights that are wanted are in `store`.
+    /// Copies, fetches and rebuilds until all weights that are wanted are in `store`.
     async fn pieces(
         &mut self,
         store: Arc<Partial>,
         wanted: Option<BTreeSet<PieceId>>,
+        events: &mut Arrivals,
+        report: &mut Report,
+    ) -> Result<(), LoadError> {
+        let geometry = store.geometry().clone();
+        // They are hashed while the rest is fetched.
+        let claims = store.claims();
+        if !claims.is_empty() {
+            let bytes = claims.iter().map(|piece: &PieceId| geometry.piece_bytes(*piece)).sum();
+            self.observer.on_event(&Event::Claimed { bytes });
+        }
+        if let Some(wanted) = &wanted {
+            let bytes = wanted.iter().map(|piece| geometry.piece_bytes(*piece)).sum();
+            self.observer.on_event(&Event::Wanted { bytes });
+        }
+        let index = index(&store).await?;
+        self.reuse(&store, index.clone(), None, wanted.clone(), report).await?;
+        if index.is_some() && self.may_share_tensors(geometry.manifest()).await? {
+            // Tensors that have moved are found by their names, once the headers are here.
+            while let Some(pieces) = headers::missing(&store, wanted.as_ref()).await? {
+                self.drive(Arc::clone(&store), Some(pieces), index.clone(), events, report).await?;
+            }
+            let tensors = headers::tensors(&store).await?;
+            self.reuse(&store, index.clone(), Some(tensors), wanted.clone(), report).await?;
+        }
+        self.drive(store, wanted, index, events, report).await
+    }
+
+    async fn may_share_tensors(&self, manifest: &Arc<Manifest>) -> Result<bool, LoadError> {
+        let (cache, digest, manifest) = (self.cache.clone(), self.digest, Arc::clone(manifest));
+        Ok(blocking(move || Reuse::may_share_tensors(&cache, &digest, &manifest)).await??)
+    }
+
+    /// Copies what other models in the cache have.
+    async fn reuse(
+        &mut self,
+        store: &Arc<Partial>,
+        index: Option<Arc<PieceIndex<Map>>>,
+        tensors: Option<Vec<Tensor>>,
+        wanted: Option<BTreeSet<PieceId>>,
+        report: &mut Report,
+    ) -> Result<(), LoadError> {
+        let here = [store.claims(), store.verified()].concat();
+        let reuse = Reuse {
+            cache: self.cache.clone(),
+            digest: self.digest,
+            store: Arc::clone(store),
+            index,
+            geometry: store.geometry().clone(),
+            threads: self.options.threads.max(1),
+            tensors,
+            wanted,
+        };
+        let found = reuse.run(&here, self.observer).await?;
+        for (model, bytes) in found.from {
+            report.reused_bytes += bytes;
+            match report.reused_from.iter_mut().find(|(known, _)| *known == model) {
+                Some((_, sum)) => *sum += bytes,
+                None => report.reused_from.push((model, bytes)),
+            }
+        }
+        Ok(())
+    }
+
+    /// Fetches and rebuilds until all weights that are wanted are in `store`. Nothing of this keeps it open afterwards.
+    async fn drive(
+        &mut self,
+        store: Arc<Partial>,
+        wanted: Option<BTreeSet<PieceId>>,
+        index: Option<Arc<PieceIndex<Map>>>,
         events: &mut Arrivals,
         report: &mut Report,
     ) -> Result<(), LoadError> {
@@ -400,33 +471,12 @@ impl Fetch<'_> {
             seed: RandomState::new().build_hasher().finish(),
             ..PlanConfig::default()
         };
-        // They are hashed while the rest is fetched.
-        let claims = store.claims();
-        if !claims.is_empty() {
-            let bytes = claims.iter().map(|piece: &PieceId| geometry.piece_bytes(*piece)).sum();
-            self.observer.on_event(&Event::Claimed { bytes });
-        }
-        if let Some(wanted) = &wanted {
-            let bytes = wanted.iter().map(|piece| geometry.piece_bytes(*piece)).sum();
-            self.observer.on_event(&Event::Wanted { bytes });
-        }
-        let index = index(&store).await?;
-        let reuse = Reuse {
-            wanted: wanted.clone(),
-            cache: self.cache.clone(),
-            digest: self.digest,
-            store: Arc::clone(&store),
-            index: index.clone(),
-            geometry: geometry.clone(),
-            threads: self.options.threads.max(1),
-        };
-        let reused = reuse.run(&claims, self.observer).await?;
-        report.reused_bytes = reused.iter().map(|piece: &PieceId| geometry.piece_bytes(*piece)).sum();
+        let (claims, verified) = (store.claims(), store.verified());
         let mut planner = Planner::new(geometry.clone(), index.is_some(), config, Instant::now());
         if let Some(wanted) = wanted {
             planner.want(wanted);
         }
-        planner.resume(reused);
+        planner.resume(verified);
         planner.claim(claims.iter().copied());
 
         let (moved_sender, moved) = mpsc::channel(QUEUE);

@@ -5,14 +5,16 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use manifest::piece_index::PieceIndex;
-use manifest::{Digest, Geometry, PieceId};
+use manifest::{Digest, Geometry, Manifest, PieceId};
 use store::{Cache, CacheError, Map, Partial, bytes};
 use tokio::sync::watch;
 
+use super::guess::{Guesses, tensors_of};
 use super::{Matched, Search};
 use crate::error::LoadError;
 use crate::fetch::blocking::blocking;
 use crate::observer::{Event, Observer};
+use crate::tensors::Tensor;
 
 /// The model to fill.
 pub(crate) struct Reuse {
@@ -22,20 +24,35 @@ pub(crate) struct Reuse {
     pub(crate) index: Option<Arc<PieceIndex<Map>>>,
     pub(crate) geometry: Geometry,
     pub(crate) threads: usize,
+    /// The tensors of the model, once its headers are known.
+    pub(crate) tensors: Option<Vec<Tensor>>,
     /// The pieces that are looked for; `None`: all.
     pub(crate) wanted: Option<BTreeSet<PieceId>>,
 }
 
+/// What was copied.
+#[derive(Debug, Default)]
+pub(crate) struct Found {
+    pub(crate) pieces: Vec<PieceId>,
+    /// How many bytes from which model.
+    pub(crate) from: Vec<(Digest, u64)>,
+}
+
 impl Reuse {
+    /// Whether a model in the cache has tensors that may be some of this one's. Blocks.
+    pub(crate) fn may_share_tensors(
+        cache: &Cache,
+        digest: &Digest,
+        manifest: &Manifest,
+    ) -> Result<bool, CacheError> {
+        Ok(cache.donors(digest, manifest)?.iter().any(|donor| !tensors_of(donor).is_empty()))
+    }
+
     /// Copies what there is, but for the pieces of `here`; returns the pieces that were copied. Models that cannot be
     /// read are passed over.
     ///
     /// **Cancel safety.** When the future is dropped the threads end soon; what was copied is recorded.
-    pub(crate) async fn run(
-        self,
-        here: &[PieceId],
-        observer: &dyn Observer,
-    ) -> Result<Vec<PieceId>, LoadError> {
+    pub(crate) async fn run(self, here: &[PieceId], observer: &dyn Observer) -> Result<Found, LoadError> {
         let mut wanted: Vec<PieceId> = Search::wanted(&self.geometry).collect();
         let mut here = here.to_vec();
         here.sort_unstable();
@@ -44,7 +61,7 @@ impl Reuse {
             wanted.retain(|piece| only.contains(piece));
         }
         if wanted.is_empty() {
-            return Ok(Vec::new());
+            return Ok(Found::default());
         }
         let stop = StopOnDrop(Arc::default());
         let (copied, mut seen) = watch::channel(0);
@@ -76,19 +93,25 @@ impl Reuse {
         mut wanted: Vec<PieceId>,
         stop: &AtomicBool,
         copied: &watch::Sender<u64>,
-    ) -> Result<Vec<PieceId>, CacheError> {
+    ) -> Result<Found, CacheError> {
         let search =
             Search { geometry: &self.geometry, index: self.index.as_deref(), threads: self.threads, stop };
-        let mut found = Vec::new();
+        let mut found = Found::default();
         for donor in self.cache.donors(&self.digest, self.geometry.manifest())? {
-            let matched = search.run(&donor, &wanted, &|matched| {
+            let mut guesses = Guesses::by_file(self.geometry.manifest(), donor.manifest());
+            if let Some(tensors) = &self.tensors {
+                guesses = guesses.with_tensors(tensors, &tensors_of(&donor));
+            }
+            let matched = search.run(&donor, &guesses, &wanted, &|matched| {
                 let Some(bytes) = self.take(matched, stop)? else { return Ok(false) };
                 copied.send_modify(|copied| *copied += bytes);
                 Ok(true)
             })?;
             tracing::info!(donor = %donor.digest(), pieces = matched.len(), "took bytes of a model in the cache");
             wanted.retain(|piece| matched.binary_search(piece).is_err());
-            found.extend(matched);
+            let bytes = matched.iter().map(|piece| self.geometry.piece_bytes(*piece)).sum();
+            found.from.extend((bytes > 0).then_some((*donor.digest(), bytes)));
+            found.pieces.extend(matched);
         }
         Ok(found)
     }
@@ -99,6 +122,10 @@ impl Reuse {
             Matched::Pieces(pieces) => {
                 self.store.copy_verified(pieces)?;
                 Ok(Some(pieces.iter().map(|(piece, ..)| piece.bytes().len() as u64).sum()))
+            }
+            Matched::Gathered(pieces) => {
+                self.store.write_verified(pieces)?;
+                Ok(Some(pieces.iter().map(|piece| piece.bytes().len() as u64).sum()))
             }
             Matched::Shard { shard, held, wanted } => {
                 let (mut buffer, mut copied_bytes) = (Vec::new(), 0);
