@@ -45,11 +45,19 @@ pub(crate) struct Fetched {
     pub(crate) fetched_bytes: u64,
     pub(crate) resumed_bytes: u64,
     pub(crate) reused_bytes: u64,
+    pub(crate) reused_from: Vec<ReusedFrom>,
     pub(crate) rebuilt_bytes: u64,
     pub(crate) wasted_bytes: u64,
     pub(crate) elapsed_ms: u64,
     pub(crate) sources: Vec<FetchSource>,
     pub(crate) chain: Option<OnChain>,
+}
+
+/// What was taken from one model in the cache.
+#[derive(Debug, Serialize)]
+pub(crate) struct ReusedFrom {
+    pub(crate) manifest: Text,
+    pub(crate) bytes: u64,
 }
 
 /// What one source contributed.

@@ -46,6 +46,17 @@ pub fn python_peer() -> [PathBuf; 2] {
     python("blob_peer.py")
 }
 
+/// Runs a command of the script that makes and checks models as people have them.
+///
+/// # Panics
+/// When there is no interpreter.
+pub async fn real_inputs(args: &[&std::ffi::OsStr]) -> crate::Outcome {
+    let [interpreter, script] = python("real_inputs.py");
+    let mut command = tokio::process::Command::new(interpreter);
+    command.arg(script).args(args);
+    crate::Process::start(command).outcome().await
+}
+
 /// Runs what writes the files of the network's own sharder: its blobs into `dir`, its list to `list`.
 ///
 /// # Panics

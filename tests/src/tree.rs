@@ -39,6 +39,26 @@ impl Tree {
         ])
     }
 
+    /// The files of a folder.
+    ///
+    /// # Panics
+    /// When one cannot be read.
+    pub fn read(dir: &Path) -> Self {
+        let (mut files, mut dirs) = (Vec::new(), vec![dir.to_owned()]);
+        while let Some(next) = dirs.pop() {
+            for entry in fs::read_dir(next).unwrap() {
+                let path = entry.unwrap().path();
+                if path.is_dir() {
+                    dirs.push(path);
+                } else {
+                    let name = path.strip_prefix(dir).unwrap().to_str().unwrap().to_owned();
+                    files.push((name, fs::read(&path).unwrap()));
+                }
+            }
+        }
+        Self(files)
+    }
+
     /// Writes the files to a folder.
     ///
     /// # Panics

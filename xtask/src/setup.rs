@@ -62,11 +62,17 @@ fn python(root: &Path) -> Result<PathBuf> {
     virtual_environment(&dir.join(".venv"), &requirements)
 }
 
+/// Beside a requirements file: packages of which only the files are wanted, as what they depend on takes gigabytes.
+const WITHOUT_DEPENDENCIES: &str = "requirements-no-deps.txt";
+
 /// The interpreter of a virtual environment with what the requirements file lists.
 pub(crate) fn virtual_environment(environment: &Path, requirements: &Path) -> Result<PathBuf> {
     let installed = environment.join("installed-requirements.txt");
+    let alone = requirements.with_file_name(WITHOUT_DEPENDENCIES);
+    let alone_installed = environment.join("installed-requirements-no-deps.txt");
     let python = environment.join("bin/python");
-    if !(same(requirements, &installed) && python.exists()) {
+    let is_current = same(requirements, &installed) && (!alone.exists() || same(&alone, &alone_installed));
+    if !(is_current && python.exists()) {
         tool::require(&[PYTHON])?;
         let mut create = Command::new(PYTHON.name);
         tool::run(create.args(["-m", "venv", "--clear"]).arg(environment)).context(
@@ -76,6 +82,13 @@ pub(crate) fn virtual_environment(environment: &Path, requirements: &Path) -> Re
         pip.args(["-m", "pip", "install", "--quiet", "--disable-pip-version-check", "--requirement"]);
         tool::run(pip.arg(requirements))
             .with_context(|| format!("cannot install the packages of {}", requirements.display()))?;
+        if alone.exists() {
+            let mut pip = Command::new(&python);
+            pip.args(["-m", "pip", "install", "--quiet", "--disable-pip-version-check", "--no-deps"]);
+            tool::run(pip.arg("--requirement").arg(&alone))
+                .with_context(|| format!("cannot install the packages of {}", alone.display()))?;
+            copy(&alone, &alone_installed)?;
+        }
         copy(requirements, &installed)?;
     }
     Ok(python)

@@ -10,7 +10,7 @@ use node::{Loaded, Node, NodeError};
 use store::{Cache, MappedFile, check_empty};
 use tokio::time::{MissedTickBehavior, interval};
 
-use crate::answer::{self, Answer, FetchSource, OnChain, Text};
+use crate::answer::{self, Answer, FetchSource, OnChain, ReusedFrom, Text};
 use crate::args;
 use crate::cmd::code;
 use crate::cmd::link::Link;
@@ -96,6 +96,9 @@ async fn fetch(flags: &args::Fetch, settings: &Settings, output: &Output) -> Res
         None => load_from_peers(config, reader, digest, current.as_ref(), output).await?,
     };
     let Loaded { model, report, .. } = &loaded;
+    for (from, bytes) in &report.reused_from {
+        output.note(&format!("{} of it are those of model {from}", show_size(*bytes)));
+    }
     let files_bytes: u64 = model.files().map(|file| file.size_bytes).sum();
     output.note(&summary(report, files_bytes));
     if !model.is_complete() {
@@ -165,6 +168,11 @@ pub(super) async fn answer(
         fetched_bytes: report.fetched_bytes,
         resumed_bytes: report.resumed_bytes,
         reused_bytes: report.reused_bytes,
+        reused_from: report
+            .reused_from
+            .iter()
+            .map(|(manifest, bytes)| ReusedFrom { manifest: Text::of(manifest), bytes: *bytes })
+            .collect(),
         rebuilt_bytes: report.rebuilt_bytes,
         wasted_bytes: report.wasted_bytes,
         elapsed_ms: u64::try_from(report.elapsed.as_millis()).unwrap_or(u64::MAX),

@@ -23,6 +23,7 @@ mod places;
 mod publish;
 mod python;
 mod quorum;
+mod real;
 mod resume;
 mod secrets;
 mod sharing;
