@@ -65,6 +65,7 @@ mod staging;
 mod stamp;
 mod sweep;
 mod sync;
+mod tensors;
 mod trust;
 mod weights_files;
 mod writeback;
@@ -91,6 +92,7 @@ pub use partial::{CheckedShard, Partial, Rechecked};
 pub use recheck::{BadShard, IndexState, RecheckReport, bytes, on_threads, recheck};
 pub use space::{require, require_files, reserve};
 pub use staging::Staging;
+pub use tensors::{Tensor, Tensors, TensorsError};
 pub use weights_files::WeightsFiles;
 pub use writeback::{Right, Writeback};
 

@@ -5,3 +5,4 @@ mod load;
 mod reuse;
 mod single;
 mod support;
+mod tensors;
