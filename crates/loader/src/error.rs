@@ -92,6 +92,17 @@ pub enum LoadError {
         /// Its files.
         files: Vec<String>,
     },
+    /// The model has no such tensors.
+    #[error("model {digest} has no tensor {selection} in its safetensors files")]
+    NoSuchTensors {
+        /// The manifest.
+        digest: Digest,
+        /// What was asked for.
+        selection: Selection,
+    },
+    /// A finished model cannot be read.
+    #[error("cannot read the weights")]
+    Read(#[source] std::io::Error),
     /// Somebody else fills the model, and got no further for as long as was waited.
     #[error(
         "model {digest} is being fetched by {holders}, and got no further for {wait:?}: end that, or have it go on, and try \
@@ -121,9 +132,11 @@ impl LoadError {
             Self::ManifestUnavailable { .. } | Self::ManifestTooLarge { .. } | Self::Unavailable { .. } => {
                 Blame::Network
             }
-            Self::BlobTooLarge { .. } | Self::NoSuchFiles { .. } => Blame::Caller,
+            Self::BlobTooLarge { .. } | Self::NoSuchFiles { .. } | Self::NoSuchTensors { .. } => {
+                Blame::Caller
+            }
             Self::Cache(error) => error.blame(),
-            Self::Locked { .. } | Self::Worker(_) => Blame::Us,
+            Self::Locked { .. } | Self::Worker(_) | Self::Read(_) => Blame::Us,
         }
     }
 

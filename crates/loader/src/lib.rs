@@ -18,7 +18,7 @@ mod source;
 mod tensors;
 
 pub use error::LoadError;
-pub use fetch::{FetchOptions, cached, load};
+pub use fetch::{FetchOptions, LoadedTensor, TensorChoice, cached, load, load_tensors};
 pub use inspect::{Executable, ExecutableKind, ModelFolder, executable, troubles};
 pub use observer::{Event, Observer, Report, Silent, SourceReport};
 pub use progress::{Numbers, Progress};

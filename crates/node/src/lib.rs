@@ -38,7 +38,7 @@ use std::sync::Arc;
 
 use futures::StreamExt as _;
 use futures::stream::{self, BoxStream};
-use loader::{FetchOptions, Observer, Report, Selection};
+use loader::{FetchOptions, LoadedTensor, Observer, Report, Selection, TensorChoice};
 use manifest::Digest;
 use p2p_blob::{Client, Identity};
 use store::{BlobDir, Blobs, Cache, CacheError, Model, RecheckReport};
@@ -256,6 +256,31 @@ impl Node {
         observer: &dyn Observer,
     ) -> Result<Loaded, NodeError> {
         self.load_as(manifest, &self.fetch.clone().with_files(files), observer).await
+    }
+
+    /// Loads tensors of a model, or some rows of them, into memory: the headers of its safetensors files are fetched first,
+    /// then only the pieces that hold what is wanted, which stay in the cache.
+    ///
+    /// **Cancel safety.** That of [`Self::load`].
+    ///
+    /// # Errors
+    /// [`NodeError::Load`].
+    pub async fn load_tensors(
+        &self,
+        manifest: Digest,
+        choices: &[TensorChoice],
+        observer: &dyn Observer,
+    ) -> Result<(Vec<LoadedTensor>, Report), NodeError> {
+        let offering = serving::Offering::new(&self.blobs, observer);
+        let _fetching = self.client.fetching();
+        let (_dialer, sources) = dial::dial(&self.client, manifest, &self.known);
+        let watched = self.board.watch(manifest, &offering);
+        let (cache, fetch) = (&self.cache, &self.fetch);
+        let loaded = loader::load_tensors(cache, manifest, choices, sources, fetch, &watched).await;
+        join::save(&self.known.book).await;
+        let loaded = loaded?;
+        offering.keep();
+        Ok(loaded)
     }
 
     async fn load_as(

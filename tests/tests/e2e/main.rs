@@ -31,5 +31,6 @@ mod single_blob;
 mod soak;
 mod space;
 mod subset;
+mod tensors;
 mod update;
 mod victims;

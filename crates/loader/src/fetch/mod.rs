@@ -12,6 +12,7 @@ mod options;
 pub(crate) mod parity_buffer;
 pub(crate) mod single_blob;
 mod source_table;
+mod tensors;
 #[cfg(test)]
 mod tests;
 mod transfers;
@@ -35,6 +36,7 @@ use crate::reuse::copy::Reuse;
 use crate::source::SourceEvent;
 use crate::tensors::Tensor;
 pub use options::FetchOptions;
+pub use tensors::{LoadedTensor, TensorChoice, load_tensors};
 
 use blocking::blocking;
 use buffers::Buffers;
