@@ -5,7 +5,7 @@ use std::process::Command;
 
 use anyhow::Result;
 
-use crate::{kills, soak, tool};
+use crate::{kills, setup, soak, tool};
 
 /// The version that `deny.toml` is for.
 const DENY: &str = "0.20.2";
@@ -32,6 +32,7 @@ pub(crate) fn run(root: &Path) -> Result<()> {
     }
     deny(root)?;
     unused(root)?;
+    candle(root)?;
     kills::run(root, &[])?;
     soak::run(root, &[])
 }
@@ -55,6 +56,19 @@ fn deny(root: &Path) -> Result<()> {
 /// Dependencies that no source names.
 fn unused(root: &Path) -> Result<()> {
     tool::run(Command::new(installed(root, "cargo-machete", MACHETE)?).current_dir(root))
+}
+
+/// Runs a real model from the files that its package carries, and compares what it says with what the package's own library
+/// said.
+fn candle(root: &Path) -> Result<()> {
+    let python = setup::everything(root)?.python;
+    let mut script = Command::new(&python);
+    script.arg(root.join("tests/python/real_inputs.py")).arg("minilm-path");
+    let model = tool::output(&mut script)?;
+    let example = root.join("examples/candle");
+    let mut run = tool::cargo(&example, &["run"]);
+    run.arg("--target-dir").arg(root.join("target/candle")).args(["--", "--check"]);
+    tool::run(run.arg(root.join("tests/python/minilm_reference.json")).arg(model.trim()))
 }
 
 /// A tool of cargo in this version, which is built when it is not there yet.

@@ -9,18 +9,28 @@ use std::path::Path;
 
 use bytesize::ByteSize;
 use serde_json::{Map, Value, json};
-use store::MappedFile;
+use store::Model;
 
 /// The smallest model there is.
 pub(super) const MIN_SIZE: ByteSize = ByteSize::mib(1);
+/// The file of the weights.
+const WEIGHTS: &str = "model.safetensors";
 const HEADER_BYTES: usize = 2048;
 const LAYERS: u64 = 8;
 /// The tensor that is read again in the end: 256 numbers, each half its index.
 pub(super) const PROBE: &str = "probe";
 const PROBE_LEN: u16 = 256;
 
-/// Writes a model of about `size_bytes` (an even number): the probe, and layers of noise.
-pub(super) fn write(path: &Path, size_bytes: u64) -> io::Result<()> {
+/// Makes the folder of a model of about `size_bytes` (an even number): a configuration, and weights.
+pub(super) fn write(dir: &Path, size_bytes: u64) -> io::Result<()> {
+    std::fs::create_dir(dir)?;
+    let config = json!({"model_type": "made-up", "num_hidden_layers": LAYERS});
+    File::create(dir.join("config.json"))?.write_all(config.to_string().as_bytes())?;
+    write_weights(&dir.join(WEIGHTS), size_bytes)
+}
+
+/// The probe, and layers of noise.
+fn write_weights(path: &Path, size_bytes: u64) -> io::Result<()> {
     let probe: Vec<u8> = probe().flat_map(f32::to_le_bytes).collect();
     let data_bytes = size_bytes.saturating_sub(8 + HEADER_BYTES as u64);
     let header = header(probe.len() as u64, data_bytes & !1).to_string();
@@ -62,9 +72,9 @@ fn probe() -> impl Iterator<Item = f32> {
 }
 
 /// Reads the probe out of the mapped weights: how many tensors there are, or `None` when they are not those written.
-pub(super) fn read(weights: &MappedFile) -> Option<usize> {
-    let tensors = weights.safetensors().ok()?;
-    let found = tensors.tensor(PROBE).ok()?;
+pub(super) fn read(model: &Model) -> Option<usize> {
+    let tensors = model.tensors().ok()?;
+    let found = tensors.get(PROBE)?;
     let expected: Vec<u8> = probe().flat_map(f32::to_le_bytes).collect();
     (found.data() == expected).then(|| tensors.len())
 }
@@ -73,7 +83,8 @@ pub(super) fn read(weights: &MappedFile) -> Option<usize> {
 mod tests {
     use std::path::PathBuf;
 
-    use loader::encode::{Input, Options, publish};
+    use loader::Selection;
+    use loader::encode::{Folder, Input, Options, publish};
     use store::Cache;
 
     use super::*;
@@ -83,12 +94,14 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let path: PathBuf = dir.path().join("model");
         for size_bytes in [MIN_SIZE.as_u64(), MIN_SIZE.as_u64() + 3] {
+            let _ = std::fs::remove_dir_all(&path);
             write(&path, size_bytes).unwrap();
-            assert_eq!(path.metadata().unwrap().len(), size_bytes & !1);
+            assert_eq!(path.join(WEIGHTS).metadata().unwrap().len(), size_bytes & !1);
         }
         let cache = Cache::open(&dir.path().join("cache")).unwrap();
         let options = Options::default().with_model_kind("simplenet".to_owned());
-        let published = publish(&cache, &Input::File(path), &options, &|_, _| ()).unwrap();
-        assert_eq!(read(published.model.weights().unwrap()), Some(9));
+        let folder = Folder::list(&path, &Selection::default()).unwrap();
+        let published = publish(&cache, &Input::Folder(folder), &options, &|_, _| ()).unwrap();
+        assert_eq!(read(&published.model), Some(9));
     }
 }

@@ -8,8 +8,9 @@ use std::time::{Duration, Instant};
 use anyhow::{Context as _, Result, anyhow, bail};
 use bytesize::ByteSize;
 use chain_reader::{BlockTag, Devnet, Signer, SubmitConfig, U256, set_mature_model};
+use loader::Selection;
 use loader::SourceReport;
-use loader::encode::{self, Input, Options, Published};
+use loader::encode::{self, Folder, Input, Options, Published};
 use manifest::Digest;
 use node::{Loaded, Node};
 use p2p_blob::Multiaddr;
@@ -46,7 +47,7 @@ impl Story<'_> {
             &format!("anvil listens at {}; RPB contract {}, no model", chain.rpc_url(), chain.contract()),
         );
 
-        let source = self.dir.join("model.safetensors");
+        let source = self.dir.join("model");
         let published = tokio::task::block_in_place(|| self.publish(&source))?;
         self.set_on_chain(&chain, published.digest).await?;
 
@@ -77,12 +78,13 @@ impl Story<'_> {
     fn publish(&self, source: &Path) -> Result<Published> {
         model::write(source, self.size_bytes)
             .with_context(|| format!("cannot write {}", source.display()))?;
+        let folder = Folder::list(source, &Selection::default())?;
         let cache = Cache::open(&self.dir.join("publisher"))?;
         let options = Options::default().with_model_kind("simplenet".to_owned());
         let started = Instant::now();
         let bar = Bar::new("publish");
         let update = |done_bytes, total_bytes| bar.update(done_bytes, total_bytes);
-        let published = encode::publish(&cache, &Input::File(source.to_owned()), &options, &update)?;
+        let published = encode::publish(&cache, &Input::Folder(folder), &options, &update)?;
         drop(bar);
         let elapsed = started.elapsed();
         let manifest = &published.manifest;
@@ -90,7 +92,8 @@ impl Story<'_> {
         step(
             "publish",
             &format!(
-                "{} safetensors file in {} data + {} parity shards, in {} ({})",
+                "a folder of {} files, {}, in {} data + {} parity shards, in {} ({})",
+                manifest.files().len(),
                 show_size(size_bytes),
                 manifest.data(),
                 manifest.parity(),
@@ -179,9 +182,9 @@ impl Story<'_> {
     }
 
     fn prove(&self, source: &Path, loaded: &Loaded) -> Result<()> {
-        let weights = loaded.model.weights().ok_or_else(|| anyhow!("the model is not one file"))?;
-        let tensors = model::read(weights)
+        let tensors = model::read(&loaded.model)
             .ok_or_else(|| anyhow!("the mapped weights are not the tensors that were published"))?;
+        let path = loaded.model.path();
         step(
             "map",
             &format!(
@@ -189,14 +192,20 @@ impl Story<'_> {
                 model::PROBE
             ),
         );
-        if !tokio::task::block_in_place(|| is_same(source, weights.as_ref()))? {
-            bail!("the mapped weights differ from the published file");
+        step("", &format!("a runtime opens {}", path.display()));
+        for file in loaded.model.files() {
+            let mapped = loaded.model.file(file.path)?;
+            let mapped = mapped.ok_or_else(|| anyhow!("{} is not there", file.path))?;
+            let original = source.join(file.path);
+            if !tokio::task::block_in_place(|| is_same(&original, mapped.as_ref()))? {
+                bail!("{} differs from the published file", file.path);
+            }
         }
         step(
             "proved",
             "contract → manifest → shards → weights: each byte hashed against the link before it,",
         );
-        step("", "and all of them are those of the published file");
+        step("", "and all of them are those of the published files");
         Ok(())
     }
 }

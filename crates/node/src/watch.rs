@@ -159,6 +159,7 @@ impl Stream for Watch {
     }
 }
 
+#[expect(clippy::large_enum_variant, reason = "there is one at a time")]
 enum Step {
     Loaded(Result<Loaded, NodeError>),
     Again,

@@ -32,5 +32,6 @@ mod soak;
 mod space;
 mod subset;
 mod tensors;
+mod units;
 mod update;
 mod victims;
