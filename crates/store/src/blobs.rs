@@ -11,8 +11,10 @@ use manifest::{Digest, Have, HaveChange, Manifest, PieceSet};
 use super::availability::first_version;
 use super::{BlobDir, BlobReader, Cache, CacheError, Model, Offer, Offered, Trust, atomic};
 
-/// How often the cache is scanned for models that other processes have finished.
+/// How often the cache is scanned for models that other processes have finished, or that have changed.
 const REFRESH: Duration = Duration::from_secs(1);
+/// Less often where a scan takes long, as with many files: it takes this part of the time.
+const SCAN_SHARE: u32 = 50;
 
 /// Manifests whose announced shards are remembered, to find changes.
 const MAX_REMEMBERED: usize = 1024;
@@ -26,8 +28,8 @@ pub struct Blobs {
     cache: Cache,
     dirs: Vec<BlobDir>,
     table: RwLock<Table>,
-    /// When the cache was last scanned. Locked during a scan, so that one thread does it at a time.
-    refreshed: Mutex<Instant>,
+    /// When the cache was last scanned, and when it is next. Locked during a scan, so that one thread does it at a time.
+    refreshed: Mutex<(Instant, Duration)>,
 }
 
 #[derive(Debug, Default)]
@@ -67,7 +69,8 @@ impl Blobs {
     /// # Errors
     /// [`CacheError::Io`] when the cache cannot be listed.
     pub fn open(cache: Cache, dirs: Vec<BlobDir>) -> Result<Self, CacheError> {
-        let blobs = Self { cache, dirs, table: RwLock::default(), refreshed: Mutex::new(Instant::now()) };
+        let blobs =
+            Self { cache, dirs, table: RwLock::default(), refreshed: Mutex::new((Instant::now(), REFRESH)) };
         blobs.look_through()?;
         Ok(blobs)
     }
@@ -266,11 +269,13 @@ impl Blobs {
     /// Scans the cache, unless that was done less than [`REFRESH`] ago, or is being done.
     fn refresh(&self) -> Result<(), CacheError> {
         let Ok(mut refreshed) = self.refreshed.try_lock() else { return Ok(()) };
-        if refreshed.elapsed() < REFRESH {
+        let (last, pause) = *refreshed;
+        if last.elapsed() < pause {
             return Ok(());
         }
+        let started = Instant::now();
         self.look_through()?;
-        *refreshed = Instant::now();
+        *refreshed = (Instant::now(), REFRESH.max(started.elapsed() * SCAN_SHARE));
         Ok(())
     }
 
@@ -308,7 +313,7 @@ impl Blobs {
     #[cfg(test)]
     pub(super) fn look_again(&self) {
         let mut refreshed = self.refreshed.lock().unwrap_or_else(PoisonError::into_inner);
-        *refreshed = refreshed.checked_sub(REFRESH).unwrap_or(*refreshed);
+        refreshed.1 = Duration::ZERO;
     }
 
     /// Logs once that a model is not served.

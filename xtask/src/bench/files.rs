@@ -10,8 +10,14 @@ const BUFFER_BYTES: usize = 1 << 20;
 
 /// Writes `size_bytes` of what no program can compress; the same bytes each time.
 pub(crate) fn make_source(path: &Path, size_bytes: u64) -> Result<()> {
+    let file = make_source_unsynced(path, size_bytes, 0x9e37_79b9_7f4a_7c15)?;
+    file.sync_all().with_context(|| format!("cannot sync {}", path.display()))
+}
+
+/// The same, not on the disk yet, and others for another seed, which is not 0.
+pub(crate) fn make_source_unsynced(path: &Path, size_bytes: u64, seed: u64) -> Result<File> {
     let mut file = create(path)?;
-    let mut state = 0x9e37_79b9_7f4a_7c15_u64;
+    let mut state = seed;
     let mut buffer = vec![0; BUFFER_BYTES];
     let mut left = size_bytes;
     while left > 0 {
@@ -26,7 +32,7 @@ pub(crate) fn make_source(path: &Path, size_bytes: u64) -> Result<()> {
         file.write_all(&buffer[..count]).with_context(|| format!("cannot write {}", path.display()))?;
         left -= count as u64;
     }
-    file.sync_all().with_context(|| format!("cannot sync {}", path.display()))
+    Ok(file)
 }
 
 /// Fails when the files differ.

@@ -7,6 +7,8 @@ mod compare;
 #[cfg(target_os = "linux")]
 mod files;
 #[cfg(target_os = "linux")]
+mod folder;
+#[cfg(target_os = "linux")]
 mod helper;
 #[cfg(target_os = "linux")]
 mod proc;
@@ -28,7 +30,7 @@ pub(crate) const CHILD: &str = "bench-child";
 /// The packages that have benchmarks.
 const PACKAGES: [&str; 5] = ["sha256-lanes", "manifest", "planner", "loader", "p2p-blob"];
 
-/// `cargo xtask bench`, alone and with `compare`, `swarm` or `sharing`.
+/// `cargo xtask bench`, alone and with `compare`, `swarm`, `sharing` or `folder`.
 pub(crate) fn run(root: &Path, args: &[OsString]) -> Result<()> {
     let Some((what, options)) = args.split_first() else {
         let packages = PACKAGES.iter().flat_map(|package| ["--package", package]);
@@ -38,7 +40,11 @@ pub(crate) fn run(root: &Path, args: &[OsString]) -> Result<()> {
         Some("compare") => compare(root, options),
         Some("swarm") => swarm(root, options),
         Some("sharing") => sharing(root, options),
-        _ => bail!("`bench` takes nothing, `compare`, `swarm` or `sharing`, not `{}`", what.display()),
+        Some("folder") => folder(root, options),
+        _ => bail!(
+            "`bench` takes nothing, `compare`, `swarm`, `sharing` or `folder`, not `{}`",
+            what.display()
+        ),
     }
 }
 
@@ -50,6 +56,11 @@ fn compare(root: &Path, options: &[OsString]) -> Result<()> {
 #[cfg(target_os = "linux")]
 fn swarm(root: &Path, options: &[OsString]) -> Result<()> {
     swarm::run(root, options)
+}
+
+#[cfg(target_os = "linux")]
+fn folder(root: &Path, options: &[OsString]) -> Result<()> {
+    folder::run(root, options)
 }
 
 #[cfg(target_os = "linux")]
@@ -65,6 +76,11 @@ fn swarm(_: &Path, _: &[OsString]) -> Result<()> {
 #[cfg(not(target_os = "linux"))]
 fn sharing(_: &Path, _: &[OsString]) -> Result<()> {
     bail!("`bench sharing` makes network namespaces, as Linux has them")
+}
+
+#[cfg(not(target_os = "linux"))]
+fn folder(_: &Path, _: &[OsString]) -> Result<()> {
+    bail!("`bench folder` reads what processes use from /proc, as Linux has it")
 }
 
 /// What this program does as a child of itself, while it measures.

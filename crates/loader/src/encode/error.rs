@@ -73,6 +73,14 @@ pub enum PublishError {
         /// What is wrong with it.
         reason: String,
     },
+    /// Some file systems confuse names of the folder, or there are too many.
+    #[error("the files of {} cannot be one model: rename some, or leave them out with --exclude", path.display())]
+    Names {
+        /// The folder.
+        path: PathBuf,
+        /// What is wrong with them.
+        source: ManifestError,
+    },
     /// A link in a folder that is not followed.
     #[error("{} is a link {reason}", path.display())]
     BadLink {
@@ -148,6 +156,7 @@ impl PublishError {
             | Self::NotAFile { .. }
             | Self::NotInFolder { .. }
             | Self::BadName { .. }
+            | Self::Names { .. }
             | Self::BadLink { .. }
             | Self::NoFiles { .. }
             | Self::WrongDigest { .. }

@@ -42,7 +42,7 @@ impl Folder {
     ///
     /// # Errors
     /// [`PublishError::Read`], [`PublishError::NotAFile`], [`PublishError::BadName`], [`PublishError::BadLink`],
-    /// [`PublishError::NoFiles`], [`PublishError::Manifest`] when a file system confuses two names.
+    /// [`PublishError::NoFiles`], [`PublishError::Names`].
     pub fn list(path: &Path, selection: &Selection) -> Result<Self, PublishError> {
         let fail = |source| PublishError::Read { path: path.to_owned(), source };
         let mut folder = Self { files: Vec::new(), left_out: Vec::new() };
@@ -60,7 +60,8 @@ impl Folder {
             let (path, left_out) = (path.to_owned(), folder.left_out.len());
             return Err(PublishError::NoFiles { path, left_out });
         }
-        check_paths(folder.files.iter().map(|file| &file.path))?;
+        let names = check_paths(folder.files.iter().map(|file| &file.path));
+        names.map_err(|source| PublishError::Names { path: path.to_owned(), source })?;
         Ok(folder)
     }
 
@@ -275,7 +276,7 @@ mod tests {
             fs::remove_file(path).unwrap();
         }
         write(dir.path().join("Model"), 1);
-        assert!(matches!(list(dir.path()), Err(PublishError::Manifest(_))));
+        assert!(matches!(list(dir.path()), Err(PublishError::Names { .. })));
         fs::remove_file(dir.path().join("Model")).unwrap();
         rustix::fs::mkfifoat(rustix::fs::CWD, dir.path().join("pipe"), rustix::fs::Mode::RWXU).unwrap();
         assert!(refused(dir.path()).contains("regular file"));

@@ -15,18 +15,20 @@ pub(super) fn wanted(
     manifest: &Manifest,
     options: &FetchOptions,
 ) -> Result<Option<BTreeSet<usize>>, LoadError> {
-    let files = manifest.files();
-    if options.files.is_all() || files.len() < 2 {
+    if options.files.is_all() {
         return Ok(None);
     }
-    let names = files.iter().map(|file| file.path().as_str());
-    let wanted: BTreeSet<usize> =
-        names.enumerate().filter(|(_, name)| options.files.has(name)).map(|(file, _)| file).collect();
+    let names: Vec<&str> = match manifest.files() {
+        [] => vec!["weights"],
+        files => files.iter().map(|file| file.path().as_str()).collect(),
+    };
+    let wanted = names.iter().enumerate().filter(|(_, name)| options.files.has(name));
+    let wanted: BTreeSet<usize> = wanted.map(|(file, _)| file).collect();
     if wanted.is_empty() {
-        let files = files.iter().map(|file| file.path().to_string()).collect();
+        let files = names.into_iter().map(str::to_owned).collect();
         return Err(LoadError::NoSuchFiles { digest, selection: options.files.clone(), files });
     }
-    Ok(Some(wanted).filter(|wanted| wanted.len() < files.len()))
+    Ok(Some(wanted).filter(|wanted| wanted.len() < names.len()))
 }
 
 /// The pieces that hold files; of shards with the same digest, of the first.

@@ -114,7 +114,13 @@ fn swarm(ground: &Ground, shards: &[String], sim: &Path, options: &Options, page
 fn publish(ground: &mut Ground) -> Result<Vec<String>> {
     let cache = ground.dir("published")?;
     let mut publish = process::command(&cache, &ground.loader);
-    publish.arg("publish").arg(&ground.source).args(["--model-kind", "simplenet", "--cache-dir", "."]);
+    publish.arg("publish").arg(&ground.source).args([
+        "--no-names",
+        "--model-kind",
+        "simplenet",
+        "--cache-dir",
+        ".",
+    ]);
     ground.manifest = process::answer(&mut publish, &ground.log("publish"), LIMIT)?.trim().to_owned();
     let shards = blobs::take_apart(&cache, &ground.manifest, &ground.dir("blobs")?)?;
     files::remove_dir(&cache)?;

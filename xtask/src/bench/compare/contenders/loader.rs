@@ -43,7 +43,13 @@ pub(super) fn start(ground: &Ground, seeders: usize) -> Result<Vec<Contender>> {
 /// Publishes the source into the cache `dir`; gives the manifest's digest.
 pub(super) fn publish(ground: &Ground, dir: &Path) -> Result<String> {
     let mut publish = command(dir, program(ground)?);
-    publish.arg("publish").arg(&ground.source).args(["--model-kind", "simplenet", "--cache-dir", "."]);
+    publish.arg("publish").arg(&ground.source).args([
+        "--no-names",
+        "--model-kind",
+        "simplenet",
+        "--cache-dir",
+        ".",
+    ]);
     Ok(answer(&mut publish, &ground.log(OURS), ground.limit)?.trim().to_owned())
 }
 

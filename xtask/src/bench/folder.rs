@@ -1,0 +1,155 @@
+//! `cargo xtask bench folder`: folders beside one file of as many bytes.
+
+use std::ffi::OsString;
+use std::fmt::Write as _;
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use anyhow::{Context as _, Result, bail};
+
+use super::compare::options::{parse_rounds, parse_size};
+use super::{files, process};
+use crate::recipes;
+
+const LIMIT: Duration = Duration::from_secs(300);
+/// Small files: as many as make half the size, at this size.
+const SMALL_BYTES: u64 = 50_000;
+
+/// What is published.
+struct Case {
+    name: String,
+    source: PathBuf,
+    flags: &'static [&'static str],
+    /// The case beside which it is put: the one of one file with as many bytes.
+    beside: usize,
+    publish: Vec<Duration>,
+    fetch: Vec<Duration>,
+    again: Vec<Duration>,
+}
+
+struct Ground {
+    loader: PathBuf,
+    work: PathBuf,
+}
+
+/// Publishes and fetches each in turn, and puts what came of it where it belongs.
+pub(crate) fn run(root: &Path, args: &[OsString]) -> Result<()> {
+    let (mut size_bytes, mut rounds, mut dir) = (2_u64 << 30, 5, root.join("target/bench"));
+    let mut args = args.iter();
+    while let Some(flag) = args.next() {
+        let flag = flag.to_string_lossy();
+        let value = args.next().with_context(|| format!("{flag} needs a value"))?;
+        match &*flag {
+            "--size" => size_bytes = parse_size(&value.to_string_lossy())?,
+            "--rounds" => rounds = parse_rounds(&value.to_string_lossy())?,
+            "--dir" => dir = std::path::absolute(value).context("there is no current directory")?,
+            _ => bail!("it takes --size, --rounds and --dir, not `{flag}`"),
+        }
+    }
+    let ground = Ground { loader: recipes::release_loader(root)?, work: dir.join("folder-work") };
+    files::fresh_dir(&ground.work)?;
+    let mut cases = cases(&ground.work, size_bytes)?;
+    for _ in 0..rounds {
+        for case in &mut cases {
+            measure(&ground, case)?;
+        }
+    }
+    files::remove_dir(&ground.work)?;
+    let page = page(&cases, rounds);
+    files::save(&dir.join("folder.md"), &page)?;
+    println!("{page}");
+    Ok(())
+}
+
+fn cases(work: &Path, size_bytes: u64) -> Result<Vec<Case>> {
+    let source = |name: &str| -> Result<PathBuf> {
+        let dir = work.join(name);
+        fs::create_dir_all(&dir).with_context(|| format!("cannot create {}", dir.display()))?;
+        Ok(dir)
+    };
+    let one = source("one")?.join("model.safetensors");
+    files::make_source(&one, size_bytes)?;
+    let four = source("four")?;
+    for part in 1..=4 {
+        files::make_source(&four.join(format!("model-0000{part}-of-00004.bin")), size_bytes / 4)?;
+    }
+    let half = source("half")?.join("model.safetensors");
+    files::make_source(&half, size_bytes / 2)?;
+    let (many, count) = (source("many")?, size_bytes / 2 / SMALL_BYTES);
+    for file in 0..count {
+        let folder = source(&format!("many/{}", file % 100))?;
+        files::make_source_unsynced(&folder.join(file.to_string()), SMALL_BYTES, file + 1)?;
+    }
+    let case = |name: String, source: &Path, flags, beside| Case {
+        name,
+        source: source.to_owned(),
+        flags,
+        beside,
+        publish: Vec::new(),
+        fetch: Vec::new(),
+        again: Vec::new(),
+    };
+    let mib = size_bytes >> 20;
+    Ok(vec![
+        case(format!("one file of {mib} MiB, without a name"), &one, &["--no-names"], 0),
+        case("the same with its name".to_owned(), &one, &[], 0),
+        case(format!("four files of {} MiB, file by file", mib / 4), &four, &["--layout", "files"], 0),
+        case("the same as rows".to_owned(), &four, &["--layout", "rows"], 0),
+        case(format!("one file of {} MiB", mib / 2), &half, &[], 4),
+        case(format!("{count} files of {SMALL_BYTES} bytes"), &many, &[], 4),
+    ])
+}
+
+fn measure(ground: &Ground, case: &mut Case) -> Result<()> {
+    let (cache, fetched) = (ground.work.join("cache"), ground.work.join("fetched"));
+    let log = ground.work.join("log");
+    files::fresh_dir(&cache)?;
+    files::fresh_dir(&fetched)?;
+    let mut publish = process::command(&cache, &ground.loader);
+    publish.arg("publish").arg(&case.source).args(case.flags);
+    publish.args(["--model-kind", "simplenet", "--cache-dir", "."]);
+    case.publish.push(process::measure(&mut [publish], &log, LIMIT)?.wall);
+    let mut list = process::command(&cache, &ground.loader);
+    list.args(["cache", "ls", "--cache-dir", "."]);
+    let listed = process::answer(&mut list, &log, LIMIT)?;
+    let manifest = listed.split(' ').next().context("nothing is in the cache")?.to_owned();
+    let mut serve = process::command(&cache, &ground.loader);
+    serve.args(["serve", "--no-mdns", "--cache-dir", ".", "--listen", "/ip4/127.0.0.1/tcp/0"]);
+    let seeder = process::Service::start(serve, &log)?;
+    let address = seeder.wait_for(LIMIT, |line| line.starts_with("/ip4/").then(|| line.to_owned()))?;
+    for times in [&mut case.fetch, &mut case.again] {
+        let mut fetch = process::command(&fetched, &ground.loader);
+        fetch.args(["fetch", "--no-mdns", "--cache-dir", ".", "--manifest", &manifest, "--peer", &address]);
+        times.push(process::measure(&mut [fetch], &log, LIMIT)?.wall);
+    }
+    Ok(())
+}
+
+fn page(cases: &[Case], rounds: usize) -> String {
+    let mut page = format!(
+        "{rounds} rounds: medians (fastest–slowest round), and × the one file of as many bytes. Both ends on one machine.\n\n\
+         | | publish, s | × | fetch, s | × | start when cached, ms |\n|---|---|---|---|---|---|\n"
+    );
+    for case in cases {
+        let beside = &cases[case.beside];
+        let row = |own: &[Duration], other: &[Duration]| {
+            let (middle, low, high) = spread(own);
+            format!("{middle:.2} ({low:.2}–{high:.2}) | {:.2}", middle / spread(other).0)
+        };
+        let (publish, fetch) = (row(&case.publish, &beside.publish), row(&case.fetch, &beside.fetch));
+        let _ =
+            writeln!(page, "| {} | {publish} | {fetch} | {:.0} |", case.name, 1000.0 * spread(&case.again).0);
+    }
+    page
+}
+
+/// Median, least and most, in seconds.
+fn spread(times: &[Duration]) -> (f64, f64, f64) {
+    let mut seconds: Vec<f64> = times.iter().map(Duration::as_secs_f64).collect();
+    seconds.sort_by(f64::total_cmp);
+    match seconds[..] {
+        [] => (0.0, 0.0, 0.0),
+        [first, ..] => (seconds[seconds.len() / 2], first, seconds[seconds.len() - 1]),
+    }
+}
