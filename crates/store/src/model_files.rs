@@ -10,7 +10,7 @@ use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use files::{Dir, Place};
 use manifest::ByteRange;
 
-use super::layout::{INCOMPLETE, STAMP};
+use super::layout::STAMP;
 use super::weights_files::{Stretch, WeightsFiles};
 use super::{CacheError, atomic, lock, space};
 use crate::mmap::Map;
@@ -29,6 +29,8 @@ pub struct ModelFiles {
     dir: PathBuf,
     /// Where the model is once it is finished, while it is filled in `dir`.
     final_dir: Option<PathBuf>,
+    /// Whether some files are there already.
+    has_placed: bool,
     state: Mutex<State>,
     /// Made when they are first asked for; of finished models only.
     maps: Box<[OnceLock<Arc<Map>>]>,
@@ -57,13 +59,27 @@ impl ModelFiles {
     /// Those of a finished model.
     pub(crate) fn finished(list: WeightsFiles, dir: PathBuf, lock: lock::Guard) -> Self {
         let maps = (0..list.len()).map(|_| OnceLock::new()).collect();
-        Self { list, dir, final_dir: None, state: Mutex::default(), maps, _lock: Some(lock) }
+        Self {
+            list,
+            dir,
+            final_dir: None,
+            has_placed: false,
+            state: Mutex::default(),
+            maps,
+            _lock: Some(lock),
+        }
     }
 
     /// Those of a model that is filled in `dir`, and may be finished elsewhere while they are still read. A file is created,
     /// with its size, when it is first written to.
     pub(crate) fn filling(list: WeightsFiles, dir: PathBuf, final_dir: Option<PathBuf>) -> Self {
-        Self { list, dir, final_dir, state: Mutex::default(), maps: Box::default(), _lock: None }
+        let state = Mutex::default();
+        Self { list, dir, final_dir, has_placed: false, state, maps: Box::default(), _lock: None }
+    }
+
+    /// The same of a model of which some files are in place, where it will be.
+    pub(crate) fn with_placed(self, has_placed: bool) -> Self {
+        Self { has_placed, ..self }
     }
 
     pub(crate) fn list(&self) -> &WeightsFiles {
@@ -192,10 +208,9 @@ impl ModelFiles {
     /// it is put right in a copy.
     fn create(&self, file: usize) -> io::Result<File> {
         let path = self.path(file);
-        let placed = self.final_dir.as_ref().map(|dir| dir.join(&self.list.get(file).path));
-        if let (Some(placed), Some(dir)) = (placed, &self.final_dir)
-            && !path.exists()
-            && dir.join(INCOMPLETE).exists()
+        let placed = self.final_dir.as_ref().filter(|_| self.has_placed && !path.exists());
+        if let Some(dir) = placed
+            && let placed = dir.join(&self.list.get(file).path)
             && let Some(source) = atomic::open_if_there(&placed)?
         {
             atomic::remove_file(&dir.join(STAMP)).map_err(io::Error::other)?;

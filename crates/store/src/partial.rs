@@ -85,7 +85,9 @@ impl Partial {
         let list = WeightsFiles::of(geometry.manifest());
         let placed = cache.is_incomplete(lock.digest()).then_some(final_dir.as_path());
         let absent = make_room(&Room { dir: &dir, placed, list: &list, wanted }, &geometry)?;
-        let weights = Arc::new(ModelFiles::filling(list, dir.clone(), Some(final_dir)));
+        let has_placed = placed.is_some();
+        let weights = ModelFiles::filling(list, dir.clone(), Some(final_dir)).with_placed(has_placed);
+        let weights = Arc::new(weights);
         let mut progress = PieceStates::new(&geometry);
         let claim = |record| progress.apply(&geometry, record, PieceState::Claimed);
         let reserved_pieces = if is_proven(&geometry) { geometry.piece_total() } else { 0 };

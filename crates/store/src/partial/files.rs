@@ -35,10 +35,12 @@ impl Room<'_> {
 
     /// How much disk space the files will still take.
     pub(super) fn missing_bytes(&self) -> u64 {
+        let is_new = !self.dir.exists();
         let files = self.list.iter().enumerate().filter(|(index, _)| self.is_wanted(*index));
         let missing = files.filter(|(_, file)| !self.is_placed(file)).map(|(_, file)| {
             // A file of a few bytes takes a block: it counts as what it is.
-            file.range.len().saturating_sub(space::held_bytes(&self.dir.join(&file.path)))
+            let held_bytes = if is_new { 0 } else { space::held_bytes(&self.dir.join(&file.path)) };
+            file.range.len().saturating_sub(held_bytes)
         });
         missing.sum()
     }
