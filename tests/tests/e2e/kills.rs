@@ -130,6 +130,28 @@ async fn a_fetch_killed_again_and_again_comes_to_its_end() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_fetch_of_some_files_killed_at_any_call_is_made_good_by_the_next() {
+    let (model, killer) = (small_folder().await, Killer::new().await);
+    let seeder = seeder(&model).await;
+    let some = [&fetching(&model, seeder.address())[..], &["--files", "sub/*"]].concat();
+    for at in 1.. {
+        let home = Home::new();
+        let Some(how) = kill(&killer, at, &home, &some).await else { return };
+        let outcome = home.run(&some).await;
+        assert_eq!(outcome.status, Some(0), "{how}: {}", outcome.stderr);
+        let fetched = Fetched::of(outcome);
+        for name in ["sub/b", "sub/c"] {
+            let file = model.manifest.files().iter().find(|file| file.path().as_str() == name).unwrap();
+            let range =
+                usize::try_from(file.range().start).unwrap()..usize::try_from(file.range().end).unwrap();
+            assert!(fs::read(fetched.path.join(name)).unwrap() == model.weights[range], "{how}: {name}");
+        }
+        assert!(Fetched::of(home.run(&some).await).from_cache, "{how}: it is not in the cache");
+        assert_mended(&home, &model, seeder.address(), &how).await;
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_publish_killed_at_any_call_is_made_good_by_the_next() {
     let (killer, weights) = (Killer::new().await, made_up(3 * PIECE_BYTES + 77));
     let piece_size = PIECE_BYTES.to_string();

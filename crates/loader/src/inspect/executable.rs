@@ -5,7 +5,7 @@ use std::fmt;
 
 use serde::de::{DeserializeSeed, Deserializer, Error as _, IgnoredAny, MapAccess, SeqAccess, Visitor};
 
-use super::ModelFolder;
+use super::listing::ModelFolder;
 
 /// Larger ones are not looked through: they are vocabularies.
 const MAX_JSON_BYTES: u64 = 16 << 20;

@@ -6,7 +6,8 @@ use std::fmt;
 use manifest::{FilePath, MAX_FILES};
 use serde::de::{Deserialize, Deserializer, Error as _, IgnoredAny, MapAccess, Visitor};
 
-use super::{Dir, DirFile, ModelFolder, Troubles, safetensors, sets, short, some_of};
+use super::listing::{Dir, DirFile, ModelFolder, Troubles, short, some_of};
+use super::{safetensors, sets};
 
 /// Over this, none is read: those of the largest models have 10 MB.
 const MAX_INDEX_BYTES: u64 = 100_000_000;

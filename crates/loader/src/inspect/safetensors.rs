@@ -8,7 +8,7 @@ use std::fmt;
 use serde::Deserialize;
 use serde::de::{Deserializer, Error as _, MapAccess, SeqAccess, Visitor};
 
-use super::short;
+use super::listing::short;
 
 pub(super) const EXTENSION: &str = ".safetensors";
 /// Most tensors that a model has.

@@ -2,7 +2,8 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use super::{Dir, DirFile, Troubles, safetensors, some_of};
+use super::listing::{Dir, DirFile, Troubles, some_of};
+use super::safetensors;
 
 pub(super) const GGUF: &str = ".gguf";
 /// More would not fit the number.

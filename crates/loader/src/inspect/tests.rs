@@ -7,8 +7,10 @@ use std::io::Write as _;
 use manifest::Codec;
 use store::Cache;
 
+use super::listing::*;
 use super::*;
 use crate::Selection;
+use crate::encode::Folder;
 use crate::encode::{Input, publish, tests::options};
 
 /// A safetensors file without tensors that nothing is wrong with.
