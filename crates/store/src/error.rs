@@ -283,6 +283,14 @@ pub enum CacheError {
 }
 
 impl CacheError {
+    /// What the system said, so that a full disk is still one to whoever adds a path again.
+    pub(crate) fn into_io(self) -> io::Error {
+        match self {
+            Self::Io { source, .. } | Self::DiskFull { source, .. } => source,
+            error => io::Error::other(error),
+        }
+    }
+
     /// A finished model has gone.
     pub(crate) fn gone(digest: &Digest, path: &Path) -> Self {
         Self::Corrupt { digest: *digest, path: path.to_owned(), damage: "it has no weights".to_owned() }

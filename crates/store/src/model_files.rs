@@ -213,12 +213,12 @@ impl ModelFiles {
             && let placed = dir.join(&self.list.get(file).path)
             && let Some(source) = atomic::open_if_there(&placed)?
         {
-            atomic::remove_file(&dir.join(STAMP)).map_err(io::Error::other)?;
+            atomic::remove_file(&dir.join(STAMP)).map_err(CacheError::into_io)?;
             let copy = self.create_new(file, &path)?;
             if rustix::fs::ioctl_ficlone(&copy, &source).is_err() {
                 io::copy(&mut &source, &mut &copy)?;
             }
-            atomic::remove_file(&placed).map_err(io::Error::other)?;
+            atomic::remove_file(&placed).map_err(CacheError::into_io)?;
             return Ok(copy);
         }
         self.create_new(file, &path)
@@ -243,7 +243,7 @@ impl ModelFiles {
         let open = || Dir::open(atomic::place(path), !self.is_finished());
         let dir = match open() {
             Err(error) if create && error.kind() == io::ErrorKind::NotFound => {
-                atomic::create_dir(path).map_err(io::Error::other)?;
+                atomic::create_dir(path).map_err(CacheError::into_io)?;
                 open()?
             }
             opened => opened?,
@@ -324,7 +324,7 @@ impl ModelFiles {
     /// [`CacheError::Io`].
     pub fn sync_written(&self) -> Result<(), CacheError> {
         let written = std::mem::take(&mut self.state().written);
-        if written.len() > MANY_FILES && sync_file_system(&self.dir)? {
+        if is_many(written.len()) && sync_file_system(&self.dir)? {
             return Ok(());
         }
         for file in written {
@@ -414,6 +414,13 @@ mod tests {
             let last = dir.path().join("files").join(format!("folder {}/f{}", (count - 1) % 7, count - 1));
             assert_eq!(std::fs::read(last).unwrap(), bytes[bytes.len() - 3..]);
         }
+    }
+
+    #[test]
+    fn a_full_disk_is_one_also_where_a_folder_is_made() {
+        let full = CacheError::io("create", Path::new("folder"), io::ErrorKind::StorageFull.into());
+        let again = CacheError::io("write", Path::new("folder/file"), full.into_io());
+        assert!(again.is_disk_full(), "{again:?}");
     }
 
     #[test]

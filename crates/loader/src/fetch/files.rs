@@ -1,7 +1,6 @@
 //! Loading some files of a model.
 
 use std::collections::BTreeSet;
-use std::sync::Arc;
 
 use manifest::{Digest, Geometry, Manifest, PieceId};
 use store::{Cache, CacheError, Model};
@@ -50,7 +49,7 @@ pub(super) fn cached(
     }
     let Some(manifest) = cache.manifest(digest)? else { return Ok(None) };
     match wanted(*digest, &manifest, options) {
-        Ok(Some(files)) => cache.some_files(digest, &Arc::clone(&manifest), &files),
+        Ok(Some(files)) => cache.some_files(digest, &manifest, &files),
         _ => Ok(None),
     }
 }
