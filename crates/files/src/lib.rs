@@ -10,18 +10,23 @@
 //! Everything here blocks.
 #![forbid(unsafe_code)]
 
+mod clone;
+mod open_files;
 mod place;
 mod refused;
 mod replace;
 
 use std::fs::{File, TryLockError};
 use std::io::{self, Read as _};
+use std::os::unix::fs::FileExt as _;
 use std::path::Path;
 use std::time::{Duration, Instant};
 
 use rustix::fs::{AtFlags, Mode, OFlags};
-use rustix::io::Errno;
+use rustix::io::{Errno, retry_on_intr};
 
+pub use clone::try_clone;
+pub use open_files::OpenFiles;
 pub use place::{Dir, Place};
 pub use refused::Refused;
 pub use replace::{TEMPORARY_PREFIX, create_whole, replace};
@@ -30,6 +35,10 @@ use place::{Parent, adopt, identify};
 
 /// Nothing of ours waits in `open`, and no link is followed.
 const GUARDED: OFlags = OFlags::NOFOLLOW.union(OFlags::NONBLOCK).union(OFlags::CLOEXEC);
+/// The most that is written with one call. Linux takes as much memory in one block as is written at once, and on a virtual
+/// machine free blocks of a MiB and more are the ones that the host has taken back: writing into them costs 3 to 10 times
+/// as much (measured on ext4, 2 GiB in random order by the MiB: 1.3-4.7 s, and 0.35 s in parts).
+const MAX_WRITE_BYTES: usize = 256 << 10;
 /// How often it is looked whether a lock can be had.
 const LOCK_PAUSE: Duration = Duration::from_millis(20);
 
@@ -64,6 +73,17 @@ pub fn open_or_create(place: Place<'_>) -> io::Result<File> {
 /// When there is something already; what the system says.
 pub fn create_new(place: Place<'_>) -> io::Result<File> {
     change(place, OFlags::RDWR.union(OFlags::CREATE).union(OFlags::EXCL))
+}
+
+/// Writes all of `bytes` to a file from `offset` on, in parts.
+///
+/// # Errors
+/// What the system says; some of the bytes may be written then.
+pub fn write_all_at(file: &File, bytes: &[u8], offset: u64) -> io::Result<()> {
+    (offset..)
+        .step_by(MAX_WRITE_BYTES)
+        .zip(bytes.chunks(MAX_WRITE_BYTES))
+        .try_for_each(|(offset, part)| file.write_all_at(part, offset))
 }
 
 /// Takes a lock that others may have, with `take` ([`File::try_lock`] or [`File::try_lock_shared`]), within `patience`: whoever
@@ -199,24 +219,22 @@ fn change(place: Place<'_>, flags: OFlags) -> io::Result<File> {
 /// The regular file, and whether it was created now.
 fn regular(parent: &Parent<'_>, flags: OFlags) -> io::Result<(File, bool)> {
     let mode = Mode::from_raw_mode(0o644);
+    let open = |flags: OFlags, mode| {
+        retry_on_intr(|| rustix::fs::openat(&parent.dir, parent.name, flags | GUARDED, mode))
+    };
+    let create = || open(flags | OFlags::EXCL, mode).map(|file| (file, true));
     // Whether it is new decides whom it belongs to: so it is created by name only when there is nothing.
     let opened = loop {
-        let existing = rustix::fs::openat(
-            &parent.dir,
-            parent.name,
-            flags.difference(OFlags::CREATE | OFlags::EXCL) | GUARDED,
-            Mode::empty(),
-        );
-        match existing {
-            Ok(_) if flags.contains(OFlags::EXCL) => return Err(io::ErrorKind::AlreadyExists.into()),
+        if flags.contains(OFlags::EXCL) {
+            break create();
+        }
+        match open(flags.difference(OFlags::CREATE), Mode::empty()) {
             Err(Errno::NOENT) if flags.contains(OFlags::CREATE) => {}
-            Err(Errno::INTR) => continue,
             existing => break existing.map(|file| (file, false)),
         }
-        match rustix::fs::openat(&parent.dir, parent.name, flags | OFlags::EXCL | GUARDED, mode) {
-            Err(Errno::EXIST) if !flags.contains(OFlags::EXCL) => {}
-            Err(Errno::INTR) => {}
-            created => break created.map(|file| (file, true)),
+        match create() {
+            Err(Errno::EXIST) => {}
+            created => break created,
         }
     };
     let (file, is_new) = opened.map_err(|error| identify(parent, error))?;

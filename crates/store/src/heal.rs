@@ -73,7 +73,7 @@ impl Cache {
         let fail = |source| CacheError::io("copy", from, source);
         let source = atomic::open(from).map_err(fail)?;
         let target = atomic::create_new(to).map_err(fail)?;
-        if rustix::fs::ioctl_ficlone(&target, &source).is_ok() {
+        if files::try_clone(&source, &target) {
             return Ok(());
         }
         match space::require(to, source.metadata().map_err(fail)?.len()) {

@@ -77,7 +77,7 @@ impl From<io::Error> for Failed {
 /// Clones or copies a file, to the disk.
 fn put(from: &Path, to: &Path) -> Result<(), Failed> {
     let (source, target) = (File::open(from)?, File::create_new(to)?);
-    if rustix::fs::ioctl_ficlone(&target, &source).is_err() {
+    if !files::try_clone(&source, &target) {
         space::require(to, source.metadata()?.len()).map_err(Failed::NoRoom)?;
         io::copy(&mut &source, &mut &target)?;
     }

@@ -7,7 +7,7 @@ use std::os::unix::fs::{FileExt as _, PermissionsExt as _};
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 
-use files::{Dir, Place};
+use files::{Dir, OpenFiles, Place};
 use manifest::ByteRange;
 
 use super::layout::STAMP;
@@ -31,6 +31,7 @@ pub struct ModelFiles {
     final_dir: Option<PathBuf>,
     /// Whether some files are there already.
     has_placed: bool,
+    open: OpenFiles,
     state: Mutex<State>,
     /// Made when they are first asked for; of finished models only.
     maps: Box<[OnceLock<Arc<Map>>]>,
@@ -40,9 +41,7 @@ pub struct ModelFiles {
 
 #[derive(Debug, Default)]
 struct State {
-    /// The last that was used is the first; and whether it can be written to.
-    open: VecDeque<(usize, Arc<File>, bool)>,
-    /// The same of folders, by their paths.
+    /// Folders that are open, by their paths. The last that was opened is the first.
     dirs: VecDeque<(PathBuf, Dir)>,
     /// Written to since they were last synced.
     written: BTreeSet<usize>,
@@ -64,6 +63,7 @@ impl ModelFiles {
             dir,
             final_dir: None,
             has_placed: false,
+            open: OpenFiles::new(MAX_OPEN),
             state: Mutex::default(),
             maps,
             _lock: Some(lock),
@@ -73,8 +73,16 @@ impl ModelFiles {
     /// Those of a model that is filled in `dir`, and may be finished elsewhere while they are still read. A file is created,
     /// with its size, when it is first written to.
     pub(crate) fn filling(list: WeightsFiles, dir: PathBuf, final_dir: Option<PathBuf>) -> Self {
-        let state = Mutex::default();
-        Self { list, dir, final_dir, has_placed: false, state, maps: Box::default(), _lock: None }
+        Self {
+            list,
+            dir,
+            final_dir,
+            has_placed: false,
+            open: OpenFiles::new(MAX_OPEN),
+            state: Mutex::default(),
+            maps: Box::default(),
+            _lock: None,
+        }
     }
 
     /// The same of a model of which some files are in place, where it will be.
@@ -117,7 +125,7 @@ impl ModelFiles {
         let range = ByteRange::new(start, start + bytes.len() as u64);
         let written = self.each(range, true, |file, stretch| {
             self.state().written.insert(stretch.file);
-            file.write_all_at(&bytes[stretch.bytes], stretch.offset)
+            files::write_all_at(file, &bytes[stretch.bytes], stretch.offset)
         });
         written.map_err(|failed| self.error("write", failed))
     }
@@ -158,30 +166,11 @@ impl ModelFiles {
 
     /// A file, if it is open.
     pub(crate) fn opened(&self, file: usize) -> Option<Arc<File>> {
-        self.opened_for(file, false)
-    }
-
-    fn opened_for(&self, file: usize, write: bool) -> Option<Arc<File>> {
-        let mut state = self.state();
-        let is_it =
-            |(index, _, can_write): &(usize, Arc<File>, bool)| *index == file && (*can_write || !write);
-        let place = state.open.iter().position(is_it)?;
-        let found = state.open.remove(place)?;
-        let file = Arc::clone(&found.1);
-        state.open.push_front(found);
-        Some(file)
+        self.open.get(file, false)
     }
 
     pub(crate) fn file(&self, file: usize, create: bool) -> io::Result<Arc<File>> {
-        if let Some(open) = self.opened_for(file, create) {
-            return Ok(open);
-        }
-        let opened = Arc::new(self.open(file, create)?);
-        let mut state = self.state();
-        state.open.retain(|(index, ..)| *index != file);
-        state.open.push_front((file, Arc::clone(&opened), create));
-        state.open.truncate(MAX_OPEN);
-        Ok(opened)
+        self.open.get_or_open(file, create, || self.open(file, create))
     }
 
     fn open(&self, file: usize, create: bool) -> io::Result<File> {
@@ -215,7 +204,7 @@ impl ModelFiles {
         {
             atomic::remove_file(&dir.join(STAMP)).map_err(CacheError::into_io)?;
             let copy = self.create_new(file, &path)?;
-            if rustix::fs::ioctl_ficlone(&copy, &source).is_err() {
+            if !files::try_clone(&source, &copy) {
                 io::copy(&mut &source, &mut &copy)?;
             }
             atomic::remove_file(&placed).map_err(CacheError::into_io)?;
@@ -226,7 +215,12 @@ impl ModelFiles {
 
     fn create_new(&self, file: usize, path: &Path) -> io::Result<File> {
         let dir = self.folder(path, true)?;
-        let created = files::open_or_create(Place::in_dir(&dir, path.file_name().unwrap_or_default()))?;
+        let place = Place::in_dir(&dir, path.file_name().unwrap_or_default());
+        // Nearly always there is none.
+        let created = match files::create_new(place) {
+            Err(error) if error.kind() == io::ErrorKind::AlreadyExists => files::open_to_change(place)?,
+            created => created?,
+        };
         let size_bytes = self.list.get(file).range.len();
         if created.metadata()?.len() != size_bytes {
             created.set_len(size_bytes)?;
@@ -302,7 +296,7 @@ impl ModelFiles {
     pub fn clone_file(&self, file: usize, from: &File) -> Result<bool, CacheError> {
         let target = self.file(file, true).map_err(|source| self.error("create", Failed { file, source }))?;
         self.state().written.insert(file);
-        Ok(rustix::fs::ioctl_ficlone(&*target, from).is_ok())
+        Ok(files::try_clone(from, &target))
     }
 
     /// Makes the large files, and reserves their space.
@@ -433,7 +427,7 @@ mod tests {
         assert!(!dir.path().join("files").exists());
         files.write_at(0, b"abcdef").unwrap();
         std::fs::rename(dir.path().join("files"), elsewhere.path().join("files")).unwrap();
-        *files.state() = State::default();
+        let files = ModelFiles { open: OpenFiles::new(MAX_OPEN), state: Mutex::default(), ..files };
         let mut read = [0; 6];
         files.read_at(0, &mut read).unwrap();
         assert_eq!(&read, b"abcdef");

@@ -10,7 +10,7 @@ use std::time::{Duration, Instant};
 use anyhow::{Context as _, Result, bail};
 
 use super::compare::options::{parse_rounds, parse_size};
-use super::{files, process};
+use super::{files, helper, process};
 use crate::recipes;
 
 const LIMIT: Duration = Duration::from_secs(300);
@@ -24,6 +24,12 @@ struct Case {
     flags: &'static [&'static str],
     /// The case beside which it is put: the one of one file with as many bytes.
     beside: usize,
+    size_bytes: u64,
+    /// What is made of it stays until the end: ext4 passes over the inodes of files that were removed within minutes, one by
+    /// one, and thousands of them would be measured instead.
+    is_kept: bool,
+    /// `cp -r` and a sync of the file system.
+    copy: Vec<Duration>,
     publish: Vec<Duration>,
     fetch: Vec<Duration>,
     again: Vec<Duration>,
@@ -53,10 +59,14 @@ pub(crate) fn run(root: &Path, args: &[OsString]) -> Result<()> {
     let mut cases = cases(&ground.work, size_bytes)?;
     for round in 0..=rounds {
         for case in &mut cases {
-            measure(&ground, case)?;
+            let place =
+                ground.work.join(if case.is_kept { format!("kept-{round}") } else { "removed".to_owned() });
+            measure(&ground, case, &place)?;
             // The first time, a machine gets its memory.
             if round == 0 {
-                (case.publish, case.fetch, case.again) = (Vec::new(), Vec::new(), Vec::new());
+                for times in [&mut case.publish, &mut case.fetch, &mut case.again, &mut case.copy] {
+                    times.clear();
+                }
             }
         }
     }
@@ -91,6 +101,9 @@ fn cases(work: &Path, size_bytes: u64) -> Result<Vec<Case>> {
         source: source.to_owned(),
         flags,
         beside,
+        size_bytes: if beside == 0 { size_bytes } else { size_bytes / 2 },
+        is_kept: source == many,
+        copy: Vec::new(),
         publish: Vec::new(),
         fetch: Vec::new(),
         again: Vec::new(),
@@ -106,11 +119,20 @@ fn cases(work: &Path, size_bytes: u64) -> Result<Vec<Case>> {
     ])
 }
 
-fn measure(ground: &Ground, case: &mut Case) -> Result<()> {
-    let (cache, fetched) = (ground.work.join("cache"), ground.work.join("fetched"));
-    let log = ground.work.join("log");
+fn measure(ground: &Ground, case: &mut Case, place: &Path) -> Result<()> {
+    let (cache, fetched, log) = (place.join("cache"), place.join("fetched"), ground.work.join("log"));
+    files::fresh_dir(place)?;
+    case.copy.push(copy(&case.source, &place.join("copy"))?);
+    if !case.is_kept {
+        files::remove_dir(&place.join("copy"))?;
+    }
     files::fresh_dir(&cache)?;
     files::fresh_dir(&fetched)?;
+    let touch = || -> Result<String> {
+        let mut touch = process::ours(&fetched, helper::TOUCH);
+        process::answer(touch.arg((case.size_bytes * 5 / 4).to_string()), &log, LIMIT)
+    };
+    touch()?;
     let mut publish = process::command(&cache, &ground.loader);
     publish.arg("publish").arg(&case.source).args(case.flags);
     publish.args(["--model-kind", "simplenet", "--cache-dir", "."]);
@@ -123,6 +145,7 @@ fn measure(ground: &Ground, case: &mut Case) -> Result<()> {
     serve.args(["serve", "--no-mdns", "--cache-dir", ".", "--listen", "/ip4/127.0.0.1/tcp/0"]);
     let seeder = process::Service::start(serve, &log)?;
     let address = seeder.wait_for(LIMIT, |line| line.starts_with("/ip4/").then(|| line.to_owned()))?;
+    touch()?;
     let mut fetch = process::command(&fetched, &ground.loader);
     fetch.args(["fetch", "--no-mdns", "--cache-dir", ".", "--manifest", &manifest, "--peer", &address]);
     case.fetch.push(process::measure(&mut [fetch], &log, LIMIT)?.wall);
@@ -139,10 +162,21 @@ fn measure(ground: &Ground, case: &mut Case) -> Result<()> {
     Ok(())
 }
 
+/// What copying takes, until it is on the disk.
+fn copy(source: &Path, to: &Path) -> Result<Duration> {
+    let started = Instant::now();
+    let status = Command::new("cp").arg("-r").arg(source).arg(to).status().context("cannot start cp")?;
+    if !status.success() {
+        bail!("cp -r of {} failed: {status}", source.display());
+    }
+    rustix::fs::syncfs(fs::File::open(to.parent().unwrap_or(to))?)?;
+    Ok(started.elapsed())
+}
+
 fn page(cases: &[Case], rounds: usize) -> String {
     let mut page = format!(
         "{rounds} rounds, after one that is not counted: medians (fastest–slowest round), and × the one file of as many bytes. Both ends on one machine.\n\n\
-         | | publish, s | × | fetch, s | × | the whole command when cached, ms |\n|---|---|---|---|---|---|\n"
+         | | publish, s | × | fetch, s | × | the whole command when cached, ms | `cp -r` and a sync, s |\n|---|---|---|---|---|---|---|\n"
     );
     for case in cases {
         let beside = &cases[case.beside];
@@ -151,8 +185,13 @@ fn page(cases: &[Case], rounds: usize) -> String {
             format!("{middle:.2} ({low:.2}–{high:.2}) | {:.2}", middle / spread(other).0)
         };
         let (publish, fetch) = (row(&case.publish, &beside.publish), row(&case.fetch, &beside.fetch));
-        let _ =
-            writeln!(page, "| {} | {publish} | {fetch} | {:.0} |", case.name, 1000.0 * spread(&case.again).0);
+        let _ = writeln!(
+            page,
+            "| {} | {publish} | {fetch} | {:.0} | {:.2} |",
+            case.name,
+            1000.0 * spread(&case.again).0,
+            spread(&case.copy).0
+        );
     }
     page
 }

@@ -1,7 +1,6 @@
 //! The pass over the rows: column by column, parity is encoded, and shards are hashed and written.
 
 use std::fs::File;
-use std::os::unix::fs::FileExt as _;
 use std::path::PathBuf;
 use std::sync::Arc;
 
@@ -148,7 +147,7 @@ impl Job<'_> {
             }
         }
         for ((file, path), buffer) in self.parity_files.iter().zip(&slab.parity) {
-            let written = file.write_all_at(&buffer[..slab.len], slab.offset);
+            let written = files::write_all_at(file, &buffer[..slab.len], slab.offset);
             written.map_err(|source| CacheError::io("write", path, source))?;
         }
         let rows = if self.weights.is_some() { slab.rows.len() } else { 0 };

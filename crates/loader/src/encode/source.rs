@@ -1,12 +1,12 @@
 //! The files a model is published from.
 
-use std::collections::VecDeque;
 use std::fs::{self, File, Metadata, OpenOptions};
 use std::io;
 use std::os::unix::fs::{FileExt as _, MetadataExt as _, OpenOptionsExt as _};
 use std::path::{Path, PathBuf};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::Arc;
 
+use files::OpenFiles;
 use rustix::fs::OFlags;
 
 use super::PublishError;
@@ -57,8 +57,7 @@ pub(super) struct Sources {
     list: Vec<Source>,
     /// Where each begins, and the end of the last.
     starts: Vec<u64>,
-    /// The last that was used is the first.
-    open: Mutex<VecDeque<(usize, Arc<File>)>>,
+    open: OpenFiles,
 }
 
 impl Sources {
@@ -79,7 +78,7 @@ impl Sources {
             starts.push(starts[starts.len() - 1] + size_bytes);
             list.push(Source { size_bytes, path: path.to_owned(), identity });
         }
-        Ok(Self { list, starts, open: Mutex::default() })
+        Ok(Self { list, starts, open: OpenFiles::new(MAX_OPEN) })
     }
 
     pub(super) fn list(&self) -> &[Source] {
@@ -100,26 +99,12 @@ impl Sources {
     /// # Errors
     /// [`PublishError::Changed`] when it is another by now.
     pub(super) fn file(&self, source: usize) -> Result<Arc<File>, PublishError> {
-        if let Some(open) = self.opened(source) {
-            return Ok(open);
-        }
-        let entry = &self.list[source];
-        let file = open(&entry.path).map_err(|error| entry.fail(error))?;
-        entry.check(&file.metadata().map_err(|error| entry.fail(error))?)?;
-        let file = Arc::new(file);
-        let mut files = self.open.lock().unwrap_or_else(PoisonError::into_inner);
-        files.push_front((source, Arc::clone(&file)));
-        files.truncate(MAX_OPEN);
-        Ok(file)
-    }
-
-    fn opened(&self, source: usize) -> Option<Arc<File>> {
-        let mut files = self.open.lock().unwrap_or_else(PoisonError::into_inner);
-        let place = files.iter().position(|(index, _)| *index == source)?;
-        let found = files.remove(place)?;
-        let file = Arc::clone(&found.1);
-        files.push_front(found);
-        Some(file)
+        self.open.get_or_open(source, false, || {
+            let entry = &self.list[source];
+            let file = open(&entry.path).map_err(|error| entry.fail(error))?;
+            entry.check(&file.metadata().map_err(|error| entry.fail(error))?)?;
+            Ok(file)
+        })
     }
 
     /// Fills `buffer` with the bytes of one from `offset` on.

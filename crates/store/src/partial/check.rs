@@ -1,7 +1,6 @@
 //! Verifying pieces and writing them: only hashed bytes count as verified.
 
 use std::collections::HashMap;
-use std::os::unix::fs::FileExt as _;
 
 use manifest::piece_index::{ShardHasher, VerifiedPiece};
 use manifest::{ByteRange, Digest, PieceId};
@@ -169,7 +168,7 @@ impl Partial {
         let first = self.geometry.canonical(piece.shard);
         if !is_data(&self.geometry, first) {
             let file = self.parity_file(first, true)?;
-            let written = file.write_all_at(bytes, range.start);
+            let written = files::write_all_at(&file, bytes, range.start);
             return written.map_err(|source| CacheError::io("write", &parity_path(&self.dir, first), source));
         }
         for twin in self.geometry.same(first).filter(|shard| is_data(&self.geometry, *shard)) {
