@@ -164,6 +164,7 @@ fn measure(ground: &Ground, case: &mut Case, place: &Path) -> Result<()> {
 
 /// What copying takes, until it is on the disk.
 fn copy(source: &Path, to: &Path) -> Result<Duration> {
+    fs::create_dir(to).with_context(|| format!("cannot create {}", to.display()))?;
     let started = Instant::now();
     let status = Command::new("cp").arg("-r").arg(source).arg(to).status().context("cannot start cp")?;
     if !status.success() {
