@@ -2,23 +2,28 @@
 
 use serde_json::{Value, json};
 
+use super::machine::Machine;
 use super::results::{Report, Row, Scenario, Spread};
 
 /// Times are seconds, in CPU time those of all threads; sizes are bytes. `null` where there is nothing.
 pub(crate) fn document(report: &Report) -> Value {
-    let machine = &report.machine;
     json!({
-        "machine": {
-            "cpu": machine.cpu,
-            "cores": machine.cores,
-            "memory_bytes": machine.memory_bytes,
-            "kernel": machine.kernel,
-            "file_system": machine.file_system,
-            "load_at_start": machine.load,
-        },
+        "machine": machine(&report.machine),
         "size_bytes": report.size_bytes,
         "rounds": report.rounds,
         "scenarios": report.scenarios.iter().map(scenario).collect::<Vec<_>>(),
+    })
+}
+
+/// Where it was measured.
+pub(crate) fn machine(machine: &Machine) -> Value {
+    json!({
+        "cpu": machine.cpu,
+        "cores": machine.cores,
+        "memory_bytes": machine.memory_bytes,
+        "kernel": machine.kernel,
+        "file_system": machine.file_system,
+        "load_at_start": machine.load,
     })
 }
 

@@ -2,12 +2,12 @@
 //! instead. The same bytes, the same file system, the same minutes.
 
 mod contenders;
-mod json;
-mod machine;
+pub(super) mod json;
+pub(super) mod machine;
 pub(super) mod options;
 mod panels;
-mod results;
-mod table;
+pub(super) mod results;
+pub(super) mod table;
 
 use std::env;
 use std::ffi::OsString;

@@ -1,0 +1,213 @@
+//! Those that fetch: how their seeders are started, and how each fetches through a relay.
+
+use std::fs;
+use std::net::{Ipv4Addr, SocketAddr};
+use std::path::{Path, PathBuf};
+use std::process::Command;
+use std::time::Duration;
+
+use anyhow::{Context as _, Result, bail};
+
+use crate::bench::files::copy_dir;
+use crate::bench::process::{self, Service, answer, command};
+use crate::setup;
+
+pub(super) const OURS: &str = "loader";
+pub(super) const LIBTORRENT: &str = "libtorrent";
+/// What `--only` may name.
+pub(super) const NAMES: [&str; 2] = [OURS, LIBTORRENT];
+
+/// What the cache calls the key of a node. Two nodes with one key would be one peer.
+const IDENTITY: &str = "identity";
+/// How long any step outside of the measurement may take.
+const LIMIT: Duration = Duration::from_secs(300);
+
+/// Where everything is.
+pub(super) struct Ground {
+    /// The repository.
+    pub(super) root: PathBuf,
+    /// Our own program, if it takes part.
+    pub(super) loader: Option<PathBuf>,
+    /// Everything is in here.
+    pub(super) work: PathBuf,
+    /// The file that is fetched, alone in its directory.
+    pub(super) source: PathBuf,
+    /// Every fetch begins in this directory, empty.
+    pub(super) out: PathBuf,
+}
+
+impl Ground {
+    pub(super) fn log(&self, name: &str) -> PathBuf {
+        self.work.join(format!("{name}.log"))
+    }
+
+    fn seed_dir(&self, name: &str) -> Result<PathBuf> {
+        let dir = self.work.join("seeds").join(name);
+        fs::create_dir_all(&dir).with_context(|| format!("cannot create {}", dir.display()))?;
+        Ok(dir)
+    }
+}
+
+/// One that is ready: its seeders run.
+pub(super) struct Contender {
+    pub(super) name: &'static str,
+    pub(super) version: String,
+    /// Where its seeders listen.
+    pub(super) addresses: Vec<SocketAddr>,
+    how: How,
+    _seeders: Vec<Service>,
+}
+
+enum How {
+    /// With the identity of each seeder.
+    Loader {
+        program: PathBuf,
+        manifest: String,
+        peer_ids: Vec<String>,
+    },
+    Torrent {
+        python: PathBuf,
+        script: PathBuf,
+        torrent: PathBuf,
+    },
+}
+
+/// What one fetch has used.
+pub(super) struct Fetched {
+    pub(super) wall: Duration,
+    /// Of the whole process.
+    pub(super) cpu: Duration,
+}
+
+/// Starts so many seeders.
+pub(super) fn start(name: &'static str, ground: &Ground, seeders: usize) -> Result<Contender> {
+    if name == OURS { loader(ground, seeders) } else { torrent(ground, seeders) }
+}
+
+fn loader(ground: &Ground, seeders: usize) -> Result<Contender> {
+    let program = ground.loader.clone().context("it was not built")?;
+    let first = ground.seed_dir("loader-0")?;
+    let log = ground.log(OURS);
+    let version = answer(command(&first, &program).arg("--version"), &log, LIMIT)?;
+    let mut publish = command(&first, &program);
+    publish.arg("publish").arg(&ground.source);
+    publish.args(["--no-names", "--model-kind", "simplenet", "--cache-dir", "."]);
+    let manifest = answer(&mut publish, &log, LIMIT)?.trim().to_owned();
+    let (mut services, mut addresses, mut peer_ids) = (Vec::new(), Vec::new(), Vec::new());
+    for index in 0..seeders {
+        let dir = ground.seed_dir(&format!("loader-{index}"))?;
+        if index > 0 {
+            copy_dir(&first, &dir, IDENTITY)?;
+        }
+        let mut serve = command(&dir, &program);
+        serve.args(["serve", "--no-mdns", "--cache-dir", ".", "--listen", "/ip4/127.0.0.1/tcp/0"]);
+        let service = Service::start(serve, &log)?;
+        let (port, peer_id) = service.wait_for(LIMIT, port_and_peer)?;
+        addresses.push(SocketAddr::from((Ipv4Addr::LOCALHOST, port)));
+        peer_ids.push(peer_id);
+        services.push(service);
+    }
+    let how = How::Loader { program, manifest, peer_ids };
+    Ok(Contender { name: OURS, version: version.trim().to_owned(), addresses, how, _seeders: services })
+}
+
+/// Of `/ip4/127.0.0.1/tcp/PORT/p2p/PEER`.
+fn port_and_peer(line: &str) -> Option<(u16, String)> {
+    let (port, peer) = line.strip_prefix("/ip4/127.0.0.1/tcp/")?.split_once("/p2p/")?;
+    Some((port.parse().ok()?, peer.to_owned()))
+}
+
+fn torrent(ground: &Ground, seeders: usize) -> Result<Contender> {
+    let package = ground.root.join("xtask/bench");
+    let environment = ground.root.join("target/bench-venv");
+    let python = setup::virtual_environment(&environment, &package.join("requirements.txt"))?;
+    let script = package.join("libtorrent_peer.py");
+    let (log, dir) = (ground.log(LIBTORRENT), ground.seed_dir(LIBTORRENT)?);
+    let ask = "import libtorrent; print('libtorrent', libtorrent.__version__)";
+    let version = answer(command(&dir, &python).args(["-c", ask]), &log, LIMIT)?;
+    let torrent = dir.join("torrent");
+    let mut make = command(&dir, &python);
+    answer(make.arg(&script).arg("make").arg(&ground.source).arg(&torrent), &log, LIMIT)?;
+    let source_dir = ground.source.parent().context("the source has no directory")?;
+    let (mut services, mut addresses) = (Vec::new(), Vec::new());
+    for _ in 0..seeders {
+        let mut seed = command(&dir, &python);
+        seed.arg(&script).arg("seed").arg(&torrent).arg(source_dir);
+        let service = Service::start(seed, &log)?;
+        let port: u16 = service.wait_for(LIMIT, |line| line.parse().ok())?;
+        addresses.push(SocketAddr::from((Ipv4Addr::LOCALHOST, port)));
+        services.push(service);
+    }
+    let how = How::Torrent { python, script, torrent };
+    Ok(Contender { name: LIBTORRENT, version: version.trim().to_owned(), addresses, how, _seeders: services })
+}
+
+impl Contender {
+    /// Fetches from the first seeders, through relays at these addresses. See [`super::options::HELP`] for what is timed.
+    pub(super) fn fetch(&self, ground: &Ground, relays: &[SocketAddr], limit: Duration) -> Result<Fetched> {
+        let log = ground.log(&format!("{}-fetch", self.name));
+        let usage = process::measure(&mut [self.fetch_command(&ground.out, relays)], &log, limit)?;
+        let wall = match &self.how {
+            How::Loader { .. } => usage.wall,
+            // It knows itself when it began.
+            How::Torrent { .. } => last_seconds(&log)?,
+        };
+        Ok(Fetched { wall, cpu: usage.cpu })
+    }
+
+    fn fetch_command(&self, out: &Path, relays: &[SocketAddr]) -> Command {
+        match &self.how {
+            How::Loader { program, manifest, peer_ids } => {
+                let mut fetch = command(out, program);
+                fetch.args(["fetch", "--no-mdns", "--no-listen", "--cache-dir", ".", "--manifest", manifest]);
+                for (relay, peer_id) in relays.iter().zip(peer_ids) {
+                    fetch.arg("--peer").arg(format!(
+                        "/ip4/{}/tcp/{}/p2p/{peer_id}",
+                        relay.ip(),
+                        relay.port()
+                    ));
+                }
+                fetch
+            }
+            How::Torrent { python, script, torrent } => {
+                let mut fetch = command(out, python);
+                fetch.arg(script).arg("fetch").arg(torrent).arg(".");
+                fetch.args(relays.iter().map(|relay| relay.port().to_string()));
+                fetch
+            }
+        }
+    }
+
+    /// The file that a fetch leaves.
+    pub(super) fn output(&self, ground: &Ground) -> Result<PathBuf> {
+        Ok(match &self.how {
+            How::Loader { manifest, .. } => ground.out.join("models").join(manifest).join("weights"),
+            How::Torrent { .. } => {
+                ground.out.join(ground.source.file_name().context("the source has no name")?)
+            }
+        })
+    }
+}
+
+/// The last line of what was said, as seconds.
+fn last_seconds(log: &Path) -> Result<Duration> {
+    let said = fs::read_to_string(log).with_context(|| format!("cannot read {}", log.display()))?;
+    let last = said.lines().next_back().unwrap_or_default();
+    match last.parse().ok().and_then(|seconds| Duration::try_from_secs_f64(seconds).ok()) {
+        Some(wall) => Ok(wall),
+        None => bail!("a fetch has not said how long it took, but `{last}`"),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_seeder_says_its_port_and_who_it_is() {
+        let line = "/ip4/127.0.0.1/tcp/4201/p2p/12D3KooWExample";
+        assert_eq!(port_and_peer(line), Some((4201, "12D3KooWExample".to_owned())));
+        assert_eq!(port_and_peer("/ip4/127.0.0.1/udp/4201/quic-v1/p2p/12D3KooWExample"), None);
+        assert_eq!(port_and_peer("listening"), None);
+    }
+}
