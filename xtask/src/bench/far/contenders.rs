@@ -93,13 +93,16 @@ fn loader(ground: &Ground, seeders: usize) -> Result<Contender> {
     publish.arg("publish").arg(&ground.source);
     publish.args(["--no-names", "--model-kind", "simplenet", "--cache-dir", "."]);
     let manifest = answer(&mut publish, &log, LIMIT)?.trim().to_owned();
-    let (mut services, mut addresses, mut peer_ids) = (Vec::new(), Vec::new(), Vec::new());
-    for index in 0..seeders {
+    let mut dirs = vec![first.clone()];
+    for index in 1..seeders {
         let dir = ground.seed_dir(&format!("loader-{index}"))?;
-        if index > 0 {
-            copy_dir(&first, &dir, IDENTITY)?;
-        }
-        let mut serve = command(&dir, &program);
+        // Nobody serves it yet: what a seeder leaves there cannot be copied.
+        copy_dir(&first, &dir, IDENTITY)?;
+        dirs.push(dir);
+    }
+    let (mut services, mut addresses, mut peer_ids) = (Vec::new(), Vec::new(), Vec::new());
+    for dir in &dirs {
+        let mut serve = command(dir, &program);
         serve.args(["serve", "--no-mdns", "--cache-dir", ".", "--listen", "/ip4/127.0.0.1/tcp/0"]);
         let service = Service::start(serve, &log)?;
         let (port, peer_id) = service.wait_for(LIMIT, port_and_peer)?;
@@ -159,7 +162,7 @@ impl Contender {
         match &self.how {
             How::Loader { program, manifest, peer_ids } => {
                 let mut fetch = command(out, program);
-                fetch.args(["fetch", "--no-mdns", "--no-listen", "--cache-dir", ".", "--manifest", manifest]);
+                fetch.args(["fetch", "--no-mdns", "--cache-dir", ".", "--manifest", manifest]);
                 for (relay, peer_id) in relays.iter().zip(peer_ids) {
                     fetch.arg("--peer").arg(format!(
                         "/ip4/{}/tcp/{}/p2p/{peer_id}",
