@@ -33,7 +33,7 @@ Recipes of the project. Each does its own set-up, and may be run at any time.
                             Fetch one file with `loader`, libtorrent, rqbit, sendme, curl and a bare TCP copy, in turn:
                             time, CPU and memory side by side. Leaves out, and names, what is not installed. Writes
                             compare.md, .json and .svg to DIR (target/bench), and needs about eight times --size there
-                            meanwhile. Needs Linux.
+                            meanwhile. Needs Linux. `--redraw FILE.json` only draws such results again, beside them.
   cargo xtask bench far     Fetch with `loader` and libtorrent over distance: through a relay with a round trip and the
                             speed of a line. `cargo xtask bench far --help` lists what can be varied. Needs Linux.
   cargo xtask bench swarm [--size 512MiB] [--rounds 3] [--dir DIR]
