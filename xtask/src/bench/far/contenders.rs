@@ -14,8 +14,12 @@ use crate::setup;
 
 pub(super) const OURS: &str = "loader";
 pub(super) const LIBTORRENT: &str = "libtorrent";
+/// Ours, in virtual time.
+pub(super) const SIMULATION: &str = "simulation";
 /// What `--only` may name.
-pub(super) const NAMES: [&str; 2] = [OURS, LIBTORRENT];
+pub(super) const NAMES: [&str; 3] = [OURS, LIBTORRENT, SIMULATION];
+/// Those of them that are measured.
+pub(super) const MEASURED: [&str; 2] = [OURS, LIBTORRENT];
 
 /// What the cache calls the key of a node. Two nodes with one key would be one peer.
 const IDENTITY: &str = "identity";
@@ -28,6 +32,8 @@ pub(super) struct Ground {
     pub(super) root: PathBuf,
     /// Our own program, if it takes part.
     pub(super) loader: Option<PathBuf>,
+    /// The simulation, if it takes part.
+    pub(super) sim: Option<PathBuf>,
     /// Everything is in here.
     pub(super) work: PathBuf,
     /// The file that is fetched, alone in its directory.

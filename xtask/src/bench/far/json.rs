@@ -33,6 +33,7 @@ fn row(row: &Row) -> Value {
         "size_bytes": row.size_bytes,
         "line_s": row.line_time().as_secs_f64(),
         "line_and_8_round_trips_s": row.granted().as_secs_f64(),
+        "simulated_s": row.simulated_s,
         "contenders": contenders.collect::<Vec<_>>(),
     })
 }

@@ -6,6 +6,7 @@ mod options;
 mod plot;
 mod relay;
 mod results;
+mod simulation;
 mod table;
 
 use std::env;
@@ -17,7 +18,7 @@ use std::time::Duration;
 
 use anyhow::{Context as _, Result, bail};
 
-use self::contenders::{Contender, Ground, NAMES, OURS};
+use self::contenders::{Contender, Ground, MEASURED, OURS, SIMULATION};
 use self::options::Options;
 use self::relay::{Distance, Pool, Relay};
 use self::results::{Report, Row, Run};
@@ -56,6 +57,7 @@ fn lay_out(root: &Path, work: &Path, here: &Path, options: &Options) -> Result<G
         Some(loader) => Some(here.join(loader)),
         None => Some(recipes::release_loader(root)?),
     };
+    let sim = if options.wants(SIMULATION) { Some(recipes::release(root, "sim", "sim")?) } else { None };
     files::fresh_dir(work)?;
     let at = |name: &str| -> Result<PathBuf> {
         let dir = work.join(name);
@@ -65,6 +67,7 @@ fn lay_out(root: &Path, work: &Path, here: &Path, options: &Options) -> Result<G
     Ok(Ground {
         root: root.to_owned(),
         loader,
+        sim,
         source: at("source")?.join("weights"),
         out: at("out")?,
         work: work.to_owned(),
@@ -83,18 +86,18 @@ fn measure_size(
     files::make_source(&ground.source, size_bytes)?;
     let most_seeders = options.seeders.iter().copied().max().unwrap_or(1);
     let mut contenders = Vec::new();
-    for name in NAMES.into_iter().filter(|name| options.wants(name)) {
+    for name in MEASURED.into_iter().filter(|name| options.wants(name)) {
         let started = contenders::start(name, ground, most_seeders);
         contenders.push(started.with_context(|| format!("cannot start {name}"))?);
     }
     report.versions = contenders.iter().map(|contender| contender.version.clone()).collect();
     for seeders in options.seeders.iter().copied() {
         for distance in options.distances() {
-            let mut row = Row { distance, seeders, size_bytes, results: Vec::new() };
-            row.results = contenders
-                .iter()
-                .map(|contender| results::Result { name: contender.name, runs: Vec::new() })
-                .collect();
+            let none = contenders.iter().map(|one| results::Result { name: one.name, runs: Vec::new() });
+            let mut row = Row { distance, seeders, size_bytes, results: none.collect(), simulated_s: None };
+            if let Some(sim) = &ground.sim {
+                row.simulated_s = simulation::seconds(sim, &row)?;
+            }
             measure_row(ground, options.rounds, &contenders, pool, &mut row)?;
             report.rows.push(row);
         }

@@ -27,7 +27,8 @@ both take turns.
   --all                Round trips 0,20,60,150, lines 0.2,1,4, sizes 1MiB,64MiB,512MiB,2GiB, seeders 1,4, windows
                        none,4MiB, as far as nothing else is said: an hour and more.
   --rounds 2           How often each of a row fetches. Nobody warms up.
-  --only NAME,NAME     Of loader, libtorrent.
+  --only NAME,NAME     Of loader, libtorrent, and simulation: the planner of this repository in virtual time, without
+                       connecting, encryption, disk or CPU time; with one seeder only.
   --loader FILE        This program, in place of the one that is built here.
   --dir DIR            Where files are fetched to, and results are left (target/bench).
   --out FILE.json      Where the results are left instead; the plot and the table beside it, as .svg and .md.

@@ -24,6 +24,8 @@ pub(super) struct Row {
     pub(super) seeders: usize,
     pub(super) size_bytes: u64,
     pub(super) results: Vec<Result>,
+    /// Of ours in virtual time, if that was asked for and can be.
+    pub(super) simulated_s: Option<f64>,
 }
 
 /// One contender in one case.
@@ -88,6 +90,7 @@ pub(super) mod tests {
             },
             seeders: 1,
             size_bytes: 125_000_000,
+            simulated_s: None,
             results: walls_ms
                 .iter()
                 .map(|(name, walls)| Result { name, runs: walls.iter().map(run).collect() })

@@ -8,13 +8,14 @@ use super::results::{Report, Row};
 use crate::bench::compare::results::Spread;
 use crate::bench::compare::table::markdown;
 
-const HEAD: [&str; 11] = [
+const HEAD: [&str; 12] = [
     "round trip, ms",
     "line, Gbit/s",
     "window",
     "seeders",
     "size",
     "line's time, s",
+    "simulated, s",
     "loader, s",
     "libtorrent, s",
     "libtorrent / loader",
@@ -25,7 +26,7 @@ const HEAD: [&str; 11] = [
 const LEGEND: &str = "\
 Medians, and the smallest and largest in parentheses. The line's time is that of the file's bytes and one way. `loader`: the
 whole command, until the file is on the disk. libtorrent: from adding the torrent to its last piece being verified and
-written, the disk not waited for.
+written, the disk not waited for. Simulated: the planner of this repository in virtual time, with all peers known.
 ";
 
 /// The whole page.
@@ -37,7 +38,7 @@ pub(super) fn page(report: &Report) -> String {
     page
 }
 
-fn line(row: &Row) -> [String; 11] {
+fn line(row: &Row) -> [String; 12] {
     let (ours, libtorrent) = (row.seconds(OURS), row.seconds(LIBTORRENT));
     let over = |time: Option<Spread>, by: Option<f64>| {
         cell(time.zip(by).map(|(time, by)| format!("{:.2}", time.median / by)))
@@ -50,6 +51,7 @@ fn line(row: &Row) -> [String; 11] {
         row.seeders.to_string(),
         size(row.size_bytes),
         format!("{:.2}", row.line_time().as_secs_f64()),
+        cell(row.simulated_s.map(|seconds| format!("{seconds:.2}"))),
         seconds(ours),
         seconds(libtorrent),
         over(libtorrent, ours.map(|ours| ours.median)),
@@ -106,9 +108,9 @@ mod tests {
     fn times_are_beside_what_the_line_takes() {
         let cells = line(&row(&[(OURS, &[1480, 1480]), (LIBTORRENT, &[2960, 2960])]));
         assert_eq!(cells[..2], ["60", "1"]);
-        assert_eq!(cells[5..9], ["1.03", "1.48 (1.48–1.48)", "2.96 (2.96–2.96)", "2.00"]);
-        assert_eq!(cells[9..], ["1.00", "2.00"]);
-        assert_eq!(line(&row(&[(OURS, &[1480])]))[7..9], ["–", "–"]);
+        assert_eq!(cells[5..10], ["1.03", "–", "1.48 (1.48–1.48)", "2.96 (2.96–2.96)", "2.00"]);
+        assert_eq!(cells[10..], ["1.00", "2.00"]);
+        assert_eq!(line(&row(&[(OURS, &[1480])]))[8..10], ["–", "–"]);
         assert_eq!(size(3 << 20), "3 MiB");
     }
 }

@@ -35,7 +35,7 @@ impl Distance {
     }
 
     /// The same for one connection.
-    pub(super) fn connection_bytes(&self) -> u64 {
+    pub(crate) fn connection_bytes(&self) -> u64 {
         self.window_bytes.unwrap_or(u64::MAX).min(self.travelling_bytes())
     }
 }
