@@ -25,7 +25,7 @@ both take turns.
   --window none        The most that is on its way in one connection, such as 4MiB, where Linux ends a TCP window unless
                        told otherwise; `none` is no end.
   --all                Round trips 0,20,60,150, lines 0.2,1,4, sizes 1MiB,64MiB,512MiB,2GiB, seeders 1,4, windows
-                       none,4MiB, as far as nothing else is said: an hour and more.
+                       none,4MiB, as far as nothing else is said: three hours and more.
   --rounds 2           How often each of a row fetches. Nobody warms up.
   --only NAME,NAME     Of loader, libtorrent, and simulation: the planner of this repository in virtual time, without
                        connecting, encryption, disk or CPU time; with one seeder only.
