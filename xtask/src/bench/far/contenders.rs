@@ -7,22 +7,28 @@ use std::process::Command;
 use std::time::Duration;
 
 use anyhow::{Context as _, Result, bail};
+use rustix::process::getpid;
 
 use crate::bench::files::copy_dir;
 use crate::bench::process::{self, Service, answer, command};
+use crate::bench::{helper, proc};
 use crate::setup;
 
 pub(super) const OURS: &str = "loader";
 pub(super) const LIBTORRENT: &str = "libtorrent";
+/// Reads, sends, receives, writes, and asks for nothing: what relay and machine can do.
+pub(super) const TCP_COPY: &str = "tcp-copy";
 /// Ours, in virtual time.
 pub(super) const SIMULATION: &str = "simulation";
 /// What `--only` may name.
-pub(super) const NAMES: [&str; 3] = [OURS, LIBTORRENT, SIMULATION];
+pub(super) const NAMES: [&str; 4] = [OURS, LIBTORRENT, TCP_COPY, SIMULATION];
 /// Those of them that are measured.
-pub(super) const MEASURED: [&str; 2] = [OURS, LIBTORRENT];
+pub(super) const MEASURED: [&str; 3] = [OURS, LIBTORRENT, TCP_COPY];
 
 /// What the cache calls the key of a node. Two nodes with one key would be one peer.
 const IDENTITY: &str = "identity";
+/// The name of the file that is fetched, wherever it is.
+pub(super) const FILE: &str = "weights";
 /// How long any step outside of the measurement may take.
 const LIMIT: Duration = Duration::from_secs(300);
 
@@ -76,6 +82,7 @@ enum How {
         script: PathBuf,
         torrent: PathBuf,
     },
+    Copy,
 }
 
 /// What one fetch has used.
@@ -83,11 +90,17 @@ pub(super) struct Fetched {
     pub(super) wall: Duration,
     /// Of the whole process.
     pub(super) cpu: Duration,
+    /// Of our own process, meanwhile.
+    pub(super) relay_cpu: Duration,
 }
 
 /// Starts so many seeders.
 pub(super) fn start(name: &'static str, ground: &Ground, seeders: usize) -> Result<Contender> {
-    if name == OURS { loader(ground, seeders) } else { torrent(ground, seeders) }
+    match name {
+        OURS => loader(ground, seeders),
+        LIBTORRENT => torrent(ground, seeders),
+        _ => tcp_copy(ground),
+    }
 }
 
 fn loader(ground: &Ground, seeders: usize) -> Result<Contender> {
@@ -151,21 +164,44 @@ fn torrent(ground: &Ground, seeders: usize) -> Result<Contender> {
     Ok(Contender { name: LIBTORRENT, version: version.trim().to_owned(), addresses, how, _seeders: services })
 }
 
+/// From one seeder only, however many there are.
+fn tcp_copy(ground: &Ground) -> Result<Contender> {
+    let mut send = process::ours(&ground.seed_dir(TCP_COPY)?, helper::SEND);
+    send.arg(&ground.source);
+    let service = Service::start(send, &ground.log(TCP_COPY))?;
+    let address = service.wait_for(LIMIT, |line| line.parse().ok())?;
+    Ok(Contender {
+        name: TCP_COPY,
+        version: TCP_COPY.to_owned(),
+        addresses: vec![address],
+        how: How::Copy,
+        _seeders: vec![service],
+    })
+}
+
 impl Contender {
     /// Fetches from the first seeders, through relays at these addresses. See [`super::options::HELP`] for what is timed.
     pub(super) fn fetch(&self, ground: &Ground, relays: &[SocketAddr], limit: Duration) -> Result<Fetched> {
         let log = ground.log(&format!("{}-fetch", self.name));
+        let ours = || proc::cpu_time(getpid());
+        let before = ours()?;
         let usage = process::measure(&mut [self.fetch_command(&ground.out, relays)], &log, limit)?;
+        let relay_cpu = ours()?.saturating_sub(before);
         let wall = match &self.how {
-            How::Loader { .. } => usage.wall,
+            How::Loader { .. } | How::Copy => usage.wall,
             // It knows itself when it began.
             How::Torrent { .. } => last_seconds(&log)?,
         };
-        Ok(Fetched { wall, cpu: usage.cpu })
+        Ok(Fetched { wall, cpu: usage.cpu, relay_cpu })
     }
 
     fn fetch_command(&self, out: &Path, relays: &[SocketAddr]) -> Command {
         match &self.how {
+            How::Copy => {
+                let mut receive = process::ours(out, helper::RECEIVE);
+                receive.args(relays.iter().take(1).map(SocketAddr::to_string)).arg(FILE);
+                receive
+            }
             How::Loader { program, manifest, peer_ids } => {
                 let mut fetch = command(out, program);
                 fetch.args(["fetch", "--no-mdns", "--cache-dir", ".", "--manifest", manifest]);
@@ -188,13 +224,11 @@ impl Contender {
     }
 
     /// The file that a fetch leaves.
-    pub(super) fn output(&self, ground: &Ground) -> Result<PathBuf> {
-        Ok(match &self.how {
+    pub(super) fn output(&self, ground: &Ground) -> PathBuf {
+        match &self.how {
             How::Loader { manifest, .. } => ground.out.join("models").join(manifest).join("weights"),
-            How::Torrent { .. } => {
-                ground.out.join(ground.source.file_name().context("the source has no name")?)
-            }
-        })
+            How::Torrent { .. } | How::Copy => ground.out.join(FILE),
+        }
     }
 }
 

@@ -42,6 +42,7 @@ fn run(run: &Run) -> Value {
     json!({
         "wall_s": run.wall.as_secs_f64(),
         "fetch_cpu_s": run.cpu.as_secs_f64(),
+        "relay_cpu_s": run.relay_cpu.as_secs_f64(),
         "dialled_after_s": run.connected_after.map(|after| after.as_secs_f64()),
         "delivered_bytes": run.delivered_bytes,
     })

@@ -18,7 +18,7 @@ use std::time::Duration;
 
 use anyhow::{Context as _, Result, bail};
 
-use self::contenders::{Contender, Ground, MEASURED, OURS, SIMULATION};
+use self::contenders::{Contender, FILE, Ground, MEASURED, OURS, SIMULATION};
 use self::options::Options;
 use self::relay::{Distance, Pool, Relay};
 use self::results::{Report, Row, Run};
@@ -68,7 +68,7 @@ fn lay_out(root: &Path, work: &Path, here: &Path, options: &Options) -> Result<G
         root: root.to_owned(),
         loader,
         sim,
-        source: at("source")?.join("weights"),
+        source: at("source")?.join(FILE),
         out: at("out")?,
         work: work.to_owned(),
     })
@@ -139,7 +139,8 @@ fn fetch_once(ground: &Ground, contender: &Contender, pool: &Arc<Pool>, row: &Ro
     let bytes = row.size_bytes * 5 / 4;
     process::answer(touch.arg(bytes.to_string()), &ground.log(helper::TOUCH), Duration::from_secs(60))?;
     pool.provide(row.distance.travelling_bytes());
-    let relay = Relay::start(row.distance, &contender.addresses[..row.seeders], pool)?;
+    let seeders = &contender.addresses[..row.seeders.min(contender.addresses.len())];
+    let relay = Relay::start(row.distance, seeders, pool)?;
     let fetched = contender.fetch(ground, &relay.addresses, limit(&row.distance, row.size_bytes))?;
     let record = relay.record();
     drop(relay);
@@ -147,10 +148,11 @@ fn fetch_once(ground: &Ground, contender: &Contender, pool: &Arc<Pool>, row: &Ro
     if came_bytes < row.size_bytes / 100 * THROUGH_RELAY_PERCENT {
         bail!("only {came_bytes} of {} bytes came through the relay: there is another way", row.size_bytes);
     }
-    files::require_same(&ground.source, &contender.output(ground)?)?;
+    files::require_same(&ground.source, &contender.output(ground))?;
     Ok(Run {
         wall: fetched.wall,
         cpu: fetched.cpu,
+        relay_cpu: fetched.relay_cpu,
         connected_after: record.connected_after,
         delivered_bytes: record.delivered_bytes,
     })

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use anyhow::{Context as _, Result, bail};
 
-use super::contenders::NAMES;
+use super::contenders::{LIBTORRENT, NAMES, OURS, SIMULATION};
 use super::relay::Distance;
 use crate::bench::compare::options::{parse_rounds, parse_size};
 
@@ -21,14 +21,16 @@ both take turns.
   --line 1,4           Lines in Gbit/s, of the fetching machine, the same both ways; three decimals at most. Headers of TCP
                        and IP do not count.
   --size 64MiB,512MiB  Sizes of the file.
-  --seeders 1          Numbers of seeders, all at the same distance, and all behind the one line.
+  --seeders 1          How many seeders, all at the same distance, and all behind the one line.
   --window none        The most that is on its way in one connection, such as 4MiB, where Linux ends a TCP window unless
                        told otherwise; `none` is no end.
   --all                Round trips 0,20,60,150, lines 0.2,1,4, sizes 1MiB,64MiB,512MiB,2GiB, seeders 1,4, windows
                        none,4MiB, as far as nothing else is said: three hours and more.
   --rounds 2           How often each of a row fetches. Nobody warms up.
-  --only NAME,NAME     Of loader, libtorrent, and simulation: the planner of this repository in virtual time, without
-                       connecting, encryption, disk or CPU time; with one seeder only.
+  --only NAME,NAME     Of loader, libtorrent, simulation, and tcp-copy, which is left out unless it is named. The simulation
+                       is the planner of this repository in virtual time: without connecting, encryption, disk and CPU
+                       time, with one connection, and with one seeder only. A TCP copy from one seeder shows what the
+                       relay and the machine can do.
   --loader FILE        This program, in place of the one that is built here.
   --dir DIR            Where files are fetched to, and results are left (target/bench).
   --out FILE.json      Where the results are left instead; the plot and the table beside it, as .svg and .md.
@@ -48,7 +50,7 @@ pub(super) struct Options {
     pub(super) seeders: Vec<usize>,
     pub(super) windows_bytes: Vec<Option<u64>>,
     pub(super) rounds: usize,
-    /// Contenders by name; all when it is empty.
+    /// By name.
     pub(super) only: Vec<String>,
     /// `None` is built.
     pub(super) loader: Option<PathBuf>,
@@ -73,7 +75,7 @@ impl Options {
             seeders: list(texts[3], parse_seeders)?,
             windows_bytes: list(texts[4], parse_window)?,
             rounds: 2,
-            only: Vec::new(),
+            only: [OURS, LIBTORRENT, SIMULATION].map(str::to_owned).into(),
             loader: None,
             dir: None,
             out: None,
@@ -101,7 +103,7 @@ impl Options {
     }
 
     pub(super) fn wants(&self, name: &str) -> bool {
-        self.only.is_empty() || self.only.iter().any(|only| only == name)
+        self.only.iter().any(|only| only == name)
     }
 
     /// Every combination that has to do with the line.
@@ -179,6 +181,8 @@ mod tests {
         assert_eq!(options.distances()[7], last);
         assert_eq!(options.distances()[0].bytes_per_s, 25_000_000);
         assert!(options.wants("loader") && !options.wants("libtorrent"));
+        let default = parse("").unwrap();
+        assert!(default.wants("libtorrent") && default.wants("simulation") && !default.wants("tcp-copy"));
         assert_eq!(options.sizes_bytes, [64 << 20, 512 << 20]);
     }
 

@@ -39,6 +39,8 @@ pub(super) struct Result {
 pub(super) struct Run {
     pub(super) wall: Duration,
     pub(super) cpu: Duration,
+    /// Of the relay.
+    pub(super) relay_cpu: Duration,
     /// From the relay's start, just before that of the process, to the first connection.
     pub(super) connected_after: Option<Duration>,
     /// In each step of time since the relay's start.
@@ -79,6 +81,7 @@ pub(super) mod tests {
         let run = |wall_ms: &u64| Run {
             wall: Duration::from_millis(*wall_ms),
             cpu: Duration::from_secs(1),
+            relay_cpu: Duration::ZERO,
             connected_after: Some(Duration::from_millis(25)),
             delivered_bytes: vec![0, 3_125_000, 6_250_000],
         };

@@ -3,18 +3,19 @@
 use std::fmt::Write as _;
 use std::time::Duration;
 
-use super::contenders::{LIBTORRENT, OURS};
+use super::contenders::{LIBTORRENT, OURS, TCP_COPY};
 use super::results::{Report, Row};
 use crate::bench::compare::results::Spread;
 use crate::bench::compare::table::markdown;
 
-const HEAD: [&str; 12] = [
+const HEAD: [&str; 13] = [
     "round trip, ms",
     "line, Gbit/s",
     "window",
     "seeders",
     "size",
     "line's time, s",
+    "tcp-copy, s",
     "simulated, s",
     "loader, s",
     "libtorrent, s",
@@ -38,7 +39,7 @@ pub(super) fn page(report: &Report) -> String {
     page
 }
 
-fn line(row: &Row) -> [String; 12] {
+fn line(row: &Row) -> [String; 13] {
     let (ours, libtorrent) = (row.seconds(OURS), row.seconds(LIBTORRENT));
     let over = |time: Option<Spread>, by: Option<f64>| {
         cell(time.zip(by).map(|(time, by)| format!("{:.2}", time.median / by)))
@@ -51,6 +52,7 @@ fn line(row: &Row) -> [String; 12] {
         row.seeders.to_string(),
         size(row.size_bytes),
         format!("{:.2}", row.line_time().as_secs_f64()),
+        seconds(row.seconds(TCP_COPY)),
         cell(row.simulated_s.map(|seconds| format!("{seconds:.2}"))),
         seconds(ours),
         seconds(libtorrent),
@@ -108,9 +110,9 @@ mod tests {
     fn times_are_beside_what_the_line_takes() {
         let cells = line(&row(&[(OURS, &[1480, 1480]), (LIBTORRENT, &[2960, 2960])]));
         assert_eq!(cells[..2], ["60", "1"]);
-        assert_eq!(cells[5..10], ["1.03", "–", "1.48 (1.48–1.48)", "2.96 (2.96–2.96)", "2.00"]);
-        assert_eq!(cells[10..], ["1.00", "2.00"]);
-        assert_eq!(line(&row(&[(OURS, &[1480])]))[8..10], ["–", "–"]);
+        assert_eq!(cells[5..11], ["1.03", "–", "–", "1.48 (1.48–1.48)", "2.96 (2.96–2.96)", "2.00"]);
+        assert_eq!(cells[11..], ["1.00", "2.00"]);
+        assert_eq!(line(&row(&[(OURS, &[1480])]))[9..11], ["–", "–"]);
         assert_eq!(size(3 << 20), "3 MiB");
     }
 }
