@@ -33,7 +33,9 @@ Recipes of the project. Each does its own set-up, and may be run at any time.
                             Fetch one file with `loader`, libtorrent, rqbit, sendme, curl and a bare TCP copy, in turn:
                             time, CPU and memory side by side. Leaves out, and names, what is not installed. Writes
                             compare.md, .json and .svg to DIR (target/bench), and needs about eight times --size there
-                            meanwhile. Needs Linux.
+                            meanwhile. Needs Linux. `--redraw FILE.json` only draws such results again, beside them.
+  cargo xtask bench far     Fetch with `loader` and libtorrent over distance: through a relay with a round trip and the
+                            speed of a line. `cargo xtask bench far --help` lists what can be varied. Needs Linux.
   cargo xtask bench swarm [--size 512MiB] [--rounds 3] [--dir DIR]
                             Fetch from real processes behind lines of limited speed, each in a network namespace: with
                             a seeder that is slow, and with seeders that stall. Writes swarm.md to DIR (target/bench).
@@ -86,8 +88,9 @@ fn run() -> Result<()> {
     if recipe == bench::CHILD {
         return bench::as_child(&rest);
     }
-    // The demo explains its own.
-    if recipe != "demo" && rest.iter().any(|arg| arg == "--help" || arg == "-h") {
+    // These explain their own.
+    let explains = recipe == "demo" || (recipe == "bench" && rest.first().is_some_and(|what| what == "far"));
+    if !explains && rest.iter().any(|arg| arg == "--help" || arg == "-h") {
         print!("{HELP}");
         return Ok(());
     }

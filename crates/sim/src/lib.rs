@@ -11,7 +11,7 @@ mod server;
 mod tally;
 mod world;
 
-pub use scenario::{PIECE_BYTES, Scenario};
+pub use scenario::{CHUNK_BYTES, PIECE_BYTES, Scenario};
 pub use tally::Outcome;
 
 /// Runs a scenario to its end.

@@ -4,7 +4,7 @@
 
 use std::process::ExitCode;
 
-use sim::Scenario;
+use sim::{CHUNK_BYTES, Scenario};
 
 fn main() -> ExitCode {
     for argument in std::env::args().skip(1) {
@@ -33,6 +33,9 @@ fn parse(text: &str) -> Result<Scenario, String> {
             "seeder" => scenario.seeder_bytes_per_s = number.max(1),
             "up" => scenario.upload_bytes_per_s = number.max(1),
             "down" => scenario.download_bytes_per_s = number.max(1),
+            "latency_ms" => scenario.latency_ms = (number.min(60_000), number.min(60_000)),
+            "window" => scenario.window_bytes = (number.max(CHUNK_BYTES), number.max(CHUNK_BYTES)),
+            "start_ms" => scenario.start_ms = number.min(60_000),
             "neighbours" => scenario.neighbours = small()?.max(1),
             "places" => scenario.places = small()?.max(1) as usize,
             "have_ms" => scenario.have_interval_ms = number.max(1),

@@ -19,6 +19,10 @@ pub struct Scenario {
     pub download_bytes_per_s: u64,
     /// One way between two nodes, at least and at most, in milliseconds.
     pub latency_ms: (u64, u64),
+    /// Of a flow, what is sent and has not arrived, at least and at most: it begins with the least.
+    pub window_bytes: (u64, u64),
+    /// Nodes begin at a random time before this one, in milliseconds.
+    pub start_ms: u64,
     /// Sources that a node knows, the first seeder included.
     pub neighbours: u32,
     /// Answers that a server sends at one time at most; by its speed they may be fewer.
@@ -36,6 +40,9 @@ pub struct Scenario {
 /// The size of a piece.
 pub const PIECE_BYTES: u64 = 1 << 20;
 
+/// What is sent in one go.
+pub const CHUNK_BYTES: u64 = 128 << 10;
+
 /// Each answer that is sent gets so much in a second.
 const BYTES_PER_PLACE: u64 = 512 << 10;
 const MIN_PLACES: usize = 2;
@@ -52,6 +59,8 @@ impl Default for Scenario {
             upload_bytes_per_s: 5_000_000,
             download_bytes_per_s: 5_000_000,
             latency_ms: (2, 50),
+            window_bytes: (128 << 10, 2 << 20),
+            start_ms: 1000,
             neighbours: 50,
             places: 128,
             have_interval_ms: 1000,

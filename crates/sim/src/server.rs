@@ -5,11 +5,8 @@
 use std::collections::{HashMap, VecDeque};
 
 use crate::clock::{MS, Time};
+use crate::scenario::CHUNK_BYTES;
 
-/// What is sent in one go.
-const CHUNK_BYTES: u64 = 128 << 10;
-/// Sent to a peer and not arrived there yet, at most: congestion control keeps it below that.
-const MAX_WINDOW_BYTES: u64 = 2 << 20;
 /// A peer whose line in is busy for longer is sent less at a time.
 const MAX_DELAY: Time = 100 * MS;
 /// How long a request waits for its turn.
@@ -56,6 +53,8 @@ struct Flow {
 /// See the module's documentation.
 #[derive(Debug)]
 pub(crate) struct Server {
+    /// Sent to a peer and not arrived there yet, at least and at most: congestion control keeps it between these.
+    window_bytes: (u64, u64),
     flows: Vec<Flow>,
     /// The flow that sends next.
     turn: usize,
@@ -80,9 +79,10 @@ pub(crate) struct Chunk {
     pub(crate) is_last: bool,
 }
 
-impl Default for Server {
-    fn default() -> Self {
+impl Server {
+    pub(crate) fn new(window_bytes: (u64, u64)) -> Self {
         Self {
+            window_bytes,
             flows: Vec::new(),
             turn: 0,
             sending: 0,
@@ -95,9 +95,7 @@ impl Default for Server {
             waits_until: 0,
         }
     }
-}
 
-impl Server {
     /// Takes a request on. Returns the request that begins to wait, if one does, and one that is told "busy", if there
     /// are too many.
     pub(crate) fn ask(&mut self, peer: u32, asked: Asked) -> (Option<TransferId>, Option<TransferId>) {
@@ -108,7 +106,7 @@ impl Server {
                 is_sending: false,
                 left_bytes: 0,
                 travelling_bytes: 0,
-                window_bytes: CHUNK_BYTES,
+                window_bytes: self.window_bytes.0,
             });
             self.flows.len() - 1
         });
@@ -225,7 +223,7 @@ impl Server {
         if let Some(flow) = self.flows.iter_mut().find(|flow| flow.peer == peer) {
             let window_bytes =
                 if delay > MAX_DELAY { flow.window_bytes / 2 } else { flow.window_bytes + CHUNK_BYTES };
-            flow.window_bytes = window_bytes.clamp(CHUNK_BYTES, MAX_WINDOW_BYTES);
+            flow.window_bytes = window_bytes.clamp(self.window_bytes.0, self.window_bytes.1);
         }
     }
 
@@ -239,7 +237,7 @@ impl Server {
 
     /// Nobody is served any more.
     pub(crate) fn close(&mut self) {
-        *self = Self { line_is_busy: self.line_is_busy, ..Self::default() };
+        *self = Self { line_is_busy: self.line_is_busy, ..Self::new(self.window_bytes) };
     }
 
     fn tidy(&mut self) {

@@ -5,6 +5,8 @@ mod blobs;
 #[cfg(target_os = "linux")]
 mod compare;
 #[cfg(target_os = "linux")]
+mod far;
+#[cfg(target_os = "linux")]
 mod files;
 #[cfg(target_os = "linux")]
 mod folder;
@@ -30,7 +32,7 @@ pub(crate) const CHILD: &str = "bench-child";
 /// The packages that have benchmarks.
 const PACKAGES: [&str; 5] = ["sha256-lanes", "manifest", "planner", "loader", "p2p-blob"];
 
-/// `cargo xtask bench`, alone and with `compare`, `swarm`, `sharing` or `folder`.
+/// `cargo xtask bench`, alone and with `compare`, `far`, `swarm`, `sharing` or `folder`.
 pub(crate) fn run(root: &Path, args: &[OsString]) -> Result<()> {
     let Some((what, options)) = args.split_first() else {
         let packages = PACKAGES.iter().flat_map(|package| ["--package", package]);
@@ -38,11 +40,12 @@ pub(crate) fn run(root: &Path, args: &[OsString]) -> Result<()> {
     };
     match what.to_str() {
         Some("compare") => compare(root, options),
+        Some("far") => far(root, options),
         Some("swarm") => swarm(root, options),
         Some("sharing") => sharing(root, options),
         Some("folder") => folder(root, options),
         _ => bail!(
-            "`bench` takes nothing, `compare`, `swarm`, `sharing` or `folder`, not `{}`",
+            "`bench` takes nothing, `compare`, `far`, `swarm`, `sharing` or `folder`, not `{}`",
             what.display()
         ),
     }
@@ -51,6 +54,11 @@ pub(crate) fn run(root: &Path, args: &[OsString]) -> Result<()> {
 #[cfg(target_os = "linux")]
 fn compare(root: &Path, options: &[OsString]) -> Result<()> {
     compare::run(root, options)
+}
+
+#[cfg(target_os = "linux")]
+fn far(root: &Path, options: &[OsString]) -> Result<()> {
+    far::run(root, options)
 }
 
 #[cfg(target_os = "linux")]
@@ -66,6 +74,11 @@ fn folder(root: &Path, options: &[OsString]) -> Result<()> {
 #[cfg(target_os = "linux")]
 fn sharing(root: &Path, options: &[OsString]) -> Result<()> {
     swarm::sharing(root, options)
+}
+
+#[cfg(not(target_os = "linux"))]
+fn far(_: &Path, _: &[OsString]) -> Result<()> {
+    bail!("`bench far` reads what processes use from /proc, as Linux has it")
 }
 
 #[cfg(not(target_os = "linux"))]
@@ -96,5 +109,5 @@ fn compare(_: &Path, _: &[OsString]) -> Result<()> {
 
 #[cfg(not(target_os = "linux"))]
 pub(crate) fn as_child(_: &[OsString]) -> Result<()> {
-    bail!("`{CHILD}` is for `bench compare`, `swarm` and `sharing`, which need Linux")
+    bail!("`{CHILD}` is for `bench compare`, `far`, `swarm` and `sharing`, which need Linux")
 }

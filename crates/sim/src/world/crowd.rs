@@ -13,9 +13,6 @@ use crate::model;
 use crate::scenario::Scenario;
 use crate::server::Server;
 
-/// All nodes begin within this time.
-const START: Time = 1000 * MS;
-
 impl World {
     pub(crate) fn new(scenario: Scenario) -> Self {
         let mut random = fastrand::Rng::with_seed(scenario.seed);
@@ -57,15 +54,16 @@ impl World {
                 wakes_at: None,
                 log: Vec::new(),
                 stored: HashMap::new(),
-                server: Server::default(),
+                server: Server::new(world.scenario.window_bytes),
                 receives_from: 0,
                 sent_bytes: 0,
                 done_at: None,
             });
         }
+        let start = (world.scenario.start_ms * MS).max(1);
         for node in 1..count {
             world.acquaint(node);
-            let at = world.random.u64(0..START);
+            let at = world.random.u64(0..start);
             world.agenda.add(at, Event::Start(node));
         }
         world.plan_leaving();
@@ -103,9 +101,10 @@ impl World {
     fn plan_leaving(&mut self) {
         #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "some minutes")]
         let bound = (self.scenario.bound_s() * 1e9) as Time;
+        let start = (self.scenario.start_ms * MS).max(1);
         for node in 1..=self.scenario.nodes {
             let leaves = self.random.u32(0..100) < self.scenario.leaving_percent;
-            let at = self.random.u64(START..bound.max(START + 1));
+            let at = self.random.u64(start..bound.max(start + 1));
             if leaves {
                 self.agenda.add(at, Event::Leave(node));
             }

@@ -21,8 +21,9 @@ const CHECK: Time = 3 * MS;
 const THE_LIE: u64 = 1;
 /// The first seeder.
 const SEEDER: u32 = 0;
-/// A swarm that takes so many times the lower bound does not end.
+/// A swarm that takes so many times the lower bound, and so many times the longest latency, does not end.
 const PATIENCE: f64 = 30.0;
+const PATIENCE_LATENCIES: u64 = 100;
 
 #[derive(Debug, Clone, Copy)]
 struct Transfer {
@@ -138,6 +139,7 @@ impl World {
     pub(crate) fn run(mut self) -> Outcome {
         #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "some hours")]
         let patience = (self.scenario.bound_s() * PATIENCE * 1e9) as Time;
+        let patience = patience + PATIENCE_LATENCIES * self.scenario.latency_ms.1 * MS;
         while self.left > 0
             && let Some((at, event)) = self.agenda.next()
             && at < patience

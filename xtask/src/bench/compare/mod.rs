@@ -2,12 +2,12 @@
 //! instead. The same bytes, the same file system, the same minutes.
 
 mod contenders;
-mod json;
-mod machine;
+pub(super) mod json;
+pub(super) mod machine;
 pub(super) mod options;
 mod panels;
-mod results;
-mod table;
+pub(super) mod results;
+pub(super) mod table;
 
 use std::env;
 use std::ffi::OsString;
@@ -32,6 +32,9 @@ const SLOWEST_BYTES_PER_S: u64 = 10_000_000;
 
 pub(crate) fn run(root: &Path, args: &[OsString]) -> Result<()> {
     let options = Options::parse(args)?;
+    if let Some(document) = &options.redraw {
+        return redraw(document);
+    }
     let results = match &options.dir {
         // The working directories of children are others.
         Some(dir) => env::current_dir().context("there is no current directory")?.join(dir),
@@ -92,7 +95,7 @@ fn compare(ground: &Ground, options: &Options, seeders: usize) -> Result<Scenari
         }
     }
     let row = |one: &Contender| Row {
-        name: one.name,
+        name: one.name.to_owned(),
         version: one.version.clone(),
         is_durable: one.is_durable,
         runs: Vec::new(),
@@ -110,7 +113,7 @@ fn compare(ground: &Ground, options: &Options, seeders: usize) -> Result<Scenari
                         row.runs.push(run);
                     }
                 }
-                Err(error) => failed.push((row.name, error)),
+                Err(error) => failed.push((contender.name, error)),
             }
         }
         for (name, error) in failed {
@@ -152,6 +155,17 @@ fn fetch_once(ground: &Ground, contender: &mut Contender) -> Result<Run> {
     files::require_same(&ground.source, &contender.output)?;
     let process::Usage { wall, cpu: fetch_cpu, peak_anonymous_bytes } = usage;
     Ok(Run { wall, fsync, fetch_cpu, seed_cpu, peak_anonymous_bytes })
+}
+
+/// Draws results of an earlier run, beside them.
+fn redraw(document: &Path) -> Result<()> {
+    let text = fs::read_to_string(document).with_context(|| format!("cannot read {}", document.display()))?;
+    let results = serde_json::from_str(&text).map_err(anyhow::Error::from);
+    let (size_bytes, scenarios) = results
+        .and_then(|results| json::read(&results))
+        .with_context(|| format!("{} holds no results of `bench compare`", document.display()))?;
+    let columns: Vec<_> = scenarios.iter().map(|scenario| panels::column(scenario, size_bytes)).collect();
+    files::save(&document.with_extension("svg"), &bars::svg(&columns))
 }
 
 fn save(report: &Report, results: &Path) -> Result<()> {

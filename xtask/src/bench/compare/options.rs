@@ -16,15 +16,17 @@ pub(crate) struct Options {
     pub(crate) dir: Option<PathBuf>,
     /// Contenders by name; all when it is empty.
     pub(crate) only: Vec<String>,
+    /// Results that are drawn again: nothing is measured.
+    pub(crate) redraw: Option<PathBuf>,
 }
 
 impl Options {
     pub(crate) fn parse(args: &[OsString]) -> Result<Self> {
-        let mut options = Self { size_bytes: 2 << 30, rounds: 5, dir: None, only: Vec::new() };
+        let mut options = Self { size_bytes: 2 << 30, rounds: 5, dir: None, only: Vec::new(), redraw: None };
         let mut args = args.iter();
         while let Some(flag) = args.next() {
             let flag = flag.to_string_lossy();
-            let known = ["--size", "--rounds", "--dir", "--only"];
+            let known = ["--size", "--rounds", "--dir", "--only", "--redraw"];
             if !known.contains(&&*flag) {
                 bail!("`bench compare` takes {}, not `{flag}`", known.join(", "));
             }
@@ -34,6 +36,7 @@ impl Options {
                 "--size" => options.size_bytes = parse_size(&text)?,
                 "--rounds" => options.rounds = parse_rounds(&text)?,
                 "--dir" => options.dir = Some(value.into()),
+                "--redraw" => options.redraw = Some(value.into()),
                 _ => options.only = parse_names(&text)?,
             }
         }

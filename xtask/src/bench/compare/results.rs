@@ -28,7 +28,7 @@ pub(crate) struct LeftOut {
 
 /// One contender.
 pub(crate) struct Row {
-    pub(crate) name: &'static str,
+    pub(crate) name: String,
     pub(crate) version: String,
     /// Whether its own time includes waiting for the disk.
     pub(crate) is_durable: bool,
@@ -122,7 +122,7 @@ pub(crate) mod tests {
     use super::*;
 
     /// A row of one run of so many seconds, and one of twice as many.
-    pub(crate) fn row(name: &'static str, wall_s: u64, is_durable: bool) -> Row {
+    pub(crate) fn row(name: &str, wall_s: u64, is_durable: bool) -> Row {
         let run = |wall_s| Run {
             wall: Duration::from_secs(wall_s),
             fsync: Duration::from_secs(if is_durable { 0 } else { 1 }),
@@ -130,7 +130,7 @@ pub(crate) mod tests {
             seed_cpu: Duration::from_secs(1),
             peak_anonymous_bytes: 5 << 20,
         };
-        Row { name, version: "1".into(), is_durable, runs: vec![run(wall_s), run(2 * wall_s)] }
+        Row { name: name.into(), version: "1".into(), is_durable, runs: vec![run(wall_s), run(2 * wall_s)] }
     }
 
     #[test]

@@ -95,7 +95,7 @@ fn ratio(time: Option<Spread>, ours: Option<Spread>) -> String {
 }
 
 /// The first line is the head. Columns have one width, so that it can be read as it is.
-fn markdown<const COLUMNS: usize>(lines: &[[String; COLUMNS]]) -> String {
+pub(crate) fn markdown<const COLUMNS: usize>(lines: &[[String; COLUMNS]]) -> String {
     let width = |column: usize| lines.iter().map(|line| line[column].chars().count()).max().unwrap_or(0);
     let widths: [usize; COLUMNS] = std::array::from_fn(width);
     let mut text = String::new();
