@@ -360,7 +360,7 @@ impl Client {
             OpenError::TimedOut => FetchError::Stalled { peer, after: self.node.progress_timeout },
             OpenError::Io(source) => FetchError::Closed { peer, source: Some(Arc::new(source)) },
             OpenError::Unsupported => {
-                let offered: Vec<_> = versions.iter().map(|one| one.protocol().to_string()).collect();
+                let offered: Vec<_> = versions.iter().map(|one| one.name().to_owned()).collect();
                 FetchError::UnsupportedProtocol { peer, offered: offered.join(", ") }
             }
         })

@@ -1,6 +1,7 @@
 //! The connections of each peer, and on which one a stream is opened.
 
 use std::collections::{HashMap, VecDeque};
+use std::sync::Arc;
 use std::task::{Context, Poll};
 use std::time::Duration;
 
@@ -14,6 +15,7 @@ use libp2p::{Multiaddr, PeerId};
 
 use crate::admit::{Asker, Origin};
 use crate::swarm::handler::{BlobStream, Handler, OpenError, OpenStream};
+use crate::transport::SameKind;
 use crate::wire::Version;
 
 /// A stream that a peer opened.
@@ -36,6 +38,7 @@ struct Connection {
 pub(crate) struct Behaviour {
     accepted: &'static [Version],
     negotiation_timeout: Duration,
+    same_kind: Arc<SameKind>,
     connections: HashMap<PeerId, Vec<Connection>>,
     /// Bounded by the permits of its orders.
     orders: VecDeque<(PeerId, ConnectionId, OpenStream)>,
@@ -44,10 +47,15 @@ pub(crate) struct Behaviour {
 }
 
 impl Behaviour {
-    pub(crate) fn new(accepted: &'static [Version], negotiation_timeout: Duration) -> Self {
+    pub(crate) fn new(
+        accepted: &'static [Version],
+        negotiation_timeout: Duration,
+        same_kind: Arc<SameKind>,
+    ) -> Self {
         Self {
             accepted,
             negotiation_timeout,
+            same_kind,
             connections: HashMap::new(),
             orders: VecDeque::new(),
             inbound: VecDeque::new(),
@@ -75,8 +83,8 @@ impl Behaviour {
         self.connections.get(peer).map_or(0, Vec::len)
     }
 
-    fn handler(&self) -> Handler {
-        Handler::new(self.accepted, self.negotiation_timeout)
+    fn handler(&self, peer: &PeerId) -> Handler {
+        Handler::new(self.accepted, self.negotiation_timeout, self.same_kind.take(peer))
     }
 }
 
@@ -87,22 +95,22 @@ impl NetworkBehaviour for Behaviour {
     fn handle_established_inbound_connection(
         &mut self,
         _: ConnectionId,
-        _: PeerId,
+        peer: PeerId,
         _: &Multiaddr,
         _: &Multiaddr,
     ) -> Result<THandler<Self>, ConnectionDenied> {
-        Ok(self.handler())
+        Ok(self.handler(&peer))
     }
 
     fn handle_established_outbound_connection(
         &mut self,
         _: ConnectionId,
-        _: PeerId,
+        peer: PeerId,
         _: &Multiaddr,
         _: Endpoint,
         _: PortUse,
     ) -> Result<THandler<Self>, ConnectionDenied> {
-        Ok(self.handler())
+        Ok(self.handler(&peer))
     }
 
     fn on_swarm_event(&mut self, event: FromSwarm<'_>) {

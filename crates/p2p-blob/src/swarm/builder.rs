@@ -12,12 +12,12 @@ use libp2p::swarm::behaviour::toggle::Toggle;
 use libp2p::{PeerId, Swarm, SwarmBuilder, Transport as _, connection_limits, dns, identify, ping};
 
 use crate::admit::{ConnectionLimiter, ConnectionSlots, Gate};
-use crate::config::Config;
+use crate::config::{Config, Versions};
 use crate::error::StartError;
 use crate::reach::{Reach, Resolved};
 use crate::swarm::behaviour;
 use crate::transport::private;
-use crate::transport::{self, MuxerConfig, Security, Tcp};
+use crate::transport::{self, SameKind, Security, Tcp};
 
 /// The protocol family, told to peers by identify.
 const IDENTIFY_PROTOCOL: &str = "/autonet/id/1.0.0";
@@ -66,6 +66,7 @@ pub(crate) fn build(
         .with_agent_version(AGENT.to_owned());
     #[cfg(feature = "nat")]
     let (through_relay, relay) = libp2p::relay::client::new(local);
+    let same_kind = Arc::<SameKind>::default();
     let behaviours = Behaviours {
         limits: connection_limits::Behaviour::new(limits),
         connection_slots: ConnectionLimiter::new(Arc::clone(connection_slots)),
@@ -84,10 +85,14 @@ pub(crate) fn build(
         relay,
         #[cfg(feature = "nat")]
         dcutr: libp2p::dcutr::Behaviour::new(local),
-        blob: behaviour::Behaviour::new(config.versions.offered(), config.progress_timeout),
+        blob: behaviour::Behaviour::new(
+            config.versions.offered(),
+            config.progress_timeout,
+            Arc::clone(&same_kind),
+        ),
     };
     let idle_timeout = config.idle_timeout;
-    let transport = tcp_and_quic(config)?;
+    let transport = tcp_and_quic(config, Arc::clone(&same_kind))?;
     #[cfg(feature = "nat")]
     let transport = {
         let relayed = transport::secured(through_relay, &key).map_err(failed("relayed connections"))?;
@@ -102,24 +107,31 @@ pub(crate) fn build(
         .map_err(failed("the transports"))?
         .with_behaviour(|_| behaviours)
         .map_err(failed("the behaviours"))?
-        .with_swarm_config(|swarm| swarm.with_idle_connection_timeout(idle_timeout))
+        // A protocol without alternatives is not waited for: the first request goes with its name.
+        .with_swarm_config(|swarm| {
+            swarm
+                .with_idle_connection_timeout(idle_timeout)
+                .with_substream_upgrade_protocol_override(Version::V1Lazy)
+        })
         .with_connection_timeout(config.connect_timeout)
         .build();
     Ok(built)
 }
 
 /// The direct connections: in a private network TCP only.
-fn tcp_and_quic(config: &Config) -> Result<Boxed<(PeerId, StreamMuxerBox)>, StartError> {
+fn tcp_and_quic(
+    config: &Config,
+    same_kind: Arc<SameKind>,
+) -> Result<Boxed<(PeerId, StreamMuxerBox)>, StartError> {
     let key = config.identity.keypair();
     if let Some(network_key) = config.network_key {
         return private::tcp(key, network_key).map_err(failed("TCP"));
     }
-    let security = Security::new(
-        transport::tls(key).map_err(failed("TLS"))?,
-        transport::noise(key).map_err(failed("noise"))?,
-    );
-    let tcp = Tcp::new().upgrade(Version::V1Lazy).authenticate(security).multiplex(MuxerConfig);
-    let tcp = tcp.map(|(peer, connection), _| (peer, StreamMuxerBox::new(connection)));
+    let security = Security {
+        tls: transport::tls(key, config.versions == Versions::Both).map_err(failed("TLS"))?,
+        noise: transport::noise(key).map_err(failed("noise"))?,
+    };
+    let tcp = transport::upgraded(Tcp::new(), security, same_kind);
     #[cfg(feature = "quic")]
     let tcp = {
         let quic = libp2p::quic::tokio::Transport::new(libp2p::quic::Config::new(key))

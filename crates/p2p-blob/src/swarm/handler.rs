@@ -7,7 +7,6 @@ use std::io;
 use std::task::{Context, Poll};
 use std::time::Duration;
 
-use libp2p::StreamProtocol;
 use libp2p::core::upgrade::{InboundUpgrade, OutboundUpgrade, UpgradeInfo};
 use libp2p::swarm::handler::{
     ConnectionEvent, DialUpgradeError, FullyNegotiatedInbound, FullyNegotiatedOutbound,
@@ -49,13 +48,20 @@ pub(crate) struct OpenStream {
 pub(crate) struct Handler {
     accepted: &'static [Version],
     negotiation_timeout: Duration,
+    /// Whether the peer speaks all versions for sure: streams are used before it has agreed.
+    is_same_kind: bool,
     orders: VecDeque<OpenStream>,
     inbound: VecDeque<BlobStream>,
 }
 
 impl Handler {
-    pub(crate) fn new(accepted: &'static [Version], negotiation_timeout: Duration) -> Self {
-        Self { accepted, negotiation_timeout, orders: VecDeque::new(), inbound: VecDeque::new() }
+    pub(crate) fn new(
+        accepted: &'static [Version],
+        negotiation_timeout: Duration,
+        is_same_kind: bool,
+    ) -> Self {
+        let (orders, inbound) = (VecDeque::new(), VecDeque::new());
+        Self { accepted, negotiation_timeout, is_same_kind, orders, inbound }
     }
 }
 
@@ -68,7 +74,7 @@ impl ConnectionHandler for Handler {
     type OutboundOpenInfo = OpenStream;
 
     fn listen_protocol(&self) -> SubstreamProtocol<Negotiation> {
-        SubstreamProtocol::new(Negotiation { versions: self.accepted }, ())
+        SubstreamProtocol::new(Negotiation { versions: self.accepted, ends_with: None }, ())
             .with_timeout(self.negotiation_timeout)
     }
 
@@ -87,7 +93,11 @@ impl ConnectionHandler for Handler {
             if order.reply.is_closed() {
                 continue;
             }
-            let upgrade = Negotiation { versions: order.versions };
+            // The last name that is offered is not waited for.
+            let upgrade = match (self.is_same_kind, order.versions) {
+                (true, [best, ..]) => Negotiation { versions: std::slice::from_ref(best), ends_with: None },
+                (_, versions) => Negotiation { versions, ends_with: Some(Offer::NONE) },
+            };
             let protocol = SubstreamProtocol::new(upgrade, order).with_timeout(self.negotiation_timeout);
             return Poll::Ready(ConnectionHandlerEvent::OutboundSubstreamRequest { protocol });
         }
@@ -98,11 +108,11 @@ impl ConnectionHandler for Handler {
     fn on_connection_event(&mut self, event: ConnectionEvent<Negotiation, Negotiation, (), OpenStream>) {
         let (order, result) = match event {
             ConnectionEvent::FullyNegotiatedInbound(FullyNegotiatedInbound { protocol, .. }) => {
-                self.inbound.push_back(protocol);
+                self.inbound.extend(protocol);
                 return;
             }
             ConnectionEvent::FullyNegotiatedOutbound(FullyNegotiatedOutbound { protocol, info }) => {
-                (info, Ok(protocol))
+                (info, protocol.ok_or(OpenError::Unsupported))
             }
             ConnectionEvent::DialUpgradeError(DialUpgradeError { error, info }) => {
                 let error = match error {
@@ -120,49 +130,54 @@ impl ConnectionHandler for Handler {
     }
 }
 
-/// Agrees on a version and takes the stream as it is.
+/// Agrees on a version and takes the stream as it is. `None`: the peer speaks none of them.
 pub(crate) struct Negotiation {
     versions: &'static [Version],
+    /// Offered after them.
+    ends_with: Option<Offer>,
 }
 
 impl UpgradeInfo for Negotiation {
     type Info = Offer;
-    type InfoIter = std::iter::Map<std::slice::Iter<'static, Version>, fn(&Version) -> Offer>;
+    type InfoIter = std::vec::IntoIter<Offer>;
 
     fn protocol_info(&self) -> Self::InfoIter {
-        self.versions.iter().map(|version| Offer { version: *version, protocol: version.protocol() })
+        let versions = self.versions.iter().map(|version| Offer(Some(*version)));
+        versions.chain(self.ends_with).collect::<Vec<_>>().into_iter()
     }
 }
 
 /// A version under its name on the wire.
-#[derive(Clone)]
-pub(crate) struct Offer {
-    version: Version,
-    protocol: StreamProtocol,
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Offer(Option<Version>);
+
+impl Offer {
+    /// A name that no peer knows.
+    const NONE: Self = Self(None);
 }
 
 impl AsRef<str> for Offer {
     fn as_ref(&self) -> &str {
-        self.protocol.as_ref()
+        self.0.map_or("/autonet/none", Version::name)
     }
 }
 
 impl InboundUpgrade<Stream> for Negotiation {
-    type Output = BlobStream;
+    type Output = Option<BlobStream>;
     type Error = Infallible;
-    type Future = Ready<Result<BlobStream, Infallible>>;
+    type Future = Ready<Result<Option<BlobStream>, Infallible>>;
 
     fn upgrade_inbound(self, io: Stream, offer: Offer) -> Self::Future {
-        ready(Ok(BlobStream { io, version: offer.version }))
+        ready(Ok(offer.0.map(|version| BlobStream { io, version })))
     }
 }
 
 impl OutboundUpgrade<Stream> for Negotiation {
-    type Output = BlobStream;
+    type Output = Option<BlobStream>;
     type Error = Infallible;
-    type Future = Ready<Result<BlobStream, Infallible>>;
+    type Future = Ready<Result<Option<BlobStream>, Infallible>>;
 
     fn upgrade_outbound(self, io: Stream, offer: Offer) -> Self::Future {
-        ready(Ok(BlobStream { io, version: offer.version }))
+        ready(Ok(offer.0.map(|version| BlobStream { io, version })))
     }
 }

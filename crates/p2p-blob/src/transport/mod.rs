@@ -3,9 +3,10 @@
 mod buffered;
 mod muxer;
 pub(crate) mod private;
-mod security;
+mod same_kind;
 mod tcp;
 mod tls;
+mod upgrade;
 mod verifier;
 
 use futures::{AsyncRead, AsyncWrite};
@@ -17,13 +18,13 @@ use libp2p::{PeerId, Transport, noise};
 
 use self::buffered::Buffered;
 
-pub(crate) use self::muxer::Config as MuxerConfig;
-pub(crate) use self::security::Security;
+pub(crate) use self::same_kind::SameKind;
 pub(crate) use self::tcp::Tcp;
+pub(crate) use self::upgrade::{Security, upgraded};
 
-/// TLS 1.3, `/tls/1.0.0`.
-pub(crate) fn tls(key: &Keypair) -> Result<tls::Config, tls::SetUpError> {
-    tls::Config::new(key)
+/// TLS 1.3, `/tls/1.0.0`. `is_early`: it shows nodes of this kind that this one speaks all versions.
+pub(crate) fn tls(key: &Keypair, is_early: bool) -> Result<tls::Config, tls::SetUpError> {
+    tls::Config::new(key, is_early)
 }
 
 /// Noise, `/noise`.
@@ -41,7 +42,7 @@ where
     T::ListenerUpgrade: Send,
 {
     let noise = noise(key)?;
-    let upgraded = transport.upgrade(Version::V1Lazy).authenticate(noise).multiplex(MuxerConfig);
+    let upgraded = transport.upgrade(Version::V1Lazy).authenticate(noise).multiplex(muxer::Config);
     Ok(upgraded.boxed())
 }
 

@@ -25,6 +25,9 @@ pub(crate) enum Frames {
 }
 
 impl Frames {
+    /// The better one first.
+    pub(super) const ALL: [Self; 2] = [Self::Large, Self::Standard];
+
     fn max_bytes(self) -> usize {
         match self {
             Self::Large => 256 << 10,
@@ -59,21 +62,22 @@ const CLOSE_TIMEOUT: Duration = Duration::from_secs(2);
 #[derive(Debug, Clone, Copy, Default)]
 pub(crate) struct Config;
 
-impl Config {
-    fn muxer<C: AsyncRead + AsyncWrite + Unpin>(connection: C, frames: Frames, mode: Mode) -> Muxer<C> {
-        let mut config = yamux::Config::default();
-        config
-            .set_max_num_streams(MAX_STREAMS)
-            .set_max_connection_receive_window(Some(
-                MAX_STREAMS * FIRST_WINDOW_BYTES + MAX_WINDOW_GROWTH_BYTES,
-            ))
-            .set_split_send_size(frames.max_bytes());
-        Muxer {
-            connection: Connection::new(connection, config, mode),
-            waiting: VecDeque::new(),
-            inbound_waker: None,
-            closing: None,
-        }
+/// The streams of `connection`.
+pub(super) fn muxer<C: AsyncRead + AsyncWrite + Unpin>(
+    connection: C,
+    frames: Frames,
+    mode: Mode,
+) -> Muxer<C> {
+    let mut config = yamux::Config::default();
+    config
+        .set_max_num_streams(MAX_STREAMS)
+        .set_max_connection_receive_window(Some(MAX_STREAMS * FIRST_WINDOW_BYTES + MAX_WINDOW_GROWTH_BYTES))
+        .set_split_send_size(frames.max_bytes());
+    Muxer {
+        connection: Connection::new(connection, config, mode),
+        waiting: VecDeque::new(),
+        inbound_waker: None,
+        closing: None,
     }
 }
 
@@ -82,7 +86,7 @@ impl UpgradeInfo for Config {
     type InfoIter = [Frames; 2];
 
     fn protocol_info(&self) -> Self::InfoIter {
-        [Frames::Large, Frames::Standard]
+        Frames::ALL
     }
 }
 
@@ -92,7 +96,7 @@ impl<C: AsyncRead + AsyncWrite + Unpin> InboundConnectionUpgrade<C> for Config {
     type Future = Ready<Result<Muxer<C>, Infallible>>;
 
     fn upgrade_inbound(self, connection: C, frames: Frames) -> Self::Future {
-        ready(Ok(Self::muxer(connection, frames, Mode::Server)))
+        ready(Ok(muxer(connection, frames, Mode::Server)))
     }
 }
 
@@ -102,7 +106,7 @@ impl<C: AsyncRead + AsyncWrite + Unpin> OutboundConnectionUpgrade<C> for Config 
     type Future = Ready<Result<Muxer<C>, Infallible>>;
 
     fn upgrade_outbound(self, connection: C, frames: Frames) -> Self::Future {
-        ready(Ok(Self::muxer(connection, frames, Mode::Client)))
+        ready(Ok(muxer(connection, frames, Mode::Client)))
     }
 }
 

@@ -27,12 +27,14 @@ use rustls::sign::{CertifiedKey, SingleCertAndKey};
 use rustls::{ClientConfig, CommonState, ServerConfig, SupportedCipherSuite, SupportedProtocolVersion};
 
 use super::buffered::READ_BUFFER_BYTES;
+use super::muxer::Frames;
 use super::verifier::{self, Verifier};
 
 /// What may wait to be sent: enough for one system call to take a whole frame of the muxer.
 const SEND_BUFFER_BYTES: usize = 512 << 10;
 
 const PROTOCOL: &str = "/tls/1.0.0";
+/// A peer that names none of the muxers agrees on one afterwards.
 const ALPN: &[u8] = b"libp2p";
 static TLS_VERSIONS: &[&SupportedProtocolVersion] = &[&rustls::version::TLS13];
 
@@ -55,7 +57,8 @@ pub(crate) struct Config {
 }
 
 impl Config {
-    pub(super) fn new(key: &Keypair) -> Result<Self, SetUpError> {
+    /// `is_early`: streams are agreed on within the handshake, which tells the peer that this node speaks all versions.
+    pub(super) fn new(key: &Keypair, is_early: bool) -> Result<Self, SetUpError> {
         let (certificate, private_key) = certificate::generate(key).map_err(SetUpError::Certificate)?;
         let signing_key = any_ecdsa_type(&private_key)?;
         let own = Arc::new(SingleCertAndKey::from(CertifiedKey::new(vec![certificate], signing_key)));
@@ -67,7 +70,7 @@ impl Config {
             .dangerous()
             .with_custom_certificate_verifier(Arc::clone(&verifier) as _)
             .with_client_cert_resolver(Arc::clone(&own) as _);
-        client.alpn_protocols = vec![ALPN.to_vec()];
+        client.alpn_protocols = alpn(is_early);
         client.enable_sni = false;
         // Tickets are kept per server name, and libp2p peers have none.
         client.resumption = Resumption::disabled();
@@ -76,11 +79,25 @@ impl Config {
             .with_protocol_versions(TLS_VERSIONS)?
             .with_client_cert_verifier(verifier)
             .with_cert_resolver(own);
-        server.alpn_protocols = vec![ALPN.to_vec()];
+        server.alpn_protocols = alpn(is_early);
         server.send_tls13_tickets = 0;
 
         Ok(Self { client: Arc::new(client), server: Arc::new(server) })
     }
+}
+
+/// The muxer that only nodes of this kind know, or none. Others' muxers are not offered: not all who name them here begin
+/// with them at once.
+fn alpn(is_early: bool) -> Vec<Vec<u8>> {
+    let frames = is_early.then(|| Frames::Large.as_ref().as_bytes());
+    frames.into_iter().chain([ALPN]).map(<[u8]>::to_vec).collect()
+}
+
+/// The frames that both ends agreed on within the handshake.
+pub(super) fn agreed_frames<C>(connection: &Secured<C>) -> Option<Frames> {
+    let state: &CommonState = connection.get_ref().1;
+    let agreed = state.alpn_protocol()?;
+    (agreed == Frames::Large.as_ref().as_bytes()).then_some(Frames::Large)
 }
 
 /// What a client offers, best first; a server takes the client's first that it has.
@@ -116,7 +133,7 @@ impl UpgradeInfo for Config {
 }
 
 /// A connection that TLS protects. What TLS reads is buffered: by itself it reads 4 KiB at a time.
-type Secured<C> = TlsStream<BufReader<C>>;
+pub(super) type Secured<C> = TlsStream<BufReader<C>>;
 
 impl<C: AsyncRead + AsyncWrite + Send + Unpin + 'static> InboundConnectionUpgrade<C> for Config {
     type Output = (PeerId, Secured<C>);
@@ -206,7 +223,8 @@ mod tests {
     #[tokio::test]
     async fn both_ends_learn_who_the_other_is_and_use_aes_where_the_cpu_has_it() {
         let (near, far) = (Keypair::generate_ed25519(), Keypair::generate_ed25519());
-        let (client, server) = meet(Config::new(&near).unwrap(), Config::new(&far).unwrap()).await;
+        let (client, server) =
+            meet(Config::new(&near, true).unwrap(), Config::new(&far, true).unwrap()).await;
         assert_eq!(client.0, far.public().to_peer_id());
         assert_eq!(server.0, near.public().to_peer_id());
         let state: &CommonState = client.1.get_ref().1;
@@ -215,22 +233,24 @@ mod tests {
             false => TLS13_CHACHA20_POLY1305_SHA256,
         };
         assert_eq!(state.negotiated_cipher_suite(), Some(expected));
-        assert_eq!(state.alpn_protocol(), Some(ALPN));
+        assert_eq!(agreed_frames(&client.1), Some(Frames::Large));
+        assert_eq!(agreed_frames(&server.1), Some(Frames::Large));
     }
 
     #[tokio::test]
     async fn the_tls_of_other_libp2p_nodes_is_understood_in_both_roles() {
         let (near, far) = (Keypair::generate_ed25519(), Keypair::generate_ed25519());
         let others = |key| libp2p::tls::Config::new(key).unwrap();
-        let (client, server) = meet(Config::new(&near).unwrap(), others(&far)).await;
+        let (client, server) = meet(Config::new(&near, true).unwrap(), others(&far)).await;
         assert_eq!((client.0, server.0), (far.public().to_peer_id(), near.public().to_peer_id()));
-        let (client, server) = meet(others(&near), Config::new(&far).unwrap()).await;
+        assert_eq!(agreed_frames(&client.1), None);
+        let (client, server) = meet(others(&near), Config::new(&far, true).unwrap()).await;
         assert_eq!((client.0, server.0), (far.public().to_peer_id(), near.public().to_peer_id()));
     }
 
     #[tokio::test]
     async fn somebody_who_does_not_speak_tls_is_an_error() {
-        let config = Config::new(&Keypair::generate_ed25519()).unwrap();
+        let config = Config::new(&Keypair::generate_ed25519(), true).unwrap();
         let (near, far) = tokio::io::duplex(4096);
         let mut far = far.compat();
         let (secured, _) = futures::join!(

@@ -9,8 +9,6 @@ pub(crate) mod v2;
 
 pub(crate) use peers::MAX_RECORD_BYTES;
 
-use libp2p::StreamProtocol;
-
 /// The longest range of one request.
 pub const MAX_RANGE_BYTES: u32 = 4 << 20;
 
@@ -25,10 +23,10 @@ pub(crate) enum Version {
 
 impl Version {
     /// Its name in stream negotiation.
-    pub(crate) const fn protocol(self) -> StreamProtocol {
+    pub(crate) const fn name(self) -> &'static str {
         match self {
-            Self::Blobs => StreamProtocol::new("/autonet/blob/1.0.0"),
-            Self::Ranges => StreamProtocol::new("/autonet/blob/2.0.0"),
+            Self::Blobs => "/autonet/blob/1.0.0",
+            Self::Ranges => "/autonet/blob/2.0.0",
         }
     }
 }
