@@ -6,7 +6,7 @@ use std::time::Instant;
 
 use futures::FutureExt;
 use futures::future::BoxFuture;
-use loader::{BlobStream, RangeRead, Source, SourceError};
+use loader::{BlobSize, BlobStream, RangeRead, Source, SourceError};
 use manifest::{Blame, Digest, Have, HaveChange, PieceSet, SourceId};
 use p2p_blob::{
     BlobBody, Client, Contact, FetchError, GetRequest, PeerId, RangeSession, Session, blob_size, read_blob,
@@ -27,7 +27,9 @@ pub(crate) struct Peer {
     lanes: Mutex<Vec<Arc<Lane>>>,
     /// A session for requests that must not queue behind pieces; opened on first use, and again when it broke.
     asking: tokio::sync::Mutex<Option<RangeSession>>,
-    /// Bytes received in lanes that were closed.
+    /// Sessions outside of the lanes, while their bytes arrive.
+    extra: Mutex<Vec<Arc<Session>>>,
+    /// Bytes received in sessions that have ended.
     earlier_bytes: AtomicU64,
     /// When it last sent right bytes.
     useful: Mutex<Option<Instant>>,
@@ -45,6 +47,7 @@ impl Peer {
             assume_holds,
             lanes: Mutex::new(vec![Arc::new(Lane::new(session))]),
             asking: tokio::sync::Mutex::default(),
+            extra: Mutex::default(),
             earlier_bytes: AtomicU64::new(0),
             useful: Mutex::default(),
             dismissed: CancellationToken::new(),
@@ -95,6 +98,17 @@ impl Peer {
             }
         }
         permit.forget_session().await;
+    }
+
+    /// Counts the bytes of a session outside of the lanes, until this is dropped.
+    fn count(&self, session: &Session) -> impl Drop + use<'_> {
+        let session = Arc::new(session.clone());
+        self.extra().push(Arc::clone(&session));
+        Counted { peer: self, session }
+    }
+
+    fn extra(&self) -> MutexGuard<'_, Vec<Arc<Session>>> {
+        self.extra.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// The session with the fewest requests in flight.
@@ -193,10 +207,26 @@ impl Source for Peer {
         .boxed()
     }
 
-    fn read_blob(&self, blob: Digest, max_bytes: u64) -> BoxFuture<'_, Result<Vec<u8>, SourceError>> {
+    fn read_blob(&self, blob: Digest, size: BlobSize) -> BoxFuture<'_, Result<Vec<u8>, SourceError>> {
         async move {
+            let (exact, max_bytes) = match size {
+                BlobSize::Exactly(size_bytes) => (Some(size_bytes), size_bytes),
+                BlobSize::AtMost(max_bytes) => (None, max_bytes),
+            };
+            // Asking for the size first would cost a round trip.
+            if self.ranges
+                && exact.is_none()
+                && let Ok(session) = self.client.open_for_blobs(self.peer).await
+            {
+                let _counted = self.count(&session);
+                match read_blob(&session, blob, None, max_bytes).await {
+                    Ok(bytes) => return bytes.ok_or(SourceError::NotHeld),
+                    Err(error @ FetchError::TooLarge { .. }) => return Err(source_error(error)),
+                    Err(error) => tracing::debug!(%error, "no blob in 1.0.0"),
+                }
+            }
             let (session, permit) = self.session().await?;
-            match read_blob(&session, blob, max_bytes).await {
+            match read_blob(&session, blob, exact, max_bytes).await {
                 Ok(bytes) => bytes.ok_or(SourceError::NotHeld),
                 Err(error) => Err(self.failed(&permit, error).await),
             }
@@ -259,7 +289,22 @@ impl Source for Peer {
 
     fn received_bytes(&self) -> u64 {
         let lanes: u64 = self.lanes().iter().map(|lane| lane.received_bytes()).sum();
-        self.earlier_bytes.load(Ordering::Relaxed) + lanes
+        let others: u64 = self.extra().iter().map(|session| session.received_bytes()).sum();
+        self.earlier_bytes.load(Ordering::Relaxed) + lanes + others
+    }
+}
+
+/// A session that [`Peer::received_bytes`] counts.
+struct Counted<'a> {
+    peer: &'a Peer,
+    session: Arc<Session>,
+}
+
+impl Drop for Counted<'_> {
+    fn drop(&mut self) {
+        let mut others = self.peer.extra();
+        others.retain(|other| !Arc::ptr_eq(other, &self.session));
+        self.peer.earlier_bytes.fetch_add(self.session.received_bytes(), Ordering::Relaxed);
     }
 }
 

@@ -20,6 +20,9 @@ impl Planner {
                 self.changed = true;
                 self.dismiss_if_useless(source);
             }
+            PlanEvent::SentManifest { source } => {
+                self.sources.update(source, Source::has_sent_manifest);
+            }
             PlanEvent::Holds { source, shards } => {
                 self.change_holdings(source, |holdings, tallies| holdings.replace(shards, tallies));
             }

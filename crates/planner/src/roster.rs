@@ -15,6 +15,7 @@ use super::{PlanConfig, SourceKey};
 #[derive(Debug)]
 pub(super) struct Roster {
     config: PlanConfig,
+    /// The size of the largest piece.
     piece_bytes: u64,
     /// The parity shards.
     parity: Range<u32>,
@@ -54,7 +55,7 @@ impl Roster {
         let data = manifest.data_shard_count();
         Self {
             config,
-            piece_bytes: u64::from(manifest.piece_size_bytes()),
+            piece_bytes: largest_piece_bytes(manifest),
             parity: data..data + manifest.parity(),
             sources: BTreeMap::new(),
             ready: BTreeSet::new(),
@@ -209,6 +210,12 @@ impl Roster {
     pub(super) fn check_at(&self) -> Option<Instant> {
         self.check_at
     }
+}
+
+/// Of all pieces: shards may be smaller than one.
+fn largest_piece_bytes(manifest: &Manifest) -> u64 {
+    let largest = manifest.shards().iter().map(|shard| shard.size_bytes).max();
+    u64::from(manifest.piece_size_bytes()).min(largest.unwrap_or(u64::MAX))
 }
 
 impl Index<&SourceKey> for Roster {

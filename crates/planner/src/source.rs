@@ -39,6 +39,8 @@ pub(super) struct Source {
     overdue: bool,
     /// It has sent right bytes since it connected, or last failed.
     proven: bool,
+    /// It sent the manifest.
+    sent_manifest: bool,
     /// Pieces that arrived from it and are being checked.
     unchecked: usize,
     /// Backoff: it was busy, or its stream broke.
@@ -76,6 +78,8 @@ pub(super) struct Source {
 
 /// A source that has sent wrong bytes of so many shards, and nothing right, is not asked for more.
 pub(super) const MAX_WRONG_AT_FIRST: usize = 3;
+/// What the source of the manifest is asked for at first.
+const FIRST_BYTES: u64 = 1 << 20;
 /// Requests in flight at one source: the most that protocol 2.0.0 lets a stream have unanswered.
 const MAX_REQUESTS: u64 = 16;
 /// Answers that it sends at once.
@@ -102,6 +106,7 @@ impl Source {
             stalled: false,
             overdue: false,
             proven: false,
+            sent_manifest: false,
             unchecked: 0,
             paused_until: None,
             failures_in_a_row: 0,
@@ -338,12 +343,24 @@ impl Source {
         if !self.proven && self.unchecked > 0 {
             return false;
         }
-        if !self.ranges || !self.proven || self.requests.is_empty() {
-            return self.requests.is_empty();
+        if self.requests.is_empty() {
+            return true;
+        }
+        if !self.ranges || !self.proven {
+            return self.ranges && self.may_begin_with_more() && self.owed_bytes + piece_bytes <= FIRST_BYTES;
         }
         #[expect(clippy::cast_precision_loss, clippy::cast_possible_truncation, clippy::cast_sign_loss)]
         let window_bytes = (self.window_bytes(piece_bytes) as f64 * share) as u64;
         self.owed_bytes() + piece_bytes <= window_bytes
+    }
+
+    pub(super) fn has_sent_manifest(&mut self) {
+        self.sent_manifest = true;
+    }
+
+    /// Whether nothing speaks against it before its first piece.
+    fn may_begin_with_more(&self) -> bool {
+        self.sent_manifest && self.bad_pieces == 0 && self.failures_in_a_row == 0 && self.verified_bytes == 0
     }
 
     /// How much it may be asked for, if there is memory for that.

@@ -87,6 +87,12 @@ pub enum PlanEvent {
         /// Whether it serves ranges.
         ranges: bool,
     },
+    /// A source has sent the manifest, as asked: before it has sent a piece it is asked for as much as one piece can have, in
+    /// several where they are small.
+    SentManifest {
+        /// The source.
+        source: SourceKey,
+    },
     /// A source announced what it holds (HAVE): one piece set per shard.
     Holds {
         /// The source.

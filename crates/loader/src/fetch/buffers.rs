@@ -34,6 +34,12 @@ impl Buffers {
     }
 }
 
+/// How many buffers for pieces there are in so much memory.
+pub(super) fn buffer_count(memory_bytes: u64, piece_bytes: u32) -> usize {
+    let count = (memory_bytes / u64::from(piece_bytes)).max(4);
+    usize::try_from(count).unwrap_or(usize::MAX >> 4)
+}
+
 impl Drop for PieceBuf {
     fn drop(&mut self) {
         // The bytes were moved out and lost with a request that was given up.

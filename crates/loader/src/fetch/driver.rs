@@ -4,12 +4,13 @@ use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime};
 
-use manifest::{Digest, Have, PieceId, PieceSet};
+use manifest::{Digest, Have, PieceId};
 use planner::{Checked, PlanAction, PlanEvent, Planner, RequestId, SourceKey};
 use tokio::sync::mpsc;
 
 use super::buffers::PieceBuf;
 use super::have_poll::{Ask, Change, HavePoll, HaveUpdate};
+use super::head_start::anything;
 use super::source_table::{Arrivals, SourceTable};
 use super::transfers::{TransferEvent, Transfers};
 use super::workers::{CheckJob, Done, Workers};
@@ -26,6 +27,8 @@ pub(super) struct Driver<'a> {
     pub(super) planner: Planner,
     pub(super) requests: Transfers,
     pub(super) moved: mpsc::Receiver<TransferEvent>,
+    /// The source that is asked for pieces before it has told what it holds.
+    pub(super) assumed: Option<SourceKey>,
     pub(super) done: mpsc::Receiver<Done>,
     pub(super) workers: Workers,
     pub(super) sources: &'a mut SourceTable,
@@ -51,8 +54,9 @@ impl Driver<'_> {
     }
 
     async fn drive(&mut self, events: &mut Arrivals) -> Result<(), LoadError> {
+        let assumed = self.assumed;
         let up: Vec<SourceKey> = self.sources.up().map(|(key, _)| key).collect();
-        for key in up {
+        for key in up.into_iter().filter(|key| assumed != Some(*key)) {
             self.on_up(key);
         }
         self.notify_connecting();
@@ -143,6 +147,7 @@ impl Driver<'_> {
         match self.sources.on_event(event, self.observer) {
             Some(key) if is_up => self.on_up(key),
             Some(key) => {
+                self.assumed.take_if(|assumed| *assumed == key);
                 self.have_poll.remove(key);
                 self.notify_planner(PlanEvent::Down { source: key });
                 self.notify_connecting();
@@ -171,22 +176,18 @@ impl Driver<'_> {
             }
         };
         if let Some(HaveUpdate { is_first, change }) = update {
-            if is_first {
+            if is_first && self.assumed.take_if(|assumed| *assumed == source).is_none() {
                 self.notify_planner(PlanEvent::Up { source, ranges: true });
             }
             self.notify_planner(match change {
-                Change::Unknown => PlanEvent::Holds { source, shards: self.anything() },
+                Change::Unknown => {
+                    PlanEvent::Holds { source, shards: anything(self.planner.geometry().manifest()) }
+                }
                 Change::Holds(shards) => PlanEvent::Holds { source, shards },
                 Change::Gained(pieces) => PlanEvent::Gained { source, pieces },
             });
         }
         self.notify_connecting();
-    }
-
-    /// The assumed piece sets of a source that does not announce any.
-    fn anything(&self) -> Vec<PieceSet> {
-        let manifest = self.planner.geometry().manifest();
-        (0..).zip(manifest.shards()).map(|(shard, _)| PieceSet::all(manifest.piece_count(shard))).collect()
     }
 
     fn on_moved(&mut self, moved: TransferEvent) {
@@ -360,10 +361,4 @@ impl Driver<'_> {
 /// Seconds since 1970, going by this machine's clock.
 pub(super) fn unix_time_s() -> u64 {
     SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).map_or(0, |time| time.as_secs())
-}
-
-/// How many buffers for pieces there are in so much memory.
-pub(super) fn buffer_count(memory_bytes: u64, piece_bytes: u32) -> usize {
-    let count = (memory_bytes / u64::from(piece_bytes)).max(4);
-    usize::try_from(count).unwrap_or(usize::MAX >> 4)
 }

@@ -6,6 +6,7 @@ mod driver;
 mod files;
 mod fill_wait;
 mod have_poll;
+mod head_start;
 mod headers;
 mod metadata;
 mod options;
@@ -19,13 +20,11 @@ mod transfers;
 mod workers;
 
 use std::collections::{BTreeSet, HashMap};
-use std::hash::{BuildHasher as _, Hasher as _, RandomState};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use manifest::piece_index::PieceIndex;
 use manifest::{Blame, Digest, Geometry, Manifest, PieceId};
-use planner::{PlanConfig, Planner};
 use store::Map;
 use store::{Cache, CacheError, Model, Partial};
 use tokio::sync::mpsc;
@@ -33,19 +32,18 @@ use tokio::sync::mpsc;
 use crate::error::LoadError;
 use crate::observer::{Event, Observer, Report};
 use crate::reuse::copy::Reuse;
-use crate::source::SourceEvent;
+use crate::source::{BlobSize, SourceEvent};
 use crate::tensors::Tensor;
 pub use options::FetchOptions;
 pub use tensors::{LoadedTensor, TensorChoice, load_tensors};
 
 use blocking::blocking;
-use buffers::Buffers;
+use buffers::buffer_count;
 use driver::Driver;
-use have_poll::HavePoll;
+use head_start::Plan;
 use metadata::{Found, Wanted};
 use single_blob::MAX_MANIFEST_BYTES;
 use source_table::{Arrivals, SourceTable};
-use transfers::Transfers;
 use workers::Workers;
 
 /// How long to wait for the piece index when no source has it, before shards are checked as a whole instead.
@@ -203,7 +201,8 @@ impl Fetch<'_> {
             // No waiting while other sizes may be claimed: sources that did not answer in time may know the right one.
             self.wait = Duration::ZERO;
             if sizes.iter().any(|size_bytes| single_blob::may_be_manifest(*size_bytes)) {
-                let wanted = Wanted { blob, max_bytes: MAX_MANIFEST_BYTES, wait: Duration::ZERO };
+                let wanted =
+                    Wanted { blob, size: BlobSize::AtMost(MAX_MANIFEST_BYTES), wait: Duration::ZERO };
                 if let Found::Blob(bytes) =
                     metadata::find(wanted, &mut self.known, events, self.observer).await
                 {
@@ -333,8 +332,41 @@ impl Fetch<'_> {
         events: &mut Arrivals,
         report: &mut Report,
     ) -> Result<(), LoadError> {
+        let ahead = self.ahead(store, wanted.as_ref()).await?;
         self.index(store, manifest, events).await?;
-        self.pieces(Arc::clone(store), wanted, events, report).await
+        self.pieces(Arc::clone(store), wanted, ahead, events, report).await
+    }
+
+    /// Asks whoever sent the manifest for its first pieces before the index is here, unless there may be some in the cache.
+    async fn ahead(
+        &mut self,
+        store: &Arc<Partial>,
+        wanted: Option<&BTreeSet<PieceId>>,
+    ) -> Result<Option<Plan>, LoadError> {
+        let geometry = store.geometry();
+        let Some(giver) = self.known.has_given else { return Ok(None) };
+        if geometry.manifest().pieces().is_none()
+            || !store.claims().is_empty()
+            || !store.verified().is_empty()
+        {
+            return Ok(None);
+        }
+        let (cache, digest, manifest) = (self.cache.clone(), self.digest, Arc::clone(geometry.manifest()));
+        let now_s = driver::unix_time_s();
+        let (has_donors, bans) = blocking(move || {
+            Ok::<_, CacheError>((!cache.donors(&digest, &manifest)?.is_empty(), cache.bans(now_s)))
+        })
+        .await??;
+        self.known.bans = bans;
+        if has_donors || self.known.is_banned(giver, now_s) {
+            return Ok(None);
+        }
+        let mut plan = Plan::new(self.digest, geometry, true, self.options.memory_bytes);
+        if let Some(wanted) = wanted {
+            plan.planner.want(wanted.iter().copied());
+        }
+        plan.begin(giver, &self.known);
+        Ok(Some(plan))
     }
 
     /// The manifest, from the cache or from a source.
@@ -343,7 +375,8 @@ impl Fetch<'_> {
         if let Some(manifest) = blocking(move || cache.manifest(&digest)).await?? {
             return Ok(manifest);
         }
-        let wanted = Wanted { blob: digest, max_bytes: MAX_MANIFEST_BYTES, wait: self.options.wait };
+        let wanted =
+            Wanted { blob: digest, size: BlobSize::AtMost(MAX_MANIFEST_BYTES), wait: self.options.wait };
         let bytes = match metadata::find(wanted, &mut self.known, events, self.observer).await {
             Found::Blob(bytes) => bytes,
             Found::Nowhere { too_large: Some((source_id, claimed_bytes)) } => {
@@ -370,7 +403,8 @@ impl Fetch<'_> {
             return Ok(());
         }
         let wait = self.options.wait.min(INDEX_WAIT);
-        let wanted = Wanted { blob: pieces.index, max_bytes: manifest.index_size_bytes(), wait };
+        let wanted =
+            Wanted { blob: pieces.index, size: BlobSize::Exactly(manifest.index_size_bytes()), wait };
         match metadata::find(wanted, &mut self.known, events, self.observer).await {
             Found::Blob(bytes) => {
                 let store = Arc::clone(store);
@@ -392,6 +426,7 @@ impl Fetch<'_> {
         &mut self,
         store: Arc<Partial>,
         wanted: Option<BTreeSet<PieceId>>,
+        ahead: Option<Plan>,
         events: &mut Arrivals,
         report: &mut Report,
     ) -> Result<(), LoadError> {
@@ -411,12 +446,14 @@ impl Fetch<'_> {
         if index.is_some() && self.may_share_tensors(geometry.manifest()).await? {
             // Tensors that have moved are found by their names, once the headers are here.
             while let Some(pieces) = headers::missing(&store, wanted.as_ref()).await? {
-                self.drive(Arc::clone(&store), Some(pieces), index.clone(), events, report).await?;
+                self.drive(Arc::clone(&store), Some(pieces), index.clone(), None, events, report).await?;
             }
             let tensors = headers::tensors(&store).await?;
             self.reuse(&store, index.clone(), Some(tensors), wanted.clone(), report).await?;
         }
-        self.drive(store, wanted, index, events, report).await
+        // Without an index shards are checked as a whole, and planned in another way.
+        let ahead = ahead.filter(|_| index.is_some());
+        self.drive(store, wanted, index, ahead, events, report).await
     }
 
     async fn may_share_tensors(&self, manifest: &Arc<Manifest>) -> Result<bool, LoadError> {
@@ -461,29 +498,26 @@ impl Fetch<'_> {
         store: Arc<Partial>,
         wanted: Option<BTreeSet<PieceId>>,
         index: Option<Arc<PieceIndex<Map>>>,
+        ahead: Option<Plan>,
         events: &mut Arrivals,
         report: &mut Report,
     ) -> Result<(), LoadError> {
         let geometry = store.geometry().clone();
-        let piece_bytes = geometry.manifest().piece_size_bytes();
-        let config = PlanConfig {
-            // A quarter is for parity that waits for its column, and one for what is rebuilt.
-            max_in_flight_bytes: (self.options.memory_bytes / 2).max(2 * u64::from(piece_bytes)),
-            // The keys of a hasher are random.
-            seed: RandomState::new().build_hasher().finish(),
-            ..PlanConfig::default()
-        };
         let (claims, verified) = (store.claims(), store.verified());
-        let mut planner = Planner::new(geometry.clone(), index.is_some(), config, Instant::now());
-        if let Some(wanted) = wanted {
-            planner.want(wanted);
-        }
-        planner.resume(verified);
-        planner.claim(claims.iter().copied());
-
-        let (moved_sender, moved) = mpsc::channel(QUEUE);
+        let plan = match ahead.filter(|ahead| ahead.is_valid(&self.known)) {
+            Some(ahead) => ahead,
+            None => {
+                let mut plan = Plan::new(self.digest, &geometry, index.is_some(), self.options.memory_bytes);
+                if let Some(wanted) = wanted {
+                    plan.planner.want(wanted);
+                }
+                plan.planner.resume(verified);
+                plan.planner.claim(claims.iter().copied());
+                plan
+            }
+        };
         let (done_sender, done) = mpsc::channel(QUEUE);
-        let buffer_count = driver::buffer_count(self.options.memory_bytes, piece_bytes);
+        let buffer_count = buffer_count(self.options.memory_bytes, geometry.manifest().piece_size_bytes());
         let workers = Workers::start(
             self.options.threads.max(1),
             buffer_count / 4,
@@ -500,13 +534,14 @@ impl Fetch<'_> {
         };
         let driver = Driver {
             digest: self.digest,
-            planner,
-            requests: Transfers::new(self.digest, geometry, Buffers::new(buffer_count), moved_sender),
-            moved,
+            planner: plan.planner,
+            requests: plan.requests,
+            moved: plan.moved,
+            have_poll: plan.have_poll,
+            assumed: plan.assumed.map(|(source, _)| source),
             done,
             workers,
             sources: &mut self.known,
-            have_poll: HavePoll::default(),
             observer: self.observer,
             report,
             on_trial: HashMap::new(),

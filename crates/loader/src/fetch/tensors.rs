@@ -138,7 +138,7 @@ impl Fetch<'_> {
         self.index(store, manifest, events).await?;
         let index = index(store).await?;
         while let Some(pieces) = headers::missing(store, None).await? {
-            self.drive(Arc::clone(store), Some(pieces), index.clone(), events, report).await?;
+            self.drive(Arc::clone(store), Some(pieces), index.clone(), None, events, report).await?;
         }
         let wanted = choose(headers::tensors(store).await?, choices, self.digest)?;
         let geometry = store.geometry().clone();
@@ -149,7 +149,7 @@ impl Fetch<'_> {
             .collect();
         let bytes = pieces.iter().map(|piece| geometry.piece_bytes(*piece)).sum();
         self.observer.on_event(&Event::Wanted { bytes });
-        self.drive(Arc::clone(store), Some(pieces), index, events, report).await?;
+        self.drive(Arc::clone(store), Some(pieces), index, None, events, report).await?;
         let store = Arc::clone(store);
         let read = move || {
             let read = |wanted: Wanted| {

@@ -14,7 +14,7 @@ use tokio::sync::watch;
 use super::*;
 use crate::encode::Published;
 use crate::encode::tests::{options, publish_bytes, sample};
-use crate::source::{BlobStream, RangeRead, Source, SourceError};
+use crate::source::{BlobSize, BlobStream, RangeRead, Source, SourceError};
 
 const SIZE: usize = 600_001;
 
@@ -72,7 +72,7 @@ impl Source for Shelf {
         unreachable!("it serves ranges")
     }
 
-    fn read_blob(&self, blob: Digest, _: u64) -> BoxFuture<'_, Result<Vec<u8>, SourceError>> {
+    fn read_blob(&self, blob: Digest, _: BlobSize) -> BoxFuture<'_, Result<Vec<u8>, SourceError>> {
         async move { Ok(self.blob(&blob).await.to_vec()) }.boxed()
     }
 
