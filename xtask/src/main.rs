@@ -34,6 +34,9 @@ Recipes of the project. Each does its own set-up, and may be run at any time.
                             time, CPU and memory side by side. Leaves out, and names, what is not installed. Writes
                             compare.md, .json and .svg to DIR (target/bench), and needs about eight times --size there
                             meanwhile. Needs Linux. `--redraw FILE.json` only draws such results again, beside them.
+  cargo xtask bench cores   Fetch with `loader` on 1, 2, 4 … cores of this machine, one fetch and eight at once, in memory.
+                            `cargo xtask bench cores --help` says how, and how to run it on a machine without anything.
+                            Needs Linux.
   cargo xtask bench far     Fetch with `loader` and libtorrent over distance: through a relay with a round trip and the
                             speed of a line. `cargo xtask bench far --help` lists what can be varied. Needs Linux.
   cargo xtask bench swarm [--size 512MiB] [--rounds 3] [--dir DIR]
@@ -91,12 +94,14 @@ fn run() -> Result<()> {
         return bench::as_child(&rest);
     }
     // These explain their own.
-    let explains = recipe == "demo" || (recipe == "bench" && rest.first().is_some_and(|what| what == "far"));
+    let is_bench = |name: &str| recipe == "bench" && rest.first().is_some_and(|what| what == name);
+    let explains = recipe == "demo" || is_bench("cores") || is_bench("far");
     if !explains && rest.iter().any(|arg| arg == "--help" || arg == "-h") {
         print!("{HELP}");
         return Ok(());
     }
-    let root = root()?;
+    // That one is carried to machines where there is no repository.
+    let root = if is_bench("cores") { root().or_else(|_| here())? } else { root()? };
     if !rest.is_empty() && !matches!(&*recipe, "demo" | "bench" | "kills" | "sim" | "soak") {
         bail!("`{recipe}` takes no arguments; see `cargo xtask help`");
     }
@@ -117,6 +122,10 @@ fn run() -> Result<()> {
         }
         other => bail!("there is no recipe `{other}`; see `cargo xtask help`"),
     }
+}
+
+fn here() -> Result<PathBuf> {
+    env::current_dir().context("there is no current directory")
 }
 
 /// The repository: the parent of this package.
