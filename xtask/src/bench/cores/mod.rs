@@ -78,8 +78,12 @@ fn measure_all(
             if report.rows.iter().all(|row| row.results.iter().all(Vec::is_empty)) {
                 return Err(why);
             }
-            eprintln!("xtask: ending: {why:#}");
-            report.cut_short = Some(format!("{why:#}"));
+            // Whatever ran then was ended, and says so in its way.
+            let is_over = Instant::now() >= until;
+            let why =
+                if is_over { "the seconds of --seconds-limit were over".into() } else { format!("{why:#}") };
+            eprintln!("xtask: ending: {why}");
+            report.cut_short = Some(why);
             break;
         }
     }
@@ -95,7 +99,10 @@ fn measure_round(ground: &Ground, until: Instant, report: &mut Report, out: &Pat
         let mut longest = Duration::ZERO;
         for at in 0..report.rows.len() {
             let began = Instant::now();
-            anyhow::ensure!(began + longest < until, "the seconds of --seconds-limit are over");
+            anyhow::ensure!(
+                began + longest < until,
+                "the seconds of --seconds-limit are too few for what comes next"
+            );
             let placement = &report.rows[at].placement;
             let run = ground.measure(placement, series, until).with_context(|| {
                 let cores = table::in_words(placement.cores);
