@@ -46,9 +46,11 @@ Recipes of the project. Each does its own set-up, and may be run at any time.
   cargo xtask bench sharing [--size 512MiB] [--rounds 3] [--dir DIR]
                             Fetch while eight others fetch from the fetching node, and without them: what sharing costs
                             it. Writes sharing.md to DIR (target/bench). Needs Linux, root, iproute2, and two cores.
-  cargo xtask bench folder [--size 2GiB] [--rounds 5] [--dir DIR]
+  cargo xtask bench folder [--size 2GiB] [--rounds 5] [--dir DIR] [--loader FILE]
                             Publish and fetch folders beside one file of as many bytes: four large files, and thousands of
-                            small ones. Writes folder.md to DIR (target/bench). Needs Linux.
+                            small ones; and the four with `hf download` from a stand-in of the hub, libtorrent and rqbit.
+                            Leaves out, and names, what is not installed. Writes folder.md to DIR (target/bench). FILE is
+                            used in place of the `loader` that is built here. Needs Linux.
   cargo xtask sim [--nodes 10,100,1000,5000] [--seed 1] [--dir DIR]
                             Simulate flash crowds with the real planner in virtual time; docs/simulation.md says how.
                             Writes a table and plots to DIR (docs/simulation). The largest takes some minutes.
