@@ -59,7 +59,8 @@ class Hub(BaseHTTPRequestHandler):
 
     def entry(self, name):
         size, digest = os.path.getsize(os.path.join(self.directory, name)), self.digests[name]
-        return {"type": "file", "path": name, "size": size, "oid": digest[:40], "lfs": {"oid": digest, "size": size, "pointerSize": 135}}
+        large = {"oid": digest, "size": size, "pointerSize": 135}
+        return {"type": "file", "path": name, "size": size, "oid": digest[:40], "lfs": large}
 
     def send_json(self, value, has_body):
         body = json.dumps(value).encode()

@@ -13,6 +13,7 @@ use anyhow::{Context as _, Result, bail};
 
 use self::others::Other;
 use super::compare::options::{parse_rounds, parse_size};
+use super::compare::results::Spread;
 use super::{files, helper, process};
 use crate::recipes;
 
@@ -251,10 +252,6 @@ fn page_of_others(others: &[Other], left_out: &[String], ours: &Case) -> String 
 
 /// Median, least and most, in seconds.
 fn spread(times: &[Duration]) -> (f64, f64, f64) {
-    let mut seconds: Vec<f64> = times.iter().map(Duration::as_secs_f64).collect();
-    seconds.sort_by(f64::total_cmp);
-    match seconds[..] {
-        [] => (0.0, 0.0, 0.0),
-        [first, ..] => (seconds[seconds.len() / 2], first, seconds[seconds.len() - 1]),
-    }
+    let spread = Spread::of(times.iter().map(Duration::as_secs_f64));
+    spread.map_or((0.0, 0.0, 0.0), |spread| (spread.median, spread.min, spread.max))
 }
