@@ -1,6 +1,6 @@
-"""BitTorrent v2 with libtorrent's defaults over plain TCP, for `cargo xtask bench compare` and `far`.
+"""BitTorrent v2 with libtorrent's defaults over plain TCP, for `cargo xtask bench compare`, `far` and `folder`.
 
-    libtorrent_peer.py make FILE TORRENT        writes a v2-only torrent of FILE, 1 MiB pieces
+    libtorrent_peer.py make FILE TORRENT        writes a v2-only torrent of FILE, or of a folder, 1 MiB pieces
     libtorrent_peer.py seed TORRENT DIR         checks DIR, prints its port, seeds until it is killed
     libtorrent_peer.py fetch TORRENT DIR PORT…  fetches from seeders on this host, ends when all is verified and written,
                                                 and prints how many seconds that took, Python's start not counted

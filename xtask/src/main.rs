@@ -34,6 +34,9 @@ Recipes of the project. Each does its own set-up, and may be run at any time.
                             time, CPU and memory side by side. Leaves out, and names, what is not installed. Writes
                             compare.md, .json and .svg to DIR (target/bench), and needs about eight times --size there
                             meanwhile. Needs Linux. `--redraw FILE.json` only draws such results again, beside them.
+  cargo xtask bench cores   Fetch with `loader` on 1, 2, 4 … cores of this machine, one fetch and eight at once, in memory.
+                            `cargo xtask bench cores --help` says how, and how to run it on a machine without anything.
+                            Needs Linux.
   cargo xtask bench far     Fetch with `loader` and libtorrent over distance: through a relay with a round trip and the
                             speed of a line. `cargo xtask bench far --help` lists what can be varied. Needs Linux.
   cargo xtask bench swarm [--size 512MiB] [--rounds 3] [--dir DIR]
@@ -41,9 +44,13 @@ Recipes of the project. Each does its own set-up, and may be run at any time.
                             a seeder that is slow, and with seeders that stall. Writes swarm.md to DIR (target/bench).
                             Needs Linux, root, and iproute2.
   cargo xtask bench sharing [--size 512MiB] [--rounds 3] [--dir DIR]
-  cargo xtask bench folder [--size 2GiB] [--rounds 5] [--dir DIR]
                             Fetch while eight others fetch from the fetching node, and without them: what sharing costs
                             it. Writes sharing.md to DIR (target/bench). Needs Linux, root, iproute2, and two cores.
+  cargo xtask bench folder [--size 2GiB] [--rounds 5] [--dir DIR] [--loader FILE]
+                            Publish and fetch folders beside one file of as many bytes: four large files, and thousands of
+                            small ones; and the four with `hf download` from a stand-in of the hub, libtorrent and rqbit.
+                            Leaves out, and names, what is not installed. Writes folder.md to DIR (target/bench). FILE is
+                            used in place of the `loader` that is built here. Needs Linux.
   cargo xtask sim [--nodes 10,100,1000,5000] [--seed 1] [--dir DIR]
                             Simulate flash crowds with the real planner in virtual time; docs/simulation.md says how.
                             Writes a table and plots to DIR (docs/simulation). The largest takes some minutes.
@@ -89,12 +96,14 @@ fn run() -> Result<()> {
         return bench::as_child(&rest);
     }
     // These explain their own.
-    let explains = recipe == "demo" || (recipe == "bench" && rest.first().is_some_and(|what| what == "far"));
+    let is_bench = |name: &str| recipe == "bench" && rest.first().is_some_and(|what| what == name);
+    let explains = recipe == "demo" || is_bench("cores") || is_bench("far");
     if !explains && rest.iter().any(|arg| arg == "--help" || arg == "-h") {
         print!("{HELP}");
         return Ok(());
     }
-    let root = root()?;
+    // That one is carried to machines where there is no repository.
+    let root = if is_bench("cores") { root().or_else(|_| here())? } else { root()? };
     if !rest.is_empty() && !matches!(&*recipe, "demo" | "bench" | "kills" | "sim" | "soak") {
         bail!("`{recipe}` takes no arguments; see `cargo xtask help`");
     }
@@ -115,6 +124,10 @@ fn run() -> Result<()> {
         }
         other => bail!("there is no recipe `{other}`; see `cargo xtask help`"),
     }
+}
+
+fn here() -> Result<PathBuf> {
+    env::current_dir().context("there is no current directory")
 }
 
 /// The repository: the parent of this package.

@@ -1,4 +1,6 @@
-//! `cargo xtask bench folder`: folders beside one file of as many bytes.
+//! `cargo xtask bench folder`: folders beside one file of as many bytes, and beside what a user would fetch them with instead.
+
+mod others;
 
 use std::ffi::OsString;
 use std::fmt::Write as _;
@@ -9,13 +11,18 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result, bail};
 
+use self::others::Other;
 use super::compare::options::{parse_rounds, parse_size};
+use super::compare::results::Spread;
 use super::{files, helper, process};
 use crate::recipes;
 
 const LIMIT: Duration = Duration::from_secs(300);
 /// Small files: as many as make half the size, at this size.
 const SMALL_BYTES: u64 = 50_000;
+
+/// The case that others are put beside.
+const FOUR: usize = 2;
 
 /// What is published.
 struct Case {
@@ -43,6 +50,7 @@ struct Ground {
 /// Publishes and fetches each in turn, and puts what came of it where it belongs.
 pub(crate) fn run(root: &Path, args: &[OsString]) -> Result<()> {
     let (mut size_bytes, mut rounds, mut dir) = (2_u64 << 30, 5, root.join("target/bench"));
+    let mut loader = None;
     let mut args = args.iter();
     while let Some(flag) = args.next() {
         let flag = flag.to_string_lossy();
@@ -51,12 +59,23 @@ pub(crate) fn run(root: &Path, args: &[OsString]) -> Result<()> {
             "--size" => size_bytes = parse_size(&value.to_string_lossy())?,
             "--rounds" => rounds = parse_rounds(&value.to_string_lossy())?,
             "--dir" => dir = std::path::absolute(value).context("there is no current directory")?,
-            _ => bail!("it takes --size, --rounds and --dir, not `{flag}`"),
+            "--loader" => loader = Some(std::path::absolute(value).context("there is no current directory")?),
+            _ => bail!("it takes --size, --rounds, --dir and --loader, not `{flag}`"),
         }
     }
-    let ground = Ground { loader: recipes::release_loader(root)?, work: dir.join("folder-work") };
+    let loader = loader.map_or_else(|| recipes::release_loader(root), Ok)?;
+    let ground = Ground { loader, work: dir.join("folder-work") };
     files::fresh_dir(&ground.work)?;
     let mut cases = cases(&ground.work, size_bytes)?;
+    let four = cases[FOUR].source.clone();
+    let elsewhere = others::Ground {
+        root,
+        source: &four,
+        size_bytes,
+        work: ground.work.join("others-work"),
+        out: ground.work.join("others-out"),
+    };
+    let (mut others, mut left_out) = others::start(&elsewhere)?;
     for round in 0..=rounds {
         for case in &mut cases {
             let place =
@@ -69,9 +88,17 @@ pub(crate) fn run(root: &Path, args: &[OsString]) -> Result<()> {
                 }
             }
         }
+        others.retain_mut(|other| match other.measure(&elsewhere, round > 0) {
+            Ok(()) => true,
+            Err(error) => {
+                eprintln!("xtask: leaving out {}: {error:#}", other.name);
+                left_out.push(format!("{}: failed in round {round}: {error:#}", other.name));
+                false
+            }
+        });
     }
     files::remove_dir(&ground.work)?;
-    let page = page(&cases, rounds);
+    let page = page(&cases, rounds) + &page_of_others(&others, &left_out, &cases[FOUR]);
     files::save(&dir.join("folder.md"), &page)?;
     println!("{page}");
     Ok(())
@@ -197,12 +224,34 @@ fn page(cases: &[Case], rounds: usize) -> String {
     page
 }
 
+/// What others need for the folder that [`FOUR`] is of.
+fn page_of_others(others: &[Other], left_out: &[String], ours: &Case) -> String {
+    let mut page = format!(
+        "\nBeside others: {}. The whole command, then until all of it is on the disk, and × ours.\n\n\
+         | | the command, s | on the disk, s | × | verifies |\n|---|---|---|---|---|\n",
+        ours.name
+    );
+    let cell = |times: &[Duration]| {
+        let (middle, low, high) = spread(times);
+        format!("{middle:.2} ({low:.2}–{high:.2})")
+    };
+    let _ = writeln!(page, "| loader fetch | – | {} | 1.00 | each MiB as it arrives |", cell(&ours.fetch));
+    for other in others {
+        let ratio = spread(&other.on_disk).0 / spread(&ours.fetch).0;
+        let (ended, on_disk) = (cell(&other.ended), cell(&other.on_disk));
+        let _ = writeln!(page, "| {} | {ended} | {on_disk} | {ratio:.2} | {} |", other.name, other.verifies);
+    }
+    let mut versions: Vec<&str> = others.iter().map(|other| other.version.as_str()).collect();
+    versions.dedup();
+    let _ = writeln!(page, "\nVersions: {}.", versions.join(", "));
+    for reason in left_out {
+        let _ = writeln!(page, "Left out: {reason}.");
+    }
+    page
+}
+
 /// Median, least and most, in seconds.
 fn spread(times: &[Duration]) -> (f64, f64, f64) {
-    let mut seconds: Vec<f64> = times.iter().map(Duration::as_secs_f64).collect();
-    seconds.sort_by(f64::total_cmp);
-    match seconds[..] {
-        [] => (0.0, 0.0, 0.0),
-        [first, ..] => (seconds[seconds.len() / 2], first, seconds[seconds.len() - 1]),
-    }
+    let spread = Spread::of(times.iter().map(Duration::as_secs_f64));
+    spread.map_or((0.0, 0.0, 0.0), |spread| (spread.median, spread.min, spread.max))
 }

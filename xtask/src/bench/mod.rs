@@ -5,6 +5,8 @@ mod blobs;
 #[cfg(target_os = "linux")]
 mod compare;
 #[cfg(target_os = "linux")]
+mod cores;
+#[cfg(target_os = "linux")]
 mod far;
 #[cfg(target_os = "linux")]
 mod files;
@@ -32,7 +34,7 @@ pub(crate) const CHILD: &str = "bench-child";
 /// The packages that have benchmarks.
 const PACKAGES: [&str; 5] = ["sha256-lanes", "manifest", "planner", "loader", "p2p-blob"];
 
-/// `cargo xtask bench`, alone and with `compare`, `far`, `swarm`, `sharing` or `folder`.
+/// `cargo xtask bench`, alone and with `compare`, `cores`, `far`, `swarm`, `sharing` or `folder`.
 pub(crate) fn run(root: &Path, args: &[OsString]) -> Result<()> {
     let Some((what, options)) = args.split_first() else {
         let packages = PACKAGES.iter().flat_map(|package| ["--package", package]);
@@ -40,12 +42,13 @@ pub(crate) fn run(root: &Path, args: &[OsString]) -> Result<()> {
     };
     match what.to_str() {
         Some("compare") => compare(root, options),
+        Some("cores") => cores(root, options),
         Some("far") => far(root, options),
         Some("swarm") => swarm(root, options),
         Some("sharing") => sharing(root, options),
         Some("folder") => folder(root, options),
         _ => bail!(
-            "`bench` takes nothing, `compare`, `far`, `swarm`, `sharing` or `folder`, not `{}`",
+            "`bench` takes nothing, `compare`, `cores`, `far`, `swarm`, `sharing` or `folder`, not `{}`",
             what.display()
         ),
     }
@@ -54,6 +57,11 @@ pub(crate) fn run(root: &Path, args: &[OsString]) -> Result<()> {
 #[cfg(target_os = "linux")]
 fn compare(root: &Path, options: &[OsString]) -> Result<()> {
     compare::run(root, options)
+}
+
+#[cfg(target_os = "linux")]
+fn cores(root: &Path, options: &[OsString]) -> Result<()> {
+    cores::run(root, options)
 }
 
 #[cfg(target_os = "linux")]
@@ -74,6 +82,11 @@ fn folder(root: &Path, options: &[OsString]) -> Result<()> {
 #[cfg(target_os = "linux")]
 fn sharing(root: &Path, options: &[OsString]) -> Result<()> {
     swarm::sharing(root, options)
+}
+
+#[cfg(not(target_os = "linux"))]
+fn cores(_: &Path, _: &[OsString]) -> Result<()> {
+    bail!("`bench cores` pins processes to cores, as Linux does")
 }
 
 #[cfg(not(target_os = "linux"))]
@@ -109,5 +122,7 @@ fn compare(_: &Path, _: &[OsString]) -> Result<()> {
 
 #[cfg(not(target_os = "linux"))]
 pub(crate) fn as_child(_: &[OsString]) -> Result<()> {
-    bail!("`{CHILD}` is for `bench compare`, `far`, `swarm` and `sharing`, which need Linux")
+    bail!(
+        "`{CHILD}` is for `bench compare`, `cores`, `far`, `swarm`, `sharing` and `folder`, which need Linux"
+    )
 }

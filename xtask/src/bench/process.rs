@@ -4,6 +4,7 @@ use std::env;
 use std::ffi::OsStr;
 use std::fs::{self, File, OpenOptions};
 use std::io::{BufRead as _, BufReader};
+use std::os::fd::OwnedFd;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::sync::mpsc::{Receiver, RecvTimeoutError, sync_channel};
@@ -13,13 +14,15 @@ use std::time::{Duration, Instant};
 use anyhow::{Context as _, Result, bail};
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::io::Errno;
-use rustix::process::{Pid, PidfdFlags, Signal, kill_process, pidfd_open};
+use rustix::process::{Pid, PidfdFlags, Signal, WaitId, WaitIdOptions, kill_process, pidfd_open, waitid};
 
 use super::{helper, proc};
 use crate::bench::CHILD;
 
 /// How often memory is looked at.
 const SAMPLE: Timespec = Timespec { tv_sec: 0, tv_nsec: 20_000_000 };
+/// How often is looked whether a process has ended, where nothing tells.
+const LOOK: Duration = Duration::from_millis(2);
 /// How long a seeder may take to say that it is ready, besides the time for its bytes.
 const READY: Duration = Duration::from_secs(60);
 
@@ -32,8 +35,28 @@ pub(crate) fn command(dir: &Path, program: impl AsRef<OsStr>) -> Command {
 
 /// This program again, with one of its duties as a child. Its file may have been replaced since it was started.
 pub(crate) fn ours(dir: &Path, duty: &str) -> Command {
+    let mut command = child(dir);
+    command.arg(duty);
+    command
+}
+
+/// The same, on these CPUs only.
+pub(crate) fn ours_on(cpus: &[usize], dir: &Path, duty: &str) -> Command {
+    let mut command = child(dir);
+    command.args([helper::ON, &helper::cpu_list(cpus), duty]);
+    command
+}
+
+/// Another program, on these CPUs only; see [`command`].
+pub(crate) fn command_on(cpus: &[usize], dir: &Path, program: impl AsRef<OsStr>) -> Command {
+    let mut command = ours_on(cpus, dir, helper::BECOME);
+    command.arg(program);
+    command
+}
+
+fn child(dir: &Path) -> Command {
     let mut command = Command::new("/proc/self/exe");
-    command.args([CHILD, duty]).current_dir(dir).env_clear().env("HOME", dir).env("TMPDIR", dir);
+    command.arg(CHILD).current_dir(dir).env_clear().env("HOME", dir).env("TMPDIR", dir);
     if let Some(path) = env::var_os("PATH") {
         command.env("PATH", path);
     }
@@ -57,6 +80,25 @@ pub(crate) fn measure(commands: &mut [Command], log: &Path, limit: Duration) -> 
         let mut running = Running::start(command, log)?;
         running.watch(started + limit, &mut usage.peak_anonymous_bytes)?;
         usage.wall = started.elapsed();
+        usage.cpu += running.reap()?;
+    }
+    Ok(usage)
+}
+
+/// Runs the commands at the same time: the wall time is that from the first start to the last end.
+pub(crate) fn measure_together(commands: &mut [Command], log: &Path, limit: Duration) -> Result<Usage> {
+    let mut usage = Usage::default();
+    let started = Instant::now();
+    let mut all = Vec::new();
+    for command in commands {
+        command.stdout(appending(log)?);
+        all.push(Running::start(command, log)?);
+    }
+    for running in &mut all {
+        running.watch(started + limit, &mut usage.peak_anonymous_bytes)?;
+    }
+    usage.wall = started.elapsed();
+    for running in &mut all {
         usage.cpu += running.reap()?;
     }
     Ok(usage)
@@ -140,19 +182,35 @@ impl Running {
 
     /// Waits until it has ended, and looks at its memory meanwhile.
     fn watch(&mut self, until: Instant, peak_bytes: &mut u64) -> Result<()> {
-        let process = pidfd_open(self.pid(), PidfdFlags::empty()).context("cannot watch a child process")?;
-        loop {
-            match poll(&mut [PollFd::new(&process, PollFlags::IN)], Some(&SAMPLE)) {
-                Ok(0) | Err(Errno::INTR) => {}
-                Ok(_) => return Ok(()),
-                Err(error) => return Err(error).context("cannot wait for a child process"),
-            }
+        let process = match pidfd_open(self.pid(), PidfdFlags::empty()) {
+            Ok(process) => Some(process),
+            // Sandboxes that stand in for a kernel may not have it.
+            Err(Errno::NOSYS) => None,
+            Err(error) => return Err(error).context("cannot watch a child process"),
+        };
+        while !self.has_ended(process.as_ref())? {
             if let Some(bytes) = proc::anonymous_bytes(self.pid()) {
                 *peak_bytes = bytes.max(*peak_bytes);
             }
             if Instant::now() > until {
                 bail!("not done in time{}", self.log());
             }
+        }
+        Ok(())
+    }
+
+    /// Waits for a while; at once if it has ended, and nearly so without a descriptor.
+    fn has_ended(&self, process: Option<&OwnedFd>) -> Result<bool> {
+        let Some(process) = process else {
+            thread::sleep(LOOK);
+            let options = WaitIdOptions::EXITED | WaitIdOptions::NOHANG | WaitIdOptions::NOWAIT;
+            let ended = waitid(WaitId::Pid(self.pid()), options);
+            return Ok(ended.context("cannot wait for a child process")?.is_some());
+        };
+        match poll(&mut [PollFd::new(process, PollFlags::IN)], Some(&SAMPLE)) {
+            Ok(0) | Err(Errno::INTR) => Ok(false),
+            Ok(_) => Ok(true),
+            Err(error) => Err(error).context("cannot wait for a child process"),
         }
     }
 
@@ -209,6 +267,24 @@ mod tests {
         assert!(usage.cpu > Duration::ZERO && usage.wall > Duration::ZERO);
         assert_eq!(fs::read_to_string(&log).unwrap(), "done\ndone\n");
         assert_eq!(answer(&mut shell("echo said"), &log, LONG).unwrap(), "said\n");
+    }
+
+    #[test]
+    fn an_end_is_seen_without_a_descriptor() {
+        let dir = tempfile::tempdir().unwrap();
+        let mut running = Running::start(&mut shell("sleep 0.1"), &dir.path().join("log")).unwrap();
+        assert!(!running.has_ended(None).unwrap());
+        while !running.has_ended(None).unwrap() {}
+        running.reap().unwrap();
+    }
+
+    #[test]
+    fn what_runs_together_takes_as_long_as_the_slowest() {
+        let dir = tempfile::tempdir().unwrap();
+        let log = dir.path().join("log");
+        let usage = measure_together(&mut [shell("sleep 0.3"), shell("sleep 0.2")], &log, LONG).unwrap();
+        assert!(usage.wall >= Duration::from_millis(300), "{:?}", usage.wall);
+        assert!(measure_together(&mut [shell("true"), shell("exit 3")], &log, LONG).is_err());
     }
 
     #[test]

@@ -1,7 +1,7 @@
 //! `cargo xtask bench compare`: the whole way, from a seeder's file to a verified file, beside what a user would pick
 //! instead. The same bytes, the same file system, the same minutes.
 
-mod contenders;
+pub(super) mod contenders;
 pub(super) mod json;
 pub(super) mod machine;
 pub(super) mod options;

@@ -16,6 +16,7 @@ use std::time::Duration;
 
 use anyhow::{Context as _, Result, bail};
 
+pub(crate) use self::rqbit::rqbit_alone;
 use crate::bench::process::Service;
 
 /// The names of our own program, as it comes and told not to wait for the disk.
@@ -90,7 +91,7 @@ pub(crate) fn start(name: &str, ground: &Ground, seeders: usize) -> Result<Vec<C
 }
 
 /// What a program says first about its version, without what is in parentheses; or how to get it.
-fn version(program: impl AsRef<Path>, flags: &[&str], get_it: &str) -> Result<String> {
+pub(crate) fn version(program: impl AsRef<Path>, flags: &[&str], get_it: &str) -> Result<String> {
     let program = program.as_ref();
     let missing =
         || format!("`{}` is not installed, or does not run; get it with {get_it}", program.display());
@@ -102,7 +103,7 @@ fn version(program: impl AsRef<Path>, flags: &[&str], get_it: &str) -> Result<St
 }
 
 /// A port that was free just now, for programs that cannot be told to choose one and say which.
-fn free_port() -> Result<u16> {
+pub(crate) fn free_port() -> Result<u16> {
     let listener = TcpListener::bind(("127.0.0.1", 0)).context("cannot listen")?;
     Ok(listener.local_addr().context("a listener has no address")?.port())
 }

@@ -17,7 +17,7 @@ pub(super) fn start(ground: &Ground, seeders: usize) -> Result<Contender> {
     for index in 0..seeders {
         let dir = ground.seed_dir(&format!("rqbit-{index}"))?;
         let port = free_port()?;
-        let mut share = rqbit(&dir);
+        let mut share = rqbit_alone(&dir);
         share.args(["--http-api-listen-addr", "127.0.0.1:0", "--listen-port", &port.to_string()]);
         share.arg("share").arg(&ground.source);
         let service = Service::start(share, &log)?;
@@ -27,7 +27,7 @@ pub(super) fn start(ground: &Ground, seeders: usize) -> Result<Contender> {
         peers.push(format!("127.0.0.1:{port}"));
         services.push(service);
     }
-    let mut fetch = rqbit(&ground.out);
+    let mut fetch = rqbit_alone(&ground.out);
     fetch.args(["download", "--exit-on-finish", "--disable-http-api", "--output-folder", "."]);
     fetch.args(["--initial-peers", &peers.join(","), &magnet]);
     Ok(Contender {
@@ -41,7 +41,7 @@ pub(super) fn start(ground: &Ground, seeders: usize) -> Result<Contender> {
 }
 
 /// rqbit that looks for nobody else.
-fn rqbit(dir: &Path) -> Command {
+pub(crate) fn rqbit_alone(dir: &Path) -> Command {
     let mut rqbit = command(dir, "rqbit");
     rqbit.args(["--disable-dht", "--disable-lsd", "--disable-trackers", "--disable-upnp-port-forward"]);
     rqbit.args(["--listen-ip", "127.0.0.1"]);
