@@ -8,6 +8,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use anyhow::{Context as _, Result};
+use loader::FetchOptions;
 use p2p_blob::{DhtMode, Limits, Multiaddr, NetworkKey, PeerId};
 
 use crate::args::{Common, Legacy, Network};
@@ -152,6 +153,15 @@ impl Settings {
                 Err(Usage::new("--max-size is for a single blob: give --single-blob, too").into())
             }
             false => Ok(None),
+        }
+    }
+
+    /// How models are fetched, as far as the network goes.
+    pub(crate) fn fetching(&self, flags: &Network) -> FetchOptions {
+        let options = FetchOptions::default();
+        match flags.memory.or(self.file.memory) {
+            Some(memory_bytes) => options.with_memory_bytes(memory_bytes),
+            None => options,
         }
     }
 

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use anyhow::{Context as _, Result, anyhow};
 use chain_reader::{Address, ChainReader, MatureModel, Staleness};
-use loader::{FetchOptions, Report, Selection, SourceReport, executable};
+use loader::{Report, Selection, SourceReport, executable};
 use manifest::Digest;
 use node::{Loaded, Node, NodeError};
 use store::{Cache, MappedFile, check_empty};
@@ -39,7 +39,8 @@ pub(crate) async fn run(flags: &args::Fetch, settings: &Settings, output: &Outpu
 async fn fetch(flags: &args::Fetch, settings: &Settings, output: &Output) -> Result<()> {
     let files =
         Selection::new(&flags.files, &flags.exclude).map_err(|error| Usage::new(error.to_string()))?;
-    let fetch = FetchOptions::default()
+    let fetch = settings
+        .fetching(&flags.network)
         .with_files(files)
         .with_wait(settings.wait(flags.wait))
         .with_single_blob_max_bytes(settings.single_blob_max_bytes(&flags.named.legacy)?)

@@ -6,7 +6,6 @@ use std::convert::Infallible;
 use anyhow::{Context as _, Result};
 use chain_reader::Address;
 use futures::{Stream, StreamExt as _};
-use loader::FetchOptions;
 use node::Node;
 use p2p_blob::Multiaddr;
 
@@ -25,7 +24,7 @@ pub(crate) async fn run(flags: &args::Serve, settings: &Settings, output: &Outpu
     let contract = chain.as_ref().map(chain_reader::Config::contract);
     let config = settings
         .seeder(&flags.network)?
-        .with_fetch(FetchOptions::default().with_single_blob_max_bytes(single_blob_max_bytes))
+        .with_fetch(settings.fetching(&flags.network).with_single_blob_max_bytes(single_blob_max_bytes))
         .with_blob_dirs(settings.blob_dirs(&flags.blob_dir))
         .with_chain(chain);
     if flags.following.keep.is_some() && contract.is_none() {

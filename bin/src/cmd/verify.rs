@@ -3,7 +3,6 @@
 use std::thread::available_parallelism;
 
 use anyhow::Result;
-use loader::FetchOptions;
 use manifest::Digest;
 use node::Node;
 use store::{Cache, CacheError, EntryState};
@@ -77,7 +76,7 @@ async fn repair(
     bad: &mut Vec<Digest>,
     output: &Output,
 ) -> Result<()> {
-    let fetch = FetchOptions::default().with_wait(settings.wait(flags.wait));
+    let fetch = settings.fetching(&flags.network).with_wait(settings.wait(flags.wait));
     let config = settings.fetcher(&flags.network)?.with_fetch(fetch);
     let node = Node::start(config).await?;
     let mut failed = None;

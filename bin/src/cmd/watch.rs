@@ -1,7 +1,6 @@
 //! `loader watch`.
 
 use anyhow::{Context as _, Result};
-use loader::FetchOptions;
 use node::Node;
 
 use crate::args;
@@ -15,7 +14,8 @@ use crate::output::Output;
 
 pub(crate) async fn run(flags: &args::Watch, settings: &Settings, output: &Output) -> Result<()> {
     let mut interrupt = Interrupt::new().context("cannot listen for signals")?;
-    let fetch = FetchOptions::default()
+    let fetch = settings
+        .fetching(&flags.network)
         .with_wait(settings.wait(flags.wait))
         .with_single_blob_max_bytes(settings.single_blob_max_bytes(&flags.named.legacy)?);
     let chain = settings.following(&flags.named, &flags.following)?;

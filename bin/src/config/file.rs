@@ -21,7 +21,7 @@ use crate::units::{parse_duration, parse_rate, parse_size};
 const MAX_FILE_BYTES: usize = 1 << 20;
 
 /// What each key takes.
-const KEYS: [(&str, &str); 28] = [
+const KEYS: [(&str, &str); 29] = [
     ("cache-dir", PATH),
     (
         "contract",
@@ -47,6 +47,7 @@ const KEYS: [(&str, &str); 28] = [
     ("dht-server", FLAG),
     ("upload-limit", RATE),
     ("download-limit", RATE),
+    ("memory", "a size in quotes, such as \"128MiB\""),
     ("listen", ADDRESSES),
     ("external-addr", ADDRESSES),
     ("blob-dir", "a list of paths in quotes"),
@@ -89,6 +90,8 @@ pub(super) struct File {
     pub(super) dht_server: bool,
     pub(super) upload_limit: Option<Rate>,
     pub(super) download_limit: Option<Rate>,
+    #[serde(deserialize_with = "size")]
+    pub(super) memory: Option<u64>,
     pub(super) listen: Vec<Text<Multiaddr>>,
     pub(super) external_addr: Vec<Text<Multiaddr>>,
     pub(super) blob_dir: Vec<PathBuf>,

@@ -24,4 +24,4 @@ pub use observer::{Event, Observer, Report, Silent, SourceReport};
 pub use progress::{Numbers, Progress};
 pub use reuse::{Overlap, overlap};
 pub use selection::{PatternError, Selection};
-pub use source::{BlobSize, BlobStream, RangeRead, Source, SourceError, SourceEvent};
+pub use source::{BlobStream, RangeRead, Source, SourceError, SourceEvent};

@@ -20,23 +20,6 @@ pub struct RangeRead {
     pub range: ByteRange,
 }
 
-/// What is known of the size of a blob.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum BlobSize {
-    /// It has so many bytes.
-    Exactly(u64),
-    /// It has so many bytes at most.
-    AtMost(u64),
-}
-
-impl BlobSize {
-    /// The most that it can have.
-    pub fn max_bytes(self) -> u64 {
-        let (Self::Exactly(bytes) | Self::AtMost(bytes)) = self;
-        bytes
-    }
-}
-
 /// Why a source did not deliver.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
@@ -108,8 +91,8 @@ pub trait Source: Send + Sync + 'static {
     /// Asks for a whole blob that should have `size_bytes`. The bytes are not checked.
     fn open(&self, blob: Digest, size_bytes: u64) -> BoxFuture<'_, Result<Box<dyn BlobStream>, SourceError>>;
 
-    /// A small blob in memory. The bytes are not checked.
-    fn read_blob(&self, blob: Digest, size: BlobSize) -> BoxFuture<'_, Result<Vec<u8>, SourceError>>;
+    /// A small blob in memory, at most `max_bytes`. The bytes are not checked. Queues behind no [`Self::read`].
+    fn read_blob(&self, blob: Digest, max_bytes: u64) -> BoxFuture<'_, Result<Vec<u8>, SourceError>>;
 
     /// How large a blob is, as it says.
     fn blob_size(&self, blob: Digest) -> BoxFuture<'_, Result<u64, SourceError>>;

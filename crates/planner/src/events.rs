@@ -52,11 +52,11 @@ impl Planner {
     /// [`PlanEvent::Checked`]; else it drops them, as after a cancel.
     pub fn arrived(&mut self, id: RequestId, piece: PieceId, now: Instant) -> bool {
         let Some(request) = self.requests.get(id) else { return false };
-        let (key, issued, is_last) = (request.source, request.issued, !request.is_stream());
+        let (key, is_last) = (request.source, !request.is_stream());
         let bytes = self.pieces.geometry.piece_bytes(piece);
         let wanted = self.pieces.arrived(piece, key);
         self.sources.update(key, |source| {
-            source.on_arrived(id, piece.shard, bytes, issued, now);
+            source.on_arrived(id, piece.shard, bytes, now);
             if wanted {
                 source.checking();
             }

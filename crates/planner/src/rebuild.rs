@@ -19,7 +19,7 @@ impl Planner {
             };
             pieces.retain(|piece| self.can_rebuild(*piece));
             let (piece_bytes, budget) =
-                (self.geometry().manifest().piece_size_bytes(), self.config.max_in_flight_bytes);
+                (self.geometry().manifest().piece_size_bytes(), self.config.usual_in_flight_bytes());
             let max = usize::try_from(budget / 4 / u64::from(piece_bytes)).unwrap_or(usize::MAX).max(1);
             for later in pieces.drain(max.min(pieces.len())..) {
                 self.pieces.recheck_candidate(later);

@@ -11,6 +11,9 @@ use manifest::{Manifest, PieceId};
 use super::source::Source;
 use super::{PlanConfig, SourceKey};
 
+/// With no more sources than this windows grow faster.
+const FEW_SOURCES: usize = 4;
+
 /// See the module's documentation.
 #[derive(Debug)]
 pub(super) struct Roster {
@@ -35,6 +38,10 @@ struct Load {
     unproven: u64,
     /// Windows of the proven ones.
     windows: u64,
+    /// What the way to them takes.
+    pipes: u64,
+    /// Sources that are connected.
+    up: usize,
     /// How many are overdue.
     overdue: usize,
 }
@@ -48,6 +55,8 @@ pub(super) struct Budget {
     pub(super) allows_unproven: bool,
     /// What part of its window a source may use, so that all windows together fit.
     pub(super) share: f64,
+    /// There are few sources: together they cannot ask for much more than the line takes.
+    pub(super) rush: bool,
 }
 
 impl Roster {
@@ -89,6 +98,8 @@ impl Roster {
         self.load.owed = self.load.owed - before.owed + after.owed;
         self.load.unproven = self.load.unproven - before.unproven + after.unproven;
         self.load.windows = self.load.windows - before.windows + after.windows;
+        self.load.pipes = self.load.pipes - before.pipes + after.pipes;
+        self.load.up = self.load.up - before.up + after.up;
         self.load.overdue = self.load.overdue - before.overdue + after.overdue;
         self.check_at =
             self.check_at.into_iter().chain(source.next_wakeup(&self.config, self.piece_bytes)).min();
@@ -142,22 +153,26 @@ impl Roster {
 
     /// What the memory allows beside so many pieces that have arrived.
     pub(super) fn budget(&self, arrived: usize) -> Budget {
-        let max_bytes = self.config.max_in_flight_bytes;
+        let most = self.config.max_in_flight_bytes;
+        let usual = self.config.usual_in_flight_bytes();
+        let rush = self.load.up <= FEW_SOURCES;
+        let pipes = if rush { 2 * self.load.pipes } else { self.load.pipes };
+        let max_bytes = pipes.clamp(usual, most);
         let filled_bytes = self.load.owed + arrived as u64 * self.piece_bytes;
         #[expect(clippy::cast_precision_loss, reason = "a share")]
         let share = max_bytes as f64 / self.load.windows.max(max_bytes) as f64;
         Budget {
             allows_any: filled_bytes + self.piece_bytes <= max_bytes,
-            allows_unproven: self.load.unproven == 0
-                || self.load.unproven + self.piece_bytes <= max_bytes / 4,
+            allows_unproven: self.load.unproven == 0 || self.load.unproven + self.piece_bytes <= usual / 4,
             share,
+            rush,
         }
     }
 
     /// Whether a source may be asked for one more piece now.
     pub(super) fn has_capacity(&self, key: SourceKey, budget: Budget) -> bool {
         let source = &self[&key];
-        source.is_live() && source.has_capacity(self.piece_bytes, budget.share)
+        source.is_live() && source.has_capacity(self.piece_bytes, budget.share, budget.rush)
     }
 
     /// Whether a source that stalls now may keep its probe: those of all stalled sources hold at most a quarter of the
@@ -165,7 +180,7 @@ impl Roster {
     pub(super) fn may_keep_probe(&self, key: SourceKey) -> bool {
         let others = self.iter().filter(|(other, source)| *other != key && source.is_stalled());
         let held: u64 = others.map(|(_, source)| source.owed_in_memory(self.piece_bytes)).sum();
-        held + self.piece_bytes <= self.config.max_in_flight_bytes / 4
+        held + self.piece_bytes <= self.config.usual_in_flight_bytes() / 4
     }
 
     /// When a source will be overdue.
@@ -229,11 +244,13 @@ impl Index<&SourceKey> for Roster {
 impl Load {
     fn of(source: &Source, piece_bytes: u64) -> Self {
         let owed = source.owed_in_memory(piece_bytes);
-        let overdue = usize::from(source.is_overdue());
+        let (overdue, up) = (usize::from(source.is_overdue()), usize::from(source.is_up()));
         if source.is_proven() {
-            Self { owed, unproven: 0, windows: source.window_bytes(piece_bytes), overdue }
+            let (windows, pipes) = (source.window_bytes(piece_bytes), source.pipe_bytes());
+            Self { owed, unproven: 0, windows, pipes, up, overdue }
         } else {
-            Self { owed, unproven: if source.is_stalled() { 0 } else { owed }, windows: 0, overdue }
+            let unproven = if source.is_stalled() { 0 } else { owed };
+            Self { owed, unproven, windows: 0, pipes: 0, up, overdue }
         }
     }
 }

@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 use manifest::PieceId;
 
 use super::holdings::Holdings;
-use super::rate::Meter;
+use super::rate::{Issued, Meter};
 use super::{Failure, PlanConfig, RequestId};
 
 /// The state of a source, for a report.
@@ -63,8 +63,8 @@ pub(super) struct Source {
     is_hopeless: bool,
     /// How much of it was verified, piece by piece or with its whole shard.
     verified_bytes: u64,
-    /// Requests in flight, oldest first, each with its bytes outstanding.
-    requests: VecDeque<(RequestId, u64)>,
+    /// Requests in flight, oldest first.
+    requests: VecDeque<Asked>,
     /// The sum of these.
     owed_bytes: u64,
     meter: Meter,
@@ -76,12 +76,21 @@ pub(super) struct Source {
     pub(super) stripes_done: usize,
 }
 
+/// A request in flight.
+#[derive(Debug, Clone, Copy)]
+struct Asked {
+    id: RequestId,
+    owed_bytes: u64,
+    issued: Issued,
+}
+
 /// A source that has sent wrong bytes of so many shards, and nothing right, is not asked for more.
 pub(super) const MAX_WRONG_AT_FIRST: usize = 3;
 /// What the source of the manifest is asked for at first.
-const FIRST_BYTES: u64 = 1 << 20;
-/// Requests in flight at one source: the most that protocol 2.0.0 lets a stream have unanswered.
-const MAX_REQUESTS: u64 = 16;
+const FIRST_BYTES: u64 = 2 << 20;
+/// Requests in flight at one source: 16 are the most that protocol 2.0.0 lets a stream have unanswered, and over a long way
+/// there are several streams.
+const MAX_REQUESTS: u64 = 192;
 /// Answers that it sends at once.
 const MAX_ANSWERS: usize = 2;
 /// Pieces of a stream of a whole shard that are in memory at once.
@@ -339,7 +348,8 @@ impl Source {
 
     /// Rule 2: whether one more request fits into this share of its window. Of an unproven source, arrived pieces must be
     /// checked first.
-    pub(super) fn has_capacity(&self, piece_bytes: u64, share: f64) -> bool {
+    /// `rush`: its window is twice as large until that brings no more.
+    pub(super) fn has_capacity(&self, piece_bytes: u64, share: f64, rush: bool) -> bool {
         if !self.proven && self.unchecked > 0 {
             return false;
         }
@@ -351,6 +361,7 @@ impl Source {
         }
         #[expect(clippy::cast_precision_loss, clippy::cast_possible_truncation, clippy::cast_sign_loss)]
         let window_bytes = (self.window_bytes(piece_bytes) as f64 * share) as u64;
+        let window_bytes = if rush && self.meter.is_growing() { 2 * window_bytes } else { window_bytes };
         self.owed_bytes() + piece_bytes <= window_bytes
     }
 
@@ -368,10 +379,16 @@ impl Source {
         self.meter.window_bytes().clamp(2 * piece_bytes, MAX_REQUESTS * piece_bytes)
     }
 
+    /// What is under way from it, and as much again.
+    pub(super) fn pipe_bytes(&self) -> u64 {
+        self.meter.pipe_bytes()
+    }
+
     /// How long until `request` is done, going by the source's rate, or how long it has sent nothing.
     pub(super) fn expected_wait(&self, request: RequestId, now: Instant) -> Duration {
-        let position = self.requests.iter().position(|(id, _)| *id == request);
-        let owed = self.requests.iter().take(position.map_or(0, |at| at + 1)).map(|(_, bytes)| bytes).sum();
+        let position = self.requests.iter().position(|asked| asked.id == request);
+        let owed =
+            self.requests.iter().take(position.map_or(0, |at| at + 1)).map(|asked| asked.owed_bytes).sum();
         let silent = now.saturating_duration_since(self.last_arrival);
         self.time_for(owed).map_or(silent, |time| time.max(silent))
     }
@@ -379,7 +396,7 @@ impl Source {
     /// Whether it may have begun to send what was asked at `issued`, going by what it sent since. Answers come in order, but
     /// on two connections.
     pub(super) fn may_have_begun(&self, request: RequestId, issued: Instant) -> bool {
-        let is_next = self.requests.iter().take(MAX_ANSWERS).any(|(id, _)| *id == request);
+        let is_next = self.requests.iter().take(MAX_ANSWERS).any(|asked| asked.id == request);
         is_next && self.last_progress > self.last_arrival.max(issued)
     }
 
@@ -394,7 +411,8 @@ impl Source {
             self.last_arrival = now;
             self.meter.start(now);
         }
-        self.requests.push_back((request, bytes));
+        let issued = self.meter.issue(now);
+        self.requests.push_back(Asked { id: request, owed_bytes: bytes, issued });
         self.owed_bytes += bytes;
     }
 
@@ -404,23 +422,16 @@ impl Source {
         std::mem::take(&mut self.late) | std::mem::take(&mut self.stalled)
     }
 
-    /// A piece of `shard` is complete that `request`, made at `issued`, asked for.
-    pub(super) fn on_arrived(
-        &mut self,
-        request: RequestId,
-        shard: u32,
-        bytes: u64,
-        issued: Instant,
-        now: Instant,
-    ) {
+    /// A piece of `shard` is complete that `request` asked for.
+    pub(super) fn on_arrived(&mut self, request: RequestId, shard: u32, bytes: u64, now: Instant) {
         self.failures_in_a_row = 0;
         self.overdue = false;
         self.doubted.remove(&shard);
-        self.meter.add(bytes, issued, now);
         self.last_arrival = now;
-        if let Some((_, owed)) = self.requests.iter_mut().find(|(id, _)| *id == request) {
-            let paid = bytes.min(*owed);
-            *owed -= paid;
+        if let Some(asked) = self.requests.iter_mut().find(|asked| asked.id == request) {
+            self.meter.add(bytes, asked.issued, now);
+            let paid = bytes.min(asked.owed_bytes);
+            asked.owed_bytes -= paid;
             self.owed_bytes -= paid;
         }
     }
@@ -463,14 +474,14 @@ impl Source {
 
     /// Its requests in flight, oldest first.
     pub(super) fn requests(&self) -> Vec<RequestId> {
-        self.requests.iter().map(|(id, _)| *id).collect()
+        self.requests.iter().map(|asked| asked.id).collect()
     }
 
     pub(super) fn forget(&mut self, request: RequestId) {
-        if let Some(at) = self.requests.iter().position(|(id, _)| *id == request)
-            && let Some((_, owed)) = self.requests.remove(at)
+        if let Some(at) = self.requests.iter().position(|asked| asked.id == request)
+            && let Some(asked) = self.requests.remove(at)
         {
-            self.owed_bytes -= owed;
+            self.owed_bytes -= asked.owed_bytes;
         }
         self.late &= !self.requests.is_empty();
         self.overdue &= !self.requests.is_empty();

@@ -15,8 +15,10 @@ pub struct RequestId(pub u64);
 /// Limits and timeouts of the planner.
 #[derive(Debug, Clone)]
 pub struct PlanConfig {
-    /// Bytes in flight or not written yet, over all sources.
+    /// Bytes in flight or not written yet, over all sources, at most.
     pub max_in_flight_bytes: u64,
+    /// The same while the way to the sources takes no more: bandwidth × delay decides how much of the most is used.
+    pub usual_in_flight_bytes: u64,
     /// A source with requests in flight that sends no bytes for this long is late: parity may stand in for what only late
     /// sources hold. That costs little, should they go on.
     pub late_after: Duration,
@@ -38,7 +40,8 @@ pub struct PlanConfig {
 impl Default for PlanConfig {
     fn default() -> Self {
         Self {
-            max_in_flight_bytes: 48 << 20,
+            max_in_flight_bytes: 128 << 20,
+            usual_in_flight_bytes: 48 << 20,
             late_after: Duration::from_millis(500),
             stall_after: Duration::from_secs(2),
             min_patience: Duration::from_secs(3),
@@ -47,6 +50,13 @@ impl Default for PlanConfig {
             grace: Duration::from_secs(1),
             seed: 0,
         }
+    }
+}
+
+impl PlanConfig {
+    /// What may be in flight while the way to the sources takes no more.
+    pub(super) fn usual_in_flight_bytes(&self) -> u64 {
+        self.usual_in_flight_bytes.min(self.max_in_flight_bytes)
     }
 }
 

@@ -13,6 +13,7 @@ use tokio::sync::mpsc;
 
 use super::buffers::{Buffers, buffer_count};
 use super::have_poll::HavePoll;
+use super::options::USUAL_MEMORY_BYTES;
 use super::source_table::SourceTable;
 use super::transfers::{TransferEvent, Transfers};
 use crate::source::Source;
@@ -37,6 +38,7 @@ impl Plan {
         let config = PlanConfig {
             // A quarter is for parity that waits for its column, and one for what is rebuilt.
             max_in_flight_bytes: (memory_bytes / 2).max(2 * u64::from(piece_bytes)),
+            usual_in_flight_bytes: (USUAL_MEMORY_BYTES / 2).max(2 * u64::from(piece_bytes)),
             // The keys of a hasher are random.
             seed: RandomState::new().build_hasher().finish(),
             ..PlanConfig::default()

@@ -20,7 +20,7 @@ use tokio::time::Instant;
 use super::blocking::blocking;
 use super::source_table::{Arrivals, SourceTable};
 use crate::observer::{Event, Observer};
-use crate::source::{BlobSize, Source, SourceError, SourceEvent};
+use crate::source::{Source, SourceError, SourceEvent};
 
 /// Sources that may have sent a part: bounds the memory to so many blobs.
 const MAX_SENDING: usize = 4;
@@ -50,7 +50,7 @@ pub(super) enum Found {
 #[derive(Clone, Copy)]
 pub(super) struct Wanted {
     pub(super) blob: Digest,
-    pub(super) size: BlobSize,
+    pub(super) max_bytes: u64,
     /// How long to go on when no source is left to ask.
     pub(super) wait: Duration,
 }
@@ -152,7 +152,7 @@ struct Asked {
 
 impl Queue {
     fn new(wanted: Wanted) -> Self {
-        let patience = PATIENCE + Duration::from_secs(wanted.size.max_bytes() / MIN_BYTES_PER_S);
+        let patience = PATIENCE + Duration::from_secs(wanted.max_bytes / MIN_BYTES_PER_S);
         let (attempts, asked) = (HashMap::new(), Vec::new());
         Self { patience, attempts, asked, may_ask: 0, next_ask: Instant::now(), next_burst: 1 }
     }
@@ -270,7 +270,7 @@ async fn ask(
     source: Arc<dyn Source>,
     wanted: Wanted,
 ) -> (SourceKey, Result<Answer, SourceError>) {
-    let bytes = match source.read_blob(wanted.blob, wanted.size).await {
+    let bytes = match source.read_blob(wanted.blob, wanted.max_bytes).await {
         Ok(bytes) => bytes,
         Err(error) => return (key, Err(error)),
     };

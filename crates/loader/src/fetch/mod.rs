@@ -32,7 +32,7 @@ use tokio::sync::mpsc;
 use crate::error::LoadError;
 use crate::observer::{Event, Observer, Report};
 use crate::reuse::copy::Reuse;
-use crate::source::{BlobSize, SourceEvent};
+use crate::source::SourceEvent;
 use crate::tensors::Tensor;
 pub use options::FetchOptions;
 pub use tensors::{LoadedTensor, TensorChoice, load_tensors};
@@ -42,6 +42,7 @@ use buffers::buffer_count;
 use driver::Driver;
 use head_start::Plan;
 use metadata::{Found, Wanted};
+use options::USUAL_MEMORY_BYTES;
 use single_blob::MAX_MANIFEST_BYTES;
 use source_table::{Arrivals, SourceTable};
 use workers::Workers;
@@ -201,8 +202,7 @@ impl Fetch<'_> {
             // No waiting while other sizes may be claimed: sources that did not answer in time may know the right one.
             self.wait = Duration::ZERO;
             if sizes.iter().any(|size_bytes| single_blob::may_be_manifest(*size_bytes)) {
-                let wanted =
-                    Wanted { blob, size: BlobSize::AtMost(MAX_MANIFEST_BYTES), wait: Duration::ZERO };
+                let wanted = Wanted { blob, max_bytes: MAX_MANIFEST_BYTES, wait: Duration::ZERO };
                 if let Found::Blob(bytes) =
                     metadata::find(wanted, &mut self.known, events, self.observer).await
                 {
@@ -375,8 +375,7 @@ impl Fetch<'_> {
         if let Some(manifest) = blocking(move || cache.manifest(&digest)).await?? {
             return Ok(manifest);
         }
-        let wanted =
-            Wanted { blob: digest, size: BlobSize::AtMost(MAX_MANIFEST_BYTES), wait: self.options.wait };
+        let wanted = Wanted { blob: digest, max_bytes: MAX_MANIFEST_BYTES, wait: self.options.wait };
         let bytes = match metadata::find(wanted, &mut self.known, events, self.observer).await {
             Found::Blob(bytes) => bytes,
             Found::Nowhere { too_large: Some((source_id, claimed_bytes)) } => {
@@ -403,8 +402,7 @@ impl Fetch<'_> {
             return Ok(());
         }
         let wait = self.options.wait.min(INDEX_WAIT);
-        let wanted =
-            Wanted { blob: pieces.index, size: BlobSize::Exactly(manifest.index_size_bytes()), wait };
+        let wanted = Wanted { blob: pieces.index, max_bytes: manifest.index_size_bytes(), wait };
         match metadata::find(wanted, &mut self.known, events, self.observer).await {
             Found::Blob(bytes) => {
                 let store = Arc::clone(store);
@@ -517,7 +515,8 @@ impl Fetch<'_> {
             }
         };
         let (done_sender, done) = mpsc::channel(QUEUE);
-        let buffer_count = buffer_count(self.options.memory_bytes, geometry.manifest().piece_size_bytes());
+        let usual_bytes = self.options.memory_bytes.min(USUAL_MEMORY_BYTES);
+        let buffer_count = buffer_count(usual_bytes, geometry.manifest().piece_size_bytes());
         let workers = Workers::start(
             self.options.threads.max(1),
             buffer_count / 4,

@@ -4,6 +4,9 @@ use std::time::Duration;
 
 use crate::selection::Selection;
 
+/// The memory for piece buffers while the way to the sources takes no more.
+pub(super) const USUAL_MEMORY_BYTES: u64 = 64 << 20;
+
 /// How a model is fetched. The defaults are those of [`FetchOptions::default`].
 #[derive(Debug, Clone)]
 pub struct FetchOptions {
@@ -20,7 +23,7 @@ impl Default for FetchOptions {
         let threads = std::thread::available_parallelism().map_or(1, std::num::NonZero::get).min(8);
         Self {
             wait: Duration::from_secs(30),
-            memory_bytes: 64 << 20,
+            memory_bytes: 256 << 20,
             threads,
             durable: true,
             single_blob_max_bytes: None,
@@ -37,8 +40,9 @@ impl FetchOptions {
         Self { wait, ..self }
     }
 
-    /// Memory for piece buffers. Half of it may be in flight, which bounds the throughput by the bandwidth-delay product:
-    /// 32 MiB of 64 MiB are 1.7 Gbit/s at 150 ms. Default: 64 MiB.
+    /// The most memory for piece buffers. Half of it may be in flight, which bounds the throughput by the bandwidth-delay
+    /// product: 64 MiB are 1.7 Gbit/s at 150 ms. More than 64 MiB are used only while what is under way to the sources takes
+    /// more. Default: 256 MiB.
     #[must_use]
     pub fn with_memory_bytes(self, memory_bytes: u64) -> Self {
         Self { memory_bytes, ..self }

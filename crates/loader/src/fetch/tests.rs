@@ -14,7 +14,7 @@ use tokio::sync::watch;
 use super::*;
 use crate::encode::Published;
 use crate::encode::tests::{options, publish_bytes, sample};
-use crate::source::{BlobSize, BlobStream, RangeRead, Source, SourceError};
+use crate::source::{BlobStream, RangeRead, Source, SourceError};
 
 const SIZE: usize = 600_001;
 
@@ -72,7 +72,7 @@ impl Source for Shelf {
         unreachable!("it serves ranges")
     }
 
-    fn read_blob(&self, blob: Digest, _: BlobSize) -> BoxFuture<'_, Result<Vec<u8>, SourceError>> {
+    fn read_blob(&self, blob: Digest, _: u64) -> BoxFuture<'_, Result<Vec<u8>, SourceError>> {
         async move { Ok(self.blob(&blob).await.to_vec()) }.boxed()
     }
 
@@ -257,4 +257,26 @@ async fn after_the_last_event_nobody_is_being_connected_to_and_nothing_comes() {
     assert!(matches!(arrivals.next().await, SourceEvent::Connecting(false)));
     // One that were ready again and again would keep a core busy.
     assert!(arrivals.next().now_or_never().is_none());
+}
+
+#[tokio::test]
+async fn pieces_are_asked_for_before_the_index_has_come_and_once() {
+    const PATIENCE: Duration = Duration::from_secs(10);
+    let world = World::new();
+    let index = world.published.manifest.pieces().unwrap().index;
+    let shelf = world.shelf_without(index);
+    let phases = Phases::default();
+    let mut load = Box::pin(world.load(&shelf, &phases));
+    let mut asked = shelf.asked.subscribe();
+    // The manifest, the index, and more.
+    let is_ahead = async { drop(asked.wait_for(|asked| *asked > 2).await) };
+    tokio::time::timeout(PATIENCE, until(&mut load, is_ahead)).await.unwrap();
+    drop(load);
+
+    let (world, phases) = (World::new(), Phases::default());
+    let shelf = world.shelf();
+    let _ = world.load(&shelf, &phases).await.unwrap();
+    let manifest = &world.published.manifest;
+    let pieces: u32 = (0..manifest.data_shard_count()).map(|shard| manifest.piece_count(shard)).sum();
+    assert_eq!(*shelf.asked.borrow(), 2 + pieces as usize, "no piece was asked for twice");
 }

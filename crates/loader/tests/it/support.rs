@@ -11,8 +11,8 @@ use futures::FutureExt;
 use futures::future::BoxFuture;
 use loader::encode::{Input, Options, publish};
 use loader::{
-    BlobSize, BlobStream, Event, FetchOptions, LoadError, Observer, RangeRead, Report, Silent, Source,
-    SourceError, SourceEvent,
+    BlobStream, Event, FetchOptions, LoadError, Observer, RangeRead, Report, Silent, Source, SourceError,
+    SourceEvent,
 };
 use manifest::{Codec, Digest, Have, Manifest, SourceId};
 use store::{Cache, Model};
@@ -218,13 +218,11 @@ impl Source for MemorySource {
         .boxed()
     }
 
-    fn read_blob(&self, blob: Digest, size: BlobSize) -> BoxFuture<'_, Result<Vec<u8>, SourceError>> {
+    fn read_blob(&self, blob: Digest, max_bytes: u64) -> BoxFuture<'_, Result<Vec<u8>, SourceError>> {
         async move {
             let bytes = self.blob(blob).await?;
             match bytes.len() as u64 {
-                claimed_bytes if claimed_bytes > size.max_bytes() => {
-                    Err(SourceError::TooLarge { claimed_bytes })
-                }
+                claimed_bytes if claimed_bytes > max_bytes => Err(SourceError::TooLarge { claimed_bytes }),
                 _ => Ok(bytes),
             }
         }

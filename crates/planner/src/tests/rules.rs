@@ -42,6 +42,39 @@ fn a_long_round_trip_does_not_starve_a_source() {
 }
 
 #[test]
+fn the_window_grows_with_each_round_trip_until_the_line_is_full() {
+    let model = Model::columns(40);
+    let round_trip = ms(150);
+    let far = Peer { latency: round_trip, ..peer(&model, 500) };
+    let elapsed = run(&model, vec![far.clone()]).tally.elapsed;
+    assert!(elapsed.as_secs_f64() < ideal(&model, 500) + 8.0 * round_trip.as_secs_f64(), "{elapsed:?}");
+    // The memory that it takes is bounded.
+    let config = PlanConfig { max_in_flight_bytes: 16 * PIECE, ..PlanConfig::default() };
+    let bounded = Net::with(config, &model, true, vec![far]).finish().tally.elapsed;
+    assert!(bounded > round_trip * 400 / 16, "{bounded:?}");
+}
+
+#[test]
+fn who_sent_the_manifest_is_asked_for_some_small_pieces_at_once() {
+    let model = Model::columns(1);
+    let begun = |has_sent_manifest: bool| {
+        let now = Instant::now();
+        let mut planner = Planner::new(model.geometry(), true, PlanConfig::default(), now);
+        let source = SourceKey(0);
+        planner.on_event(PlanEvent::Up { source, ranges: true }, now);
+        if has_sent_manifest {
+            planner.on_event(PlanEvent::SentManifest { source }, now);
+        }
+        let counts = model.geometry().manifest().shards().len();
+        let shards = (0..counts).map(|_| manifest::PieceSet::all(1)).collect();
+        planner.on_event(PlanEvent::Holds { source, shards }, now);
+        std::iter::from_fn(|| planner.poll_action(now)).count()
+    };
+    assert_eq!(begun(false), 1, "a stranger sends one piece first");
+    assert_eq!(begun(true), 2, "of a MiB each");
+}
+
+#[test]
 fn different_shards_at_different_sources() {
     let model = Model::columns(10);
     let peers = (0..10).map(|shard| peer(&model, 20).holding([shard])).collect();

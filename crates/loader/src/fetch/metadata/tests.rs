@@ -11,7 +11,7 @@ use tokio::time::sleep;
 
 use super::*;
 use crate::observer::Silent;
-use crate::source::{BlobSize, BlobStream, RangeRead};
+use crate::source::{BlobStream, RangeRead};
 
 const BLOB: &[u8] = &[7; 300_000];
 const MAX_BYTES: u64 = 16 << 20;
@@ -87,7 +87,7 @@ impl Source for Fake {
         unreachable!("no shard is asked for")
     }
 
-    fn read_blob(&self, _: Digest, size: BlobSize) -> BoxFuture<'_, Result<Vec<u8>, SourceError>> {
+    fn read_blob(&self, _: Digest, max_bytes: u64) -> BoxFuture<'_, Result<Vec<u8>, SourceError>> {
         async move {
             let mut held = Held { memory: Arc::clone(&self.memory), bytes: 0 };
             match self.habit {
@@ -103,8 +103,8 @@ impl Source for Fake {
                 }
                 Habit::Silent => std::future::pending().await,
                 Habit::Liar { bytes_per_tick } => {
-                    while held.bytes < size.max_bytes() {
-                        let left = size.max_bytes() - held.bytes;
+                    while held.bytes < max_bytes {
+                        let left = max_bytes - held.bytes;
                         self.receive(&mut held, bytes_per_tick.min(left));
                         sleep(TICK).await;
                     }
@@ -147,8 +147,7 @@ async fn look_again(habits: &[Habit], sources: &mut SourceTable) -> (Found, Dura
         events.try_send(SourceEvent::Up(Arc::new(fake))).ok().unwrap();
     }
     drop(events);
-    let wanted =
-        Wanted { blob: Digest::of(BLOB), size: BlobSize::AtMost(MAX_BYTES), wait: Duration::from_secs(30) };
+    let wanted = Wanted { blob: Digest::of(BLOB), max_bytes: MAX_BYTES, wait: Duration::from_secs(30) };
     let started = Instant::now();
     let found = find(wanted, sources, &mut Arrivals::new(receiver), &Silent).await;
     let (now, most) = *memory.0.lock().unwrap();
