@@ -6,12 +6,13 @@ use std::sync::{Arc, PoisonError};
 use p2p_blob::{Client, FetchError, PeerId, Session};
 use tokio::sync::Mutex;
 
-/// A session. One that breaks is replaced when it is next needed.
+/// A session. It is opened when it is first needed, and replaced after it has broken.
+#[derive(Default)]
 pub(crate) struct Lane {
     session: Mutex<Option<Session>>,
     under_way: AtomicUsize,
     /// The session whose bytes are counted now, and the bytes of those before it.
-    counted: std::sync::Mutex<Session>,
+    counted: std::sync::Mutex<Option<Session>>,
     earlier_bytes: AtomicU64,
 }
 
@@ -19,16 +20,21 @@ impl Lane {
     pub(crate) fn new(session: Session) -> Self {
         Self {
             session: Mutex::new(Some(session.clone())),
-            under_way: AtomicUsize::new(0),
-            counted: std::sync::Mutex::new(session),
-            earlier_bytes: AtomicU64::new(0),
+            counted: std::sync::Mutex::new(Some(session)),
+            ..Self::default()
         }
+    }
+
+    /// Whether it has requests.
+    pub(crate) fn is_busy(&self) -> bool {
+        self.under_way.load(Ordering::Relaxed) > 0
     }
 
     /// Bytes of blobs that have arrived in it so far.
     pub(crate) fn received_bytes(&self) -> u64 {
         let counted = self.counted.lock().unwrap_or_else(PoisonError::into_inner);
-        self.earlier_bytes.load(Ordering::Relaxed) + counted.received_bytes()
+        let counted = counted.as_ref().map_or(0, Session::received_bytes);
+        self.earlier_bytes.load(Ordering::Relaxed) + counted
     }
 }
 
@@ -56,10 +62,15 @@ impl LanePermit {
         }
         let session = client.open(peer).await?;
         let mut counted = self.0.counted.lock().unwrap_or_else(PoisonError::into_inner);
-        let earlier = std::mem::replace(&mut *counted, session.clone());
-        self.0.earlier_bytes.fetch_add(earlier.received_bytes(), Ordering::Relaxed);
+        let earlier = counted.replace(session.clone()).map_or(0, |earlier| earlier.received_bytes());
+        self.0.earlier_bytes.fetch_add(earlier, Ordering::Relaxed);
         *current = Some(session.clone());
         Ok(session)
+    }
+
+    /// Bytes that have arrived in the lane so far.
+    pub(crate) fn received_bytes(&self) -> u64 {
+        self.0.received_bytes()
     }
 
     pub(crate) fn is_in(&self, lane: &Arc<Lane>) -> bool {

@@ -2,18 +2,32 @@
 
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use futures::FutureExt;
-use futures::future::BoxFuture;
-use loader::{BlobSize, BlobStream, RangeRead, Source, SourceError};
-use manifest::{Blame, Digest, Have, HaveChange, PieceSet, SourceId};
+use futures::future::{BoxFuture, try_join_all};
+use loader::{BlobStream, RangeRead, Source, SourceError};
+use manifest::{Blame, ByteRange, Digest, Have, HaveChange, PieceSet, SourceId};
 use p2p_blob::{
     BlobBody, Client, Contact, FetchError, GetRequest, PeerId, RangeSession, Session, blob_size, read_blob,
 };
 use tokio_util::sync::CancellationToken;
 
 use crate::lane::{Lane, LanePermit};
+
+/// Sessions with one peer, those included that wait for requests.
+const MAX_LANES: usize = 24;
+/// From this round trip on requests are spread over all of them: what a stream may have under way grows from 256 KiB on, by
+/// the round trip.
+const FAR: Duration = Duration::from_millis(15);
+/// Until a far peer has sent so much, pieces are asked for in parts: with its head each is a little less than the 256 KiB
+/// that a new stream may have under way.
+const SPLIT_BYTES: u64 = 32 << 20;
+const PART_BYTES: usize = 240 << 10;
+/// A lane is dead when nothing arrives in it for so long, while the others bring so much: a connection that fails without a
+/// word is noticed by the system after many seconds.
+const DEAD_AFTER: Duration = Duration::from_secs(2);
+const DEAD_AFTER_BYTES: u64 = 16 << 20;
 
 /// A peer, and the sessions that its requests are spread over, each on a connection of its own.
 pub(crate) struct Peer {
@@ -31,6 +45,8 @@ pub(crate) struct Peer {
     extra: Mutex<Vec<Arc<Session>>>,
     /// Bytes received in sessions that have ended.
     earlier_bytes: AtomicU64,
+    /// The shortest time to an answer.
+    round_trip: Mutex<Option<Duration>>,
     /// When it last sent right bytes.
     useful: Mutex<Option<Instant>>,
     dismissed: CancellationToken,
@@ -49,6 +65,7 @@ impl Peer {
             asking: tokio::sync::Mutex::default(),
             extra: Mutex::default(),
             earlier_bytes: AtomicU64::new(0),
+            round_trip: Mutex::default(),
             useful: Mutex::default(),
             dismissed: CancellationToken::new(),
         }
@@ -111,9 +128,45 @@ impl Peer {
         self.extra.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// The session with the fewest requests in flight.
+    /// The round trip to a peer that is far away, once it has answered.
+    pub(crate) fn far(&self) -> Option<Duration> {
+        self.round_trip.lock().unwrap_or_else(PoisonError::into_inner).filter(|time| *time >= FAR)
+    }
+
+    fn answered(&self, asked: Instant) {
+        let mut round_trip = self.round_trip.lock().unwrap_or_else(PoisonError::into_inner);
+        let took = asked.elapsed();
+        *round_trip = Some(round_trip.map_or(took, |shortest| shortest.min(took)));
+    }
+
+    /// A slot in the lane with the fewest requests in flight; far away, in a new one rather than behind others.
+    fn lane(&self) -> LanePermit {
+        let is_far = self.ranges && self.far().is_some();
+        let mut lanes = self.lanes();
+        if is_far && lanes.len() < MAX_LANES && lanes.iter().all(|lane| lane.is_busy()) {
+            lanes.push(Arc::default());
+        }
+        LanePermit::of_idlest(&lanes)
+    }
+
+    /// Waits until a lane is dead.
+    async fn dead(&self, lane: &LanePermit) {
+        let received = || (lane.received_bytes(), self.received_bytes());
+        let (mut since, (mut own_bytes, mut all_bytes)) = (Instant::now(), received());
+        loop {
+            tokio::time::sleep(DEAD_AFTER / 4).await;
+            let (own_now, all_now) = received();
+            if own_now != own_bytes {
+                (since, own_bytes, all_bytes) = (Instant::now(), own_now, all_now);
+            } else if since.elapsed() >= DEAD_AFTER && all_now >= all_bytes + DEAD_AFTER_BYTES {
+                return;
+            }
+        }
+    }
+
+    /// A session in the idlest lane.
     async fn session(&self) -> Result<(Session, LanePermit), SourceError> {
-        let permit = LanePermit::of_idlest(&self.lanes());
+        let permit = self.lane();
         let session = permit.session(&self.client, self.peer).await.map_err(source_error)?;
         Ok((session, permit))
     }
@@ -128,6 +181,38 @@ impl Peer {
 }
 
 impl Peer {
+    /// A range, in parts that arrive at the same time.
+    async fn read_parts(&self, read: RangeRead) -> Result<Vec<u8>, SourceError> {
+        let starts = (read.range.start..read.range.end).step_by(PART_BYTES);
+        let parts = starts.map(|start| {
+            let range = ByteRange::new(start, (start + PART_BYTES as u64).min(read.range.end));
+            let buf = vec![0; usize::try_from(range.len()).unwrap_or(0)];
+            self.get(RangeRead { range, ..read }, buf)
+        });
+        Ok(try_join_all(parts).await?.concat())
+    }
+
+    async fn get(&self, read: RangeRead, buf: Vec<u8>) -> Result<Vec<u8>, SourceError> {
+        let request = GetRequest {
+            manifest: Some(read.manifest),
+            blob: read.blob,
+            blob_size_bytes: Some(read.blob_size_bytes),
+            range: read.range,
+        };
+        let (session, permit) = self.ranges().await?;
+        let answer = tokio::select! {
+            answer = session.get(request, buf) => answer,
+            () = self.dead(&permit) => {
+                tracing::debug!(peer = %self.peer, "one of several connections is dead");
+                Err(FetchError::Stalled { peer: self.id.clone(), after: DEAD_AFTER })
+            }
+        };
+        match answer {
+            Ok(buf) => Ok(buf),
+            Err(error) => Err(self.failed(&permit, error).await),
+        }
+    }
+
     /// Closes the session if the error breaks it, and translates the error.
     async fn failed(&self, permit: &LanePermit, error: FetchError) -> SourceError {
         if !is_refusal(&error) {
@@ -170,16 +255,11 @@ impl Source for Peer {
 
     fn read(&self, read: RangeRead, buf: Vec<u8>) -> BoxFuture<'_, Result<Vec<u8>, SourceError>> {
         async move {
-            let request = GetRequest {
-                manifest: Some(read.manifest),
-                blob: read.blob,
-                blob_size_bytes: Some(read.blob_size_bytes),
-                range: read.range,
-            };
-            let (session, permit) = self.ranges().await?;
-            match session.get(request, buf).await {
-                Ok(buf) => Ok(buf),
-                Err(error) => Err(self.failed(&permit, error).await),
+            let is_new = self.far().is_some() && self.received_bytes() < SPLIT_BYTES;
+            if is_new && read.range.len() > PART_BYTES as u64 {
+                self.read_parts(read).await
+            } else {
+                self.get(read, buf).await
             }
         }
         .boxed()
@@ -207,26 +287,25 @@ impl Source for Peer {
         .boxed()
     }
 
-    fn read_blob(&self, blob: Digest, size: BlobSize) -> BoxFuture<'_, Result<Vec<u8>, SourceError>> {
+    fn read_blob(&self, blob: Digest, max_bytes: u64) -> BoxFuture<'_, Result<Vec<u8>, SourceError>> {
         async move {
-            let (exact, max_bytes) = match size {
-                BlobSize::Exactly(size_bytes) => (Some(size_bytes), size_bytes),
-                BlobSize::AtMost(max_bytes) => (None, max_bytes),
-            };
-            // Asking for the size first would cost a round trip.
+            let asked = Instant::now();
+            // On a stream of its own, without asking for the size before: 2.0.0 would take a round trip more.
             if self.ranges
-                && exact.is_none()
                 && let Ok(session) = self.client.open_for_blobs(self.peer).await
             {
                 let _counted = self.count(&session);
-                match read_blob(&session, blob, None, max_bytes).await {
-                    Ok(bytes) => return bytes.ok_or(SourceError::NotHeld),
+                match read_blob(&session, blob, max_bytes).await {
+                    Ok(bytes) => {
+                        self.answered(asked);
+                        return bytes.ok_or(SourceError::NotHeld);
+                    }
                     Err(error @ FetchError::TooLarge { .. }) => return Err(source_error(error)),
                     Err(error) => tracing::debug!(%error, "no blob in 1.0.0"),
                 }
             }
             let (session, permit) = self.session().await?;
-            match read_blob(&session, blob, exact, max_bytes).await {
+            match read_blob(&session, blob, max_bytes).await {
                 Ok(bytes) => bytes.ok_or(SourceError::NotHeld),
                 Err(error) => Err(self.failed(&permit, error).await),
             }
@@ -253,6 +332,7 @@ impl Source for Peer {
     ) -> BoxFuture<'_, Result<Option<Have>, SourceError>> {
         async move {
             let mut asking = self.asking.lock().await;
+            let asked = Instant::now();
             let session = match &*asking {
                 Some(session) => session.clone(),
                 None => match self.client.open(self.peer).await.map_err(source_error)? {
@@ -261,7 +341,10 @@ impl Source for Peer {
                 },
             };
             match session.have(manifest, since, Arc::clone(&piece_counts)).await {
-                Ok(Some(have)) => Ok(Some(have)),
+                Ok(Some(have)) => {
+                    self.answered(asked);
+                    Ok(Some(have))
+                }
                 // It may still hold some of the blobs, for another manifest.
                 Ok(None) if self.assume_holds => Ok(None),
                 Ok(None) => {

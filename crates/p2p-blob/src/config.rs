@@ -157,14 +157,14 @@ impl Default for Limits {
     fn default() -> Self {
         Self {
             streams: 1024,
-            streams_per_peer: 16,
+            streams_per_peer: 32,
             uploads: 128,
             uploads_while_fetching: 8,
             upload_bytes_per_s: None,
             download_bytes_per_s: None,
             disk_reads: 32,
             connections: 512,
-            connections_per_peer: 4,
+            connections_per_peer: 10,
         }
     }
 }
@@ -176,7 +176,7 @@ impl Limits {
         Self { streams, ..self }
     }
 
-    /// Inbound blob streams of one peer. Default: 16.
+    /// Inbound blob streams of one peer. Default: 32.
     #[must_use]
     pub fn with_streams_per_peer(self, streams_per_peer: usize) -> Self {
         Self { streams_per_peer, ..self }
@@ -220,7 +220,7 @@ impl Limits {
         Self { connections, ..self }
     }
 
-    /// Connections with one peer: two from each side. Default: 4.
+    /// Connections with one peer: over a long way a fetcher opens eight. Default: 10.
     #[must_use]
     pub fn with_connections_per_peer(self, connections_per_peer: u32) -> Self {
         Self { connections_per_peer, ..self }

@@ -1,8 +1,9 @@
 //! A connected peer: a source, and a partner for peer exchange.
 
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
+use loader::Source as _;
 use p2p_blob::{Multiaddr, PeerEvent, PeerId};
 use tokio::sync::broadcast;
 
@@ -12,6 +13,12 @@ use crate::peer::Peer;
 /// Connections with a peer that serves ranges, while there are few sources. One is encrypted and decrypted by one task
 /// at each end; four were not faster than two (docs/benchmarks.md).
 const CONNECTIONS: usize = 2;
+/// Over a long way as many as carry so much in each round trip, but no more than these: a system ends the window of a
+/// connection at some MiB.
+const MAX_CONNECTIONS: usize = 8;
+const BYTES_PER_ROUND_TRIP: f64 = (2 << 20) as f64;
+/// How often it is looked how much they carry.
+const WIDEN_EVERY: Duration = Duration::from_millis(250);
 /// With so many sources, connected or discovered, one connection with each is enough: a seeder has many fetchers.
 const MANY_SOURCES: usize = 4;
 /// Exponential backoff between PEERS requests.
@@ -53,9 +60,20 @@ impl Link {
         }
         let count = tokio::time::timeout(PATIENCE, self.ask()).await.unwrap_or(0);
         drop(first_answer);
-        if count.max(self.shared.claims.count()) < MANY_SOURCES {
-            self.widen().await;
+        let is_few = count.max(self.shared.claims.count()) < MANY_SOURCES;
+        let widen = async {
+            if is_few {
+                self.widen().await;
+            }
+            std::future::pending().await
+        };
+        tokio::select! {
+            () = widen => {}
+            () = self.keep_asking_for_others() => {}
         }
+    }
+
+    async fn keep_asking_for_others(&self) {
         let mut pause = FIRST_PAUSE;
         loop {
             // Jitter: nodes that start together must not ask together.
@@ -83,22 +101,61 @@ impl Link {
         }
     }
 
-    /// Opens further connections with the peer, to spread requests over.
+    /// Opens further connections with the peer, to spread requests over: as many as the line takes.
     async fn widen(&self) {
         let Some(addr) = &self.addr else { return };
+        let (mut count, mut wanted) = (1, CONNECTIONS);
+        let (mut since, mut before_bytes) = (Instant::now(), self.peer.received_bytes());
+        loop {
+            while count < wanted {
+                if !self.connect_again(addr, count + 1).await {
+                    return;
+                }
+                count += 1;
+            }
+            tokio::time::sleep(WIDEN_EVERY).await;
+            let (now, bytes) = (Instant::now(), self.peer.received_bytes());
+            let Some(round_trip) = self.peer.far() else { continue };
+            if now < since + round_trip {
+                continue;
+            }
+            let carried = per_round_trip(bytes - before_bytes, now - since, round_trip);
+            (since, before_bytes) = (now, bytes);
+            wanted = wanted.max(connections_for(carried));
+        }
+    }
+
+    /// Whether there is one more.
+    async fn connect_again(&self, addr: &Multiaddr, count: usize) -> bool {
         let client = &self.shared.client;
-        for count in 2..=CONNECTIONS {
-            let session = match client.connect_again(self.id, addr.clone(), count).await {
-                Ok(_) => client.open(self.id).await.map_err(|error| with_causes(&error)),
-                Err(error) => Err(with_causes(&error)),
-            };
-            match session {
-                Ok(session) => self.peer.add(session),
-                // One connection works.
-                Err(error) => tracing::debug!(peer = %self.id, error, "no further connection"),
+        let session = match client.connect_again(self.id, addr.clone(), count).await {
+            Ok(_) => client.open(self.id).await.map_err(|error| with_causes(&error)),
+            Err(error) => Err(with_causes(&error)),
+        };
+        match session {
+            Ok(session) => {
+                self.peer.add(session);
+                true
+            }
+            // One connection works.
+            Err(error) => {
+                tracing::debug!(peer = %self.id, error, "no further connection");
+                false
             }
         }
     }
+}
+
+/// Bytes that arrive within a round trip.
+#[expect(clippy::cast_precision_loss, reason = "an estimate")]
+fn per_round_trip(bytes: u64, time: Duration, round_trip: Duration) -> f64 {
+    bytes as f64 * round_trip.as_secs_f64() / time.as_secs_f64().max(0.001)
+}
+
+/// The connections that carry so many bytes within a round trip.
+#[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "an estimate, positive")]
+fn connections_for(carried: f64) -> usize {
+    ((carried / BYTES_PER_ROUND_TRIP) as usize).min(MAX_CONNECTIONS)
 }
 
 /// Waits until the last connection with `peer` is gone, and returns why.
@@ -112,5 +169,22 @@ pub(super) async fn disconnected(events: &mut broadcast::Receiver<PeerEvent>, pe
             Err(broadcast::error::RecvError::Lagged(_)) => return "lost track of the connection".into(),
             Err(broadcast::error::RecvError::Closed) => return "the network task has stopped".into(),
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn connections_follow_what_the_line_carries() {
+        let over = |mb_per_s: u64, round_trip_ms| {
+            let round_trip = Duration::from_millis(round_trip_ms);
+            connections_for(per_round_trip(mb_per_s * 1_000_000, Duration::from_secs(1), round_trip))
+        };
+        assert_eq!(over(10, 20), 0, "the two that there are anyway");
+        // Two windows of 4 MiB in 150 ms are a reason for more.
+        assert_eq!(over(56, 150), 4);
+        assert_eq!(over(500, 150), MAX_CONNECTIONS);
     }
 }

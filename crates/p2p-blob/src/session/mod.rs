@@ -83,7 +83,7 @@ impl Client {
 }
 
 /// Reads a small blob whole, whichever version the peer speaks. `None`: the peer does not have it. A busy peer is
-/// retried until the future is dropped. With its `size_bytes`, where that is known, one round trip is enough in 2.0.0, too.
+/// retried until the future is dropped.
 ///
 /// **Trust.** The bytes are *not* checked against the digest here.
 /// **Memory.** As much as the peer says the blob has, up to `max_bytes`.
@@ -94,7 +94,6 @@ impl Client {
 pub async fn read_blob(
     session: &Session,
     blob: Digest,
-    size_bytes: Option<u64>,
     max_bytes: u64,
 ) -> Result<Option<Vec<u8>>, FetchError> {
     let check_size = |size_bytes: u64| match size_bytes <= max_bytes {
@@ -108,13 +107,7 @@ pub async fn read_blob(
     };
     match session {
         Session::Ranges(session) => {
-            let size_bytes = match size_bytes {
-                Some(size_bytes) => size_bytes,
-                None => match claimed_size(session, blob).await? {
-                    Some(size_bytes) => size_bytes,
-                    None => return Ok(None),
-                },
-            };
+            let Some(size_bytes) = claimed_size(session, blob).await? else { return Ok(None) };
             check_size(size_bytes)?;
             let ranges = (0..size_bytes.div_ceil(PART_BYTES)).map(|index| {
                 let start = index * PART_BYTES;
@@ -123,14 +116,10 @@ pub async fn read_blob(
             let parts = ranges.map(|range| part(session, blob, Some(size_bytes), range));
             let mut parts = futures::stream::iter(parts).buffered(PARTS_AT_ONCE);
             let mut bytes = Vec::new();
-            loop {
-                match parts.try_next().await {
-                    Ok(Some((_, part))) => bytes.extend_from_slice(&part),
-                    Ok(None) => return Ok(Some(bytes)),
-                    Err(FetchError::NotFound { .. }) if bytes.is_empty() => return Ok(None),
-                    Err(error) => return Err(error),
-                }
+            while let Some((_, part)) = parts.try_next().await? {
+                bytes.extend_from_slice(&part);
             }
+            Ok(Some(bytes))
         }
         Session::Blobs(session) => {
             let Some(mut body) = session.request(blob).await? else { return Ok(None) };

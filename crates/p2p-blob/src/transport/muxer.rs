@@ -49,9 +49,9 @@ impl AsRef<str> for Frames {
 const MAX_STREAMS: usize = 512;
 /// What a stream may have under way without being read, at first: part of yamux.
 const FIRST_WINDOW_BYTES: usize = 256 << 10;
-/// By how much the windows of a connection's streams grow at most, all together: twice the 16 MiB that 1.3 Gbit/s has
-/// under way over 100 ms.
-const MAX_WINDOW_GROWTH_BYTES: usize = 32 << 20;
+/// By how much the windows of a connection's streams grow at most, all together: what 4 Gbit/s have under way over 150 ms, as
+/// long as one connection carries all of it. They grow only by what is read.
+const MAX_WINDOW_GROWTH_BYTES: usize = 80 << 20;
 /// Streams that wait to be taken; further ones are reset. As many as `yamux` opens unacknowledged.
 const MAX_WAITING_STREAMS: usize = 256;
 

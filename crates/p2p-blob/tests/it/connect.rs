@@ -7,8 +7,9 @@ use std::time::Duration;
 use libp2p::multiaddr::Protocol;
 use manifest::{Blame, Digest};
 use p2p_blob::{Config, ConnectError, Identity, Limits, PeerEvent, StartError, source_id};
+use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 
-use crate::common::{MemoryStore, Node, QUIC, TCP, get, ranges, soon};
+use crate::common::{MemoryStore, Node, QUIC, TCP, bytes, get, ranges, soon};
 
 #[tokio::test]
 async fn a_connection_is_up_and_told_to_both() {
@@ -78,14 +79,63 @@ async fn further_connections_carry_streams_of_their_own() {
     assert_eq!(with_blob, 2, "bytes of each connection: {all:?}");
 }
 
-/// Passes connections on to a node: the address for that, and the bytes to the dialer of each one that has
-/// ended.
-async fn relay(to: p2p_blob::Multiaddr) -> (p2p_blob::Multiaddr, tokio::sync::mpsc::Receiver<u64>) {
-    let port = to.iter().find_map(|part| match part {
+#[tokio::test]
+async fn a_stream_to_a_node_of_this_kind_is_used_before_it_has_answered() {
+    let content = bytes(1, 1000);
+    let seeder = Node::start(MemoryStore::with(&[&content]), |config| config);
+    let fetcher = Node::fetcher();
+    let (addr, held) = relay_that_holds(&seeder.addr().await).await;
+    let peer = soon(fetcher.client.connect(addr)).await.unwrap();
+    held.send_replace(true);
+    let session = ranges(soon(fetcher.client.open(peer)).await.unwrap());
+    let (request, buf) = get(Digest::of(&content), 0, 1000);
+    let answer = session.get(request, buf);
+    held.send_replace(false);
+    assert_eq!(soon(answer).await.unwrap(), content);
+}
+
+/// Passes connections on to a node; while the other value is true, nothing of what the node sends.
+async fn relay_that_holds(
+    to: &p2p_blob::Multiaddr,
+) -> (p2p_blob::Multiaddr, tokio::sync::watch::Sender<bool>) {
+    let to = (Ipv4Addr::LOCALHOST, port(to));
+    let listener = tokio::net::TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await.unwrap();
+    let addr = format!("/ip4/127.0.0.1/tcp/{}", listener.local_addr().unwrap().port());
+    let (held, is_held) = tokio::sync::watch::channel(false);
+    tokio::spawn(async move {
+        while let Ok((dialer, _)) = listener.accept().await {
+            let mut is_held = is_held.clone();
+            let node = tokio::net::TcpStream::connect(to).await.unwrap();
+            let (mut from_dialer, mut to_dialer) = dialer.into_split();
+            let (mut from_node, mut to_node) = node.into_split();
+            tokio::spawn(async move { tokio::io::copy(&mut from_dialer, &mut to_node).await });
+            tokio::spawn(async move {
+                let mut bytes = vec![0; 4096];
+                while let Ok(count @ 1..) = from_node.read(&mut bytes).await {
+                    if is_held.wait_for(|held| !held).await.is_err()
+                        || to_dialer.write_all(&bytes[..count]).await.is_err()
+                    {
+                        return;
+                    }
+                }
+            });
+        }
+    });
+    (addr.parse().unwrap(), held)
+}
+
+fn port(addr: &p2p_blob::Multiaddr) -> u16 {
+    let port = addr.iter().find_map(|part| match part {
         Protocol::Tcp(port) => Some(port),
         _ => None,
     });
-    let to = (Ipv4Addr::LOCALHOST, port.unwrap());
+    port.unwrap()
+}
+
+/// Passes connections on to a node: the address for that, and the bytes to the dialer of each one that has
+/// ended.
+async fn relay(to: p2p_blob::Multiaddr) -> (p2p_blob::Multiaddr, tokio::sync::mpsc::Receiver<u64>) {
+    let to = (Ipv4Addr::LOCALHOST, port(&to));
     let listener = tokio::net::TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await.unwrap();
     let addr = format!("/ip4/127.0.0.1/tcp/{}", listener.local_addr().unwrap().port());
     let (ended, carried) = tokio::sync::mpsc::channel(4);

@@ -155,7 +155,7 @@ async fn too_large() {
     for versions in [Versions::OnlyRanges, Versions::OnlyBlobs] {
         let seeder = Node::start(MemoryStore::with(&[&content]), |config| config.with_versions(versions));
         let session = Node::fetcher().session(&seeder).await;
-        let error = soon(read_blob(&session, Digest::of(&content), None, 1000)).await.unwrap_err();
+        let error = soon(read_blob(&session, Digest::of(&content), 1000)).await.unwrap_err();
         assert!(
             matches!(error, FetchError::TooLarge { got_bytes: 1001, max_bytes: 1000, .. }),
             "{versions:?} {error}"

@@ -91,13 +91,13 @@ async fn versions_fall_back_to_what_both_speak() {
         assert_eq!(session.peer(), seeder.client.peer_id());
         // Three times: in 1.0.0 the first exchange uses the first stream, the others open their own.
         for _ in 0..3 {
-            let read = soon(read_blob(&session, blob, None, 700_000)).await.unwrap();
+            let read = soon(read_blob(&session, blob, 700_000)).await.unwrap();
             assert!(read.as_deref() == Some(&content[..]), "{ours:?} {theirs:?}");
         }
         assert!(session.received_bytes() >= 2_100_000);
-        assert_eq!(soon(read_blob(&session, Digest::of(b"none"), None, 100)).await.unwrap(), None);
+        assert_eq!(soon(read_blob(&session, Digest::of(b"none"), 100)).await.unwrap(), None);
         assert!(
-            read_blob(&session, blob, None, 700_000).await.unwrap().is_some(),
+            read_blob(&session, blob, 700_000).await.unwrap().is_some(),
             "after a blob that was not there"
         );
     }
@@ -134,9 +134,7 @@ async fn a_blob_half_read_and_dropped_does_not_disturb_the_next() {
         let mut body = soon(blobs.request(Digest::of(&content))).await.unwrap().unwrap();
         soon(body.read_exact(&mut [0; 10])).await.unwrap();
     }
-    assert!(
-        soon(read_blob(&session, Digest::of(&content), None, 3 << 20)).await.unwrap().unwrap() == content
-    );
+    assert!(soon(read_blob(&session, Digest::of(&content), 3 << 20)).await.unwrap().unwrap() == content);
 }
 
 #[tokio::test]

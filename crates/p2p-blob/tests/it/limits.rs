@@ -45,7 +45,7 @@ async fn both_versions_deliver_within_rates_for_sending_and_receiving() {
                 config.with_versions(versions).with_limits(limits)
             });
             let session = fetcher.session(&seeder).await;
-            let read = soon(read_blob(&session, blob, None, 1 << 20)).await.unwrap().unwrap();
+            let read = soon(read_blob(&session, blob, 1 << 20)).await.unwrap().unwrap();
             assert!(read == content, "{versions:?} {upload:?} {download:?}");
             assert!(seeder.client.sent_bytes() >= 700_001 && session.received_bytes() >= 700_001);
         }
@@ -67,7 +67,7 @@ async fn a_small_blob_comes_while_all_places_are_taken() {
     let (request, buf) = get(Digest::of(&large), 0, 300_000);
     let slow = tokio::spawn(async move { first.get(request, buf).await });
     gate.waiting(1).await;
-    let read = soon(read_blob(&second, Digest::of(&small), None, 1 << 20)).await.unwrap().unwrap();
+    let read = soon(read_blob(&second, Digest::of(&small), 1 << 20)).await.unwrap().unwrap();
     assert_eq!(read, small);
     gate.shut(false);
     assert!(soon(slow).await.unwrap().unwrap() == large);

@@ -87,7 +87,7 @@ async fn a_flood_of_requests_that_are_never_read_stops_at_the_sender() {
     });
     let session = Node::fetcher().session(&seeder).await;
     for _ in 0..10 {
-        let read = soon(read_blob(&session, Digest::of(&content), None, 1 << 20)).await.unwrap().unwrap();
+        let read = soon(read_blob(&session, Digest::of(&content), 1 << 20)).await.unwrap().unwrap();
         assert!(read == content);
     }
     soon(flood).await.unwrap();
@@ -174,7 +174,7 @@ async fn a_blob_over_32_bits_is_not_found_in_1_0_0() {
     let seeder = Node::start(store, |config| config);
     let fetcher = Node::start(MemoryStore::with(&[]), |config| config.with_versions(Versions::OnlyBlobs));
     let session = fetcher.session(&seeder).await;
-    assert_eq!(soon(read_blob(&session, Digest::of(b"large"), None, 100)).await.unwrap(), None);
+    assert_eq!(soon(read_blob(&session, Digest::of(b"large"), 100)).await.unwrap(), None);
 }
 
 #[tokio::test]

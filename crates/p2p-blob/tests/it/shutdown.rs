@@ -62,7 +62,7 @@ async fn the_last_client_or_session_takes_the_node_along() {
     let peer = soon(client.connect(seeder.addr().await)).await.unwrap();
     let session = soon(client.open(peer)).await.unwrap();
     drop(client);
-    let read = soon(p2p_blob::read_blob(&session, Digest::of(b"data"), None, 4)).await.unwrap();
+    let read = soon(p2p_blob::read_blob(&session, Digest::of(b"data"), 4)).await.unwrap();
     assert_eq!(read.as_deref(), Some(&b"data"[..]));
     drop(session);
     soon(task.join()).await.unwrap();
