@@ -3,10 +3,11 @@
 use std::ffi::OsStr;
 use std::path::{Path, PathBuf};
 
+use serde_json::Value;
 use tempfile::TempDir;
 use tokio::process::Command;
 
-use crate::{Fetched, Killer, Model, Outcome, Process, Tree, tools};
+use crate::{Fetched, Killer, Model, Outcome, Process, Tree, soon, tools};
 
 /// A home directory: the cache is at its usual place in it, and there are no settings.
 #[derive(Debug)]
@@ -70,6 +71,24 @@ impl Home {
         let mut command = self.command(["--json"]);
         command.args(args);
         Process::start(command)
+    }
+
+    /// Waits until the partial model in the cache has so many verified bytes.
+    ///
+    /// # Panics
+    /// When that does not come, and when a model is finished.
+    pub async fn verifies(&self, bytes: u64) {
+        let has = |entry: &Value| entry["verified_bytes"].as_u64().is_some_and(|verified| verified >= bytes);
+        let verified = async {
+            loop {
+                let entries = self.run(["cache", "ls"]).await.expect(0).answers();
+                assert!(entries.iter().all(|entry| entry["finished"] == false), "{entries:?}");
+                if entries.iter().any(has) {
+                    return;
+                }
+            }
+        };
+        soon("verified pieces", verified).await;
     }
 
     /// Runs `loader --json` with these arguments to its end.

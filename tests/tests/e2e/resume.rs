@@ -1,6 +1,6 @@
 //! Fetching again after the end of a process, and in two processes at once.
 
-use e2e::{Fetched, Home, Model, Peer, Process, Recipe, soon};
+use e2e::{Fetched, Home, Model, Peer, Process, Recipe};
 
 #[tokio::test(flavor = "multi_thread")]
 async fn after_kill_9_only_the_rest_is_moved() {
@@ -12,7 +12,7 @@ async fn after_kill_9_only_the_rest_is_moved() {
         let fetching = home.start_fetch(&model, &[peer.address()]);
         peer.gate().reached().await;
         // What was sent is on its way through the fetcher: let it come to rest there.
-        soon("a verified piece", verified(&home, total_bytes / 4)).await;
+        home.verifies(total_bytes / 4).await;
         fetching.kill().await;
         drop(peer);
 
@@ -21,17 +21,6 @@ async fn after_kill_9_only_the_rest_is_moved() {
         assert!(fetched.resumed_bytes >= total_bytes / 4, "{fetched:?}");
         assert_eq!(fetched.resumed_bytes + fetched.fetched_bytes, total_bytes, "{fetched:?}");
         assert!(peer.gate().passed_bytes() < total_bytes, "what is here was asked for again");
-    }
-}
-
-/// Waits until the partial model in the cache has so many verified bytes.
-async fn verified(home: &Home, bytes: u64) {
-    loop {
-        let entry = home.run(["cache", "ls"]).await.answer();
-        assert_eq!(entry["finished"], false);
-        if entry["verified_bytes"].as_u64().unwrap() >= bytes {
-            return;
-        }
     }
 }
 
@@ -61,7 +50,7 @@ async fn a_process_goes_on_when_the_one_it_waits_for_is_killed() {
     let (model, home) = (Recipe::default().publish().await, Home::new());
     let peer = Peer::start(model.conduct().stopping_after(1_000_000)).await;
     let first = patient(&home, &model, &peer);
-    peer.gate().reached().await;
+    home.verifies(1).await;
     let mut second = patient(&home, &model, &peer);
     second.says("another process fetches this model").await;
     first.kill().await;
@@ -104,7 +93,7 @@ async fn an_interrupted_fetch_keeps_what_it_has() {
     let (model, home) = (Recipe::default().publish().await, Home::new());
     let peer = Peer::start(model.conduct().stopping_after(1_000_000)).await;
     let fetching = home.start_fetch(&model, &[peer.address()]);
-    peer.gate().reached().await;
+    home.verifies(1).await;
     fetching.terminate().await;
     let message = fetching.outcome().await.failure(1);
     assert!(message.contains("interrupted"), "{message}");
