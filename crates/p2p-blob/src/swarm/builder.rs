@@ -128,8 +128,8 @@ fn tcp_and_quic(
         return private::tcp(key, network_key).map_err(failed("TCP"));
     }
     let security = Security {
-        tls: transport::tls(key, config.versions == Versions::Both).map_err(failed("TLS"))?,
-        noise: transport::noise(key).map_err(failed("noise"))?,
+        tls: transport::tls_config(key, config.versions == Versions::Both).map_err(failed("TLS"))?,
+        noise: transport::noise_config(key).map_err(failed("noise"))?,
     };
     let tcp = transport::upgraded(Tcp::new(), security, same_kind);
     #[cfg(feature = "quic")]

@@ -23,12 +23,12 @@ pub(crate) use self::tcp::Tcp;
 pub(crate) use self::upgrade::{Security, upgraded};
 
 /// TLS 1.3, `/tls/1.0.0`. `is_early`: it shows nodes of this kind that this one speaks all versions.
-pub(crate) fn tls(key: &Keypair, is_early: bool) -> Result<tls::Config, tls::SetUpError> {
+pub(crate) fn tls_config(key: &Keypair, is_early: bool) -> Result<tls::Config, tls::SetUpError> {
     tls::Config::new(key, is_early)
 }
 
 /// Noise, `/noise`.
-pub(crate) fn noise(key: &Keypair) -> Result<Buffered<noise::Config>, noise::Error> {
+pub(crate) fn noise_config(key: &Keypair) -> Result<Buffered<noise::Config>, noise::Error> {
     noise::Config::new(key).map(Buffered)
 }
 
@@ -41,7 +41,7 @@ where
     T::Dial: Send,
     T::ListenerUpgrade: Send,
 {
-    let noise = noise(key)?;
+    let noise = noise_config(key)?;
     let upgraded = transport.upgrade(Version::V1Lazy).authenticate(noise).multiplex(muxer::Config);
     Ok(upgraded.boxed())
 }

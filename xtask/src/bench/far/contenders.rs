@@ -204,7 +204,8 @@ impl Contender {
             }
             How::Loader { program, manifest, peer_ids } => {
                 let mut fetch = command(out, program);
-                fetch.args(["fetch", "--no-mdns", "--cache-dir", ".", "--manifest", manifest]);
+                // Nobody comes back to it beside the relay, as to a node behind a NAT.
+                fetch.args(["fetch", "--no-mdns", "--no-listen", "--cache-dir", ".", "--manifest", manifest]);
                 for (relay, peer_id) in relays.iter().zip(peer_ids) {
                     fetch.arg("--peer").arg(format!(
                         "/ip4/{}/tcp/{}/p2p/{peer_id}",
