@@ -9,6 +9,8 @@ use tokio::sync::Mutex;
 /// A session. It is opened when it is first needed, and replaced after it has broken.
 #[derive(Default)]
 pub(crate) struct Lane {
+    /// It is not the first of its connection.
+    pub(crate) is_extra: bool,
     session: Mutex<Option<Session>>,
     under_way: AtomicUsize,
     /// The session whose bytes are counted now, and the bytes of those before it.
@@ -23,6 +25,11 @@ impl Lane {
             counted: std::sync::Mutex::new(Some(session)),
             ..Self::default()
         }
+    }
+
+    /// One more on a connection that has one.
+    pub(crate) fn extra() -> Self {
+        Self { is_extra: true, ..Self::default() }
     }
 
     /// Whether it has requests.

@@ -1,6 +1,6 @@
 //! One connected peer as a source of blobs.
 
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
@@ -15,8 +15,9 @@ use tokio_util::sync::CancellationToken;
 
 use crate::lane::{Lane, LanePermit};
 
-/// Sessions with one peer, those included that wait for requests.
-const MAX_LANES: usize = 24;
+/// Sessions with one peer above which no more are opened on its connections: with those of further connections, and two that are
+/// no lanes, a node has no more than peers allow (32).
+const MAX_LANES: usize = 20;
 /// From this round trip on requests are spread over all of them: what a stream may have under way grows from 256 KiB on, by
 /// the round trip.
 const FAR: Duration = Duration::from_millis(15);
@@ -24,6 +25,9 @@ const FAR: Duration = Duration::from_millis(15);
 /// that a new stream may have under way.
 const SPLIT_BYTES: u64 = 32 << 20;
 const PART_BYTES: usize = 240 << 10;
+/// How often a part is asked for again while the peer is busy, and how long that waits at most.
+const MAX_BUSY: usize = 4;
+const MAX_BUSY_PAUSE: Duration = Duration::from_millis(500);
 /// A lane is dead when nothing arrives in it for so long, while the others bring so much: a connection that fails without a
 /// word is noticed by the system after many seconds.
 const DEAD_AFTER: Duration = Duration::from_secs(2);
@@ -47,6 +51,8 @@ pub(crate) struct Peer {
     earlier_bytes: AtomicU64,
     /// The shortest time to an answer.
     round_trip: Mutex<Option<Duration>>,
+    /// It has said that it is busy: requests are not spread any more, which takes places of others.
+    was_busy: AtomicBool,
     /// When it last sent right bytes.
     useful: Mutex<Option<Instant>>,
     dismissed: CancellationToken,
@@ -66,6 +72,7 @@ impl Peer {
             extra: Mutex::default(),
             earlier_bytes: AtomicU64::new(0),
             round_trip: Mutex::default(),
+            was_busy: AtomicBool::new(false),
             useful: Mutex::default(),
             dismissed: CancellationToken::new(),
         }
@@ -141,12 +148,24 @@ impl Peer {
 
     /// A slot in the lane with the fewest requests in flight; far away, in a new one rather than behind others.
     fn lane(&self) -> LanePermit {
-        let is_far = self.ranges && self.far().is_some();
+        let may_spread = self.may_spread();
         let mut lanes = self.lanes();
-        if is_far && lanes.len() < MAX_LANES && lanes.iter().all(|lane| lane.is_busy()) {
-            lanes.push(Arc::default());
+        if !may_spread && lanes.len() > 1 {
+            let is_over = |lane: &mut Arc<Lane>| lane.is_extra && !lane.is_busy();
+            let ended = lanes.extract_if(.., is_over).map(|lane| lane.received_bytes());
+            self.earlier_bytes.fetch_add(ended.sum(), Ordering::Relaxed);
+        }
+        if may_spread && lanes.len() < MAX_LANES && lanes.iter().all(|lane| lane.is_busy())
+            || lanes.is_empty()
+        {
+            lanes.push(Arc::new(Lane::extra()));
         }
         LanePermit::of_idlest(&lanes)
+    }
+
+    /// Whether requests are spread over many streams.
+    fn may_spread(&self) -> bool {
+        self.ranges && self.far().is_some() && !self.was_busy.load(Ordering::Relaxed)
     }
 
     /// Waits until a lane is dead.
@@ -186,10 +205,24 @@ impl Peer {
         let starts = (read.range.start..read.range.end).step_by(PART_BYTES);
         let parts = starts.map(|start| {
             let range = ByteRange::new(start, (start + PART_BYTES as u64).min(read.range.end));
-            let buf = vec![0; usize::try_from(range.len()).unwrap_or(0)];
-            self.get(RangeRead { range, ..read }, buf)
+            self.read_part(RangeRead { range, ..read })
         });
         Ok(try_join_all(parts).await?.concat())
+    }
+
+    /// A part; the others are not given up when the peer is busy.
+    async fn read_part(&self, read: RangeRead) -> Result<Vec<u8>, SourceError> {
+        let mut tries = 0;
+        loop {
+            let buf = vec![0; usize::try_from(read.range.len()).unwrap_or(0)];
+            match self.get(read, buf).await {
+                Err(SourceError::Busy { retry_after }) if tries < MAX_BUSY => {
+                    tries += 1;
+                    tokio::time::sleep(retry_after.min(MAX_BUSY_PAUSE)).await;
+                }
+                answer => return answer,
+            }
+        }
     }
 
     async fn get(&self, read: RangeRead, buf: Vec<u8>) -> Result<Vec<u8>, SourceError> {
@@ -215,6 +248,9 @@ impl Peer {
 
     /// Closes the session if the error breaks it, and translates the error.
     async fn failed(&self, permit: &LanePermit, error: FetchError) -> SourceError {
+        if matches!(error, FetchError::Busy { .. }) {
+            self.was_busy.store(true, Ordering::Relaxed);
+        }
         if !is_refusal(&error) {
             self.broke(permit).await;
         }
@@ -255,12 +291,13 @@ impl Source for Peer {
 
     fn read(&self, read: RangeRead, buf: Vec<u8>) -> BoxFuture<'_, Result<Vec<u8>, SourceError>> {
         async move {
-            let is_new = self.far().is_some() && self.received_bytes() < SPLIT_BYTES;
-            if is_new && read.range.len() > PART_BYTES as u64 {
-                self.read_parts(read).await
-            } else {
-                self.get(read, buf).await
+            let is_new = self.may_spread() && self.received_bytes() < SPLIT_BYTES;
+            if !is_new || read.range.len() <= PART_BYTES as u64 {
+                return self.get(read, buf).await;
             }
+            // The parts take as much.
+            drop(buf);
+            self.read_parts(read).await
         }
         .boxed()
     }

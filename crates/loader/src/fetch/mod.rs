@@ -502,7 +502,9 @@ impl Fetch<'_> {
     ) -> Result<(), LoadError> {
         let geometry = store.geometry().clone();
         let (claims, verified) = (store.claims(), store.verified());
-        let plan = match ahead.filter(|ahead| ahead.is_valid(&self.known)) {
+        // What was found in the cache meanwhile is not fetched.
+        let is_empty = claims.is_empty() && verified.is_empty();
+        let plan = match ahead.filter(|ahead| is_empty && ahead.is_valid(&self.known)) {
             Some(ahead) => ahead,
             None => {
                 let mut plan = Plan::new(self.digest, &geometry, index.is_some(), self.options.memory_bytes);

@@ -119,7 +119,7 @@ impl Link {
             if now < since + round_trip {
                 continue;
             }
-            let carried = per_round_trip(bytes - before_bytes, now - since, round_trip);
+            let carried = per_round_trip(bytes.saturating_sub(before_bytes), now - since, round_trip);
             (since, before_bytes) = (now, bytes);
             wanted = wanted.max(connections_for(carried));
         }

@@ -5,8 +5,8 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use libp2p::PeerId;
 
-/// Handshakes that have ended and whose connections nobody has asked for yet. With more of them some count as other peers,
-/// which are agreed with in one round trip more.
+/// Handshakes that have ended and whose connections were not taken over yet, or were denied. With more of them all are forgotten:
+/// they count as other peers, which are agreed with in one round trip more.
 const MAX_PEERS: usize = 1024;
 
 /// The peers whose handshakes have just shown what they are, until their connections are taken over.
@@ -16,10 +16,13 @@ pub(crate) struct SameKind(Mutex<HashSet<PeerId>>);
 impl SameKind {
     pub(super) fn note(&self, peer: PeerId, is_same_kind: bool) {
         let mut peers = self.peers();
-        if !is_same_kind {
-            peers.remove(&peer);
-        } else if peers.len() < MAX_PEERS {
+        if peers.len() >= MAX_PEERS {
+            peers.clear();
+        }
+        if is_same_kind {
             peers.insert(peer);
+        } else {
+            peers.remove(&peer);
         }
     }
 
