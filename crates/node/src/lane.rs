@@ -75,11 +75,6 @@ impl LanePermit {
         Ok(session)
     }
 
-    /// Bytes that have arrived in the lane so far.
-    pub(crate) fn received_bytes(&self) -> u64 {
-        self.0.received_bytes()
-    }
-
     pub(crate) fn is_in(&self, lane: &Arc<Lane>) -> bool {
         Arc::ptr_eq(&self.0, lane)
     }

@@ -28,11 +28,6 @@ const PART_BYTES: usize = 240 << 10;
 /// How often a part is asked for again while the peer is busy, and how long that waits at most.
 const MAX_BUSY: usize = 4;
 const MAX_BUSY_PAUSE: Duration = Duration::from_millis(500);
-/// A lane is dead when nothing arrives in it for so long, while the others bring so much: a connection that fails without a
-/// word is noticed by the system after many seconds.
-const DEAD_AFTER: Duration = Duration::from_secs(2);
-const DEAD_AFTER_BYTES: u64 = 16 << 20;
-
 /// A peer, and the sessions that its requests are spread over, each on a connection of its own.
 pub(crate) struct Peer {
     id: SourceId,
@@ -168,21 +163,6 @@ impl Peer {
         self.ranges && self.far().is_some() && !self.was_busy.load(Ordering::Relaxed)
     }
 
-    /// Waits until a lane is dead.
-    async fn dead(&self, lane: &LanePermit) {
-        let received = || (lane.received_bytes(), self.received_bytes());
-        let (mut since, (mut own_bytes, mut all_bytes)) = (Instant::now(), received());
-        loop {
-            tokio::time::sleep(DEAD_AFTER / 4).await;
-            let (own_now, all_now) = received();
-            if own_now != own_bytes {
-                (since, own_bytes, all_bytes) = (Instant::now(), own_now, all_now);
-            } else if since.elapsed() >= DEAD_AFTER && all_now >= all_bytes + DEAD_AFTER_BYTES {
-                return;
-            }
-        }
-    }
-
     /// A session in the idlest lane.
     async fn session(&self) -> Result<(Session, LanePermit), SourceError> {
         let permit = self.lane();
@@ -233,14 +213,7 @@ impl Peer {
             range: read.range,
         };
         let (session, permit) = self.ranges().await?;
-        let answer = tokio::select! {
-            answer = session.get(request, buf) => answer,
-            () = self.dead(&permit) => {
-                tracing::debug!(peer = %self.peer, "one of several connections is dead");
-                Err(FetchError::Stalled { peer: self.id.clone(), after: DEAD_AFTER })
-            }
-        };
-        match answer {
+        match session.get(request, buf).await {
             Ok(buf) => Ok(buf),
             Err(error) => Err(self.failed(&permit, error).await),
         }

@@ -86,8 +86,9 @@ struct Asked {
 
 /// A source that has sent wrong bytes of so many shards, and nothing right, is not asked for more.
 pub(super) const MAX_WRONG_AT_FIRST: usize = 3;
-/// What the source of the manifest is asked for at first.
+/// What the source of the manifest is asked for at first: no more can be lost to a liar before the first piece is checked.
 const FIRST_BYTES: u64 = 2 << 20;
+const FIRST_PIECES: usize = 10;
 /// Requests in flight at one source: 16 are the most that protocol 2.0.0 lets a stream have unanswered, and over a long way
 /// there are several streams.
 const MAX_REQUESTS: u64 = 192;
@@ -357,7 +358,10 @@ impl Source {
             return true;
         }
         if !self.ranges || !self.proven {
-            return self.ranges && self.may_begin_with_more() && self.owed_bytes + piece_bytes <= FIRST_BYTES;
+            return self.ranges
+                && self.may_begin_with_more()
+                && self.requests.len() < FIRST_PIECES
+                && self.owed_bytes + piece_bytes <= FIRST_BYTES;
         }
         #[expect(clippy::cast_precision_loss, clippy::cast_possible_truncation, clippy::cast_sign_loss)]
         let window_bytes = (self.window_bytes(piece_bytes) as f64 * share) as u64;

@@ -1,12 +1,6 @@
 //! Fetching from peers that lie, stall or leave, and when there are too few.
 
-use std::net::Ipv4Addr;
-use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering};
-
 use e2e::{Conduct, Fetched, Home, Model, PIECE_BYTES, Peer, Recipe, Seeder};
-use tokio::io::AsyncReadExt as _;
-use tokio::net::{TcpListener, TcpStream};
 
 /// Has everything, and sends nothing of it before its gate is opened, not even the manifest.
 fn stalling(model: &Model) -> Conduct {
@@ -126,47 +120,6 @@ async fn fetch_past_a_stalled_one(model: &Model, conduct: Conduct, lost: &[usize
     let fetched = Home::new().fetch(model, &[stalled.address(), honest.address()]).await;
     assert!(fetched.elapsed_ms < LIMIT_MS, "{fetched:?}");
     assert!(!fetched.source(&stalled.id()).banned, "to be slow is no lie: {fetched:?}");
-}
-
-#[tokio::test(flavor = "multi_thread")]
-async fn a_dead_connection_of_two_does_not_hold_the_fetch() {
-    /// As above, for each connection.
-    const LIMIT_MS: u64 = 15_000;
-    let model = Recipe::of_size(64 << 20).publish().await;
-    let peer = Peer::start(model.conduct()).await;
-    let (address, connections) = relay_whose_second_dies(peer.address(), 1 << 20).await;
-    let fetched = Home::new().fetch(&model, &[&address]).await;
-    assert!(connections.load(Ordering::Relaxed) >= 2, "there was no second connection");
-    assert!(fetched.elapsed_ms < LIMIT_MS, "{fetched:?}");
-    assert!(!fetched.source(&peer.id()).banned, "{fetched:?}");
-}
-
-/// Passes connections on to a peer; the second brings so many bytes of its, and then nothing, without an end. Also returns how
-/// many there were.
-async fn relay_whose_second_dies(peer: &str, bytes: u64) -> (String, Arc<AtomicUsize>) {
-    let port = peer.split('/').nth(4).unwrap().to_owned();
-    let to = (Ipv4Addr::LOCALHOST, port.parse::<u16>().unwrap());
-    let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await.unwrap();
-    let own_port = listener.local_addr().unwrap().port();
-    let address = peer.replace(&format!("/tcp/{port}/"), &format!("/tcp/{own_port}/"));
-    let connections = Arc::new(AtomicUsize::new(0));
-    let count = Arc::clone(&connections);
-    tokio::spawn(async move {
-        while let Ok((fetcher, _)) = listener.accept().await {
-            let is_second = count.fetch_add(1, Ordering::Relaxed) == 1;
-            let (from_peer, mut to_peer) = TcpStream::connect(to).await.unwrap().into_split();
-            let (mut from_fetcher, mut to_fetcher) = fetcher.into_split();
-            tokio::spawn(async move { tokio::io::copy(&mut from_fetcher, &mut to_peer).await });
-            tokio::spawn(async move {
-                let mut from_peer = from_peer.take(if is_second { bytes } else { u64::MAX });
-                let copied = tokio::io::copy(&mut from_peer, &mut to_fetcher).await;
-                if is_second && copied.is_ok() {
-                    std::future::pending::<()>().await;
-                }
-            });
-        }
-    });
-    (address, connections)
 }
 
 #[tokio::test(flavor = "multi_thread")]
