@@ -110,6 +110,11 @@ pub trait Source: Send + Sync + 'static {
     /// Bytes received from it so far, incomplete answers included: a measure of progress.
     fn received_bytes(&self) -> u64;
 
+    /// Whether its answers take long to come: round trips are to be saved.
+    fn is_far(&self) -> bool {
+        false
+    }
+
     /// Bytes of it were right, just now: other sources may be evicted first.
     fn note_useful(&self) {}
 

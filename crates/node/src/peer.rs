@@ -20,7 +20,7 @@ use crate::lane::{Lane, LanePermit};
 const MAX_LANES: usize = 20;
 /// From this round trip on requests are spread over all of them: what a stream may have under way grows from 256 KiB on, by
 /// the round trip.
-const FAR: Duration = Duration::from_millis(15);
+const FAR: Duration = Duration::from_millis(40);
 /// Until a far peer has sent so much, pieces are asked for in parts: with its head each is a little less than the 256 KiB
 /// that a new stream may have under way.
 const SPLIT_BYTES: u64 = 32 << 20;
@@ -370,6 +370,10 @@ impl Source for Peer {
             }
         }
         .boxed()
+    }
+
+    fn is_far(&self) -> bool {
+        self.far().is_some()
     }
 
     fn note_useful(&self) {

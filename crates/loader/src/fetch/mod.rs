@@ -358,7 +358,8 @@ impl Fetch<'_> {
         })
         .await??;
         self.known.bans = bans;
-        if has_donors || self.known.is_banned(giver, now_s) {
+        let is_far = self.known.get(giver).is_some_and(|source| source.is_far());
+        if !is_far || has_donors || self.known.is_banned(giver, now_s) {
             return Ok(None);
         }
         let mut plan = Plan::new(self.digest, geometry, true, self.options.memory_bytes);

@@ -84,6 +84,10 @@ impl Source for Shelf {
         async move { Ok(None) }.boxed()
     }
 
+    fn is_far(&self) -> bool {
+        true
+    }
+
     fn received_bytes(&self) -> u64 {
         0
     }
