@@ -129,7 +129,7 @@ async fn a_peer_that_is_gone_halfway() {
     let staying = Peer::start(model.conduct().stopping_after(0)).await;
     let home = Home::new();
     let fetching = home.start_fetch(&model, &[leaving.address(), staying.address()]);
-    home.verifies(1).await;
+    leaving.gate().reached().await;
     let id = leaving.id();
     drop(leaving);
     staying.gate().open();
