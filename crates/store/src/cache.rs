@@ -11,7 +11,7 @@ use manifest::{Digest, MAX_MANIFEST_BYTES, Manifest};
 use super::error::is_denied;
 use super::layout::Layout;
 use super::stamp::Verdict;
-use super::sweep::sweep;
+use super::sweep::{is_temporary, sweep};
 use super::{CacheError, atomic};
 
 /// What `VERSION` says.
@@ -63,7 +63,8 @@ impl Cache {
         Ok(Self(Arc::new(Inner { layout, denied, known: Mutex::default() })))
     }
 
-    /// Like [`Self::open`], but creates no cache where there is none. `None` when there is no such directory, or nothing in it.
+    /// Like [`Self::open`], but creates no cache where there is none. `None` when there is no such directory, nothing in
+    /// it, or a process is only just creating it, or was killed doing so.
     ///
     /// # Errors
     /// [`CacheError::NotACache`] when there is something else; those of [`Self::open`].
@@ -71,12 +72,17 @@ impl Cache {
         let layout = Layout::in_dir(dir)?;
         let root = layout.root();
         if !is_cache(&layout)? {
-            let mut entries = match fs::read_dir(root) {
+            let entries = match fs::read_dir(root) {
                 Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
                 entries => entries.map_err(|source| CacheError::io("list", root, source))?,
             };
-            let is_empty = entries.next().is_none();
-            return if is_empty { Ok(None) } else { Err(CacheError::NotACache { path: root.to_owned() }) };
+            // `VERSION` is written first: until it has its name, a cache that is being created has nothing else.
+            let is_other = |entry: io::Result<fs::DirEntry>| !entry.is_ok_and(|entry| is_temporary(&entry.path()));
+            let has_others = entries.into_iter().any(is_other);
+            // Another process may have created it in between.
+            if !is_cache(&layout)? {
+                return if has_others { Err(CacheError::NotACache { path: root.to_owned() }) } else { Ok(None) };
+            }
         }
         Self::open(dir).map(Some)
     }

@@ -31,7 +31,7 @@ pub(super) fn sweep(layout: &Layout) -> Result<(), CacheError> {
 /// Removes the temporary files in a directory that have lost their writers.
 fn sweep_files(dir: &Path) -> Result<(), CacheError> {
     for path in entries_of(dir)? {
-        if is_temporary(&name_of(&path)) && is_stale(&path) {
+        if is_temporary(&path) && is_stale(&path) {
             report(&path, fs::remove_file(&path));
         }
     }
@@ -64,7 +64,8 @@ fn name_of(path: &Path) -> String {
 }
 
 /// Whether a file was to get another name once it is whole: ours, or one of those that the network keeps in the cache.
-fn is_temporary(name: &str) -> bool {
+pub(super) fn is_temporary(path: &Path) -> bool {
+    let name = name_of(path);
     let is_random = |rest: &str| rest.len() == 6 && rest.bytes().all(|byte| byte.is_ascii_alphanumeric());
     name.starts_with(atomic::TEMPORARY_PREFIX) || name.strip_prefix(".tmp").is_some_and(is_random)
 }

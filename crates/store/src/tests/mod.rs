@@ -12,6 +12,7 @@ use std::fs::{self, File, Permissions};
 use std::os::unix::fs::{FileExt as _, PermissionsExt as _};
 use std::path::Path;
 use std::sync::Arc;
+use std::thread;
 use std::time::SystemTime;
 
 use manifest::{Blame, ByteRange, Codec, Digest, Geometry, Manifest, PieceId};
@@ -108,6 +109,27 @@ fn opening_creates_the_layout_and_opening_again_keeps_it() {
         assert_eq!(fs::read_to_string(root.join("VERSION")).unwrap(), "2\n");
         assert!(cache.list().unwrap().is_empty());
     }
+}
+
+#[test]
+fn a_cache_that_is_only_just_created_is_none_yet_and_never_another_folder() {
+    let dir = tempfile::tempdir().unwrap();
+    for round in 0..200 {
+        let root = dir.path().join(round.to_string());
+        thread::scope(|scope| {
+            let creator = scope.spawn(|| Cache::open(&root).unwrap());
+            while !creator.is_finished() {
+                Cache::open_existing(&root).unwrap();
+            }
+        });
+        assert!(Cache::open_existing(&root).unwrap().is_some());
+    }
+    let killed = dir.path().join("killed");
+    fs::create_dir(&killed).unwrap();
+    fs::write(killed.join(".tmp-1-0"), b"2").unwrap();
+    assert!(Cache::open_existing(&killed).unwrap().is_none());
+    fs::write(killed.join("letters.txt"), b"mine").unwrap();
+    assert!(matches!(Cache::open_existing(&killed), Err(CacheError::NotACache { .. })));
 }
 
 #[test]
