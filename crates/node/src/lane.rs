@@ -3,7 +3,7 @@
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, PoisonError};
 
-use p2p_blob::{Client, FetchError, PeerId, Session};
+use p2p_blob::{Client, Connection, FetchError, PeerId, Session};
 use tokio::sync::Mutex;
 
 /// A session. It is opened when it is first needed, and replaced after it has broken.
@@ -35,6 +35,12 @@ impl Lane {
     /// Whether it has requests.
     pub(crate) fn is_busy(&self) -> bool {
         self.under_way.load(Ordering::Relaxed) > 0
+    }
+
+    /// The connection that it is on, once it was opened.
+    pub(crate) fn connection(&self) -> Option<Connection> {
+        let counted = self.counted.lock().unwrap_or_else(PoisonError::into_inner);
+        counted.as_ref().and_then(Session::connection)
     }
 
     /// Bytes of blobs that have arrived in it so far.

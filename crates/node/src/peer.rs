@@ -1,5 +1,6 @@
 //! One connected peer as a source of blobs.
 
+use std::collections::HashMap;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
@@ -9,7 +10,8 @@ use futures::future::{BoxFuture, try_join_all};
 use loader::{BlobStream, RangeRead, Source, SourceError};
 use manifest::{Blame, ByteRange, Digest, Have, HaveChange, PieceSet, SourceId};
 use p2p_blob::{
-    BlobBody, Client, Contact, FetchError, GetRequest, PeerId, RangeSession, Session, blob_size, read_blob,
+    BlobBody, Client, Connection, Contact, FetchError, GetRequest, PeerId, RangeSession, Session, blob_size,
+    read_blob,
 };
 use tokio_util::sync::CancellationToken;
 
@@ -28,6 +30,18 @@ const PART_BYTES: usize = 240 << 10;
 /// How often a part is asked for again while the peer is busy, and how long that waits at most.
 const MAX_BUSY: usize = 4;
 const MAX_BUSY_PAUSE: Duration = Duration::from_millis(500);
+
+/// What the lanes on a connection have carried.
+#[derive(Default)]
+pub(crate) struct Carried {
+    pub(crate) bytes: u64,
+    /// Whether there are requests.
+    pub(crate) is_busy: bool,
+}
+
+/// How often a request is made again in another lane when its own was closed.
+const MAX_CLOSED: usize = 2;
+
 /// A peer, and the sessions that its requests are spread over, each on a connection of its own.
 pub(crate) struct Peer {
     id: SourceId,
@@ -88,6 +102,19 @@ impl Peer {
         self.lanes().push(Arc::new(Lane::new(session)));
     }
 
+    /// What each connection has carried in its lanes.
+    pub(crate) fn carried(&self) -> HashMap<Connection, Carried> {
+        let mut carried = HashMap::<_, Carried>::new();
+        for lane in self.lanes().iter() {
+            if let Some(connection) = lane.connection() {
+                let on = carried.entry(connection).or_default();
+                on.bytes += lane.received_bytes();
+                on.is_busy |= lane.is_busy();
+            }
+        }
+        carried
+    }
+
     /// Whether it can be asked for other peers.
     pub(crate) fn serves_others(&self) -> bool {
         self.ranges
@@ -106,17 +133,20 @@ impl Peer {
         self.lanes.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// The lane's session has broken. While there is another lane, this one is closed: its connection may be dead.
-    async fn broke(&self, permit: &LanePermit) {
+    /// The lane's session has broken. While there is another lane, this one is closed: its connection may be dead. Returns
+    /// whether there is.
+    async fn broke(&self, permit: &LanePermit) -> bool {
         {
             let mut lanes = self.lanes();
-            if lanes.len() > 1 {
+            // An earlier request of the lane may have removed it.
+            if lanes.iter().any(|lane| !permit.is_in(lane)) {
                 let gone = lanes.extract_if(.., |lane| permit.is_in(lane)).map(|lane| lane.received_bytes());
                 self.earlier_bytes.fetch_add(gone.sum(), Ordering::Relaxed);
-                return;
+                return true;
             }
         }
         permit.forget_session().await;
+        false
     }
 
     /// Counts the bytes of a session outside of the lanes, until this is dropped.
@@ -212,10 +242,19 @@ impl Peer {
             blob_size_bytes: Some(read.blob_size_bytes),
             range: read.range,
         };
-        let (session, permit) = self.ranges().await?;
-        match session.get(request, buf).await {
-            Ok(buf) => Ok(buf),
-            Err(error) => Err(self.failed(&permit, error).await),
+        let (mut buf, mut tries) = (buf, 0);
+        loop {
+            let (session, permit) = self.ranges().await?;
+            match session.get(request, buf).await {
+                Ok(buf) => return Ok(buf),
+                // Its connection has ended, maybe because it was dead: others are there.
+                Err(error @ FetchError::Closed { .. }) if tries < MAX_CLOSED && self.broke(&permit).await => {
+                    tries += 1;
+                    tracing::debug!(peer = %self.id, %error, "asked again in another lane");
+                    buf = vec![0; usize::try_from(read.range.len()).unwrap_or(0)];
+                }
+                Err(error) => return Err(self.failed(&permit, error).await),
+            }
         }
     }
 

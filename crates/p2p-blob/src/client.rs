@@ -5,6 +5,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime};
 
 use libp2p::core::transport::TransportError;
+use libp2p::swarm::ConnectionId;
 use libp2p::{Multiaddr, PeerId};
 use manifest::Digest;
 use tokio::sync::{Semaphore, broadcast, mpsc, oneshot, watch};
@@ -17,16 +18,17 @@ use crate::discovery::address::{self, Scope};
 #[cfg(feature = "dht")]
 use crate::discovery::dht::Dht;
 use crate::discovery::lan::Nearby;
-use crate::discovery::record::Contact;
+use crate::discovery::record::{Contact, KnownRecords};
 use crate::discovery::tracker::Tracker;
 use crate::error::{ConnectError, FetchError, StartError};
 use crate::identity::source_id;
 use crate::limit::RateLimit;
 use crate::reach::{AddrSource, Reach};
 use crate::serve::{Servers, Uploads};
+use crate::session::Connection;
 use crate::store::Store;
 use crate::swarm::builder;
-use crate::swarm::handler::{BlobStream, OpenError, OpenStream};
+use crate::swarm::handler::{OpenError, OpenStream, Opened};
 use crate::swarm::listen;
 use crate::swarm::task::{Command, Dial, NetworkTask, PeerEvent};
 use crate::wire::Version;
@@ -86,6 +88,7 @@ pub fn start(config: Config, store: Arc<dyn Store>) -> Result<(Client, Task), St
             listen_addrs: listen_addrs_rx,
             peer_events: peer_events.clone(),
             holders: Arc::clone(&holders),
+            records: KnownRecords::default(),
             nearby: Arc::clone(&nearby),
             reach: Arc::clone(&reach),
             versions: config.versions,
@@ -155,6 +158,7 @@ struct Node {
     listen_addrs: watch::Receiver<Vec<Multiaddr>>,
     peer_events: broadcast::Sender<PeerEvent>,
     holders: Arc<Tracker>,
+    records: KnownRecords,
     nearby: Arc<Nearby>,
     reach: Arc<Reach>,
     versions: Versions,
@@ -213,6 +217,12 @@ impl Client {
     pub async fn disconnect(&self, peer: PeerId) {
         // When the node has ended, the connections are closed.
         let _ = self.node.commands.send(Command::Disconnect(peer)).await;
+    }
+
+    /// Closes the connection on which a session is. Those on others go on.
+    pub async fn abandon(&self, connection: Connection) {
+        // When the node has ended, all are closed.
+        let _ = self.node.commands.send(Command::Abandon(connection.0)).await;
     }
 
     /// The connected peers that lately asked for shards of the manifest, or announced some.
@@ -337,19 +347,24 @@ impl Client {
         &self.node.holders
     }
 
+    pub(crate) fn known_records(&self) -> &KnownRecords {
+        &self.node.records
+    }
+
     /// Opens a stream in the first of `versions` that the peer speaks.
     pub(crate) async fn open_stream(
         &self,
         peer: PeerId,
+        on: Option<ConnectionId>,
         versions: &'static [Version],
-    ) -> Result<BlobStream, FetchError> {
+    ) -> Result<Opened, FetchError> {
         let permit = Arc::clone(&self.node.opening).acquire_owned().await.map_err(|_| FetchError::Stopped)?;
         let (reply, answer) = oneshot::channel();
         let order = OpenStream { versions, reply, _permit: permit };
-        let command = Command::Open { peer, order };
+        let command = Command::Open { peer, on, order };
         self.node.commands.send(command).await.map_err(|_| FetchError::Stopped)?;
         let error = match answer.await {
-            Ok(Ok(stream)) => return Ok(stream),
+            Ok(Ok(opened)) => return Ok(opened),
             Ok(Err(error)) => error,
             Err(_) if self.node.commands.is_closed() => return Err(FetchError::Stopped),
             Err(_) => return Err(FetchError::Closed { peer: source_id(&peer), source: None }),

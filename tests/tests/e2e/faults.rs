@@ -1,6 +1,6 @@
 //! Fetching from peers that lie, stall or leave, and when there are too few.
 
-use e2e::{Conduct, Fetched, Home, Model, PIECE_BYTES, Peer, Recipe, Seeder};
+use e2e::{Conduct, Fetched, Home, Line, Model, PIECE_BYTES, Peer, Recipe, Seeder, TCP};
 
 /// Has everything, and sends nothing of it before its gate is opened, not even the manifest.
 fn stalling(model: &Model) -> Conduct {
@@ -34,6 +34,22 @@ async fn nobody_to_ask() {
     seeder.kill().await;
     let message = home.start_fetch(&model, &[&address]).outcome().await.failure(4);
     assert!(message.contains(&address), "{message}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_dead_connection_of_two_holds_nothing_up() {
+    let (model, home) = (Recipe::of_size(16_000_000).publish().await, Home::new());
+    let shards: Vec<usize> = (0..10).collect();
+    // So slow that the second connection is there in time.
+    let flags = ["--upload-limit", "8MiB"];
+    let seeder = Seeder::with(TCP, &model, &shards, &flags).await;
+    let line = Line::dying(seeder.address(), 1, 500_000).await;
+    // A source that is silent for longer than a second or two is given up.
+    let fetching = home.start_fetch(&model, &[line.address()]);
+    line.died().await;
+    let fetched = Fetched::of(fetching.outcome().await);
+    home.assert_has(&model, &fetched);
+    assert!(!fetched.source(seeder.id()).banned, "{fetched:?}");
 }
 
 #[tokio::test(flavor = "multi_thread")]

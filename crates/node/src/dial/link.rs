@@ -7,6 +7,7 @@ use loader::Source as _;
 use p2p_blob::{Multiaddr, PeerEvent, PeerId};
 use tokio::sync::broadcast;
 
+use super::dead;
 use super::shared::{PendingOne, Shared, with_causes};
 use crate::peer::Peer;
 
@@ -67,9 +68,11 @@ impl Link {
             }
             std::future::pending().await
         };
+        let client = &self.shared.client;
         tokio::select! {
             () = widen => {}
             () = self.keep_asking_for_others() => {}
+            () = dead::watch(client, &self.peer, self.id, self.shared.manifest) => {}
         }
     }
 

@@ -5,6 +5,7 @@
 //! peer is a source of the fetch, and is asked for others.
 
 mod candidates;
+mod dead;
 mod discovered;
 mod link;
 mod named;
@@ -13,7 +14,7 @@ mod shared;
 
 use std::sync::Arc;
 
-use loader::SourceEvent;
+use loader::{Progress, SourceEvent};
 use manifest::Digest;
 use p2p_blob::{Client, Multiaddr};
 use tokio::sync::mpsc;
@@ -54,12 +55,14 @@ pub(crate) fn dial(
     client: &Client,
     manifest: Digest,
     known: &Known,
+    progress: Arc<Progress>,
 ) -> (Dialer, mpsc::Receiver<SourceEvent>) {
     let (events, receiver) = mpsc::channel(QUEUE);
     let (found, found_receiver) = mpsc::channel(FOUND_QUEUE);
     let shared = Shared {
         client: client.clone(),
         manifest,
+        progress,
         events,
         found,
         claims: Arc::default(),

@@ -58,7 +58,7 @@ impl BlobSession {
         let first = self.first.lock().unwrap_or_else(PoisonError::into_inner).take();
         let mut stream = match first {
             Some(stream) => stream,
-            None => self.client.open_stream(self.peer, &[Version::Blobs]).await?.io,
+            None => self.client.open_stream(self.peer, None, &[Version::Blobs]).await?.stream.io,
         };
         let limit = self.client.progress_timeout();
         let mut head = [0; 4];

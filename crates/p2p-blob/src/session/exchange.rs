@@ -8,8 +8,8 @@ use futures::io::{ReadHalf, WriteHalf};
 use futures::{AsyncRead, AsyncReadExt as _, AsyncWrite};
 use manifest::{ByteRange, Digest, Have, SourceId};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc, oneshot};
+use tokio_util::sync::CancellationToken;
 
-use crate::discovery::record::SignedRecord;
 use crate::error::FetchError;
 use crate::limit::Download;
 use crate::limit::stall::{self, Halt};
@@ -37,9 +37,23 @@ pub struct GetRequest {
 
 /// A request and where its answer goes.
 pub(super) enum Ask {
-    Get { request: GetRequest, length: u32, buf: Lent, reply: Reply<(u64, Vec<u8>)> },
-    Have { manifest: Digest, since: u64, piece_counts: Arc<[u32]>, reply: Reply<Have> },
-    Peers { manifest: Digest, reply: Reply<Vec<SignedRecord>> },
+    Get {
+        request: GetRequest,
+        length: u32,
+        buf: Lent,
+        reply: Reply<(u64, Vec<u8>)>,
+    },
+    Have {
+        manifest: Digest,
+        since: u64,
+        piece_counts: Arc<[u32]>,
+        reply: Reply<Have>,
+    },
+    /// Records as they are: nothing of them was checked.
+    Peers {
+        manifest: Digest,
+        reply: Reply<Vec<Vec<u8>>>,
+    },
 }
 
 /// A buffer that is lent to a session. The caller gets it back with the answer, or takes it back on cancel: the peer may
@@ -129,6 +143,8 @@ pub(super) struct Exchange {
     pub(super) limit: Duration,
     pub(super) received_bytes: Arc<AtomicU64>,
     pub(super) uploads: Uploads,
+    /// Its connection is dead.
+    pub(super) abandoned: CancellationToken,
 }
 
 impl Exchange {
@@ -144,6 +160,9 @@ impl Exchange {
             // Without handles no caller waits for answers.
             () = self.send_requests(&mut writer, asks, sent_tx) => Ok(()),
             outcome = self.read_answers(&mut reader, &mut sent, &mut download) => outcome,
+            () = self.abandoned.cancelled() => {
+                Err(FetchError::halted(&self.peer, self.limit, Halt::Closed(None)))
+            }
         };
         match outcome {
             Err(error) => {
@@ -364,7 +383,7 @@ impl Exchange {
         &self,
         reader: &mut ReadHalf<impl AsyncRead + Unpin>,
         body_bytes: u32,
-    ) -> Result<Vec<SignedRecord>, FetchError> {
+    ) -> Result<Vec<Vec<u8>>, FetchError> {
         let max_bytes = peers::MAX_BODY_BYTES as u64;
         if u64::from(body_bytes) > max_bytes {
             let found_bytes = u64::from(body_bytes);
@@ -372,7 +391,7 @@ impl Exchange {
         }
         let rest = self.read_rest(reader, body_bytes as usize).await?;
         let records = peers::decode(&rest).map_err(|error| self.broke(error))?;
-        Ok(records.into_iter().filter_map(SignedRecord::decode).collect())
+        Ok(records.into_iter().map(<[u8]>::to_vec).collect())
     }
 
     async fn read_refusal(

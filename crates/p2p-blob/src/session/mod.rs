@@ -8,11 +8,13 @@ use std::time::Duration;
 
 use futures::{StreamExt as _, TryStreamExt as _};
 use libp2p::PeerId;
+use libp2p::swarm::ConnectionId;
 use manifest::{ByteRange, Digest};
 
 use crate::client::Client;
 use crate::error::FetchError;
 use crate::identity::source_id;
+use crate::swarm::handler::Opened;
 use crate::wire::Version;
 
 pub use blobs::{BlobBody, BlobSession};
@@ -35,12 +37,24 @@ pub enum Session {
     Blobs(BlobSession),
 }
 
+/// One of the connections with a peer.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub struct Connection(pub(crate) ConnectionId);
+
 impl Session {
     /// The peer at the other end.
     pub fn peer(&self) -> PeerId {
         match self {
             Self::Ranges(session) => session.peer(),
             Self::Blobs(session) => session.peer(),
+        }
+    }
+
+    /// The connection that it is on; `None` when each blob has a stream of its own, wherever there are the fewest.
+    pub fn connection(&self) -> Option<Connection> {
+        match self {
+            Self::Ranges(session) => Some(session.connection()),
+            Self::Blobs(_) => None,
         }
     }
 
@@ -62,7 +76,7 @@ impl Client {
     /// - [`FetchError::Stalled`], [`FetchError::Closed`]: the connection failed.
     /// - [`FetchError::Stopped`]: the node has ended.
     pub async fn open(&self, peer: PeerId) -> Result<Session, FetchError> {
-        self.open_in(peer, self.versions().offered()).await
+        self.open_in(peer, None, self.versions().offered()).await
     }
 
     /// Opens a stream in 1.0.0, which sends a blob without being asked for its size before.
@@ -70,13 +84,26 @@ impl Client {
     /// # Errors
     /// Those of [`Client::open`].
     pub async fn open_for_blobs(&self, peer: PeerId) -> Result<Session, FetchError> {
-        self.open_in(peer, &[Version::Blobs]).await
+        self.open_in(peer, None, &[Version::Blobs]).await
     }
 
-    async fn open_in(&self, peer: PeerId, versions: &'static [Version]) -> Result<Session, FetchError> {
-        let stream = self.open_stream(peer, versions).await?;
+    /// Like [`Client::open`], on this connection and no other.
+    ///
+    /// # Errors
+    /// Those of [`Client::open`].
+    pub async fn open_on(&self, peer: PeerId, connection: Connection) -> Result<Session, FetchError> {
+        self.open_in(peer, Some(connection.0), self.versions().offered()).await
+    }
+
+    async fn open_in(
+        &self,
+        peer: PeerId,
+        on: Option<ConnectionId>,
+        versions: &'static [Version],
+    ) -> Result<Session, FetchError> {
+        let Opened { stream, on } = self.open_stream(peer, on, versions).await?;
         Ok(match stream.version {
-            Version::Ranges => Session::Ranges(RangeSession::start(self.clone(), peer, stream.io)),
+            Version::Ranges => Session::Ranges(RangeSession::start(self.clone(), peer, on, stream.io)),
             Version::Blobs => Session::Blobs(BlobSession::new(self.clone(), peer, stream.io)),
         })
     }

@@ -9,6 +9,7 @@ use libp2p::{PeerId, Stream};
 use manifest::{Digest, Have, SourceId};
 use tokio::sync::{mpsc, oneshot};
 
+use super::Connection;
 use super::exchange::{Ask, Exchange, GetRequest, Lent, Reply};
 use crate::client::Client;
 use crate::discovery::address::Scope;
@@ -16,6 +17,7 @@ use crate::discovery::record::Contact;
 use crate::error::FetchError;
 use crate::identity::source_id;
 use crate::limit::Download;
+use crate::swarm::handler::On;
 use crate::wire::MAX_RANGE_BYTES;
 
 /// Requests that wait to be sent; further callers wait themselves.
@@ -33,13 +35,14 @@ pub struct RangeSession {
     /// Keeps the node running.
     client: Client,
     peer: PeerId,
+    connection: Connection,
     name: SourceId,
     queue: mpsc::Sender<Ask>,
     received_bytes: Arc<AtomicU64>,
 }
 
 impl RangeSession {
-    pub(crate) fn start(client: Client, peer: PeerId, stream: Stream) -> Self {
+    pub(crate) fn start(client: Client, peer: PeerId, on: On, stream: Stream) -> Self {
         let (queue, asks) = mpsc::channel(QUEUE);
         let received_bytes = Arc::<AtomicU64>::default();
         let name = source_id(&peer);
@@ -48,15 +51,21 @@ impl RangeSession {
             limit: client.progress_timeout(),
             received_bytes: Arc::clone(&received_bytes),
             uploads: client.uploads().clone(),
+            abandoned: on.abandoned,
         };
         let download = Download::new(peer, client.download_rate().cloned());
         tokio::spawn(exchange.run(stream, asks, download));
-        Self { client, peer, name, queue, received_bytes }
+        Self { client, peer, connection: Connection(on.connection), name, queue, received_bytes }
     }
 
     /// The peer at the other end.
     pub fn peer(&self) -> PeerId {
         self.peer
+    }
+
+    /// The connection that it is on.
+    pub fn connection(&self) -> Connection {
+        self.connection
     }
 
     /// How many bytes of blobs have arrived so far, those of unfinished answers too.
@@ -153,7 +162,8 @@ impl RangeSession {
         let scope = holders.scope_of(&self.peer).unwrap_or(Scope::World);
         let own = self.client.peer_id();
         let mut contacts = Vec::new();
-        for record in records {
+        let known = self.client.known_records();
+        for record in records.iter().filter_map(|record| known.decode(record)) {
             let contact = record.contact().clone().within(scope);
             if contact.peer != own && !contact.addrs.is_empty() {
                 contacts.push(contact);

@@ -12,9 +12,10 @@ use libp2p::swarm::{
     ConnectionDenied, ConnectionId, FromSwarm, NetworkBehaviour, NotifyHandler, THandler, ToSwarm,
 };
 use libp2p::{Multiaddr, PeerId};
+use tokio_util::sync::CancellationToken;
 
 use crate::admit::{Asker, Origin};
-use crate::swarm::handler::{BlobStream, Handler, OpenError, OpenStream};
+use crate::swarm::handler::{BlobStream, Handler, On, OpenError, OpenStream, Placed};
 use crate::transport::SameKind;
 use crate::wire::Version;
 
@@ -32,6 +33,7 @@ struct Connection {
     /// Relays limit data: used only when there is no direct connection.
     is_relayed: bool,
     opened_streams: u64,
+    abandoned: CancellationToken,
 }
 
 /// Opens blob streams on the connections of a peer, balanced, and reports inbound ones.
@@ -41,7 +43,7 @@ pub(crate) struct Behaviour {
     same_kind: Arc<SameKind>,
     connections: HashMap<PeerId, Vec<Connection>>,
     /// Bounded by the permits of its orders.
-    orders: VecDeque<(PeerId, ConnectionId, OpenStream)>,
+    orders: VecDeque<(PeerId, ConnectionId, Placed)>,
     /// Drained at every poll: the connections wait until their events are taken.
     inbound: VecDeque<Inbound>,
 }
@@ -62,15 +64,15 @@ impl Behaviour {
         }
     }
 
-    /// Opens a stream on the direct connection that has had the fewest.
-    pub(crate) fn open(&mut self, peer: PeerId, order: OpenStream) {
-        let connections = self.connections.get_mut(&peer);
-        match connections
-            .and_then(|all| all.iter_mut().min_by_key(|one| (one.is_relayed, one.opened_streams)))
-        {
+    /// Opens a stream on one connection, or on the direct one that has had the fewest.
+    pub(crate) fn open(&mut self, peer: PeerId, on: Option<ConnectionId>, order: OpenStream) {
+        let connections = self.connections.get_mut(&peer).into_iter().flatten();
+        let suited = connections.filter(|one| on.is_none_or(|id| one.id == id));
+        match suited.min_by_key(|one| (one.is_relayed, one.opened_streams)) {
             Some(connection) => {
                 connection.opened_streams += 1;
-                self.orders.push_back((peer, connection.id, order));
+                let on = On { connection: connection.id, abandoned: connection.abandoned.clone() };
+                self.orders.push_back((peer, connection.id, Placed { on, order }));
             }
             None => {
                 // The caller may be gone.
@@ -81,6 +83,15 @@ impl Behaviour {
 
     pub(crate) fn connection_count(&self, peer: &PeerId) -> usize {
         self.connections.get(peer).map_or(0, Vec::len)
+    }
+
+    /// Ends what is under way on the connection; no stream is opened there from now on.
+    pub(crate) fn abandon(&mut self, connection: ConnectionId) {
+        for connections in self.connections.values_mut() {
+            for abandoned in connections.extract_if(.., |one| one.id == connection) {
+                abandoned.abandoned.cancel();
+            }
+        }
     }
 
     fn handler(&self, peer: &PeerId) -> Handler {
@@ -126,6 +137,7 @@ impl NetworkBehaviour for Behaviour {
                     origin: Origin::of(endpoint.get_remote_address()),
                     is_relayed: endpoint.is_relayed(),
                     opened_streams: 0,
+                    abandoned: CancellationToken::new(),
                 };
                 self.connections.entry(peer_id).or_default().push(connection);
             }
@@ -151,7 +163,7 @@ impl NetworkBehaviour for Behaviour {
         }
     }
 
-    fn poll(&mut self, _: &mut Context<'_>) -> Poll<ToSwarm<Inbound, OpenStream>> {
+    fn poll(&mut self, _: &mut Context<'_>) -> Poll<ToSwarm<Inbound, Placed>> {
         if let Some(inbound) = self.inbound.pop_front() {
             return Poll::Ready(ToSwarm::GenerateEvent(inbound));
         }

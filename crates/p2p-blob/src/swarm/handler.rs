@@ -12,9 +12,10 @@ use libp2p::swarm::handler::{
     ConnectionEvent, DialUpgradeError, FullyNegotiatedInbound, FullyNegotiatedOutbound,
 };
 use libp2p::swarm::{
-    ConnectionHandler, ConnectionHandlerEvent, Stream, StreamUpgradeError, SubstreamProtocol,
+    ConnectionHandler, ConnectionHandlerEvent, ConnectionId, Stream, StreamUpgradeError, SubstreamProtocol,
 };
 use tokio::sync::{OwnedSemaphorePermit, oneshot};
+use tokio_util::sync::CancellationToken;
 
 use crate::wire::Version;
 
@@ -23,6 +24,21 @@ use crate::wire::Version;
 pub(crate) struct BlobStream {
     pub(crate) io: Stream,
     pub(crate) version: Version,
+}
+
+/// The connection that an order was given to.
+#[derive(Debug, Clone)]
+pub(crate) struct On {
+    pub(crate) connection: ConnectionId,
+    /// The connection is closed without waiting for what is under way: it is dead.
+    pub(crate) abandoned: CancellationToken,
+}
+
+/// A stream that was ordered.
+#[derive(Debug)]
+pub(crate) struct Opened {
+    pub(crate) stream: BlobStream,
+    pub(crate) on: On,
 }
 
 /// Why a stream did not open.
@@ -39,9 +55,16 @@ pub(crate) enum OpenError {
 pub(crate) struct OpenStream {
     /// In the order in which they are offered.
     pub(crate) versions: &'static [Version],
-    pub(crate) reply: oneshot::Sender<Result<BlobStream, OpenError>>,
+    pub(crate) reply: oneshot::Sender<Result<Opened, OpenError>>,
     /// Bounds how many orders there are, wherever they wait.
     pub(crate) _permit: OwnedSemaphorePermit,
+}
+
+/// An order, and where.
+#[derive(Debug)]
+pub(crate) struct Placed {
+    pub(crate) on: On,
+    pub(crate) order: OpenStream,
 }
 
 /// Opens the streams that the behaviour orders, and reports inbound ones.
@@ -50,7 +73,7 @@ pub(crate) struct Handler {
     negotiation_timeout: Duration,
     /// Whether the peer speaks all versions for sure: streams are used before it has agreed.
     is_same_kind: bool,
-    orders: VecDeque<OpenStream>,
+    orders: VecDeque<Placed>,
     inbound: VecDeque<BlobStream>,
 }
 
@@ -66,35 +89,32 @@ impl Handler {
 }
 
 impl ConnectionHandler for Handler {
-    type FromBehaviour = OpenStream;
+    type FromBehaviour = Placed;
     type ToBehaviour = BlobStream;
     type InboundProtocol = Negotiation;
     type OutboundProtocol = Negotiation;
     type InboundOpenInfo = ();
-    type OutboundOpenInfo = OpenStream;
+    type OutboundOpenInfo = Placed;
 
     fn listen_protocol(&self) -> SubstreamProtocol<Negotiation> {
         SubstreamProtocol::new(Negotiation { versions: self.accepted, ends_with: None }, ())
             .with_timeout(self.negotiation_timeout)
     }
 
-    fn on_behaviour_event(&mut self, order: OpenStream) {
+    fn on_behaviour_event(&mut self, order: Placed) {
         self.orders.push_back(order);
     }
 
-    fn poll(
-        &mut self,
-        _: &mut Context<'_>,
-    ) -> Poll<ConnectionHandlerEvent<Negotiation, OpenStream, BlobStream>> {
+    fn poll(&mut self, _: &mut Context<'_>) -> Poll<ConnectionHandlerEvent<Negotiation, Placed, BlobStream>> {
         if let Some(stream) = self.inbound.pop_front() {
             return Poll::Ready(ConnectionHandlerEvent::NotifyBehaviour(stream));
         }
         while let Some(order) = self.orders.pop_front() {
-            if order.reply.is_closed() {
+            if order.order.reply.is_closed() {
                 continue;
             }
             // The last name that is offered is not waited for.
-            let upgrade = match (self.is_same_kind, order.versions) {
+            let upgrade = match (self.is_same_kind, order.order.versions) {
                 (true, [best, ..]) => Negotiation { versions: std::slice::from_ref(best), ends_with: None },
                 (_, versions) => Negotiation { versions, ends_with: Some(Offer::NONE) },
             };
@@ -105,7 +125,7 @@ impl ConnectionHandler for Handler {
         Poll::Pending
     }
 
-    fn on_connection_event(&mut self, event: ConnectionEvent<Negotiation, Negotiation, (), OpenStream>) {
+    fn on_connection_event(&mut self, event: ConnectionEvent<Negotiation, Negotiation, (), Placed>) {
         let (order, result) = match event {
             ConnectionEvent::FullyNegotiatedInbound(FullyNegotiatedInbound { protocol, .. }) => {
                 self.inbound.extend(protocol);
@@ -126,7 +146,8 @@ impl ConnectionHandler for Handler {
             _ => return,
         };
         // A caller that went away drops the stream.
-        let _ = order.reply.send(result);
+        let Placed { on, order } = order;
+        let _ = order.reply.send(result.map(|stream| Opened { stream, on }));
     }
 }
 

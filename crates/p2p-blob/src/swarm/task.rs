@@ -57,8 +57,12 @@ pub(crate) enum Command {
     Connect(Dial),
     Open {
         peer: PeerId,
+        /// Only there.
+        on: Option<ConnectionId>,
         order: OpenStream,
     },
+    /// Close one connection.
+    Abandon(ConnectionId),
     /// Close all connections with a peer.
     Disconnect(PeerId),
     /// Look for providers in the DHT.
@@ -137,7 +141,11 @@ impl NetworkTask {
 
     fn on_command(&mut self, command: Command) {
         match command {
-            Command::Open { peer, order } => self.swarm.behaviour_mut().blob.open(peer, order),
+            Command::Open { peer, on, order } => self.swarm.behaviour_mut().blob.open(peer, on, order),
+            Command::Abandon(connection) => {
+                self.swarm.behaviour_mut().blob.abandon(connection);
+                self.swarm.close_connection(connection);
+            }
             Command::Disconnect(peer) => {
                 // An error says that there is none.
                 let _ = self.swarm.disconnect_peer_id(peer);
@@ -158,14 +166,15 @@ impl NetworkTask {
 
     fn on_connect(&mut self, dial: Dial) {
         let addr = dial.addr.clone();
-        if !address::is_dialable(&addr) {
-            return dial.end(Err(ConnectError::UnsupportedAddress { addr }));
-        }
         let named = address::peer_of(&addr);
         if let Some(peer) = named.or_else(|| self.found.get(&addr).copied())
             && self.swarm.behaviour().blob.connection_count(&peer) >= dial.enough
         {
             return dial.end(Ok(peer));
+        }
+        // After that: a peer that has connected to us may have no address of its own.
+        if !address::is_dialable(&addr) {
+            return dial.end(Err(ConnectError::UnsupportedAddress { addr }));
         }
         let options = match named {
             Some(peer) if peer == *self.swarm.local_peer_id() => {

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use libp2p::multiaddr::Protocol;
 use manifest::{Blame, Digest};
-use p2p_blob::{Config, ConnectError, Identity, Limits, PeerEvent, StartError, source_id};
+use p2p_blob::{Config, ConnectError, Contact, Identity, Limits, PeerEvent, StartError, source_id};
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 
 use crate::common::{MemoryStore, Node, QUIC, TCP, bytes, get, ranges, soon};
@@ -183,6 +183,17 @@ async fn somebody_else_there() {
     let error = soon(fetcher.client.connect(addr.with_p2p(stranger).unwrap())).await.unwrap_err();
     let ConnectError::WrongPeer { expected, found, .. } = &error else { panic!("{error}") };
     assert_eq!((expected, found), (&source_id(&stranger), &source_id(&seeder.client.peer_id())));
+}
+
+#[tokio::test]
+async fn who_has_connected_needs_no_address() {
+    let (seeder, fetcher) = (Node::start(MemoryStore::with(&[]), |config| config), Node::fetcher());
+    let mut of_seeder = seeder.client.peer_events();
+    soon(fetcher.client.connect(seeder.addr().await)).await.unwrap();
+    let peer = fetcher.client.peer_id();
+    assert_eq!(soon(of_seeder.recv()).await.unwrap(), PeerEvent::Connected { peer });
+    let contact = Contact { peer, addrs: Vec::new() };
+    assert_eq!(soon(seeder.client.connect_to(&contact)).await.unwrap(), peer);
 }
 
 #[tokio::test]

@@ -3,6 +3,7 @@
 use libp2p::PeerId;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _, DuplexStream, duplex};
 use tokio_util::compat::TokioAsyncReadCompatExt as _;
+use tokio_util::sync::CancellationToken;
 
 use super::*;
 use crate::admit::ConnectionSlots;
@@ -25,6 +26,7 @@ fn start() -> Session {
         limit: Duration::from_secs(10),
         received_bytes: Arc::default(),
         uploads: Uploads::new(&limits, ConnectionSlots::new(&limits)),
+        abandoned: CancellationToken::new(),
     };
     tokio::spawn(exchange.run(near.compat(), receiver, Download::new(id, None)));
     Session { asks, peer }
