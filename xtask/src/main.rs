@@ -37,6 +37,10 @@ Recipes of the project. Each does its own set-up, and may be run at any time.
   cargo xtask bench cores   Fetch with `loader` on 1, 2, 4 … cores of this machine, one fetch and eight at once, in memory.
                             `cargo xtask bench cores --help` says how, and how to run it on a machine without anything.
                             Needs Linux.
+  cargo xtask bench crowd [--size 16MiB] [--rounds 3] [--dir DIR] [--loader FILE]
+                            Start 60 fetches of one small model at the same moment, with one seeder, on this machine: as
+                            they are, and where each asks nobody but the seeder. Writes crowd.md to DIR (target/bench).
+                            Needs Linux.
   cargo xtask bench far     Fetch with `loader` and libtorrent over distance: through a relay with a round trip and the
                             speed of a line. `cargo xtask bench far --help` lists what can be varied. Needs Linux.
   cargo xtask bench swarm [--size 512MiB] [--rounds 3] [--dir DIR]
@@ -46,7 +50,7 @@ Recipes of the project. Each does its own set-up, and may be run at any time.
   cargo xtask bench sharing [--size 512MiB] [--rounds 3] [--dir DIR]
                             Fetch while eight others fetch from the fetching node, and without them: what sharing costs
                             it. Writes sharing.md to DIR (target/bench). Needs Linux, root, iproute2, and two cores.
-  cargo xtask bench folder [--size 2GiB] [--rounds 5] [--dir DIR] [--loader FILE]
+  cargo xtask bench folder [--size 2GiB] [--rounds 3] [--dir DIR] [--loader FILE]
                             Publish and fetch folders beside one file of as many bytes: four large files, and thousands of
                             small ones; and the four with `hf download` from a stand-in of the hub, libtorrent and rqbit.
                             Leaves out, and names, what is not installed. Writes folder.md to DIR (target/bench). FILE is

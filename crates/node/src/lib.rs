@@ -273,7 +273,7 @@ impl Node {
     ) -> Result<(Vec<LoadedTensor>, Report), NodeError> {
         let offering = serving::Offering::new(&self.blobs, observer);
         let _fetching = self.client.fetching();
-        let (_dialer, sources) = dial::dial(&self.client, manifest, &self.known);
+        let (_dialer, sources) = dial::dial(&self.client, manifest, &self.known, offering.progress());
         let watched = self.board.watch(manifest, &offering);
         let (cache, fetch) = (&self.cache, &self.fetch);
         let loaded = loader::load_tensors(cache, manifest, choices, sources, fetch, &watched).await;
@@ -300,7 +300,7 @@ impl Node {
                 // Fetching has priority over serving.
                 let _fetching = self.client.fetching();
                 // Dials as soon as it is made: not for a model that is here.
-                let (_dialer, sources) = dial::dial(&self.client, manifest, &self.known);
+                let (_dialer, sources) = dial::dial(&self.client, manifest, &self.known, offering.progress());
                 let watched = self.board.watch(manifest, &offering);
                 let loaded = loader::load(&self.cache, manifest, sources, fetch, &watched).await;
                 join::save(&self.known.book).await;

@@ -3,7 +3,7 @@
 use std::io;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use loader::{Event, Observer};
+use loader::{Event, Observer, Progress};
 use manifest::{ByteRange, Digest, Have};
 use p2p_blob::{Blob, ReadOutcome, Store};
 use store::{BlobReader, Blobs, Offer, Offered};
@@ -74,17 +74,23 @@ fn outcome(is_held: bool) -> ReadOutcome {
     if is_held { ReadOutcome::Held } else { ReadOutcome::NotHeld }
 }
 
-/// Offers the verified pieces of a fetch to peers, and forwards its events. Dropping it ends the offer.
+/// Offers the verified pieces of a fetch to peers, counts its events, and forwards them. Dropping it ends the offer.
 pub(crate) struct Offering<'a> {
     blobs: &'a Blobs,
     observer: &'a dyn Observer,
+    progress: Arc<Progress>,
     /// A blob may be tried in several sizes, one after the other.
     offer: Mutex<Option<Arc<Offer>>>,
 }
 
 impl<'a> Offering<'a> {
     pub(crate) fn new(blobs: &'a Blobs, observer: &'a dyn Observer) -> Self {
-        Self { blobs, observer, offer: Mutex::default() }
+        Self { blobs, observer, progress: Arc::default(), offer: Mutex::default() }
+    }
+
+    /// How far the fetch is.
+    pub(crate) fn progress(&self) -> Arc<Progress> {
+        Arc::clone(&self.progress)
     }
 
     /// Goes on offering what there is of a model that is not complete.
@@ -104,6 +110,7 @@ impl Observer for Offering<'_> {
             before.iter().for_each(|before| self.blobs.withdraw(before));
             self.blobs.offer(Arc::clone(offer));
         }
+        self.progress.on_event(event);
         self.observer.on_event(event);
     }
 }

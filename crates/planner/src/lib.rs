@@ -20,6 +20,7 @@ mod rebuild;
 mod requests;
 mod roster;
 mod source;
+mod source_limit;
 #[cfg(test)]
 mod tests;
 mod trial;
@@ -42,6 +43,7 @@ use requests::Requests;
 use roster::Roster;
 use source::Source;
 pub use source::SourceState;
+pub use source_limit::SourceLimit;
 pub use types::{Checked, Failure, PlanAction, PlanConfig, PlanEvent, RequestId, SourceKey, Why};
 
 /// Late pieces are not looked for more often than this.

@@ -28,6 +28,8 @@ pub struct Outcome {
     pub good_bytes: u64,
     /// How often a server was busy.
     pub busy_answers: u64,
+    /// Sources that each fetcher has connected to, on average.
+    pub sources: f64,
     /// How many requests were made for which reason.
     pub asked: BTreeMap<Why, u64>,
     /// Events of the simulation.
@@ -71,6 +73,7 @@ impl Outcome {
             "over_fetch": self.over_fetch(),
             "unfinished": self.unfinished,
             "busy_answers": self.busy_answers,
+            "sources": self.sources,
             "asked": self.asked.iter().map(|(why, count)| (format!("{why:?}"), *count)).collect::<BTreeMap<_, _>>(),
             "events": self.events,
         })

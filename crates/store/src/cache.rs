@@ -77,11 +77,16 @@ impl Cache {
                 entries => entries.map_err(|source| CacheError::io("list", root, source))?,
             };
             // `VERSION` is written first: until it has its name, a cache that is being created has nothing else.
-            let is_other = |entry: io::Result<fs::DirEntry>| !entry.is_ok_and(|entry| is_temporary(&entry.path()));
+            let is_other =
+                |entry: io::Result<fs::DirEntry>| !entry.is_ok_and(|entry| is_temporary(&entry.path()));
             let has_others = entries.into_iter().any(is_other);
             // Another process may have created it in between.
             if !is_cache(&layout)? {
-                return if has_others { Err(CacheError::NotACache { path: root.to_owned() }) } else { Ok(None) };
+                return if has_others {
+                    Err(CacheError::NotACache { path: root.to_owned() })
+                } else {
+                    Ok(None)
+                };
             }
         }
         Self::open(dir).map(Some)

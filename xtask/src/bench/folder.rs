@@ -12,12 +12,12 @@ use std::time::{Duration, Instant};
 use anyhow::{Context as _, Result, bail};
 
 use self::others::Other;
-use super::compare::options::{parse_rounds, parse_size};
 use super::compare::results::Spread;
+use super::options::Options;
 use super::{files, helper, process};
-use crate::recipes;
 
 const LIMIT: Duration = Duration::from_secs(300);
+const SIZE_BYTES: u64 = 2 << 30;
 /// Small files: as many as make half the size, at this size.
 const SMALL_BYTES: u64 = 50_000;
 
@@ -49,21 +49,9 @@ struct Ground {
 
 /// Publishes and fetches each in turn, and puts what came of it where it belongs.
 pub(crate) fn run(root: &Path, args: &[OsString]) -> Result<()> {
-    let (mut size_bytes, mut rounds, mut dir) = (2_u64 << 30, 5, root.join("target/bench"));
-    let mut loader = None;
-    let mut args = args.iter();
-    while let Some(flag) = args.next() {
-        let flag = flag.to_string_lossy();
-        let value = args.next().with_context(|| format!("{flag} needs a value"))?;
-        match &*flag {
-            "--size" => size_bytes = parse_size(&value.to_string_lossy())?,
-            "--rounds" => rounds = parse_rounds(&value.to_string_lossy())?,
-            "--dir" => dir = std::path::absolute(value).context("there is no current directory")?,
-            "--loader" => loader = Some(std::path::absolute(value).context("there is no current directory")?),
-            _ => bail!("it takes --size, --rounds, --dir and --loader, not `{flag}`"),
-        }
-    }
-    let loader = loader.map_or_else(|| recipes::release_loader(root), Ok)?;
+    let options = Options::parse(args, SIZE_BYTES)?;
+    let (size_bytes, rounds, dir) = (options.size_bytes, options.rounds, options.results(root)?);
+    let loader = options.loader(root)?;
     let ground = Ground { loader, work: dir.join("folder-work") };
     files::fresh_dir(&ground.work)?;
     let mut cases = cases(&ground.work, size_bytes)?;

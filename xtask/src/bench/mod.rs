@@ -7,6 +7,8 @@ mod compare;
 #[cfg(target_os = "linux")]
 mod cores;
 #[cfg(target_os = "linux")]
+mod crowd;
+#[cfg(target_os = "linux")]
 mod far;
 #[cfg(target_os = "linux")]
 mod files;
@@ -14,6 +16,8 @@ mod files;
 mod folder;
 #[cfg(target_os = "linux")]
 mod helper;
+#[cfg(target_os = "linux")]
+mod options;
 #[cfg(target_os = "linux")]
 mod proc;
 #[cfg(target_os = "linux")]
@@ -34,7 +38,7 @@ pub(crate) const CHILD: &str = "bench-child";
 /// The packages that have benchmarks.
 const PACKAGES: [&str; 5] = ["sha256-lanes", "manifest", "planner", "loader", "p2p-blob"];
 
-/// `cargo xtask bench`, alone and with `compare`, `cores`, `far`, `swarm`, `sharing` or `folder`.
+/// `cargo xtask bench`, alone and with `compare`, `cores`, `crowd`, `far`, `swarm`, `sharing` or `folder`.
 pub(crate) fn run(root: &Path, args: &[OsString]) -> Result<()> {
     let Some((what, options)) = args.split_first() else {
         let packages = PACKAGES.iter().flat_map(|package| ["--package", package]);
@@ -43,12 +47,13 @@ pub(crate) fn run(root: &Path, args: &[OsString]) -> Result<()> {
     match what.to_str() {
         Some("compare") => compare(root, options),
         Some("cores") => cores(root, options),
+        Some("crowd") => crowd(root, options),
         Some("far") => far(root, options),
         Some("swarm") => swarm(root, options),
         Some("sharing") => sharing(root, options),
         Some("folder") => folder(root, options),
         _ => bail!(
-            "`bench` takes nothing, `compare`, `cores`, `far`, `swarm`, `sharing` or `folder`, not `{}`",
+            "`bench` takes nothing, `compare`, `cores`, `crowd`, `far`, `swarm`, `sharing` or `folder`, not `{}`",
             what.display()
         ),
     }
@@ -62,6 +67,11 @@ fn compare(root: &Path, options: &[OsString]) -> Result<()> {
 #[cfg(target_os = "linux")]
 fn cores(root: &Path, options: &[OsString]) -> Result<()> {
     cores::run(root, options)
+}
+
+#[cfg(target_os = "linux")]
+fn crowd(root: &Path, options: &[OsString]) -> Result<()> {
+    crowd::run(root, options)
 }
 
 #[cfg(target_os = "linux")]
@@ -87,6 +97,11 @@ fn sharing(root: &Path, options: &[OsString]) -> Result<()> {
 #[cfg(not(target_os = "linux"))]
 fn cores(_: &Path, _: &[OsString]) -> Result<()> {
     bail!("`bench cores` pins processes to cores, as Linux does")
+}
+
+#[cfg(not(target_os = "linux"))]
+fn crowd(_: &Path, _: &[OsString]) -> Result<()> {
+    bail!("`bench crowd` reads what processes use from /proc, as Linux has it")
 }
 
 #[cfg(not(target_os = "linux"))]

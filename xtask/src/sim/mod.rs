@@ -32,7 +32,15 @@ pub(crate) fn run(root: &Path, args: &[OsString]) -> Result<()> {
     ] {
         hard.push(simulate(&sim, name, options.hard_nodes, options.seed, differences)?);
     }
-    let page = report::page(&options, &crowds, &hard);
+    let mut small = Vec::new();
+    for (name, differences) in [
+        ("16 MiB, 5 MB/s", "pieces=16"),
+        ("16 MiB, 125 MB/s", "pieces=16,seeder=125000000,up=125000000,down=125000000"),
+        ("16 MiB, the seeder at 10 Gbit/s", "pieces=16,seeder=1250000000,up=125000000,down=125000000"),
+    ] {
+        small.push(simulate(&sim, name, 60, options.seed, differences)?);
+    }
+    let page = report::page(&options, &crowds, &hard, &small);
     fs::create_dir_all(&dir).with_context(|| format!("cannot create {}", dir.display()))?;
     for (name, text) in [
         ("results.md", &page),

@@ -26,6 +26,7 @@ pub(super) struct Swarm {
     seeder_models: f64,
     over_fetch: f64,
     unfinished: u64,
+    sources: f64,
 }
 
 impl Swarm {
@@ -44,34 +45,38 @@ impl Swarm {
             seeder_models: number("seeder_models")?,
             over_fetch: number("over_fetch")?,
             unfinished: count("unfinished")?,
+            sources: number("sources")?,
         })
     }
 }
 
 /// The tables.
-pub(super) fn page(options: &Options, crowds: &[Case], hard: &[Case]) -> String {
+pub(super) fn page(options: &Options, crowds: &[Case], hard: &[Case], small: &[Case]) -> String {
     let mut page = format!("Seed {}.\n\nFlash crowds of equal nodes:\n\n", options.seed);
     table(&mut page, crowds);
     let _ = write!(page, "\n{} nodes of which not all is well:\n\n", options.hard_nodes);
     table(&mut page, hard);
+    page.push_str("\n60 nodes that fetch a small model, all lines as fast as it says:\n\n");
+    table(&mut page, small);
     page
 }
 
 fn table(page: &mut String, cases: &[Case]) {
     page.push_str(
-        "| | bound, s | 50 % done, s | 99 % done, s | × bound | seeder sent, models | over-fetch | never done |\n\
-         |---|---|---|---|---|---|---|---|\n",
+        "| | bound, s | 50 % done, s | 99 % done, s | × bound | seeder sent, models | over-fetch | sources | never done |\n\
+         |---|---|---|---|---|---|---|---|---|\n",
     );
     for Case { name, swarm } in cases {
         let _ = writeln!(
             page,
-            "| {name} | {:.1} | {:.1} | {:.1} | {:.2} | {:.2} | {:.1} % | {} |",
+            "| {name} | {:.1} | {:.1} | {:.1} | {:.2} | {:.2} | {:.1} % | {:.0} | {} |",
             swarm.bound_s,
             swarm.p50_s,
             swarm.p99_s,
             swarm.p99_s / swarm.bound_s,
             swarm.seeder_models,
             100.0 * swarm.over_fetch,
+            swarm.sources,
             swarm.unfinished,
         );
     }
@@ -126,12 +131,12 @@ mod tests {
     fn tables_and_plots_show_what_was_said() {
         let outcome = json!({
             "nodes": 2, "bound_s": 10.0, "done_s": [11.0, 12.0], "p50_s": 11.0, "p99_s": 12.0,
-            "seeder_models": 1.25, "over_fetch": 0.031, "unfinished": 0,
+            "seeder_models": 1.25, "over_fetch": 0.031, "unfinished": 0, "sources": 41.2,
         });
         let case = Case { name: "two".into(), swarm: Swarm::parse(&outcome).unwrap() };
         let options = Options::parse(&[]).unwrap();
-        let page = page(&options, &[case], &[]);
-        assert!(page.contains("| two | 10.0 | 11.0 | 12.0 | 1.20 | 1.25 | 3.1 % | 0 |"), "{page}");
+        let page = page(&options, &[case], &[], &[]);
+        assert!(page.contains("| two | 10.0 | 11.0 | 12.0 | 1.20 | 1.25 | 3.1 % | 41 | 0 |"), "{page}");
         let case = Case { name: "two".into(), swarm: Swarm::parse(&outcome).unwrap() };
         assert!(completion(&[case]).contains("L396.0 40.0"));
         assert!(Swarm::parse(&json!({})).is_err());

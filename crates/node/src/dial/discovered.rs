@@ -6,6 +6,7 @@ use std::time::{Duration, Instant};
 
 use loader::{Source as _, SourceEvent};
 use p2p_blob::{Contact, PeerId};
+use planner::SourceLimit;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc};
 use tokio::task::JoinSet;
 use tokio::time::MissedTickBehavior;
@@ -81,6 +82,9 @@ pub(super) struct Discovered {
     came_up: mpsc::Receiver<(PeerId, Up)>,
     up_sender: mpsc::Sender<(PeerId, Up)>,
     dialing: Arc<Semaphore>,
+    limit: SourceLimit,
+    /// What that says now.
+    allowed: usize,
     attempts_left: u32,
     started: Instant,
     expected: Expected,
@@ -104,6 +108,8 @@ impl Discovered {
             came_up,
             up_sender,
             dialing: Arc::new(Semaphore::new(MAX_DIALING)),
+            limit: SourceLimit::new(MAX_SOURCES, Instant::now()),
+            allowed: 0,
             attempts_left: MAX_ATTEMPTS,
             started: Instant::now(),
             expected,
@@ -116,6 +122,7 @@ impl Discovered {
         let mut ticks = tokio::time::interval(TICK);
         ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
         loop {
+            self.allowed = self.allow();
             self.dial();
             if self.is_connecting && !self.is_searching() {
                 self.is_connecting = false;
@@ -144,10 +151,23 @@ impl Discovered {
         }
     }
 
-    /// Whether one more may be dialed.
+    /// How many sources there may be now.
+    fn allow(&mut self) -> usize {
+        let numbers = self.shared.progress.numbers();
+        let here =
+            [numbers.fetched_bytes, numbers.rebuilt_bytes, numbers.reused_bytes, numbers.resumed_bytes];
+        let left_bytes = here.into_iter().fold(numbers.total_bytes, u64::saturating_sub);
+        self.limit.at(numbers.fetched_bytes, left_bytes, Instant::now())
+    }
+
+    /// Whether one more may be dialed now.
     fn has_free_slot(&self) -> bool {
+        self.is_below(self.allowed)
+    }
+
+    fn is_below(&self, limit: usize) -> bool {
         let dialing = MAX_DIALING - self.dialing.available_permits();
-        dialing < MAX_DIALING && self.shared.claims.count() + dialing < MAX_SOURCES
+        dialing < MAX_DIALING && self.shared.claims.count() + dialing < limit
     }
 
     /// Dials candidates while there are free slots.
@@ -213,7 +233,7 @@ impl Discovered {
             return true;
         }
         let is_dialing = self.dialing.available_permits() < MAX_DIALING;
-        let has_more = self.has_free_slot() && self.candidates.has_untried();
+        let has_more = self.is_below(MAX_SOURCES) && self.candidates.has_untried();
         !self.shared.searching.is_none() || is_dialing || has_more || !self.found.is_empty()
     }
 }
@@ -240,9 +260,9 @@ impl Attempt {
                 return End::Failed;
             }
         };
+        let peer = Arc::new(Peer::new(client.clone(), session, false));
         let Some(_claim) = self.shared.claims.claim(id, false) else { return End::Taken };
         let first_answer = self.shared.searching.one();
-        let peer = Arc::new(Peer::new(client.clone(), session, false));
         let replace = CancellationToken::new();
         let up = Up { peer: Arc::clone(&peer), since: Instant::now(), replace: replace.clone() };
         if self.up_sender.send((id, up)).await.is_err() {

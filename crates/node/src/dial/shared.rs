@@ -4,7 +4,7 @@ use std::collections::HashMap;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use loader::SourceEvent;
+use loader::{Progress, SourceEvent};
 use manifest::Digest;
 use p2p_blob::{Client, Contact, PeerId};
 use tokio::sync::{Notify, mpsc};
@@ -22,6 +22,8 @@ pub(super) const DISMISSED: &str = "sent wrong bytes";
 pub(super) struct Shared {
     pub(super) client: Client,
     pub(super) manifest: Digest,
+    /// How far the fetch is.
+    pub(super) progress: Arc<Progress>,
     pub(super) events: mpsc::Sender<SourceEvent>,
     /// Discovered peers.
     pub(super) found: mpsc::Sender<Contact>,

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use manifest::Geometry;
-use planner::{PlanConfig, Planner, SourceKey};
+use planner::{PlanConfig, Planner, SourceKey, SourceLimit};
 
 use super::{Conduct, Event, Neighbour, Node, SEEDER, World};
 use crate::clock::{Agenda, MS, Time};
@@ -49,6 +49,8 @@ impl World {
                     epoch,
                 ),
                 neighbours: Vec::new(),
+                connected: 0,
+                limit: SourceLimit::new(0, epoch),
                 known_by: Vec::new(),
                 under_way: HashMap::new(),
                 wakes_at: None,

@@ -8,7 +8,7 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use manifest::{PieceId, PieceSet};
-use planner::{Checked, Failure, PlanAction, PlanEvent, Planner, RequestId, SourceKey, Why};
+use planner::{Checked, Failure, PlanAction, PlanEvent, Planner, RequestId, SourceKey, SourceLimit, Why};
 
 use crate::clock::{Agenda, MS, Time, duration};
 use crate::scenario::Scenario;
@@ -100,7 +100,10 @@ struct Node {
     is_up: bool,
     started: bool,
     planner: Planner,
+    /// The first ones are connected.
     neighbours: Vec<Neighbour>,
+    connected: usize,
+    limit: SourceLimit,
     /// Who has this node as a source, under which name.
     known_by: Vec<(u32, SourceKey)>,
     under_way: HashMap<RequestId, TransferId>,
@@ -114,6 +117,13 @@ struct Node {
     receives_from: Time,
     sent_bytes: u64,
     done_at: Option<Time>,
+}
+
+impl Node {
+    fn good_bytes(&self) -> u64 {
+        let geometry = self.planner.geometry();
+        self.log.iter().map(|(_, piece)| geometry.piece_bytes(*piece)).sum()
+    }
 }
 
 /// A swarm in virtual time.
@@ -154,11 +164,8 @@ impl World {
     fn outcome(self) -> Outcome {
         let mut times: Vec<Time> = self.nodes.iter().filter_map(|node| node.done_at).collect();
         times.sort_unstable();
-        let bytes_of = |node: &Node| -> u64 {
-            let geometry = node.planner.geometry();
-            node.log.iter().map(|(_, piece)| geometry.piece_bytes(*piece)).sum()
-        };
-        let good = self.nodes.iter().map(bytes_of).sum();
+        let good = self.nodes.iter().map(Node::good_bytes).sum();
+        let connected: usize = self.nodes.iter().map(|node| node.connected).sum();
         Outcome {
             bound_s: self.scenario.bound_s(),
             done_s: times.into_iter().map(|at| duration(at).as_secs_f64()).collect(),
@@ -168,6 +175,7 @@ impl World {
             received_bytes: self.received_bytes,
             good_bytes: good,
             busy_answers: self.busy,
+            sources: connected as f64 / f64::from(self.scenario.nodes),
             asked: self.asked,
             events: self.events,
             scenario: self.scenario,
@@ -229,17 +237,37 @@ impl World {
             return;
         }
         this.started = true;
-        let manifest = Arc::clone(this.planner.geometry().manifest());
-        let counts = (0..).zip(manifest.shards()).map(|(shard, _)| manifest.piece_count(shard));
-        for (key, neighbour) in (0..).map(SourceKey).zip(&this.neighbours) {
-            this.planner.on_event(PlanEvent::Up { source: key, ranges: true }, at);
-            let held = if neighbour.node == SEEDER { PieceSet::all } else { PieceSet::none };
-            let shards = counts.clone().map(held).collect();
-            this.planner.on_event(PlanEvent::Holds { source: key, shards }, at);
-        }
+        this.limit = SourceLimit::new(this.neighbours.len(), at);
+        self.connect(node);
         let phase = self.random.u64(0..self.scenario.have_interval_ms * MS);
         self.agenda.add(self.now + phase, Event::Poll(node));
         self.drive(node);
+    }
+
+    /// Connects to as many as there may be now.
+    fn connect(&mut self, node: u32) {
+        let at = self.instant();
+        let this = &mut self.nodes[node as usize];
+        let here_bytes = this.good_bytes();
+        let left_bytes = self.scenario.model_bytes().saturating_sub(here_bytes);
+        let limit = this.limit.at(here_bytes, left_bytes, at);
+        for index in this.connected..limit {
+            let other = self.nodes[node as usize].neighbours[index].node;
+            if !self.nodes[other as usize].is_up {
+                continue;
+            }
+            let planner = &mut self.nodes[node as usize].planner;
+            let manifest = Arc::clone(planner.geometry().manifest());
+            let held = if other == SEEDER { PieceSet::all } else { PieceSet::none };
+            let shards =
+                (0..).zip(manifest.shards()).map(|(shard, _)| held(manifest.piece_count(shard))).collect();
+            #[expect(clippy::cast_possible_truncation, reason = "some dozens")]
+            let source = SourceKey(index as u32);
+            planner.on_event(PlanEvent::Up { source, ranges: true }, at);
+            planner.on_event(PlanEvent::Holds { source, shards }, at);
+        }
+        let this = &mut self.nodes[node as usize];
+        this.connected = this.connected.max(limit);
     }
 
     fn leave(&mut self, node: u32) {
@@ -266,9 +294,11 @@ impl World {
         if !self.nodes[node as usize].is_up || self.nodes[node as usize].done_at.is_some() {
             return;
         }
+        self.connect(node);
         let at = self.instant();
         let mut gains = Vec::new();
-        for (key, neighbour) in (0..).map(SourceKey).zip(&self.nodes[node as usize].neighbours) {
+        let this = &self.nodes[node as usize];
+        for (key, neighbour) in (0..).map(SourceKey).zip(&this.neighbours).take(this.connected) {
             // What it says was so when it sent its answer.
             let until = self.now.saturating_sub(self.latency(node, neighbour.node));
             let log = self.nodes[neighbour.node as usize].log.iter().skip(neighbour.known);

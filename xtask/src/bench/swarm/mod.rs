@@ -2,10 +2,8 @@
 
 mod crowd;
 mod net;
-mod options;
 mod sharing;
 
-use std::env;
 use std::ffi::OsString;
 use std::fmt::Write as _;
 use std::fs;
@@ -18,7 +16,7 @@ use anyhow::{Context as _, Result, anyhow};
 use serde_json::Value;
 
 use self::net::{Line, Net};
-use self::options::Options;
+use super::options::Options;
 use super::process::{self, Service};
 use super::{blobs, files};
 use crate::recipes;
@@ -30,6 +28,7 @@ const FAST: u64 = 20_000_000;
 /// A seeder that is up has sent so much: handshakes, and what it holds.
 const GREETING_BYTES: u64 = 12 << 10;
 const LIMIT: Duration = Duration::from_secs(300);
+const SIZE_BYTES: u64 = 512 << 20;
 
 /// Some seeders, and one node that fetches from them.
 struct Case {
@@ -80,13 +79,10 @@ fn measured(
     args: &[OsString],
     measure: impl FnOnce(&Ground, &[String], &Options, &mut String) -> Result<()>,
 ) -> Result<()> {
-    let options = Options::parse(args)?;
+    let options = Options::parse(args, SIZE_BYTES)?;
     net::require()?;
-    let results = match &options.dir {
-        Some(dir) => env::current_dir().context("there is no current directory")?.join(dir),
-        None => root.join("target/bench"),
-    };
-    let loader = recipes::release_loader(root)?;
+    let results = options.results(root)?;
+    let loader = options.loader(root)?;
     let work = results.join(format!("{name}-work"));
     files::fresh_dir(&work)?;
     let source = work.join("weights");

@@ -1,0 +1,104 @@
+//! How many sources to connect to.
+
+use std::time::{Duration, Instant};
+
+/// Sources that a fetch begins with.
+const FIRST: usize = 4;
+/// How long some are tried before there may be twice as many.
+const STEP: Duration = Duration::from_secs(1);
+/// The same, after some that brought nothing, at most.
+const LAST_STEP: Duration = Duration::from_secs(8);
+/// Twice as many have brought something when this much more arrives.
+const WORTH: f64 = 1.1;
+/// Nobody is looked for when those who are known need no longer than this for the rest.
+const NEARLY_DONE_S: f64 = 5.0;
+
+/// How many sources to connect to: a connection costs both ends a handshake and room, so there are few at first. There may
+/// be twice as many after each second while that brings more; later when it does not, as when those known fill the
+/// line; and not at all while the rest will be here soon.
+#[derive(Debug)]
+pub struct SourceLimit {
+    limit: usize,
+    most: usize,
+    /// When, and with how many bytes, this step began.
+    since: Instant,
+    before_bytes: u64,
+    step: Duration,
+    /// What arrived in the step before.
+    bytes_per_s: f64,
+}
+
+impl SourceLimit {
+    /// That of a fetch that begins now and never wants more than `most`.
+    pub fn new(most: usize, now: Instant) -> Self {
+        Self { limit: FIRST.min(most), most, since: now, before_bytes: 0, step: STEP, bytes_per_s: 0.0 }
+    }
+
+    /// How many there may be now, with so many bytes that came from sources, and so many that are to come.
+    #[expect(clippy::cast_precision_loss, reason = "an estimate")]
+    pub fn at(&mut self, fetched_bytes: u64, left_bytes: u64, now: Instant) -> usize {
+        let elapsed = now.saturating_duration_since(self.since);
+        if self.limit == self.most || elapsed < self.step {
+            return self.limit;
+        }
+        let bytes = fetched_bytes.saturating_sub(self.before_bytes) as f64;
+        let bytes_per_s = bytes / elapsed.as_secs_f64();
+        let is_worth = bytes > 0.0 && bytes_per_s >= WORTH * self.bytes_per_s;
+        (self.since, self.before_bytes, self.bytes_per_s) = (now, fetched_bytes, bytes_per_s);
+        if bytes > 0.0 && left_bytes as f64 <= NEARLY_DONE_S * bytes_per_s {
+            return self.limit;
+        }
+        self.step = if is_worth { STEP } else { (2 * self.step).min(LAST_STEP) };
+        self.limit = (2 * self.limit).min(self.most);
+        self.limit
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const MB: u64 = 1_000_000;
+
+    /// The limit after each second, when so many MB arrive in each, and so many are to come.
+    fn limits(mb: &[u64], left_mb: u64) -> Vec<usize> {
+        let start = Instant::now();
+        let mut limit = SourceLimit::new(50, start);
+        let (mut fetched, mut left) = (0, left_mb * MB);
+        let after = |(second, mb): (u32, &u64)| {
+            (fetched, left) = (fetched + mb * MB, left - mb * MB);
+            limit.at(fetched, left, start + STEP * second)
+        };
+        (1..).zip(mb).map(after).collect()
+    }
+
+    #[test]
+    fn it_doubles_each_second_while_more_arrives() {
+        assert_eq!(limits(&[1, 2, 3, 4, 5], 1000), [8, 16, 32, 50, 50]);
+    }
+
+    #[test]
+    fn it_grows_where_nothing_arrives_but_in_a_crowd_all_do_that() {
+        assert_eq!(limits(&[0, 0, 0, 0, 1, 2, 3], 100), [8, 8, 16, 16, 16, 16, 32]);
+    }
+
+    #[test]
+    fn a_line_that_is_full_is_left_alone_for_longer_and_longer() {
+        let expected = [[8; 1].as_slice(), &[16; 2], &[32; 4], &[50; 3]].concat();
+        assert_eq!(limits(&[10; 10], 1000), expected);
+    }
+
+    #[test]
+    fn nobody_is_looked_for_when_the_rest_will_be_here_soon() {
+        assert_eq!(limits(&[10, 10, 10, 1, 1], 60), [4, 4, 4, 8, 8]);
+    }
+
+    #[test]
+    fn between_steps_nothing_changes_and_there_are_never_more_than_asked_for() {
+        let start = Instant::now();
+        let mut limit = SourceLimit::new(6, start);
+        assert_eq!(limit.at(MB, 100 * MB, start + STEP / 2), FIRST);
+        assert_eq!(limit.at(MB, 100 * MB, start + STEP), 6);
+        assert_eq!(SourceLimit::new(2, start).at(0, MB, start), 2);
+    }
+}
