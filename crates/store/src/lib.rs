@@ -67,6 +67,7 @@ mod sweep;
 mod sync;
 mod tensors;
 mod trust;
+mod verified_read;
 mod weights_files;
 mod writeback;
 
@@ -93,6 +94,7 @@ pub use recheck::{BadShard, IndexState, RecheckReport, bytes, on_threads, rechec
 pub use space::{require, require_files, reserve};
 pub use staging::Staging;
 pub use tensors::{Tensor, Tensors, TensorsError};
+pub use verified_read::VerifiedReader;
 pub use weights_files::WeightsFiles;
 pub use writeback::{Right, Writeback};
 

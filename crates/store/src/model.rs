@@ -233,6 +233,11 @@ impl Model {
         BlobReader::file(atomic::open(&self.parity_path(shard))?).map(Some)
     }
 
+    /// Fills `buffer` with the weights from `start` on.
+    pub(super) fn read_weights(&self, start: u64, buffer: &mut [u8]) -> Result<(), CacheError> {
+        self.files.read_at(start, buffer)
+    }
+
     /// The directory of its files.
     pub fn dir(&self) -> &Path {
         self.files.dir()

@@ -110,6 +110,11 @@ impl Tensor {
         &self.file.as_ref()[self.range.clone()]
     }
 
+    /// Where they are in the file.
+    pub fn range(&self) -> Range<usize> {
+        self.range.clone()
+    }
+
     /// The file that it is in.
     pub fn file(&self) -> &MappedFile {
         &self.file

@@ -126,9 +126,9 @@ fn a_cache_that_is_only_just_created_is_none_yet_and_never_another_folder() {
     }
     let killed = dir.path().join("killed");
     fs::create_dir(&killed).unwrap();
-    fs::write(killed.join(".tmp-1-0"), b"2").unwrap();
+    File::create(killed.join(".tmp-1-0")).unwrap();
     assert!(Cache::open_existing(&killed).unwrap().is_none());
-    fs::write(killed.join("letters.txt"), b"mine").unwrap();
+    File::create(killed.join("letters.txt")).unwrap();
     assert!(matches!(Cache::open_existing(&killed), Err(CacheError::NotACache { .. })));
 }
 

@@ -40,6 +40,43 @@ fn changed_weights_are_not_trusted() {
 }
 
 #[test]
+fn bytes_are_hashed_while_they_are_read_whatever_the_stamp_says() {
+    let (_dir, cache) = cache();
+    let expected = sample(SIZE, 1);
+    let Published { model, .. } = publish_bytes(&cache, &expected, &options(3, 2, Codec::Rs));
+    let reader = model.verified_reader().unwrap().unwrap();
+    let read = |start: usize, bytes: usize, threads| {
+        let mut out = vec![0; bytes];
+        reader.read(WEIGHTS, start as u64, &mut out, threads).map(|()| out)
+    };
+    for (start, bytes) in
+        [(0, SIZE), (0, 0), (SIZE, 0), (SIZE - 1, 1), (16_383, 2), (99_990, 40_000), (1, SIZE - 2)]
+    {
+        for threads in [0, 1, 2, 5] {
+            assert!(
+                read(start, bytes, threads).unwrap() == expected[start..start + bytes],
+                "{start}, {bytes}"
+            );
+        }
+    }
+    assert!(matches!(read(1, SIZE, 1), Err(CacheError::Io { .. })));
+    assert!(reader.read("another", 0, &mut [], 1).is_err());
+
+    damage(model.weights().unwrap().path(), 150_000, true);
+    let error = read(149_999, 1, 2).unwrap_err();
+    assert!(error.to_string().contains("piece 3 of shard 1 of weights has not its digest"), "{error}");
+    assert!(matches!(read(0, SIZE, 2), Err(CacheError::Corrupt { .. })));
+    assert!(read(0, 100_001, 2).unwrap() == expected[..100_001], "the rest is right");
+    assert!(
+        publish_bytes(&cache, b"x", &Options { piece_size_bytes: None, ..options(1, 0, Codec::Rs) })
+            .model
+            .verified_reader()
+            .unwrap()
+            .is_none()
+    );
+}
+
+#[test]
 fn damage_behind_the_stamp_is_found_by_verifying() {
     for index in [true, false] {
         let (_dir, cache) = cache();
