@@ -4,13 +4,9 @@ use std::error::Error;
 use std::path::PathBuf;
 use std::process::ExitCode;
 
-use chain_reader::{Availability, ChainError, SignerError, SubmitError};
-use loader::LoadError;
+use chain_reader::{SignerError, SubmitError};
 use loader::encode::PublishError;
-use manifest::{Blame, ManifestError, ParseDigestError};
-use node::NodeError;
-use p2p_blob::IdentityError;
-use store::CacheError;
+use node::Cause;
 
 /// How the command ended, as its caller sees it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -69,85 +65,38 @@ impl Status {
 }
 
 fn status_of(error: &(dyn Error + 'static)) -> Option<Status> {
-    if error.is::<Usage>() || error.is::<ParseDigestError>() {
+    if error.is::<Usage>() {
         return Some(Status::Usage);
     }
-    if error.is::<Damaged>() || error.is::<ManifestError>() {
+    if error.is::<Damaged>() {
         return Some(Status::Integrity);
     }
     if error.is::<NotRunning>() {
         return Some(Status::Unavailable);
     }
-    None.or_else(|| error.downcast_ref().map(of_node))
-        .or_else(|| error.downcast_ref().map(of_load))
-        .or_else(|| error.downcast_ref().map(of_cache))
-        .or_else(|| error.downcast_ref().map(of_chain))
-        .or_else(|| error.downcast_ref().map(|error: &IdentityError| of_blame(error.blame())))
-        .or_else(|| error.downcast_ref().map(|error: &SubmitError| of_availability(error.availability())))
-        .or_else(|| error.downcast_ref().map(|error: &SignerError| of_blame(error.blame())))
-        .or_else(|| error.downcast_ref().map(of_publish))
+    let cause = Cause::of(error)
+        .or_else(|| error.downcast_ref().map(|error: &SubmitError| error.availability().into()))
+        .or_else(|| error.downcast_ref().map(|error: &SignerError| error.blame().into()))
+        .or_else(|| error.downcast_ref().map(of_publish));
+    cause.map(Status::from)
 }
 
-fn of_node(error: &NodeError) -> Status {
+fn of_publish(error: &PublishError) -> Cause {
     match error {
-        NodeError::Cache(error) => of_cache(error),
-        NodeError::Chain(error) => of_chain(error),
-        NodeError::Load(error) => of_load(error),
-        error => of_blame(error.blame()),
+        PublishError::Cache(error) => Cause::of(error).unwrap_or(Cause::Failed),
+        PublishError::WrongDigest { .. } => Cause::Integrity,
+        error => error.blame().into(),
     }
 }
 
-fn of_load(error: &LoadError) -> Status {
-    match error {
-        LoadError::Cache(error) => of_cache(error),
-        LoadError::Locked { .. } => Status::Unavailable,
-        error if error.is_integrity() => Status::Integrity,
-        error => of_blame(error.blame()),
-    }
-}
-
-fn of_cache(error: &CacheError) -> Status {
-    match error {
-        CacheError::NotALink { .. } | CacheError::NotEmpty { .. } | CacheError::Ambiguous { .. } => {
-            Status::Usage
+impl From<Cause> for Status {
+    fn from(cause: Cause) -> Self {
+        match cause {
+            Cause::Failed => Self::Failed,
+            Cause::Usage => Self::Usage,
+            Cause::Integrity => Self::Integrity,
+            Cause::Unavailable => Self::Unavailable,
         }
-        CacheError::Corrupt { .. } | CacheError::Manifest { .. } | CacheError::Index { .. } => {
-            Status::Integrity
-        }
-        CacheError::Locked { .. } => Status::Unavailable,
-        _ => Status::Failed,
-    }
-}
-
-fn of_publish(error: &PublishError) -> Status {
-    match error {
-        PublishError::Cache(error) => of_cache(error),
-        PublishError::WrongDigest { .. } => Status::Integrity,
-        error => of_blame(error.blame()),
-    }
-}
-
-fn of_chain(error: &ChainError) -> Status {
-    match error {
-        error if error.is_configuration() => Status::Usage,
-        error => of_availability(error.availability()),
-    }
-}
-
-fn of_availability(availability: Availability) -> Status {
-    match availability {
-        Availability::NotNow => Status::Unavailable,
-        Availability::Never => Status::Failed,
-        Availability::Alarm => Status::Integrity,
-    }
-}
-
-fn of_blame(blame: Blame) -> Status {
-    match blame {
-        Blame::Peer => Status::Integrity,
-        Blame::Network => Status::Unavailable,
-        Blame::Caller => Status::Usage,
-        Blame::Us => Status::Failed,
     }
 }
 
@@ -156,8 +105,11 @@ mod tests {
     use std::time::Duration;
 
     use anyhow::{Context as _, anyhow};
+    use chain_reader::ChainError;
+    use loader::LoadError;
     use manifest::Digest;
-    use store::LockHolders;
+    use node::NodeError;
+    use store::{CacheError, LockHolders};
 
     use super::*;
 

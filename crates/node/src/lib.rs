@@ -21,6 +21,7 @@
 #![forbid(unsafe_code)]
 
 mod address_book;
+mod cause;
 mod config;
 mod contract;
 mod dial;
@@ -50,6 +51,7 @@ use contract::Contract;
 use join::Membership;
 use maintenance::Maintenance;
 
+pub use cause::Cause;
 #[cfg(feature = "chain")]
 pub use chain_reader;
 #[cfg(feature = "chain")]
