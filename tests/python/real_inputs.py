@@ -153,12 +153,14 @@ def open_minilm(directory: pathlib.Path) -> str:
 
 
 def embed(directory: pathlib.Path, sentences) -> np.ndarray:
-    """BERT in numpy: the mean over the tokens of the last layer, of length one."""
     from safetensors.numpy import load_file
 
-    config = parse(directory / "config.json")
     weights = load_file(directory / "model.safetensors")
-    tokenizer = tokenizer_of(directory)
+    return embed_with(parse(directory / "config.json"), weights, tokenizer_of(directory), sentences)
+
+
+def embed_with(config, weights, tokenizer, sentences) -> np.ndarray:
+    """BERT in numpy: the mean over the tokens of the last layer, of length one."""
     heads = config["num_attention_heads"]
     erf = np.vectorize(math.erf, otypes=[np.float32])
 

@@ -51,7 +51,7 @@ pub use peer::{Conduct, Peer};
 pub use process::{Outcome, Process, Usage};
 pub use rpc::{ANYTHING, Keys, Mood, Rpc};
 pub use seeder::Seeder;
-pub use tools::{anvil, demo, python_peer, real_inputs, sharder};
+pub use tools::{anvil, demo, python_peer, real_inputs, sharder, wheel_script};
 pub use tree::Tree;
 
 /// What is waited for comes in milliseconds; a loaded machine gets this long.

@@ -68,6 +68,17 @@ pub async fn sharder(strategy: &str, dir: &std::path::Path, list: &std::path::Pa
     crate::Process::start(command).outcome().await
 }
 
+/// The command line of a script that uses the wheel, up to its arguments: the interpreter of an environment in which it is
+/// installed (`LOADER_WHEEL_PYTHON`, else the one of `target/wheel/venv`), and the script.
+///
+/// # Panics
+/// When there is no interpreter.
+pub fn wheel_script(script: &str) -> [PathBuf; 2] {
+    let installed = tests_dir().join("../target/wheel/venv/bin/python");
+    let python = tool("LOADER_WHEEL_PYTHON", installed, "`cargo xtask test`");
+    [python, tests_dir().join("python/wheel").join(script)]
+}
+
 /// The same of what types answers at a terminal.
 pub(crate) fn terminal() -> [PathBuf; 2] {
     python("terminal.py")

@@ -14,6 +14,7 @@ mod setup;
 mod sim;
 mod soak;
 mod tool;
+mod wheel;
 
 use std::env;
 use std::path::PathBuf;
@@ -70,6 +71,7 @@ Recipes of the project. Each does its own set-up, and may be run at any time.
                             the product is built from (installs cargo-deny into target/tools), `kills`, and `soak`.
   cargo xtask layers        Check that no crate depends on one it must not know, and that no files of one use each other
                             in a circle.
+  cargo xtask wheel         Build the Python wheel into target/wheels, and fail when it has grown too large.
   cargo xtask setup         Only the set-up: the EVM node into tests/evm/node_modules, the Python peers' packages into
                             tests/python/.venv. Does nothing when both are up to date.
 
@@ -122,6 +124,7 @@ fn run() -> Result<()> {
         "full" => full::run(&root),
         "layers" => layers::check(&root),
         "setup" => setup::everything(&root).map(drop),
+        "wheel" => wheel::release(&root),
         "help" | "--help" | "-h" => {
             print!("{HELP}");
             Ok(())

@@ -35,3 +35,4 @@ mod tensors;
 mod units;
 mod update;
 mod victims;
+mod wheel;

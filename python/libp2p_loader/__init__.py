@@ -1,0 +1,34 @@
+"""Gets a model's weights onto this machine from peers that nobody has to trust, and maps them.
+
+>>> import libp2p_loader
+>>> model = libp2p_loader.load(contract="0x…", rpc_urls=["https://…"])   # doctest: +SKIP
+>>> model.path                                # what a runtime opens     # doctest: +SKIP
+>>> model.tensors()["embeddings.weight"]      # numpy, without a copy    # doctest: +SKIP
+
+Every byte is verified against the digest that the contract names, or that you give. Nothing is printed, and no logger is
+installed: logs go to `logging`, below `libp2p_loader`'s crates (`node`, `loader`, `p2p_blob`, `chain_reader`).
+"""
+
+from ._core import BadUsage, Integrity, LoaderError, Unavailable, __version__
+from ._files import File
+from ._load import load, load_async
+from ._model import Model, Tensors
+from ._node import Named, NamedModel, Node
+from ._progress import Progress
+
+__all__ = [
+    "BadUsage",
+    "File",
+    "Integrity",
+    "LoaderError",
+    "Model",
+    "Named",
+    "NamedModel",
+    "Node",
+    "Progress",
+    "Tensors",
+    "Unavailable",
+    "__version__",
+    "load",
+    "load_async",
+]

@@ -1,0 +1,206 @@
+"""A node: loads, serves, and follows a contract."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from typing import Any, AsyncIterator, Iterable, Iterator, NamedTuple, Optional, Union
+
+from . import _core
+from ._core import BadUsage, LoaderError
+from ._model import Model, tensor_of
+from ._progress import ProgressLike, told
+from ._settings import listed, settings
+from ._waiting import in_thread
+
+Globs = Union[str, Iterable[str]]
+
+
+class Named(NamedTuple):
+    """What a contract says of a model."""
+
+    #: The digest of its manifest.
+    manifest: str
+    #: In the contract's own unit.
+    price: int
+    chain_id: int
+    #: The block in which it was read.
+    block_number: int
+    block_hash: str
+    #: When that block was made, in seconds since 1970.
+    block_timestamp: int
+
+    @classmethod
+    def of(cls, facts: Any) -> Named:
+        manifest, price, *others = facts
+        return cls(manifest, int(price), *others)
+
+
+class NamedModel(NamedTuple):
+    """A model that the contract names, and that is loaded."""
+
+    named: Named
+    model: Model
+
+
+class Node:
+    """A node of the network: it loads models into a cache, and serves what is there.
+
+    It runs threads of its own until it is closed, by `close` or at the end of `with`. Models that it has loaded stay mapped.
+
+    - `cache_dir`: where models are kept; default: the cache of the command line, `~/.cache/loader`.
+    - `peers`, `bootstrap`: addresses such as `/ip4/192.0.2.7/tcp/4201/p2p/12D3…`; `mdns`: look for peers in the local network.
+    - `listen`: addresses where others reach it, such as `/ip4/0.0.0.0/tcp/4201`; default: none, so it serves only those that it
+      has connected to. `allow_peers`: ids of the only peers that it talks to. `psk_file`: the key of a private network.
+    - `contract`, `rpc_urls`: where the model is named. `quorum`: how many endpoints must agree (default: more than half).
+      `chain_id`, `block_tag` (`latest`, `safe`, `finalized`), `poll_interval` (seconds). `allow_stale`: when the chain cannot be
+      read, use the model that was last loaded, if it is no older than so many seconds; `offline=True`: do not ask the chain.
+    - `wait`: how long to look for peers, in seconds. `memory`: the most bytes for pieces under way. `durable=False`: do not wait
+      for the disk. `upload_limit`, `download_limit`: bytes a second.
+    """
+
+    def __init__(self, **arguments: Any) -> None:
+        self._core = _core.Node(settings(**arguments))
+
+    @property
+    def peer_id(self) -> str:
+        """Its name in the network."""
+        return self._core.peer_id
+
+    @property
+    def addresses(self) -> list[str]:
+        """Where it listens now, each address with its peer id."""
+        return self._core.addresses()
+
+    @property
+    def status(self) -> dict[str, Any]:
+        """What it does now: what `loader status --json` tells."""
+        return json.loads(self._core.status())
+
+    def add_peer(self, address: str) -> None:
+        """Adds a peer to fetch from, also for loads in progress."""
+        self._core.add_peer(address)
+
+    def join(self) -> None:
+        """Lets others find this node, as `loader serve` does."""
+        self._core.join()
+
+    def named(self) -> Named:
+        """What the contract says now."""
+        return Named.of(self._core.named())
+
+    def load(
+        self,
+        manifest: Optional[str] = None,
+        *,
+        files: Globs = (),
+        exclude: Globs = (),
+        progress: ProgressLike = False,
+        verify: Optional[str] = None,
+    ) -> Model:
+        """Loads a model, by its digest or the one that the contract names: see `libp2p_loader.load`."""
+        return self._load(manifest, files, exclude, progress, verify, None)
+
+    async def load_async(
+        self,
+        manifest: Optional[str] = None,
+        *,
+        files: Globs = (),
+        exclude: Globs = (),
+        progress: ProgressLike = False,
+        verify: Optional[str] = None,
+    ) -> Model:
+        """`load` for asyncio."""
+        return await in_thread(lambda cancel: self._load(manifest, files, exclude, progress, verify, cancel))
+
+    def _load(
+        self,
+        manifest: Optional[str],
+        files: Globs,
+        exclude: Globs,
+        progress: ProgressLike,
+        verify: Optional[str],
+        cancel: Optional[_core.Cancel],
+    ) -> Model:
+        if verify not in (None, "load"):
+            raise BadUsage(f'verify={verify!r}: expected None or "load"')
+        with told(progress) as callback:
+            core = self._core.load(manifest, listed(files), listed(exclude), callback, cancel)
+        return Model(core, verify == "load")
+
+    def load_tensors(
+        self,
+        names: Globs,
+        manifest: Optional[str] = None,
+        *,
+        dim0: Optional[tuple[int, int]] = None,
+        framework: str = "np",
+        progress: ProgressLike = False,
+    ) -> dict[str, Any]:
+        """Loads tensors into memory, by their names or globs, fetching only the pieces that hold them.
+
+        `dim0=(a, b)`: only the rows `a` up to `b` of the first dimension, which is what one rank needs of a tensor that is
+        split by columns of the layer. The arrays are the caller's, and may be written to.
+        """
+        with told(progress) as callback:
+            loaded = self._core.load_tensors(manifest, listed(names), dim0, callback, None)
+        return {name: tensor_of(bytes_, dtype, shape, framework) for name, dtype, shape, bytes_ in loaded}
+
+    def verify(self, manifest: str) -> None:
+        """Hashes a model of the cache again. Raises `Integrity` when it is not right, naming the pieces."""
+        found = self._core.verify(manifest)
+        if found is None:
+            raise LoaderError(f"the model {manifest} is not in the cache")
+        is_good, text = found
+        if not is_good:
+            raise _core.Integrity(f"the model {manifest} is corrupt: {text}")
+
+    def watch(self) -> Iterator[NamedModel]:
+        """Each model that the contract names, once it is loaded; the one before stays mapped while it is held.
+
+        Never ends by itself. Troubles, such as endpoints that do not answer, go to `logging`, and it goes on.
+        """
+        watch = self._core.watch()
+        while True:
+            ready = ready_of(watch.next())
+            if ready is not None:
+                yield ready
+
+    async def watch_async(self) -> AsyncIterator[NamedModel]:
+        """`watch` for asyncio."""
+        watch = self._core.watch()
+        while True:
+            ready = ready_of(await in_thread(watch.next))
+            if ready is not None:
+                yield ready
+
+    def close(self) -> None:
+        """Ends it: answers to peers that are under way may end first. A second call does nothing."""
+        self._core.close()
+
+    def __enter__(self) -> Node:
+        return self
+
+    def __exit__(self, *_: Any) -> None:
+        self.close()
+
+    async def __aenter__(self) -> Node:
+        return self
+
+    async def __aexit__(self, *_: Any) -> None:
+        await asyncio.get_running_loop().run_in_executor(None, self.close)
+
+    def __reduce__(self) -> Any:
+        raise TypeError("a node cannot be pickled: start one in each process, or give models to it")
+
+
+def ready_of(update: Any) -> Optional[NamedModel]:
+    import logging
+
+    named, model, trouble = update
+    if model is not None:
+        return NamedModel(Named.of(named), Model(model))
+    if trouble is not None:
+        about = f"{named[0]}: " if named is not None else ""
+        logging.getLogger("libp2p_loader").warning("%s%s", about, trouble)
+    return None

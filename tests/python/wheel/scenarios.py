@@ -1,0 +1,238 @@
+"""What the end-to-end tests do with the installed wheel: `scenarios.py NAME ARGUMENTS`, the arguments as JSON.
+
+Each prints what it found as one line of JSON, or fails with a traceback.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import multiprocessing
+import os
+import pathlib
+import pickle
+import signal
+import sys
+import threading
+import time
+
+import numpy as np
+
+import libp2p_loader
+from libp2p_loader import BadUsage, Integrity, LoaderError, Progress, Unavailable
+
+sys.path.insert(0, str(pathlib.Path(__file__).parent.parent))
+import real_inputs  # noqa: E402
+
+
+def say(**values) -> None:
+    print(json.dumps(values), flush=True)
+
+
+def raises(kind, call) -> str:
+    try:
+        call()
+    except kind as error:
+        assert type(error) is kind, type(error)
+        return str(error)
+    raise AssertionError(f"no {kind.__name__}")
+
+
+def digest_and_sum(model) -> tuple:
+    """In another process."""
+    return model.digest, float(sum(tensor.sum() for tensor in model.tensors().values()))
+
+
+def minilm(contract: str, rpc: str, peers: list, cache: str, reference: str) -> None:
+    """The whole way of a real model: named by a contract, fetched, mapped, run with numpy views of the map."""
+    seen = []
+    settings = dict(contract=contract, rpc_urls=rpc, block_tag="latest", peers=peers, cache_dir=cache, mdns=False)
+    model = libp2p_loader.load(progress=seen.append, **settings)
+    assert model.path.is_dir() and model.is_complete, model
+    assert not model.report["from_cache"] and model.report["fetched_bytes"] > 0, model.report
+    last = seen[-1]
+    assert isinstance(last, Progress) and last.done == last.total > 0 and last.sources <= len(peers), last
+
+    weights = model.tensors()
+    assert not any(array.flags.writeable or array.flags.owndata for array in weights.values())
+    config = json.loads(bytes(model.files["config.json"].view))
+    assert open(model.files["config.json"]).read().startswith("{")
+    wanted = json.loads(pathlib.Path(reference).read_text())
+    tokenizer = real_inputs.tokenizer_of(model.path)
+    got = real_inputs.embed_with(config, weights, tokenizer, wanted["sentences"])
+    worst = float(np.abs(got - np.array(wanted["embeddings"])).max())
+    assert worst < 1e-5, worst
+
+    # It goes to other processes by its name, and stays usable in a fork.
+    here = digest_and_sum(model)
+    assert digest_and_sum(pickle.loads(pickle.dumps(model))) == here
+    for method in ("spawn", "fork"):
+        with multiprocessing.get_context(method).Pool(1) as pool:
+            assert pool.apply(digest_and_sum, (model,)) == here, method
+    # Threads share it.
+    sums = []
+    threads = [threading.Thread(target=lambda: sums.append(digest_and_sum(model))) for _ in range(4)]
+    [thread.start() for thread in threads]
+    [thread.join() for thread in threads]
+    assert sums == [here] * 4
+    checked = libp2p_loader.load(verify="load", **settings)
+    assert digest_and_sum(checked) == here == digest_and_sum(pickle.loads(pickle.dumps(checked)))
+    assert all(array.flags.writeable for array in checked.tensors().values())
+    again = libp2p_loader.load(**settings)
+    assert again.report["from_cache"] and again.digest == model.digest
+    say(digest=model.digest, worst=worst, tensors=len(weights))
+
+
+def parts(manifest: str, peer: str, cache: str) -> None:
+    """Every type of element, some files only, some rows only."""
+    with libp2p_loader.Node(peers=peer, cache_dir=cache, mdns=False) as node:
+        some = node.load(manifest, files="*.json", exclude="model.safetensors.index.json")
+        assert not some.is_complete and set(some.files) == {"config.json"}, list(some.files)
+        raises(BadUsage, lambda: pickle.dumps(some))
+        loaded = node.load_tensors(["embed.*", "scalar"], manifest)
+        assert set(loaded) == {"embed.weight", "scalar"} and loaded["scalar"] == 0.5, loaded
+        whole = loaded["embed.weight"]
+        rows = node.load_tensors("embed.weight", manifest, dim0=(10, 12))["embed.weight"]
+        assert rows.shape == (2, 96) and (rows == whole[10:12]).all()
+        rows[...] = 0
+        model = node.load(manifest[:8])
+        tensors = model.tensors()
+        made = {name: facts for part in real_inputs.tensors_of_parts() for name, *facts in part}
+        assert set(tensors) == set(made)
+        kinds = set()
+        for name, (dtype, shape, data) in made.items():
+            assert (tensors.dtype(name), tensors.shape(name)) == (dtype, tuple(shape)), name
+            assert bytes(tensors.bytes(name)) == data, name
+            if dtype.startswith(("F4", "F6_")):
+                assert dtype in raises(BadUsage, lambda: tensors[name])
+                continue
+            array = tensors[name]
+            assert array.tobytes() == data and array.shape == tuple(shape) and not array.flags.writeable, name
+            kinds.add(str(array.dtype))
+        assert {"bfloat16", "float8_e4m3fn", "bool", "complex64"} <= kinds, kinds
+        text = raises(BadUsage, lambda: model.tensors("jax"))
+        assert "'np', 'pt'" in text, text
+        node.verify(manifest)
+        say(kinds=sorted(kinds), empty=sum(array.size == 0 for array in [tensors["empty"]]))
+
+
+def mistakes(manifest: str, peer: str, cache: str, nobody: str) -> None:
+    """What goes wrong has a class and the text of the command line, and nothing is lost."""
+    load = libp2p_loader.load
+    usage = [
+        raises(BadUsage, lambda: load(cache_dir=cache)),
+        raises(BadUsage, lambda: load("zz", cache_dir=cache)),
+        raises(BadUsage, lambda: load(manifest, cache_dir=cache, peers="127.0.0.1:4201")),
+        raises(BadUsage, lambda: load(cache_dir=cache, contract="0x12", rpc_urls="http://127.0.0.1:1")),
+        raises(BadUsage, lambda: load(manifest, cache_dir=cache, wait=-1)),
+        raises(BadUsage, lambda: load(manifest, cache_dir=cache, files="[")),
+    ]
+    raises(TypeError, lambda: load(manifest, cache_dir=cache, peer="…"))
+    unavailable = raises(Unavailable, lambda: load(manifest, cache_dir=cache, peers=nobody, wait=0.2, mdns=False))
+    assert nobody in unavailable, unavailable
+    assert issubclass(Unavailable, LoaderError)
+    node = libp2p_loader.Node(cache_dir=cache, peers=peer, mdns=False)
+    raises(TypeError, lambda: pickle.dumps(node))
+    model = node.load(manifest)
+    child = os.fork()
+    if child == 0:
+        # Without the node's threads it is refused in words, and a model is not.
+        text = raises(BadUsage, lambda: node.load(manifest))
+        os._exit(0 if "spawn" in text and len(bytes(model.files["config.json"].view)) > 0 else 1)
+    assert os.waitpid(child, 0)[1] == 0
+    node.close()
+    node.close()
+    raises(BadUsage, lambda: node.load(manifest))
+
+    # A byte that rots on the disk, behind a model that is loaded.
+    checked = load(manifest, cache_dir=cache, verify="load")
+    usage.append(raises(BadUsage, lambda: load(manifest, cache_dir=cache, verify="always")))
+    path = max(model.files.values(), key=lambda file: file.size).path
+    os.chmod(path, 0o644)
+    with open(path, "r+b") as file:
+        file.seek(path.stat().st_size // 2)
+        byte = file.read(1)
+        file.seek(-1, os.SEEK_CUR)
+        file.write(bytes([byte[0] ^ 1]))
+    refused = raises(Integrity, lambda: checked.files[path.name].view)
+    assert "piece" in refused and path.name in refused, refused
+    assert checked.files["config.json"].view == model.files["config.json"].view, "the rest is right"
+    del model, checked
+    with libp2p_loader.Node(cache_dir=cache, peers=peer, mdns=False) as node:
+        integrity = raises(Integrity, lambda: node.verify(manifest))
+        assert "piece" in integrity, integrity
+        # Loading heals it.
+        node.load(manifest)
+        node.verify(manifest)
+    say(usage=usage, unavailable=unavailable, integrity=integrity)
+
+
+def interrupted(manifest: str, nobody: str, cache: str) -> None:
+    """Ctrl-C and cancelled tasks end a load that would wait for minutes."""
+    settings = dict(peers=nobody, wait=600, mdns=False, cache_dir=cache)
+
+    def interrupt() -> None:
+        time.sleep(0.5)
+        os.kill(os.getpid(), signal.SIGINT)
+
+    threading.Thread(target=interrupt).start()
+    began = time.monotonic()
+    raises(KeyboardInterrupt, lambda: libp2p_loader.load(manifest, **settings))
+    ctrl_c_s = time.monotonic() - began - 0.5
+
+    async def cancelled() -> float:
+        task = asyncio.create_task(libp2p_loader.load_async(manifest, **settings))
+        await asyncio.sleep(0.5)
+        began = time.monotonic()
+        task.cancel()
+        try:
+            await task
+        except asyncio.CancelledError:
+            return time.monotonic() - began
+        raise AssertionError("it was not cancelled")
+
+    def angry(_: Progress) -> None:
+        raise ValueError("enough")
+
+    raises(ValueError, lambda: libp2p_loader.load(manifest, progress=angry, **settings))
+    say(ctrl_c_s=ctrl_c_s, cancel_s=asyncio.run(cancelled()))
+
+
+def watch(contract: str, rpc: str, peer: str, cache: str) -> None:
+    """Two versions, one after the other, each told once it is loaded; a server keeps answering meanwhile."""
+    settings = dict(contract=contract, rpc_urls=rpc, block_tag="latest", peers=peer, cache_dir=cache, mdns=False)
+    settings.update(poll_interval=0.2)
+    current, answers, done = [], [], threading.Event()
+
+    def serve() -> None:
+        while not done.is_set():
+            if current:
+                answers.append(bytes(current[-1].files["version.txt"].view))
+
+    server = threading.Thread(target=serve)
+    server.start()
+    with libp2p_loader.Node(**settings) as node:
+        for named, model in node.watch():
+            assert named.manifest == model.digest and named.chain_id == 31337
+            current.append(model)
+            say(ready=model.digest)
+            if len(current) == 2:
+                break
+
+        async def first() -> str:
+            async for named_model in node.watch_async():
+                return named_model.model.digest
+            raise AssertionError("it ended")
+
+        again = asyncio.run(first())
+    done.set()
+    server.join()
+    assert again == current[1].digest
+    versions = list(dict.fromkeys(answers))
+    assert versions in ([b"1", b"2"], [b"1"]), versions
+    assert bytes(current[0].files["version.txt"].view) == b"1", "the one before stays mapped"
+    say(answers=len(answers))
+
+
+if __name__ == "__main__":
+    globals()[sys.argv[1]](**json.loads(sys.argv[2]))

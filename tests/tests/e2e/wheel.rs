@@ -1,0 +1,112 @@
+//! The Python wheel, installed into a fresh environment.
+
+use std::path::Path;
+
+use e2e::{Chain, Home, Outcome, Process, TCP, Tree, put, real_inputs, wheel_script};
+use serde_json::{Value, json};
+use tokio::process::Command;
+
+/// Where nobody is.
+const NOBODY: &str = "/ip4/127.0.0.1/tcp/1/p2p/12D3KooWGzxzKZYveHXtpG6AsrUJBcWxHBFS2HsEoGTxrMLvKXtf";
+
+/// Starts a scenario of tests/python/wheel/scenarios.py.
+fn start(scenario: &str, home: &Home, arguments: &Value) -> Process {
+    let [interpreter, script] = wheel_script("scenarios.py");
+    let mut command = Command::new(interpreter);
+    command.env_clear().env("HOME", home.path("")).arg(script).arg(scenario).arg(arguments.to_string());
+    Process::start(command)
+}
+
+/// What it says at its end. Nothing else may have been printed: a library does not.
+fn said(outcome: Outcome) -> Value {
+    let outcome = outcome.expect(0);
+    assert_eq!(outcome.stderr, "", "nothing is printed");
+    serde_json::from_str(outcome.stdout.lines().last().unwrap()).unwrap()
+}
+
+async fn run(scenario: &str, home: &Home, arguments: &Value) -> Value {
+    said(start(scenario, home, arguments).outcome().await)
+}
+
+/// A home that has published this folder and serves it: the digest, the address, and the process.
+async fn serving(home: &Home, folder: &Path) -> (String, String, Process) {
+    let publish = ["publish", "--model-kind", "simplenet"].map(AsRef::as_ref);
+    let published = home.run(publish.into_iter().chain([folder.as_os_str()])).await.answer();
+    let mut seeder = home.start(["serve", "--listen", TCP]);
+    let listening: Value = serde_json::from_str(&seeder.first_line().await).unwrap();
+    let text = |value: &Value| value.as_str().unwrap().to_owned();
+    (text(&published["manifest"]), text(&listening["address"]), seeder)
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_real_model_is_named_by_a_contract_and_run_from_views_of_its_map() {
+    let found = real_inputs(&["minilm-path".as_ref()]).await.expect(0).stdout;
+    let (publisher, home, chain) = (Home::new(), Home::new(), Chain::start().await);
+    let (id, address, _seeder) = serving(&publisher, Path::new(found.trim())).await;
+    chain.set(&id).await;
+    let [_, _, _, rpc] = chain.flags();
+    let reference = Path::new(env!("CARGO_MANIFEST_DIR")).join("python/minilm_reference.json");
+    let arguments = json!({
+        "contract": chain.contract(), "rpc": rpc, "peers": [address], "cache": home.path("cache"),
+        "reference": reference,
+    });
+    let said = run("minilm", &home, &arguments).await;
+    assert_eq!(said["digest"], id);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn every_type_and_some_files_and_some_rows_are_arrays() {
+    let (publisher, home) = (Home::new(), Home::new());
+    let folder = publisher.path("folder");
+    real_inputs(&["make-parts".as_ref(), folder.as_ref()]).await.expect(0);
+    let (id, address, _seeder) = serving(&publisher, &folder).await;
+    let arguments = json!({"manifest": id, "peer": address, "cache": home.path("cache")});
+    let said = run("parts", &home, &arguments).await;
+    assert!(said["empty"].as_u64().unwrap() > 0, "{said}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn exceptions_are_by_what_to_do_and_rot_on_the_disk_is_told_and_healed() {
+    let (publisher, home) = (Home::new(), Home::new());
+    let folder = publisher.path("folder");
+    Tree::of_sizes([("config.json", 600), ("weights.bin", 3_000_000)]).write_to(&folder);
+    let (id, address, _seeder) = serving(&publisher, &folder).await;
+    let arguments = json!({"manifest": id, "peer": address, "cache": home.path("cache"), "nobody": NOBODY});
+    let said = run("mistakes", &home, &arguments).await;
+    assert!(said["usage"][0].as_str().unwrap().contains("contract="), "{said}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn interrupts_and_cancelled_tasks_end_a_load() {
+    let home = Home::new();
+    let arguments = json!({"manifest": "ab".repeat(32), "nobody": NOBODY, "cache": home.path("cache")});
+    run("interrupted", &home, &arguments).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_contract_is_followed_while_a_server_keeps_answering() {
+    let (publisher, home, chain) = (Home::new(), Home::new(), Chain::start().await);
+    let mut ids = Vec::new();
+    for version in ["1", "2"] {
+        let folder = publisher.path(format!("folder-{version}"));
+        Tree::of_sizes([("weights.bin", 500_000)]).write_to(&folder);
+        put(&folder.join("version.txt"), version.as_bytes());
+        let publish = ["publish", "--model-kind", "simplenet"].map(AsRef::as_ref);
+        let published = publisher.run(publish.into_iter().chain([folder.as_os_str()])).await.answer();
+        ids.push(published["manifest"].as_str().unwrap().to_owned());
+    }
+    let mut seeder = publisher.start(["serve", "--listen", TCP]);
+    let listening: Value = serde_json::from_str(&seeder.first_line().await).unwrap();
+    chain.set(&ids[0]).await;
+    let [_, _, _, rpc] = chain.flags();
+    let arguments = json!({
+        "contract": chain.contract(), "rpc": rpc, "peer": listening["address"], "cache": home.path("cache"),
+    });
+    let mut watching = start("watch", &home, &arguments);
+    for (number, id) in ids.iter().enumerate() {
+        chain.set(id).await;
+        let ready: Value = serde_json::from_str(&watching.line(number).await).unwrap();
+        assert_eq!(ready["ready"], *id);
+    }
+    said(watching.outcome().await);
+}
