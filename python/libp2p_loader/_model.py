@@ -10,6 +10,7 @@ from typing import Any, Iterator, Mapping
 
 from . import _core
 from ._core import BadUsage
+from ._device import on_device
 from ._dtypes import numpy_dtype, torch_dtype
 from ._files import File, mapped, verified
 
@@ -50,7 +51,9 @@ class Model:
             self._files = MappingProxyType(files)
         return self._files
 
-    def tensors(self, framework: str = "np", folder: str = "", *, verify: bool | None = None) -> Tensors:
+    def tensors(
+        self, framework: str = "np", folder: str = "", *, verify: bool | None = None, device: Any = None
+    ) -> Mapping[str, Any]:
         """The tensors of the safetensors files in a folder of the model, by name, without a copy.
 
         `framework="np"` gives numpy arrays over the map of the file, which are read-only; bfloat16 and float8 need the
@@ -61,11 +64,23 @@ class Model:
         `verify=True` (the default for a model that was loaded with `verify="load"`) copies instead: every piece is hashed
         against the manifest while its bytes are copied out, so that neither the disk, nor whoever wrote to it, is trusted.
         Arrays are the caller's own then. A piece that is not what it was raises `Integrity`, with its name.
+
+        `device`, such as `"cuda:0"`, is for torch: all tensors are read at once, through two pinned buffers that several
+        threads fill (hashing, if `verify`), and are views of one tensor for each stretch of a file.
         """
         if framework not in FRAMEWORKS:
             raise BadUsage(f"framework={framework!r}: expected one of {', '.join(map(repr, FRAMEWORKS))}")
         names = {str(file.path): name for name, file in self.files.items()}
-        return Tensors(self._core, framework, folder, names, self._is_verified if verify is None else verify)
+        is_verified = self._is_verified if verify is None else verify
+        if device is None:
+            return Tensors(self._core, framework, folder, names, is_verified)
+        if framework != "pt":
+            raise BadUsage(f'device={device!r} is for framework="pt"')
+        facts = {
+            name: (dtype, shape, names[str(path)], start, size)
+            for name, dtype, shape, path, start, size in self._core.tensors(folder)
+        }
+        return on_device(self._core, facts, device, is_verified)
 
     def advise(self, pages: str) -> None:
         """Says how the pages are wanted: `"lazy"`, `"prefetched"` (read soon) or `"populated"` (read now)."""

@@ -35,6 +35,24 @@ impl Model {
     }
 }
 
+impl Model {
+    fn reader(&self) -> PyResult<&VerifiedReader> {
+        let reader = match self.reader.get() {
+            Some(reader) => reader,
+            None => {
+                let made = self.model.verified_reader().map_err(|error| exception(&error))?;
+                self.reader.get_or_init(|| made)
+            }
+        };
+        reader.as_ref().ok_or_else(|| {
+            bad_usage(format!(
+                "the pieces of model {} cannot be checked one by one: it has no piece index, or only some of its files",
+                self.model.digest()
+            ))
+        })
+    }
+}
+
 #[pymethods]
 impl Model {
     #[getter]
@@ -88,31 +106,24 @@ impl Model {
         Ok(tensors.iter().map(facts).collect())
     }
 
-    /// Fills `out`, an array of bytes, with those of a file from `start` on, each piece of them hashed on its way.
-    fn read_verified(
+    /// Fills `out`, an array of bytes, with those of a file from `start` on; each piece of them hashed on its way, if asked.
+    #[pyo3(signature = (name, start, out, threads, verify))]
+    fn read(
         &self,
         py: Python<'_>,
         name: &str,
         start: u64,
         mut out: PyReadwriteArray1<'_, u8>,
         threads: usize,
+        verify: bool,
     ) -> PyResult<()> {
         let out = out.as_slice_mut().map_err(|_| bad_usage("the array is not contiguous"))?;
         py.detach(|| {
-            let reader = match self.reader.get() {
-                Some(reader) => reader,
-                None => {
-                    let made = self.model.verified_reader().map_err(|error| exception(&error))?;
-                    self.reader.get_or_init(|| made)
-                }
+            let read = match verify {
+                true => self.reader()?.read(name, start, out, threads),
+                false => self.model.read(name, start, out, threads),
             };
-            let Some(reader) = reader else {
-                return Err(bad_usage(format!(
-                    "the pieces of model {} cannot be checked one by one: it has no piece index, or only some of its files",
-                    self.model.digest()
-                )));
-            };
-            reader.read(name, start, out, threads).map_err(|error| exception(&error))
+            read.map_err(|error| exception(&error))
         })
     }
 

@@ -2,8 +2,9 @@
 
 use std::time::{Duration, Instant};
 
-/// Sources that a fetch begins with.
-const FIRST: usize = 4;
+/// How long a fetch has one source, and how many it has then.
+const ALONE: Duration = Duration::from_millis(500);
+const FEW: usize = 4;
 /// How long some are tried before there may be twice as many.
 const STEP: Duration = Duration::from_secs(1);
 /// The same, after some that brought nothing, at most.
@@ -13,9 +14,9 @@ const WORTH: f64 = 1.1;
 /// Nobody is looked for when those who are known need no longer than this for the rest.
 const NEARLY_DONE_S: f64 = 5.0;
 
-/// How many sources to connect to: a connection costs both ends a handshake and room, so there are few at first. There may
-/// be twice as many after each second while that brings more; later when it does not, as when those known fill the
-/// line; and not at all while the rest will be here soon.
+/// How many sources to connect to: a connection costs both ends a handshake and room, so there is one at first, and a few after
+/// half a second. There may be twice as many after each second while that brings more; later when it does not, as when
+/// those known fill the line; and not at all while the rest will be here soon.
 #[derive(Debug)]
 pub struct SourceLimit {
     limit: usize,
@@ -31,7 +32,7 @@ pub struct SourceLimit {
 impl SourceLimit {
     /// That of a fetch that begins now and never wants more than `most`.
     pub fn new(most: usize, now: Instant) -> Self {
-        Self { limit: FIRST.min(most), most, since: now, before_bytes: 0, step: STEP, bytes_per_s: 0.0 }
+        Self { limit: most.min(1), most, since: now, before_bytes: 0, step: ALONE, bytes_per_s: 0.0 }
     }
 
     /// How many there may be now, with so many bytes that came from sources, and so many that are to come.
@@ -48,9 +49,18 @@ impl SourceLimit {
         if bytes > 0.0 && left_bytes as f64 <= NEARLY_DONE_S * bytes_per_s {
             return self.limit;
         }
-        self.step = if is_worth { STEP } else { (2 * self.step).min(LAST_STEP) };
-        self.limit = (2 * self.limit).min(self.most);
+        if self.limit < FEW {
+            (self.limit, self.step) = (FEW.min(self.most), STEP);
+        } else {
+            self.step = if is_worth { STEP } else { (2 * self.step).min(LAST_STEP) };
+            self.limit = (2 * self.limit).min(self.most);
+        }
         self.limit
+    }
+
+    /// When there may be more; `None` when there never will.
+    pub fn grows_at(&self) -> Option<Instant> {
+        (self.limit < self.most).then(|| self.since + self.step)
     }
 }
 
@@ -60,10 +70,12 @@ mod tests {
 
     const MB: u64 = 1_000_000;
 
-    /// The limit after each second, when so many MB arrive in each, and so many are to come.
+    /// The limit after each second with a few, when so many MB arrive in each, and so many are to come.
     fn limits(mb: &[u64], left_mb: u64) -> Vec<usize> {
-        let start = Instant::now();
-        let mut limit = SourceLimit::new(50, start);
+        let mut limit = SourceLimit::new(50, Instant::now());
+        assert_eq!(limit.at(0, left_mb * MB, limit.since), 1);
+        let start = limit.grows_at().unwrap();
+        assert_eq!(limit.at(0, left_mb * MB, start), FEW);
         let (mut fetched, mut left) = (0, left_mb * MB);
         let after = |(second, mb): (u32, &u64)| {
             (fetched, left) = (fetched + mb * MB, left - mb * MB);
@@ -91,14 +103,20 @@ mod tests {
     #[test]
     fn nobody_is_looked_for_when_the_rest_will_be_here_soon() {
         assert_eq!(limits(&[10, 10, 10, 1, 1], 60), [4, 4, 4, 8, 8]);
+        let start = Instant::now();
+        assert_eq!(SourceLimit::new(50, start).at(MB, 9 * MB, start + ALONE), 1, "not even a few");
     }
 
     #[test]
     fn between_steps_nothing_changes_and_there_are_never_more_than_asked_for() {
         let start = Instant::now();
         let mut limit = SourceLimit::new(6, start);
-        assert_eq!(limit.at(MB, 100 * MB, start + STEP / 2), FIRST);
-        assert_eq!(limit.at(MB, 100 * MB, start + STEP), 6);
-        assert_eq!(SourceLimit::new(2, start).at(0, MB, start), 2);
+        assert_eq!(limit.at(0, 100 * MB, start + ALONE), FEW);
+        assert_eq!(limit.at(MB, 100 * MB, start + STEP), FEW);
+        assert_eq!(limit.grows_at(), Some(start + ALONE + STEP));
+        assert_eq!(limit.at(MB, 100 * MB, start + ALONE + STEP), 6);
+        assert_eq!(limit.grows_at(), None);
+        assert_eq!(SourceLimit::new(2, start).at(0, MB, start + ALONE), 2);
+        assert_eq!(SourceLimit::new(0, start).at(0, MB, start + ALONE), 0);
     }
 }

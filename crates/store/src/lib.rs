@@ -57,6 +57,7 @@ mod model_files;
 mod offer;
 mod partial;
 mod piece_states;
+mod read;
 mod recheck;
 mod relocate;
 mod retention;
@@ -67,7 +68,6 @@ mod sweep;
 mod sync;
 mod tensors;
 mod trust;
-mod verified_read;
 mod weights_files;
 mod writeback;
 
@@ -90,11 +90,11 @@ pub use model::{FileInfo, MappedFile, Model};
 pub use model_files::ModelFiles;
 pub use offer::{Offer, Offered};
 pub use partial::{CheckedShard, Partial, Rechecked};
+pub use read::VerifiedReader;
 pub use recheck::{BadShard, IndexState, RecheckReport, bytes, on_threads, recheck};
 pub use space::{require, require_files, reserve};
 pub use staging::Staging;
 pub use tensors::{Tensor, Tensors, TensorsError};
-pub use verified_read::VerifiedReader;
 pub use weights_files::WeightsFiles;
 pub use writeback::{Right, Writeback};
 

@@ -6,11 +6,14 @@ Each prints what it found as one line of JSON, or fails with a traceback.
 from __future__ import annotations
 
 import asyncio
+import contextlib
+import io
 import json
 import multiprocessing
 import os
 import pathlib
 import pickle
+import re
 import signal
 import sys
 import threading
@@ -232,6 +235,23 @@ def watch(contract: str, rpc: str, peer: str, cache: str) -> None:
     assert versions in ([b"1", b"2"], [b"1"]), versions
     assert bytes(current[0].files["version.txt"].view) == b"1", "the one before stays mapped"
     say(answers=len(answers))
+
+
+def docs(page: str, manifest: str, contract: str, rpc: str, peers: list, cache: str) -> None:
+    """The code of a page of the documentation, one block after the other, with what there is here."""
+    blocks = re.findall(r"^```python\n(.*?)^```", pathlib.Path(page).read_text(), re.DOTALL | re.MULTILINE)
+    known = dict(manifest=manifest, contract=contract, rpc_urls=[rpc], peers=peers, cache_dir=cache)
+    load = libp2p_loader.load
+    for number, block in enumerate(blocks):
+        # What it is like elsewhere, and what it is here.
+        block = re.sub(r'"0x[0-9a-fA-F]{40}"', repr(contract), block)
+        block = re.sub(r'rpc_urls=\[[^]]*\]', f"rpc_urls={[rpc]!r}", block)
+        block = re.sub(r'peers=\[[^]]*\]', f"peers={peers!r}, cache_dir=cache_dir", block)
+        block = block.replace("cache_dir=cache_dir", "cache_dir=cache_dir, mdns=False")
+        with contextlib.redirect_stdout(io.StringIO()), contextlib.redirect_stderr(io.StringIO()):
+            exec(compile(block, f"{page}, block {number}", "exec"), known)
+    assert libp2p_loader.load is load
+    say(blocks=len(blocks))
 
 
 if __name__ == "__main__":

@@ -55,6 +55,21 @@ async fn a_real_model_is_named_by_a_contract_and_run_from_views_of_its_map() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn the_code_of_the_documentation_runs() {
+    let found = real_inputs(&["minilm-path".as_ref()]).await.expect(0).stdout;
+    let (publisher, home, chain) = (Home::new(), Home::new(), Chain::start().await);
+    let (id, address, _seeder) = serving(&publisher, Path::new(found.trim())).await;
+    chain.set(&id).await;
+    let [_, _, _, rpc] = chain.flags();
+    let arguments = json!({
+        "page": Path::new(env!("CARGO_MANIFEST_DIR")).join("../docs/python.md"), "manifest": id,
+        "contract": chain.contract(), "rpc": rpc, "peers": [address], "cache": home.path("cache"),
+    });
+    let said = run("docs", &home, &arguments).await;
+    assert!(said["blocks"].as_u64().unwrap() >= 5, "{said}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn every_type_and_some_files_and_some_rows_are_arrays() {
     let (publisher, home) = (Home::new(), Home::new());
     let folder = publisher.path("folder");

@@ -131,7 +131,8 @@ impl Discovered {
                 }
             }
             let ready = self.candidates.next_ready().filter(|_| self.has_free_slot());
-            let wakeup = ready.unwrap_or_else(|| Instant::now() + TICK);
+            let wakeup = [ready, self.limit.grows_at()].into_iter().flatten().min();
+            let wakeup = wakeup.unwrap_or_else(|| Instant::now() + TICK);
             tokio::select! {
                 // In this order: a peer connects before its attempt ends.
                 biased;

@@ -59,6 +59,9 @@ fn bytes_are_hashed_while_they_are_read_whatever_the_stamp_says() {
             );
         }
     }
+    let mut plain = vec![0; SIZE - 2];
+    model.read(WEIGHTS, 1, &mut plain, 3).unwrap();
+    assert!(plain == expected[1..SIZE - 1] && model.read(WEIGHTS, 3, &mut plain, 3).is_err());
     assert!(matches!(read(1, SIZE, 1), Err(CacheError::Io { .. })));
     assert!(reader.read("another", 0, &mut [], 1).is_err());
 

@@ -1,9 +1,8 @@
-//! Reading bytes of a finished model that are hashed on their way: neither the disk, nor whoever wrote to it since, is
-//! trusted.
+//! Reading bytes of a finished model on several threads; hashed on their way where neither the disk, nor whoever wrote to it
+//! since, is trusted.
 
 use std::fmt;
-use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::thread;
 
 use manifest::piece_index::PieceIndex;
@@ -13,6 +12,8 @@ use super::{CacheError, Map, Model};
 
 /// Pieces that a thread reads before it hashes them, at once: as many as one call can (`sha256_lanes`).
 const BATCH: usize = 16;
+/// What a thread reads at once where nothing is hashed.
+const PART_BYTES: usize = 4 << 20;
 
 /// Reads bytes of a model, and hashes every piece that they are of. What it hands out is what was hashed, not what is in the
 /// page cache a moment later.
@@ -43,6 +44,62 @@ impl Model {
         let geometry = Geometry::new(Arc::clone(self.manifest()));
         Ok(Some(VerifiedReader { model: self.clone(), index: Arc::new(index), geometry }))
     }
+
+    /// Reads the bytes of a file from `start` on into `out`, on up to `threads` threads, as they are on the disk.
+    ///
+    /// # Errors
+    /// [`CacheError::Io`]: the file cannot be read, or has no such bytes.
+    pub fn read(&self, path: &str, start: u64, out: &mut [u8], threads: usize) -> Result<(), CacheError> {
+        let range = self.range_of(path, start, out.len() as u64)?;
+        let parts: Vec<_> = (range.start..).step_by(PART_BYTES).zip(out.chunks_mut(PART_BYTES)).collect();
+        on_threads(parts, threads, |(start, part)| self.read_weights(start, part))
+    }
+
+    fn range_of(&self, path: &str, start: u64, bytes: u64) -> Result<ByteRange, CacheError> {
+        let list = self.list();
+        let file = list.find(path).map(|file| list.get(file).range);
+        let end = start.saturating_add(bytes);
+        match file {
+            Some(file) if end <= file.len() => Ok(ByteRange::new(file.start + start, file.start + end)),
+            _ => {
+                let source = std::io::Error::new(
+                    std::io::ErrorKind::InvalidInput,
+                    format!("there are no bytes {start} to {end} of {path}"),
+                );
+                Err(CacheError::io("read", &self.file_path(path), source))
+            }
+        }
+    }
+}
+
+/// Does the jobs in order, on up to so many threads, this one among them. The first error ends it soon.
+fn on_threads<T: Send>(
+    jobs: Vec<T>,
+    threads: usize,
+    work: impl Fn(T) -> Result<(), CacheError> + Sync,
+) -> Result<(), CacheError> {
+    let helpers = threads.min(jobs.len()).saturating_sub(1);
+    let jobs = Mutex::new(jobs.into_iter());
+    let next = || jobs.lock().unwrap_or_else(PoisonError::into_inner).next();
+    let work_on = || {
+        while let Some(job) = next() {
+            if let Err(error) = work(job) {
+                // Nobody needs the others.
+                while next().is_some() {}
+                return Err(error);
+            }
+        }
+        Ok(())
+    };
+    thread::scope(|scope| {
+        let helpers: Vec<_> = (0..helpers).map(|_| scope.spawn(work_on)).collect();
+        let mut result = work_on();
+        for helper in helpers {
+            let ended = helper.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic));
+            result = result.and(ended);
+        }
+        result
+    })
 }
 
 impl VerifiedReader {
@@ -53,7 +110,7 @@ impl VerifiedReader {
     /// - [`CacheError::Corrupt`]: a piece has not its digest. What is in `out` is of no use.
     /// - [`CacheError::Io`]: the file cannot be read, or has no such bytes.
     pub fn read(&self, path: &str, start: u64, out: &mut [u8], threads: usize) -> Result<(), CacheError> {
-        let range = self.range_of(path, start, out.len() as u64)?;
+        let range = self.model.range_of(path, start, out.len() as u64)?;
         let jobs = self.jobs(range, out);
         let batch = jobs.len().div_ceil(threads.max(1)).clamp(1, BATCH);
         let mut batches: Vec<Vec<Job<'_>>> = Vec::new();
@@ -63,41 +120,7 @@ impl VerifiedReader {
                 _ => batches.push(vec![job]),
             }
         }
-        let batches: Vec<_> = batches.into_iter().map(|batch| std::sync::Mutex::new(Some(batch))).collect();
-        let next = AtomicUsize::new(0);
-        let work = || -> Result<(), CacheError> {
-            while let Some(batch) = batches.get(next.fetch_add(1, Ordering::Relaxed)) {
-                let batch = batch.lock().unwrap_or_else(std::sync::PoisonError::into_inner).take();
-                self.read_batch(batch.unwrap_or_default())?;
-            }
-            Ok(())
-        };
-        let helpers = threads.min(batches.len()).saturating_sub(1);
-        thread::scope(|scope| {
-            let helpers: Vec<_> = (0..helpers).map(|_| scope.spawn(work)).collect();
-            let mut result = work();
-            for helper in helpers {
-                let ended = helper.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic));
-                result = result.and(ended);
-            }
-            result
-        })
-    }
-
-    fn range_of(&self, path: &str, start: u64, bytes: u64) -> Result<ByteRange, CacheError> {
-        let list = self.model.list();
-        let file = list.find(path).map(|file| list.get(file).range);
-        let end = start.saturating_add(bytes);
-        match file {
-            Some(file) if end <= file.len() => Ok(ByteRange::new(file.start + start, file.start + end)),
-            _ => {
-                let source = std::io::Error::new(
-                    std::io::ErrorKind::InvalidInput,
-                    format!("there are no bytes {start} to {end} of {path}"),
-                );
-                Err(CacheError::io("read", &self.model.file_path(path), source))
-            }
-        }
+        on_threads(batches, threads, |batch| self.read_batch(batch))
     }
 
     fn jobs<'a>(&self, range: ByteRange, mut out: &'a mut [u8]) -> Vec<Job<'a>> {
