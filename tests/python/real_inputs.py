@@ -26,6 +26,9 @@ import sys
 
 import numpy as np
 
+sys.path.insert(0, str(pathlib.Path(__file__).parents[2] / "python/examples"))
+import bert  # noqa: E402
+
 REFERENCE = pathlib.Path(__file__).with_name("minilm_reference.json")
 # How far another library may be off: it adds up in another order.
 TOLERANCE = 1e-5
@@ -156,50 +159,7 @@ def embed(directory: pathlib.Path, sentences) -> np.ndarray:
     from safetensors.numpy import load_file
 
     weights = load_file(directory / "model.safetensors")
-    return embed_with(parse(directory / "config.json"), weights, tokenizer_of(directory), sentences)
-
-
-def embed_with(config, weights, tokenizer, sentences) -> np.ndarray:
-    """BERT in numpy: the mean over the tokens of the last layer, of length one."""
-    heads = config["num_attention_heads"]
-    erf = np.vectorize(math.erf, otypes=[np.float32])
-
-    def linear(name, x):
-        return x @ weights[f"{name}.weight"].T + weights[f"{name}.bias"]
-
-    def normalize(name, x):
-        x = x - x.mean(-1, keepdims=True)
-        x = x / np.sqrt((x * x).mean(-1, keepdims=True) + config["layer_norm_eps"])
-        return x * weights[f"{name}.LayerNorm.weight"] + weights[f"{name}.LayerNorm.bias"]
-
-    def split(x):
-        return x.reshape(len(x), heads, -1).transpose(1, 0, 2)
-
-    def attend(name, x):
-        query, key, value = (split(linear(f"{name}.self.{part}", x)) for part in ("query", "key", "value"))
-        scores = query @ key.transpose(0, 2, 1) / math.sqrt(query.shape[-1])
-        scores = np.exp(scores - scores.max(-1, keepdims=True))
-        mixed = scores / scores.sum(-1, keepdims=True) @ value
-        mixed = mixed.transpose(1, 0, 2).reshape(x.shape)
-        return normalize(f"{name}.output", linear(f"{name}.output.dense", mixed) + x)
-
-    def layer(name, x):
-        x = attend(f"{name}.attention", x)
-        inner = linear(f"{name}.intermediate.dense", x)
-        inner = inner * (1 + erf(inner / math.sqrt(2))) / 2
-        return normalize(f"{name}.output", linear(f"{name}.output.dense", inner) + x)
-
-    embeddings = []
-    for sentence in sentences:
-        tokens = tokenizer.encode(sentence).ids
-        x = weights["embeddings.word_embeddings.weight"][tokens]
-        x = x + weights["embeddings.position_embeddings.weight"][: len(tokens)]
-        x = normalize("embeddings", x + weights["embeddings.token_type_embeddings.weight"][0])
-        for number in range(config["num_hidden_layers"]):
-            x = layer(f"encoder.layer.{number}", x)
-        mean = x.mean(0)
-        embeddings.append(mean / np.linalg.norm(mean))
-    return np.array(embeddings)
+    return bert.embed(parse(directory / "config.json"), weights, tokenizer_of(directory), sentences)
 
 
 def check_embed(directory: pathlib.Path, reference: pathlib.Path) -> str:

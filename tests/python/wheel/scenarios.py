@@ -24,7 +24,9 @@ import numpy as np
 import libp2p_loader
 from libp2p_loader import BadUsage, Integrity, LoaderError, Progress, Unavailable
 
-sys.path.insert(0, str(pathlib.Path(__file__).parent.parent))
+HERE = pathlib.Path(__file__)
+sys.path[:0] = [str(HERE.parents[1]), str(HERE.parents[3] / "python/examples")]
+import bert  # noqa: E402
 import real_inputs  # noqa: E402
 
 
@@ -62,7 +64,7 @@ def minilm(contract: str, rpc: str, peers: list, cache: str, reference: str) -> 
     assert open(model.files["config.json"]).read().startswith("{")
     wanted = json.loads(pathlib.Path(reference).read_text())
     tokenizer = real_inputs.tokenizer_of(model.path)
-    got = real_inputs.embed_with(config, weights, tokenizer, wanted["sentences"])
+    got = bert.embed(config, weights, tokenizer, wanted["sentences"])
     worst = float(np.abs(got - np.array(wanted["embeddings"])).max())
     assert worst < 1e-5, worst
 
@@ -235,6 +237,53 @@ def watch(contract: str, rpc: str, peer: str, cache: str) -> None:
     assert versions in ([b"1", b"2"], [b"1"]), versions
     assert bytes(current[0].files["version.txt"].view) == b"1", "the one before stays mapped"
     say(answers=len(answers))
+
+
+def server(contract: str, rpc: str, peer: str, cache: str) -> None:
+    """The example server: it swaps models while clients keep asking, and loses no request."""
+    import http.client
+    import socket
+
+    import uvicorn
+
+    os.environ.update(CONTRACT=contract, RPC_URLS=rpc, PEERS=peer, CACHE_DIR=cache, BLOCK_TAG="latest", MDNS="no")
+    os.environ.update(POLL_INTERVAL="0.2")
+    import server as example
+
+    listening = socket.create_server(("127.0.0.1", 0))
+    port = listening.getsockname()[1]
+    running = uvicorn.Server(uvicorn.Config(example.app, log_level="error"))
+    thread = threading.Thread(target=running.run, kwargs={"sockets": [listening]})
+    thread.start()
+    answers, done = [], threading.Event()
+
+    def ask() -> None:
+        # Waits in the queue of the socket until the first model is there.
+        connection = http.client.HTTPConnection("127.0.0.1", port, timeout=60)
+        while not done.is_set():
+            body = json.dumps({"sentences": ["Peers hand out the weights of a model."]})
+            connection.request("POST", "/embed", body, {"Content-Type": "application/json"})
+            response = connection.getresponse()
+            answers.append((response.status, json.loads(response.read())))
+
+    clients = [threading.Thread(target=ask) for _ in range(3)]
+    [client.start() for client in clients]
+    seen: list = []
+    while len(seen) < 2:
+        time.sleep(0.01)
+        for status, answer in answers[:]:
+            assert status == 200, answer
+            if answer["model"] not in seen:
+                seen.append(answer["model"])
+                say(serving=answer["model"])
+    done.set()
+    [client.join() for client in clients]
+    running.should_exit = True
+    thread.join()
+    assert {status for status, _ in answers} == {200}
+    vectors = {tuple(answer["embeddings"][0]) for _, answer in answers}
+    assert len(vectors) == 1, "the second version has another configuration, and the same weights"
+    say(requests=len(answers))
 
 
 def docs(page: str, manifest: str, contract: str, rpc: str, peers: list, cache: str) -> None:

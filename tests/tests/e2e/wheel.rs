@@ -55,6 +55,39 @@ async fn a_real_model_is_named_by_a_contract_and_run_from_views_of_its_map() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn the_example_server_swaps_models_and_loses_no_request() {
+    let found = real_inputs(&["minilm-path".as_ref()]).await.expect(0).stdout;
+    let (publisher, home, chain) = (Home::new(), Home::new(), Chain::start().await);
+    let first = Tree::read(Path::new(found.trim()));
+    let mut second = first.clone();
+    let config = second.0.iter_mut().find(|(path, _)| path == "config.json").unwrap();
+    config.1.extend_from_slice(b"\n");
+    let mut ids = Vec::new();
+    for (number, tree) in [first, second].iter().enumerate() {
+        let folder = publisher.path(format!("folder-{number}"));
+        tree.write_to(&folder);
+        let publish = ["publish", "--model-kind", "simplenet"].map(AsRef::as_ref);
+        let published = publisher.run(publish.into_iter().chain([folder.as_os_str()])).await.answer();
+        ids.push(published["manifest"].as_str().unwrap().to_owned());
+    }
+    let mut seeder = publisher.start(["serve", "--listen", TCP]);
+    let listening: Value = serde_json::from_str(&seeder.first_line().await).unwrap();
+    let [_, _, _, rpc] = chain.flags();
+    let arguments = json!({
+        "contract": chain.contract(), "rpc": rpc, "peer": listening["address"], "cache": home.path("cache"),
+    });
+    chain.set(&ids[0]).await;
+    let mut serving = start("server", &home, &arguments);
+    for (number, id) in ids.iter().enumerate() {
+        chain.set(id).await;
+        let line: Value = serde_json::from_str(&serving.line(number).await).unwrap();
+        assert_eq!(line["serving"], *id);
+    }
+    let said = said(serving.outcome().await);
+    assert!(said["requests"].as_u64().unwrap() > 1, "{said}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn the_code_of_the_documentation_runs() {
     let found = real_inputs(&["minilm-path".as_ref()]).await.expect(0).stdout;
     let (publisher, home, chain) = (Home::new(), Home::new(), Chain::start().await);
