@@ -20,6 +20,9 @@ from tokenizers import Tokenizer
 import libp2p_loader
 
 
+logger = logging.getLogger(__name__)
+
+
 class Embedder:
     """A model that is ready: its weights are numpy arrays over the files of the cache."""
 
@@ -58,22 +61,29 @@ async def lifespan(app: FastAPI):
 
     async def follow(following: libp2p_loader.Node) -> None:
         async for named, model in following.watch_async():
+            try:
+                embedder = await asyncio.to_thread(Embedder, model)
+            except Exception:
+                logger.exception("model %s cannot be used: the one before stays", model.digest)
+                continue
             # One assignment: requests that are under way keep the model that they have begun with.
-            app.state.embedder = await asyncio.to_thread(Embedder, model)
-            logging.getLogger(__name__).info("model %s of block %d", model.digest, named.block_number)
+            app.state.embedder = embedder
+            logger.info("model %s of block %d", model.digest, named.block_number)
             ready.set()
 
     async with node() as following:
         task = asyncio.create_task(follow(following))
         waiting = asyncio.create_task(ready.wait())
         await asyncio.wait([task, waiting], return_when=asyncio.FIRST_COMPLETED)
-        if task.done():
+        try:
+            if task.done():
+                await task
+            yield
+        finally:
             waiting.cancel()
-            await task
-        yield
-        task.cancel()
-        with contextlib.suppress(asyncio.CancelledError):
-            await task
+            task.cancel()
+            with contextlib.suppress(asyncio.CancelledError):
+                await task
 
 
 app = FastAPI(lifespan=lifespan)

@@ -6,7 +6,8 @@
 >>> model.tensors()["embeddings.weight"]      # numpy, without a copy    # doctest: +SKIP
 
 Every byte is verified against the digest that the contract names, or that you give. Nothing is printed, and no logger is
-installed: logs go to `logging`, below `libp2p_loader`'s crates (`node`, `loader`, `p2p_blob`, `chain_reader`).
+installed: logs go to `logging`, to the loggers `libp2p_loader`, `node`, `loader`, `store`, `p2p_blob` and `chain_reader`; set their
+levels before the first load, as they are remembered.
 """
 
 from ._core import BadUsage, Integrity, LoaderError, Unavailable, __version__

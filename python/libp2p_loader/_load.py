@@ -8,6 +8,7 @@ from ._core import BadUsage
 from ._model import Model
 from ._node import Node
 from ._progress import ProgressLike
+from ._waiting import in_thread
 
 
 def load(
@@ -47,7 +48,7 @@ async def load_async(
 ) -> Model:
     """`load` for asyncio. Cancelling the task ends it; the next call goes on from what was verified."""
     require_name(manifest, settings)
-    async with Node(**settings) as node:
+    async with await in_thread(lambda _: Node(**settings)) as node:
         return await node.load_async(manifest, files=files, exclude=exclude, progress=progress, verify=verify)
 
 

@@ -46,7 +46,8 @@ class NamedModel(NamedTuple):
 class Node:
     """A node of the network: it loads models into a cache, and serves what is there.
 
-    It runs threads of its own until it is closed, by `close` or at the end of `with`. Models that it has loaded stay mapped.
+    It runs threads of its own until it is closed, by `close` or at the end of `with`. Models that it has loaded stay mapped. To
+    start it may take a moment, as it opens the cache: `await asyncio.to_thread(lambda: Node(…))` where that matters.
 
     - `cache_dir`: where models are kept; default: the cache of the command line, `~/.cache/loader`.
     - `peers`, `bootstrap`: addresses such as `/ip4/192.0.2.7/tcp/4201/p2p/12D3…`; `mdns`: look for peers in the local network.
@@ -158,24 +159,24 @@ class Node:
     def watch(self) -> Iterator[NamedModel]:
         """Each model that the contract names, once it is loaded; the one before stays mapped while it is held.
 
-        Never ends by itself. Troubles, such as endpoints that do not answer, go to `logging`, and it goes on.
+        Ends when the node is closed. Troubles, such as endpoints that do not answer, go to `logging`, and it goes on.
         """
         watch = self._core.watch()
-        while True:
-            ready = ready_of(watch.next())
+        while (update := watch.next()) is not None:
+            ready = ready_of(update)
             if ready is not None:
                 yield ready
 
     async def watch_async(self) -> AsyncIterator[NamedModel]:
         """`watch` for asyncio."""
         watch = self._core.watch()
-        while True:
-            ready = ready_of(await in_thread(watch.next))
+        while (update := await in_thread(watch.next)) is not None:
+            ready = ready_of(update)
             if ready is not None:
                 yield ready
 
     def close(self) -> None:
-        """Ends it: answers to peers that are under way may end first. A second call does nothing."""
+        """Ends it, and calls that wait for it; answers to peers that are under way may end first. A second call does nothing."""
         self._core.close()
 
     def __enter__(self) -> Node:

@@ -14,10 +14,12 @@ async def in_thread(call: Callable[[_core.Cancel], Any]) -> Any:
     loop = asyncio.get_running_loop()
     work = loop.run_in_executor(None, call, cancel)
     try:
-        return await asyncio.shield(work)
+        # Waiting for it, and not for its result: that is not cancelled with the task.
+        await asyncio.wait([work])
     except asyncio.CancelledError:
         cancel.cancel()
         await asyncio.wait([work])
         # Its result is of no use any more.
         work.cancelled() or work.exception()
         raise
+    return work.result()

@@ -1,6 +1,6 @@
 //! A node, for as long as Python holds it.
 
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use ::node::{NodeError, Update};
@@ -10,11 +10,11 @@ use loader::{Progress, Selection, TensorChoice};
 use numpy::{IntoPyArray as _, PyArray1};
 use pyo3::prelude::*;
 use store::Cache;
-use tokio::sync::Mutex;
+use tokio_util::sync::CancellationToken;
 
 use crate::errors::{bad_usage, exception, text};
 use crate::model::Model;
-use crate::runtime::{Cancel, Owned};
+use crate::runtime::{Cancel, Ends, Owned};
 use crate::settings::{self, Settings};
 
 /// How long closing a node waits for answers in progress.
@@ -23,8 +23,9 @@ const CLOSING: Duration = Duration::from_secs(5);
 /// A node. Its threads run while this lives.
 #[pyclass(frozen, module = "libp2p_loader._core")]
 pub(crate) struct Node {
-    node: std::sync::Mutex<Option<::node::Node>>,
+    node: Mutex<Option<::node::Node>>,
     runtime: Owned,
+    closed: CancellationToken,
 }
 
 /// Name, type, shape, bytes.
@@ -37,11 +38,12 @@ type Named = (String, String, u64, u64, String, u64);
 #[pymethods]
 impl Node {
     #[new]
-    fn new(py: Python<'_>, settings: Settings) -> PyResult<Self> {
+    fn new(py: Python<'_>, settings: &Bound<'_, PyAny>) -> PyResult<Self> {
+        let settings: Settings = settings.extract().map_err(|error| bad_usage(told(py, &error)))?;
         let (runtime, config) = (Owned::get()?, settings.config()?);
-        let node = runtime.wait(py, ::node::Node::start(config), None, None)?;
+        let node = runtime.wait(py, ::node::Node::start(config), None, &Ends::default())?;
         let node = node.map_err(|error| exception(&error))?;
-        Ok(Self { node: std::sync::Mutex::new(Some(node)), runtime })
+        Ok(Self { node: Mutex::new(Some(node)), runtime, closed: CancellationToken::new() })
     }
 
     #[getter]
@@ -52,31 +54,33 @@ impl Node {
     /// Where it listens now.
     fn addresses(&self, py: Python<'_>) -> PyResult<Vec<String>> {
         let mut addresses = self.get()?.listen_addrs();
-        let now = self.runtime.wait(py, async move { addresses.next().await }, None, None)?;
+        let now = self.wait(py, async move { addresses.next().await }, None, None)?;
         Ok(now.unwrap_or_default().iter().map(ToString::to_string).collect())
     }
 
-    fn add_peer(&self, address: &str) -> PyResult<()> {
-        self.get()?.add_peer(settings::parse(address, "a peer's address")?);
+    fn add_peer(&self, py: Python<'_>, address: &str) -> PyResult<()> {
+        let (node, address) = (self.get()?, settings::parse(address, "a peer's address")?);
+        py.detach(|| node.add_peer(address));
         Ok(())
     }
 
     /// Lets others find it.
     fn join(&self, py: Python<'_>) -> PyResult<()> {
         let node = self.get()?;
-        self.runtime.wait(py, async move { node.join() }, None, None)
+        self.wait(py, async move { node.join() }, None, None)
     }
 
     /// As `loader status --json` has it.
-    fn status(&self) -> PyResult<String> {
-        serde_json::to_string(&self.get()?.status()).map_err(|error| exception(&error))
+    fn status(&self, py: Python<'_>) -> PyResult<String> {
+        let node = self.get()?;
+        py.detach(|| serde_json::to_string(&node.status())).map_err(|error| exception(&error))
     }
 
     /// Which model the contract names now.
     #[pyo3(signature = (cancel = None))]
     fn named(&self, py: Python<'_>, cancel: Option<&Cancel>) -> PyResult<Named> {
         let node = self.get()?;
-        let named = self.runtime.wait(py, async move { node.mature_model().await }, None, cancel)?;
+        let named = self.wait(py, async move { node.mature_model().await }, None, cancel)?;
         named.map(|named| facts(&named)).map_err(|error| exception(&error))
     }
 
@@ -94,22 +98,22 @@ impl Node {
         let node = self.get()?;
         let files = Selection::new(&files, &exclude).map_err(|error| bad_usage(error.to_string()))?;
         let manifest = manifest.map(|text| settings::digest(node.cache(), text)).transpose()?;
-        let (numbers, cache) = (Progress::new(), node.cache().clone());
-        let work = async {
+        let (numbers, cache) = (Arc::<Progress>::default(), node.cache().clone());
+        let counting = Arc::clone(&numbers);
+        let work = async move {
             let named = match manifest {
                 Some(_) => None,
                 None => Some(node.mature_model().await?),
             };
             let digest =
                 manifest.or(named.as_ref().map(|named| named.manifest)).ok_or(NodeError::NoContract)?;
-            let loaded = node.load_files(digest, files, &numbers).await?;
+            let loaded = node.load_files(digest, files, &*counting).await?;
             if let Some(named) = &named {
                 node.note_loaded(named).await;
             }
             Ok::<_, NodeError>(loaded)
         };
-        let loaded =
-            self.runtime.wait(py, work, progress.as_ref().map(|progress| (&numbers, progress)), cancel)?;
+        let loaded = self.wait(py, work, progress.as_ref().map(|progress| (&*numbers, progress)), cancel)?;
         loaded.map(|loaded| Model::new(loaded, &cache)).map_err(|error| exception(&error))
     }
 
@@ -128,16 +132,16 @@ impl Node {
         let names = Selection::new(&names, &[]).map_err(|error| bad_usage(error.to_string()))?;
         let choice = TensorChoice { names, rows: rows.map(|(start, end)| start..end) };
         let manifest = manifest.map(|text| settings::digest(node.cache(), text)).transpose()?;
-        let numbers = Progress::new();
-        let work = async {
+        let numbers = Arc::<Progress>::default();
+        let counting = Arc::clone(&numbers);
+        let work = async move {
             let digest = match manifest {
                 Some(digest) => digest,
                 None => node.mature_model().await?.manifest,
             };
-            node.load_tensors(digest, &[choice], &numbers).await
+            node.load_tensors(digest, &[choice], &*counting).await
         };
-        let loaded =
-            self.runtime.wait(py, work, progress.as_ref().map(|progress| (&numbers, progress)), cancel)?;
+        let loaded = self.wait(py, work, progress.as_ref().map(|progress| (&*numbers, progress)), cancel)?;
         let (tensors, _) = loaded.map_err(|error| exception(&error))?;
         let loose = |tensor: loader::LoadedTensor| {
             (tensor.name, tensor.dtype, tensor.shape, tensor.bytes.into_pyarray(py).unbind())
@@ -149,45 +153,74 @@ impl Node {
     fn verify(&self, py: Python<'_>, manifest: &str) -> PyResult<Option<(bool, String)>> {
         let node = self.get()?;
         let digest = settings::digest(node.cache(), manifest)?;
-        let report = self.runtime.wait(py, async move { node.verify(digest).await }, None, None)?;
+        let report = self.wait(py, async move { node.verify(digest).await }, None, None)?;
         let report = report.map_err(|error| exception(&error))?;
         Ok(report.map(|report| (report.is_good(), report.to_string())))
     }
 
     /// Follows the contract.
-    fn watch(&self) -> PyResult<Watch> {
+    fn watch(&self, py: Python<'_>) -> PyResult<Watch> {
         let node = self.get()?;
-        let progress = Arc::<Progress>::default();
-        let watch = node.watch(progress).map_err(|error| exception(&error))?;
-        Ok(Watch { watch: Mutex::new(watch), cache: node.cache().clone(), runtime: self.runtime.clone() })
+        let watch =
+            py.detach(|| node.watch(Arc::<Progress>::default())).map_err(|error| exception(&error))?;
+        Ok(Watch {
+            watch: Arc::new(tokio::sync::Mutex::new(watch)),
+            cache: node.cache().clone(),
+            runtime: self.runtime.clone(),
+            closed: self.closed.clone(),
+        })
     }
 
-    /// Ends it. Models stay mapped.
+    /// Ends it, and calls that wait for it. Models stay mapped.
     fn close(&self, py: Python<'_>) -> PyResult<()> {
         let Some(node) = self.taken() else { return Ok(()) };
-        self.runtime.wait(
-            py,
-            async move { drop(tokio::time::timeout(CLOSING, node.shutdown()).await) },
-            None,
-            None,
-        )
+        self.closed.cancel();
+        let closing = async move { drop(tokio::time::timeout(CLOSING, node.shutdown()).await) };
+        self.runtime.wait(py, closing, None, &Ends::default())
     }
 }
 
 impl Node {
+    fn wait<T: Send + 'static>(
+        &self,
+        py: Python<'_>,
+        work: impl Future<Output = T> + Send + 'static,
+        progress: Option<(&Progress, &Py<PyAny>)>,
+        cancel: Option<&Cancel>,
+    ) -> PyResult<T> {
+        self.runtime.wait(py, work, progress, &ends(cancel, &self.closed))
+    }
+
     fn get(&self) -> PyResult<::node::Node> {
-        let node = self.node.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
+        let node = self.node.lock().unwrap_or_else(PoisonError::into_inner);
         node.clone().ok_or_else(|| bad_usage("this node is closed"))
     }
 
+    /// The node, the first time. A fork leaves the parent's alone: its files and sockets are not ours.
     fn taken(&self) -> Option<::node::Node> {
-        self.node.lock().unwrap_or_else(std::sync::PoisonError::into_inner).take()
+        let node = self.node.lock().unwrap_or_else(PoisonError::into_inner).take();
+        if self.runtime.is_here() {
+            return node;
+        }
+        std::mem::forget(node);
+        None
     }
+}
+
+/// What is wrong with an argument, and with which.
+fn told(py: Python<'_>, error: &PyErr) -> String {
+    let causes = std::iter::successors(Some(error.clone_ref(py)), |error| error.cause(py));
+    causes.map(|error| error.value(py).to_string()).collect::<Vec<_>>().join(": ")
+}
+
+fn ends(cancel: Option<&Cancel>, closed: &CancellationToken) -> Ends {
+    Ends { cancelled: cancel.map(|cancel| cancel.0.clone()).unwrap_or_default(), closed: closed.clone() }
 }
 
 impl Drop for Node {
     fn drop(&mut self) {
         if let Some(node) = self.taken() {
+            self.closed.cancel();
             self.runtime.spawn(async move { node.shutdown().await });
         }
     }
@@ -196,19 +229,25 @@ impl Drop for Node {
 /// The models that a contract names, one after the other.
 #[pyclass(frozen, module = "libp2p_loader._core")]
 pub(crate) struct Watch {
-    watch: Mutex<::node::Watch>,
+    watch: Arc<tokio::sync::Mutex<::node::Watch>>,
     cache: Cache,
     runtime: Owned,
+    closed: CancellationToken,
 }
 
 #[pymethods]
 impl Watch {
-    /// The next thing that happens: a model that is ready, or why there is none, with what the contract says.
+    /// The next thing that happens: a model that is ready, or why there is none, with what the contract says. `None` once the
+    /// node is closed.
     #[pyo3(signature = (cancel = None))]
     fn next(&self, py: Python<'_>, cancel: Option<&Cancel>) -> PyResult<Option<Happened>> {
-        let next = async { self.watch.lock().await.next().await };
-        let Some(update) = self.runtime.wait(py, next, None, cancel)? else { return Ok(None) };
-        Ok(Some(match update {
+        let watch = Arc::clone(&self.watch);
+        let next = async move { watch.lock().await.next().await };
+        let update = match self.runtime.wait(py, next, None, &ends(cancel, &self.closed)) {
+            Err(_) if self.closed.is_cancelled() => return Ok(None),
+            update => update?,
+        };
+        Ok(update.map(|update| match update {
             Update::Ready { named, loaded } => {
                 (Some(facts(&named)), Some(Model::new(*loaded, &self.cache)), None)
             }

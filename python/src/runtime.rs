@@ -1,4 +1,7 @@
-//! Waiting: without the GIL, until it is done, cancelled, or Ctrl-C was pressed.
+//! Waiting: without the GIL, until it is done, ended from elsewhere, or Ctrl-C was pressed.
+//!
+//! Work runs on the runtime's own threads, which never take the GIL but to log. No lock of ours is taken while it is held:
+//! whoever logs under that lock waits for the GIL.
 
 use std::process;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -8,7 +11,6 @@ use loader::{Numbers, Progress};
 use pyo3::exceptions::PyRuntimeError;
 use pyo3::prelude::*;
 use tokio::runtime::{Builder, Runtime};
-use tokio::time::MissedTickBehavior;
 use tokio_util::sync::CancellationToken;
 
 use crate::errors::bad_usage;
@@ -26,6 +28,22 @@ pub(crate) struct Owned {
     process: u32,
 }
 
+/// What ends a call besides its own end.
+#[derive(Default, Clone)]
+pub(crate) struct Ends {
+    /// Whoever waits has given up: `CancelledError`.
+    pub(crate) cancelled: CancellationToken,
+    /// The node is closed: `BadUsage`.
+    pub(crate) closed: CancellationToken,
+}
+
+enum Round<T> {
+    Done(T),
+    Cancelled,
+    Closed,
+    Tick,
+}
+
 impl Owned {
     pub(crate) fn get() -> PyResult<Self> {
         let mut current = RUNTIME.lock().unwrap_or_else(PoisonError::into_inner);
@@ -40,20 +58,20 @@ impl Owned {
         Ok(owned)
     }
 
-    fn is_here(&self) -> bool {
+    pub(crate) fn is_here(&self) -> bool {
         self.process == process::id()
     }
 
-    /// Runs the future to its end on this thread.
+    /// Waits for the work. When it ends early, the work has been dropped.
     ///
     /// # Errors
-    /// What a signal handler or `progress` raises, `BadUsage` after a fork, and `CancelledError` after `cancel`.
-    pub(crate) fn wait<T: Send>(
+    /// What a signal handler or `progress` raises, `BadUsage` after a fork or when the node is closed, `CancelledError`.
+    pub(crate) fn wait<T: Send + 'static>(
         &self,
         py: Python<'_>,
-        future: impl Future<Output = T> + Send,
+        work: impl Future<Output = T> + Send + 'static,
         progress: Option<(&Progress, &Py<PyAny>)>,
-        cancel: Option<&Cancel>,
+        ends: &Ends,
     ) -> PyResult<T> {
         if !self.is_here() {
             return Err(bad_usage(
@@ -61,41 +79,54 @@ impl Owned {
                  in each worker, or start workers with multiprocessing's method `spawn`; models that are mapped stay usable",
             ));
         }
-        let cancelled = cancel.map(|cancel| cancel.0.clone()).unwrap_or_default();
-        py.detach(|| {
-            self.runtime.block_on(async {
-                let mut future = Box::pin(future);
-                let mut ticks = tokio::time::interval(TICK);
-                ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
-                let mut told = None;
-                loop {
+        let mut work = self.runtime.spawn(work);
+        let mut told = None;
+        let failed = loop {
+            let round = py.detach(|| {
+                self.runtime.block_on(async {
                     tokio::select! {
                         biased;
-                        result = &mut future => {
-                            tell(progress, &mut told)?;
-                            return Ok(result);
-                        }
-                        () = cancelled.cancelled() => return Err(Python::attach(cancelled_error)?),
-                        _ = ticks.tick() => {
-                            Python::attach(|py| py.check_signals())?;
-                            tell(progress, &mut told)?;
-                        }
+                        done = &mut work => Round::Done(done),
+                        () = ends.cancelled.cancelled() => Round::Cancelled,
+                        () = ends.closed.cancelled() => Round::Closed,
+                        () = tokio::time::sleep(TICK) => Round::Tick,
+                    }
+                })
+            });
+            match round {
+                Round::Done(Ok(done)) => {
+                    tell(py, progress, &mut told)?;
+                    return Ok(done);
+                }
+                Round::Done(Err(error)) => return Err(PyRuntimeError::new_err(error.to_string())),
+                Round::Cancelled => break cancelled_error(py)?,
+                Round::Closed => break bad_usage("this node is closed"),
+                // Outside of the runtime: they may call us again.
+                Round::Tick => {
+                    if let Err(error) = py.check_signals().and_then(|()| tell(py, progress, &mut told)) {
+                        break error;
                     }
                 }
-            })
-        })
+            }
+        };
+        work.abort();
+        // What it ends with does not matter any more.
+        py.detach(|| drop(self.runtime.block_on(work)));
+        Err(failed)
     }
 
     /// Lets a future run on, without anybody waiting for it.
     pub(crate) fn spawn(&self, future: impl Future<Output = ()> + Send + 'static) {
-        if self.is_here() {
-            self.runtime.spawn(future);
-        }
+        self.runtime.spawn(future);
     }
 }
 
 /// Calls `progress` with the numbers, if they have changed.
-fn tell(progress: Option<(&Progress, &Py<PyAny>)>, told: &mut Option<Numbers>) -> PyResult<()> {
+fn tell(
+    py: Python<'_>,
+    progress: Option<(&Progress, &Py<PyAny>)>,
+    told: &mut Option<Numbers>,
+) -> PyResult<()> {
     let Some((progress, callback)) = progress else { return Ok(()) };
     let now = progress.numbers();
     if told.replace(now) == Some(now) {
@@ -111,7 +142,7 @@ fn tell(progress: Option<(&Progress, &Py<PyAny>)>, told: &mut Option<Numbers>) -
         now.sources,
         now.is_finishing,
     );
-    Python::attach(|py| callback.call1(py, numbers).map(drop))
+    callback.call1(py, numbers).map(drop)
 }
 
 fn cancelled_error(py: Python<'_>) -> PyResult<PyErr> {
@@ -122,7 +153,7 @@ fn cancelled_error(py: Python<'_>) -> PyResult<PyErr> {
 /// Ends a call that another thread waits for.
 #[pyclass(frozen, module = "libp2p_loader._core")]
 #[derive(Default)]
-pub(crate) struct Cancel(CancellationToken);
+pub(crate) struct Cancel(pub(crate) CancellationToken);
 
 #[pymethods]
 impl Cancel {

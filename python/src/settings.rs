@@ -15,6 +15,9 @@ use store::Cache;
 
 use crate::errors::{bad_usage, exception, text};
 
+/// Nobody is asked more often.
+const MIN_POLL_INTERVAL: Duration = Duration::from_millis(50);
+
 /// Each has its name in Python.
 #[derive(FromPyObject)]
 #[pyo3(from_item_all)]
@@ -99,7 +102,9 @@ impl Settings {
             None => config,
         };
         Ok(Some(match self.poll_interval_s {
-            Some(interval) => config.with_poll_interval(seconds(interval, "poll_interval")?),
+            Some(interval) => {
+                config.with_poll_interval(seconds(interval, "poll_interval")?.max(MIN_POLL_INTERVAL))
+            }
             None => config,
         }))
     }

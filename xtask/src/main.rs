@@ -81,6 +81,8 @@ To use programs of your own instead of the ones set up, name them:
 
   LOADER_ANVIL    the EVM node (https://getfoundry.sh)
   LOADER_PYTHON   a Python with the packages of tests/python/requirements.txt
+
+`cargo xtask test` also builds the Python wheel with maturin, and installs it into target/wheel/venv.
 ";
 
 fn main() -> ExitCode {

@@ -39,7 +39,7 @@ pub(crate) struct Carried {
     pub(crate) is_busy: bool,
 }
 
-/// How often a request is made again in another lane when its own was closed.
+/// How often a request is made again when its lane was closed.
 const MAX_CLOSED: usize = 2;
 
 /// A peer, and the sessions that its requests are spread over, each on a connection of its own.
@@ -133,20 +133,18 @@ impl Peer {
         self.lanes.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// The lane's session has broken. While there is another lane, this one is closed: its connection may be dead. Returns
-    /// whether there is.
-    async fn broke(&self, permit: &LanePermit) -> bool {
+    /// The lane's session has broken. While there is another lane, this one is closed: its connection may be dead.
+    async fn broke(&self, permit: &LanePermit) {
         {
             let mut lanes = self.lanes();
             // An earlier request of the lane may have removed it.
             if lanes.iter().any(|lane| !permit.is_in(lane)) {
                 let gone = lanes.extract_if(.., |lane| permit.is_in(lane)).map(|lane| lane.received_bytes());
                 self.earlier_bytes.fetch_add(gone.sum(), Ordering::Relaxed);
-                return true;
+                return;
             }
         }
         permit.forget_session().await;
-        false
     }
 
     /// Counts the bytes of a session outside of the lanes, until this is dropped.
@@ -244,12 +242,19 @@ impl Peer {
         };
         let (mut buf, mut tries) = (buf, 0);
         loop {
-            let (session, permit) = self.ranges().await?;
-            match session.get(request, buf).await {
+            let permit = self.lane();
+            let answer = match permit.session(&self.client, self.peer).await {
+                Ok(Session::Ranges(session)) => session.get(request, buf).await,
+                // It spoke 2.0.0 when it connected: this is a new connection, to an older node.
+                Ok(Session::Blobs(_)) => return Err(SourceError::NotHeld),
+                Err(error) => Err(error),
+            };
+            match answer {
                 Ok(buf) => return Ok(buf),
-                // Its connection has ended, maybe because it was dead: others are there.
-                Err(error @ FetchError::Closed { .. }) if tries < MAX_CLOSED && self.broke(&permit).await => {
+                // Its connection was dead, or its stream idle for long: another lane is there, or can be opened.
+                Err(error @ FetchError::Closed { .. }) if tries < MAX_CLOSED => {
                     tries += 1;
+                    self.broke(&permit).await;
                     tracing::debug!(peer = %self.id, %error, "asked again in another lane");
                     buf = vec![0; usize::try_from(read.range.len()).unwrap_or(0)];
                 }

@@ -92,7 +92,9 @@ fn on_threads<T: Send>(
         Ok(())
     };
     thread::scope(|scope| {
-        let helpers: Vec<_> = (0..helpers).map(|_| scope.spawn(work_on)).collect();
+        // This thread does all of it where there can be no more.
+        let spawn = || thread::Builder::new().name("read".into()).spawn_scoped(scope, work_on).ok();
+        let helpers: Vec<_> = (0..helpers).map_while(|_| spawn()).collect();
         let mut result = work_on();
         for helper in helpers {
             let ended = helper.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic));

@@ -18,6 +18,7 @@ import signal
 import sys
 import threading
 import time
+import warnings
 
 import numpy as np
 
@@ -139,13 +140,27 @@ def mistakes(manifest: str, peer: str, cache: str, nobody: str) -> None:
     node = libp2p_loader.Node(cache_dir=cache, peers=peer, mdns=False)
     raises(TypeError, lambda: pickle.dumps(node))
     model = node.load(manifest)
-    child = os.fork()
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", DeprecationWarning)  # from 3.12 on, of a fork beside threads
+        child = os.fork()
     if child == 0:
-        # Without the node's threads it is refused in words, and a model is not.
+        # Without the node's threads it is refused in words, and a model is not. Closing leaves the parent's alone.
         text = raises(BadUsage, lambda: node.load(manifest))
+        node.close()
         os._exit(0 if "spawn" in text and len(bytes(model.files["config.json"].view)) > 0 else 1)
     assert os.waitpid(child, 0)[1] == 0
+    sockets = list(pathlib.Path(cache, "run").glob(f"{os.getpid()}*"))
+    assert sockets, "its socket for `loader status` is there"
+    assert node.status["peer_id"] == node.peer_id
+    # A call that waits ends when the node is closed.
+    waiting = []
+    thread = threading.Thread(
+        target=lambda: waiting.append(raises(BadUsage, lambda: node.load("cd" * 32))), daemon=True
+    )
+    thread.start()
     node.close()
+    thread.join()
+    assert "closed" in waiting[0], waiting
     node.close()
     raises(BadUsage, lambda: node.load(manifest))
 
@@ -200,6 +215,14 @@ def interrupted(manifest: str, nobody: str, cache: str) -> None:
         raise ValueError("enough")
 
     raises(ValueError, lambda: libp2p_loader.load(manifest, progress=angry, **settings))
+
+    # A signal's handler may use the node, and close it.
+    node = libp2p_loader.Node(**settings)
+    seen = []
+    signal.signal(signal.SIGTERM, lambda *_: (seen.append(node.addresses), node.close()))
+    threading.Timer(0.3, lambda: os.kill(os.getpid(), signal.SIGTERM)).start()
+    raises(BadUsage, lambda: node.load(manifest))
+    assert seen == [[]], seen
     say(ctrl_c_s=ctrl_c_s, cancel_s=asyncio.run(cancelled()))
 
 
@@ -214,7 +237,7 @@ def watch(contract: str, rpc: str, peer: str, cache: str) -> None:
             if current:
                 answers.append(bytes(current[-1].files["version.txt"].view))
 
-    server = threading.Thread(target=serve)
+    server = threading.Thread(target=serve, daemon=True)
     server.start()
     with libp2p_loader.Node(**settings) as node:
         for named, model in node.watch():
@@ -230,6 +253,11 @@ def watch(contract: str, rpc: str, peer: str, cache: str) -> None:
             raise AssertionError("it ended")
 
         again = asyncio.run(first())
+        ended = []
+        follower = threading.Thread(target=lambda: ended.extend(node.watch()), daemon=True)
+        follower.start()
+    follower.join()  # closing the node ends it
+    assert len(ended) <= 1
     done.set()
     server.join()
     assert again == current[1].digest
@@ -253,7 +281,7 @@ def server(contract: str, rpc: str, peer: str, cache: str) -> None:
     listening = socket.create_server(("127.0.0.1", 0))
     port = listening.getsockname()[1]
     running = uvicorn.Server(uvicorn.Config(example.app, log_level="error"))
-    thread = threading.Thread(target=running.run, kwargs={"sockets": [listening]})
+    thread = threading.Thread(target=running.run, kwargs={"sockets": [listening]}, daemon=True)
     thread.start()
     answers, done = [], threading.Event()
 
@@ -266,7 +294,7 @@ def server(contract: str, rpc: str, peer: str, cache: str) -> None:
             response = connection.getresponse()
             answers.append((response.status, json.loads(response.read())))
 
-    clients = [threading.Thread(target=ask) for _ in range(3)]
+    clients = [threading.Thread(target=ask, daemon=True) for _ in range(3)]
     [client.start() for client in clients]
     seen: list = []
     while len(seen) < 2:
@@ -281,8 +309,8 @@ def server(contract: str, rpc: str, peer: str, cache: str) -> None:
     running.should_exit = True
     thread.join()
     assert {status for status, _ in answers} == {200}
-    vectors = {tuple(answer["embeddings"][0]) for _, answer in answers}
-    assert len(vectors) == 1, "the second version has another configuration, and the same weights"
+    vectors = [answer["embeddings"][0] for _, answer in answers]
+    assert np.allclose(vectors, vectors[0]), "the second version has another configuration, and the same weights"
     say(requests=len(answers))
 
 

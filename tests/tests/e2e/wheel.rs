@@ -128,7 +128,9 @@ async fn exceptions_are_by_what_to_do_and_rot_on_the_disk_is_told_and_healed() {
 async fn interrupts_and_cancelled_tasks_end_a_load() {
     let home = Home::new();
     let arguments = json!({"manifest": "ab".repeat(32), "nobody": NOBODY, "cache": home.path("cache")});
-    run("interrupted", &home, &arguments).await;
+    // Each would wait for ten minutes.
+    let said = run("interrupted", &home, &arguments).await;
+    assert!(said["ctrl_c_s"].is_number() && said["cancel_s"].is_number(), "{said}");
 }
 
 #[tokio::test(flavor = "multi_thread")]

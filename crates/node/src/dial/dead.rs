@@ -21,8 +21,11 @@ const SILENCE: Duration = Duration::from_millis(750);
 const PATIENCE: Duration = Duration::from_millis(500);
 const PATIENCE_ROUND_TRIPS: u32 = 4;
 
+/// How often it is asked in a row: an answer may stand behind what is sent on a slow line.
+const QUESTIONS: usize = 2;
+
 /// Watches the connections with a peer; never returns.
-pub(super) async fn watch(client: &Client, peer: &Peer, id: PeerId, manifest: Digest) {
+pub(super) async fn watch(client: &Client, peer: &Peer, id: PeerId) {
     let mut watched = Watched::default();
     loop {
         tokio::time::sleep(LOOK).await;
@@ -30,9 +33,7 @@ pub(super) async fn watch(client: &Client, peer: &Peer, id: PeerId, manifest: Di
         for silent in watched.silent(&carried, Instant::now()) {
             let Some(other) = carried.keys().find(|other| **other != silent) else { break };
             let patience = peer.far().map_or(PATIENCE, |far| PATIENCE.max(PATIENCE_ROUND_TRIPS * far));
-            let answers = |connection| timeout(patience, ask(client, id, connection, manifest));
-            // Refusals, and connections that are closed already, show by their answers, too.
-            if let (Err(_), Ok(Ok(()))) = join(answers(silent), answers(*other)).await {
+            if is_dead(client, id, silent, *other, patience).await {
                 tracing::debug!(peer = %id, "one of its connections is dead, and is closed");
                 client.abandon(silent).await;
             }
@@ -40,14 +41,28 @@ pub(super) async fn watch(client: &Client, peer: &Peer, id: PeerId, manifest: Di
     }
 }
 
-async fn ask(
+/// Whether only the other connection answers, again and again.
+async fn is_dead(
     client: &Client,
     peer: PeerId,
-    connection: Connection,
-    manifest: Digest,
-) -> Result<(), FetchError> {
+    silent: Connection,
+    other: Connection,
+    patience: Duration,
+) -> bool {
+    for _ in 0..QUESTIONS {
+        let answers = |connection| timeout(patience, ask(client, peer, connection));
+        // Refusals, and connections that are closed already, show by their answers, too.
+        if !matches!(join(answers(silent), answers(other)).await, (Err(_), Ok(Ok(())))) {
+            return false;
+        }
+    }
+    true
+}
+
+/// Asks for holders of what nobody holds: the answer is short.
+async fn ask(client: &Client, peer: PeerId, connection: Connection) -> Result<(), FetchError> {
     match client.open_on(peer, connection).await? {
-        Session::Ranges(session) => session.peers(manifest).await.map(drop),
+        Session::Ranges(session) => session.peers(Digest::ZERO).await.map(drop),
         Session::Blobs(_) => Ok(()),
     }
 }

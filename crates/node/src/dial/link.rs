@@ -18,6 +18,8 @@ const CONNECTIONS: usize = 2;
 /// connection at some MiB.
 const MAX_CONNECTIONS: usize = 8;
 const BYTES_PER_ROUND_TRIP: f64 = (2 << 20) as f64;
+/// Connections that were lost and are made again.
+const MAX_LOST: usize = 4;
 /// How often it is looked how much they carry.
 const WIDEN_EVERY: Duration = Duration::from_millis(250);
 /// With so many sources, connected or discovered, one connection with each is enough: a seeder has many fetchers.
@@ -72,7 +74,7 @@ impl Link {
         tokio::select! {
             () = widen => {}
             () = self.keep_asking_for_others() => {}
-            () = dead::watch(client, &self.peer, self.id, self.shared.manifest) => {}
+            () = dead::watch(client, &self.peer, self.id) => {}
         }
     }
 
@@ -109,7 +111,12 @@ impl Link {
         let Some(addr) = &self.addr else { return };
         let (mut count, mut wanted) = (1, CONNECTIONS);
         let (mut since, mut before_bytes) = (Instant::now(), self.peer.received_bytes());
+        let mut lost = 0;
         loop {
+            let alive = self.peer.carried().len().max(1);
+            if alive < count && lost < MAX_LOST {
+                (count, lost) = (alive, lost + 1);
+            }
             while count < wanted {
                 if !self.connect_again(addr, count + 1).await {
                     return;
