@@ -30,10 +30,9 @@ pub use discovery::address::{is_dialable, split_peer};
 pub use discovery::record::Contact;
 pub use error::{ConnectError, FetchError, IdentityError, StartError};
 pub use identity::{Identity, source_id};
-pub use session::{
-    BlobBody, BlobSession, Connection, GetRequest, RangeSession, Session, blob_size, read_blob,
-};
+pub use session::{BlobBody, BlobSession, GetRequest, RangeSession, Session, blob_size, read_blob};
 pub use store::{Blob, ReadOutcome, Store};
+pub use swarm::handler::Connection;
 pub use swarm::task::PeerEvent;
 pub use transport::private::{NetworkKey, NetworkKeyError};
 pub use wire::{FramingError, MAX_RANGE_BYTES};

@@ -14,7 +14,7 @@ use manifest::{ByteRange, Digest};
 use crate::client::Client;
 use crate::error::FetchError;
 use crate::identity::source_id;
-use crate::swarm::handler::Opened;
+use crate::swarm::handler::{Connection, Opened};
 use crate::wire::Version;
 
 pub use blobs::{BlobBody, BlobSession};
@@ -36,10 +36,6 @@ pub enum Session {
     /// 1.0.0: whole blobs.
     Blobs(BlobSession),
 }
-
-/// One of the connections with a peer.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-pub struct Connection(pub(crate) ConnectionId);
 
 impl Session {
     /// The peer at the other end.

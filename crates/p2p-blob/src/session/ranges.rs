@@ -9,7 +9,6 @@ use libp2p::{PeerId, Stream};
 use manifest::{Digest, Have, SourceId};
 use tokio::sync::{mpsc, oneshot};
 
-use super::Connection;
 use super::exchange::{Ask, Exchange, GetRequest, Lent, Reply};
 use crate::client::Client;
 use crate::discovery::address::Scope;
@@ -17,7 +16,7 @@ use crate::discovery::record::Contact;
 use crate::error::FetchError;
 use crate::identity::source_id;
 use crate::limit::Download;
-use crate::swarm::handler::On;
+use crate::swarm::handler::{Connection, On};
 use crate::wire::MAX_RANGE_BYTES;
 
 /// Requests that wait to be sent; further callers wait themselves.

@@ -26,6 +26,10 @@ pub(crate) struct BlobStream {
     pub(crate) version: Version,
 }
 
+/// One of the connections with a peer.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub struct Connection(pub(crate) ConnectionId);
+
 /// The connection that an order was given to.
 #[derive(Debug, Clone)]
 pub(crate) struct On {
