@@ -10,6 +10,7 @@ mod full;
 mod kills;
 mod layers;
 mod recipes;
+mod runtimes;
 mod setup;
 mod sim;
 mod soak;
@@ -71,6 +72,8 @@ Recipes of the project. Each does its own set-up, and may be run at any time.
                             the product is built from (installs cargo-deny into target/tools), `kills`, and `soak`.
   cargo xtask layers        Check that no crate depends on one it must not know, and that no files of one use each other
                             in a circle.
+  cargo xtask runtimes      Open fetched folders with transformers, onnxruntime and others, and write docs/runtimes.md. Installs
+                            some gigabytes from PyPI, each in an environment of its own.
   cargo xtask wheel         Build the Python wheel into target/wheels, and fail when it has grown too large.
   cargo xtask setup         Only the set-up: the EVM node into tests/evm/node_modules, the Python peers' packages into
                             tests/python/.venv. Does nothing when both are up to date.
@@ -127,6 +130,7 @@ fn run() -> Result<()> {
         "layers" => layers::check(&root),
         "setup" => setup::everything(&root).map(drop),
         "wheel" => wheel::release(&root),
+        "runtimes" => runtimes::run(&root),
         "help" | "--help" | "-h" => {
             print!("{HELP}");
             Ok(())

@@ -50,7 +50,7 @@ pub(crate) fn anvil(root: &Path) -> Result<PathBuf> {
 }
 
 /// The interpreter of the Python peers: the caller's own, or that of a virtual environment in tests/python.
-fn python(root: &Path) -> Result<PathBuf> {
+pub(crate) fn python(root: &Path) -> Result<PathBuf> {
     if let Some(own) = named(INTERPRETER)? {
         return Ok(own);
     }

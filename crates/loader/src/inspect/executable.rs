@@ -2,6 +2,8 @@
 
 use std::cell::Cell;
 use std::fmt;
+use std::num::NonZero;
+use std::thread;
 
 use serde::de::{DeserializeSeed, Deserializer, Error as _, IgnoredAny, MapAccess, SeqAccess, Visitor};
 
@@ -11,6 +13,8 @@ use super::listing::ModelFolder;
 const MAX_JSON_BYTES: u64 = 16 << 20;
 /// Enough for all signs that programs and pickles begin with.
 const MAGIC_BYTES: u64 = 4;
+/// A thread more is worth so many files.
+const FILES_PER_THREAD: usize = 2000;
 /// Keys of configurations whose values name Python to import, in the model or in any other one.
 const CODE_KEYS: [&str; 2] = ["auto_map", "custom_pipelines"];
 
@@ -76,13 +80,33 @@ impl fmt::Display for ExecutableKind {
 /// the first 4 bytes. Blocks for as long as that takes. That none is found is no proof.
 pub fn executable(folder: &dyn ModelFolder) -> Vec<Executable> {
     let paths = folder.paths();
-    let kinds = paths.iter().enumerate().filter_map(|(file, (path, size_bytes))| {
+    let look = |file: usize| {
+        let (path, size_bytes) = paths[file];
         let name = path.rsplit('/').next().unwrap_or(path).to_ascii_lowercase();
         let read = |limit_bytes| folder.read_start(file, limit_bytes);
-        let kind = by_name(&name).or_else(|| by_content(&name, *size_bytes, &read))?;
-        Some(Executable { path: (*path).to_owned(), kind })
-    });
-    kinds.collect()
+        let kind = by_name(&name).or_else(|| by_content(&name, size_bytes, &read))?;
+        Some(Executable { path: path.to_owned(), kind })
+    };
+    // To open thousands takes longer than anything else when a model is there already.
+    let threads = thread::available_parallelism().map_or(1, NonZero::get).min(paths.len() / FILES_PER_THREAD);
+    let share = paths.len().div_ceil(threads.max(1));
+    let look_at_all = |part: usize| {
+        let end = paths.len().min((part + 1) * share);
+        (part * share..end).filter_map(look).collect::<Vec<_>>()
+    };
+    thread::scope(|scope| {
+        let spawn =
+            |part| thread::Builder::new().spawn_scoped(scope, move || look_at_all(part)).map_err(|_| part);
+        let others: Vec<_> = (1..threads).map(spawn).collect();
+        let mut found = look_at_all(0);
+        for other in others {
+            found.extend(match other {
+                Ok(other) => other.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic)),
+                Err(part) => look_at_all(part),
+            });
+        }
+        found
+    })
 }
 
 fn extension(name: &str) -> Option<&str> {
@@ -340,6 +364,18 @@ mod tests {
             let gone = Memory::new(&[(path, b"{}")]).unreadable(path);
             assert_eq!(executable(&gone).len(), expected);
         }
+    }
+
+    #[test]
+    fn thousands_are_found_in_their_order() {
+        let paths: Vec<String> = (0..7 * FILES_PER_THREAD).map(|file| format!("{file}")).collect();
+        let bytes = |file: usize| if file.is_multiple_of(1000) { &b"#!/bin/sh"[..] } else { b"none" };
+        let files: Vec<_> =
+            paths.iter().enumerate().map(|(file, path)| (path.as_str(), bytes(file))).collect();
+        let found = executable(&Memory::new(&files));
+        let expected: Vec<String> =
+            (0..7 * FILES_PER_THREAD).step_by(1000).map(|file| file.to_string()).collect();
+        assert_eq!(found.into_iter().map(|found| found.path).collect::<Vec<_>>(), expected);
     }
 
     #[test]

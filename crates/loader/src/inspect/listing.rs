@@ -18,7 +18,7 @@ const MAX_NAMES: usize = 3;
 /// Most characters of a text from inside of a file that are shown.
 const MAX_SHOWN_CHARS: usize = 120;
 /// Files of a model, as they can be looked at.
-pub trait ModelFolder {
+pub trait ModelFolder: Sync {
     /// The path of each file within the model, and its size in bytes. The order stays the same.
     fn paths(&self) -> Vec<(&str, u64)>;
 

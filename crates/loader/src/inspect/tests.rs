@@ -1,8 +1,8 @@
 //! Whole folders: in memory, to be published, and finished.
 
-use std::cell::Cell;
 use std::fs::{self, File};
 use std::io::Write as _;
+use std::sync::atomic::{AtomicUsize, Ordering};
 
 use manifest::Codec;
 use store::Cache;
@@ -28,7 +28,7 @@ pub(crate) fn safetensors(header: &[u8], data_bytes: usize) -> Vec<u8> {
 #[derive(Default)]
 pub(crate) struct Memory {
     files: Vec<MemoryFile>,
-    reads: Cell<usize>,
+    reads: AtomicUsize,
 }
 
 struct MemoryFile {
@@ -75,7 +75,7 @@ impl ModelFolder for Memory {
     }
 
     fn read_start(&self, file: usize, limit_bytes: u64) -> Option<Vec<u8>> {
-        self.reads.set(self.reads.get() + 1);
+        self.reads.fetch_add(1, Ordering::Relaxed);
         let bytes = self.files.get(file)?.bytes.as_ref()?;
         let limit = usize::try_from(limit_bytes).unwrap().min(bytes.len());
         Some(bytes[..limit].to_vec())
@@ -115,7 +115,7 @@ fn only_candidates_are_read_and_as_many_files_as_there_may_be_are_fine() {
         folder = folder.with(&format!("{}/{file}.txt", file % 300), b"x");
     }
     assert!(folder.troubles().is_empty() && executable(&folder).is_empty());
-    assert_eq!(folder.reads.get(), 2);
+    assert_eq!(folder.reads.load(Ordering::Relaxed), 2);
 }
 
 #[test]
