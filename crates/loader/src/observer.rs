@@ -60,6 +60,11 @@ pub enum Event<'a> {
         /// Why.
         reason: &'a str,
     },
+    /// No connected source can be asked for anything that is missing, or one can again.
+    Starved {
+        /// Whether none can.
+        is_starved: bool,
+    },
     /// A piece arrived and is written in place.
     PieceFetched {
         /// Its shard.

@@ -27,6 +27,8 @@ pub struct Numbers {
     pub wrong_bytes: u64,
     /// Connected sources.
     pub sources: u32,
+    /// None of them can be asked for anything that is missing.
+    pub is_starved: bool,
     /// All is there, and brought to the disk.
     pub is_finishing: bool,
 }
@@ -86,6 +88,7 @@ impl Observer for Progress {
                 Event::Resumed { bytes } => numbers.resumed_bytes += bytes,
                 Event::WrongBytes { bytes, .. } => numbers.wrong_bytes += bytes,
                 Event::SourceUp { .. } | Event::SourceDown { .. } => numbers.sources = sources,
+                Event::Starved { is_starved } => numbers.is_starved = *is_starved,
                 Event::Finishing => numbers.is_finishing = true,
                 _ => return false,
             }

@@ -37,9 +37,9 @@ async fn parts_with_an_index_a_split_gguf_and_onnx_with_external_data_open_as_th
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn two_thousand_small_files_arrive() {
+async fn twenty_thousand_small_files_arrive() {
     let home = Home::new();
-    let (folder, count, size) = (home.path("folder"), OsStr::new("2000"), ["--size", "3000"].map(OsStr::new));
+    let (folder, count, size) = (home.path("folder"), OsStr::new("20000"), ["--size", "700"].map(OsStr::new));
     real_inputs(&["make-many".as_ref(), folder.as_ref(), count, size[0], size[1]]).await.expect(0);
     let (home, path) = carried(&folder, "auto").await;
     real_inputs(&["check-many".as_ref(), path.as_ref(), count, size[0], size[1]]).await.expect(0);

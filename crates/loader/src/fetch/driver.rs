@@ -19,6 +19,8 @@ use crate::observer::{Event, Observer, Report};
 use crate::reconstruct::RebuildJob;
 use crate::source::{SourceError, SourceEvent};
 
+/// How long nothing can be asked for before others are looked for: answers to the first questions take a moment.
+const STARVED: Duration = Duration::from_millis(200);
 /// How often the sources' progress is polled.
 const PROGRESS_INTERVAL: Duration = Duration::from_millis(50);
 
@@ -61,6 +63,7 @@ impl Driver<'_> {
         }
         self.notify_connecting();
         let mut stuck_since: Option<Instant> = None;
+        let (mut idle_since, mut is_starved): (Option<Instant>, _) = (None, false);
         let mut next_progress = Instant::now();
         loop {
             let now = Instant::now();
@@ -80,13 +83,21 @@ impl Driver<'_> {
                 self.note_bans();
                 return Ok(());
             }
+            let is_stuck = self.planner.is_stuck();
+            idle_since = is_stuck.then(|| idle_since.unwrap_or(now));
+            let starved_at = idle_since.map(|since| since + STARVED);
+            if starved_at.is_some_and(|at| at <= now) != is_starved {
+                is_starved = !is_starved;
+                self.observer.on_event(&Event::Starved { is_starved });
+            }
             stuck_since = match stuck_since {
-                _ if !self.planner.is_stuck() || self.sources.connecting => None,
+                _ if !is_stuck || self.sources.connecting => None,
                 Some(since) if now >= since + self.wait => return Err(self.unavailable()),
                 since => since.or(Some(now)),
             };
             let give_up = stuck_since.map(|since| since + self.wait);
-            let wakeups = [self.planner.next_wakeup(now), self.have_poll.next_wakeup(), give_up];
+            let starves = starved_at.filter(|_| !is_starved);
+            let wakeups = [self.planner.next_wakeup(now), self.have_poll.next_wakeup(), give_up, starves];
             let wakeup = wakeups.into_iter().flatten().chain([now + Duration::from_secs(1)]).min();
             let wakeup = wakeup.unwrap_or(now).max(now + Duration::from_millis(1));
             // Progress matters only while requests are in flight; then the planner wakes up soon as well.

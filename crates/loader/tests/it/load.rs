@@ -1,8 +1,8 @@
 //! Loading from sources in memory: every layout and codec, and every way a source can be bad.
 #![expect(clippy::unwrap_used, reason = "test code")]
 
-use crate::support::{Memory, Origin, load, load_after_lies, options};
-use loader::{LoadError, SourceReport};
+use crate::support::{Memory, Origin, load, load_after_lies, load_rescued, options};
+use loader::{Event, LoadError, SourceReport};
 use manifest::{Codec, Digest};
 use store::Cache;
 
@@ -88,6 +88,16 @@ async fn too_little_is_named() {
     let (_, report) = load(dir.path(), origin.digest, vec![origin.without(&rest).named("b")]).await.unwrap();
     assert!(report.resumed_bytes >= 6 * origin.manifest.row_size_bytes());
     assert!(report.fetched_bytes <= 4 * origin.manifest.row_size_bytes());
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn that_nobody_has_the_rest_is_told_so_that_others_are_looked_for() {
+    let origin = Origin::uniform(900_001, 10, 4, Codec::Rs, true);
+    let dir = tempfile::tempdir().unwrap();
+    let (some, all) = (origin.without(&[1, 2, 3, 4, 12]).named("a"), origin.without(&[]).named("b"));
+    let is_starved = |event: &Event<'_>| matches!(event, Event::Starved { is_starved: true });
+    let report = load_rescued(dir.path(), origin.digest, options(), &some, &all, is_starved).await;
+    assert!(named(&report.sources, "a").good_bytes > 0 && named(&report.sources, "b").good_bytes > 0);
 }
 
 #[tokio::test(flavor = "multi_thread")]

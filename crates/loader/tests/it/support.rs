@@ -284,27 +284,41 @@ pub(crate) async fn load_after_lies(
     liar: &Memory,
     honest: &Memory,
 ) -> Report {
+    let has_lied = |event: &Event<'_>| matches!(event, Event::WrongBytes { .. } | Event::ShardWrong { .. });
+    load_rescued(dir, digest, options, liar, honest, has_lied).await
+}
+
+/// Loads into the cache at `dir` from one source, and from another that comes up at an event.
+pub(crate) async fn load_rescued(
+    dir: &Path,
+    digest: Digest,
+    options: FetchOptions,
+    first: &Memory,
+    other: &Memory,
+    is_time: fn(&Event<'_>) -> bool,
+) -> Report {
     let (events, receiver) = mpsc::channel(2);
-    events.try_send(liar.clone().up()).ok().unwrap();
-    let rescue = Rescue { honest: honest.clone(), events: Mutex::new(Some(events)) };
+    events.try_send(first.clone().up()).ok().unwrap();
+    let rescue = Rescue { other: other.clone(), events: Mutex::new(Some(events)), is_time };
     let cache = Cache::open(dir).unwrap();
     let options = options.with_wait(Duration::from_secs(30));
     let loading = loader::load(&cache, digest, receiver, &options, &rescue);
     tokio::time::timeout(Duration::from_secs(30), loading).await.unwrap().unwrap().1
 }
 
-/// Lets the honest source come up.
+/// Lets the other source come up.
 struct Rescue {
-    honest: Memory,
+    other: Memory,
     events: Mutex<Option<mpsc::Sender<SourceEvent>>>,
+    is_time: fn(&Event<'_>) -> bool,
 }
 
 impl Observer for Rescue {
     fn on_event(&self, event: &Event<'_>) {
-        if matches!(event, Event::WrongBytes { .. } | Event::ShardWrong { .. })
+        if (self.is_time)(event)
             && let Some(events) = self.events.lock().unwrap().take()
         {
-            events.try_send(self.honest.clone().up()).ok().unwrap();
+            events.try_send(self.other.clone().up()).ok().unwrap();
         }
     }
 }

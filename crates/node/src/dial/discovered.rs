@@ -152,9 +152,12 @@ impl Discovered {
         }
     }
 
-    /// How many sources there may be now.
+    /// How many sources there may be now: as many as there are when those known have nothing more to give.
     fn allow(&mut self) -> usize {
         let numbers = self.shared.progress.numbers();
+        if numbers.is_starved {
+            return MAX_SOURCES;
+        }
         let here =
             [numbers.fetched_bytes, numbers.rebuilt_bytes, numbers.reused_bytes, numbers.resumed_bytes];
         let left_bytes = here.into_iter().fold(numbers.total_bytes, u64::saturating_sub);
