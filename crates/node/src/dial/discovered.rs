@@ -27,6 +27,8 @@ const TICK: Duration = Duration::from_secs(1);
 const TRIAL: Duration = Duration::from_secs(30);
 /// How long one that did, since it last did.
 const REST: Duration = Duration::from_secs(120);
+/// How long the manifest may take before others are looked for.
+const DARK: Duration = Duration::from_secs(1);
 /// How long a fetch without named peers searches for its first ones before it reports that there are none.
 const SEARCH_TIME: Duration = Duration::from_secs(5);
 
@@ -152,10 +154,12 @@ impl Discovered {
         }
     }
 
-    /// How many sources there may be now: as many as there are when those known have nothing more to give.
+    /// How many sources there may be now: all that there are when those known have nothing more to give, not even the manifest,
+    /// or one has lied.
     fn allow(&mut self) -> usize {
         let numbers = self.shared.progress.numbers();
-        if numbers.is_starved {
+        let is_in_the_dark = numbers.total_bytes == 0 && self.started.elapsed() >= DARK;
+        if numbers.is_starved || numbers.wrong_bytes > 0 || is_in_the_dark {
             return MAX_SOURCES;
         }
         let here =

@@ -95,7 +95,7 @@ impl SignedRecord {
 }
 
 /// Records whose signatures were checked. In a crowd every peer passes on the same ones, and asks again: checking all of
-/// them each time took a third of the CPU of sixty small fetches.
+/// them each time took a fifth of the CPU of sixty small fetches.
 #[derive(Debug, Default)]
 pub(crate) struct KnownRecords(Mutex<HashMap<Digest, SignedRecord>>);
 
