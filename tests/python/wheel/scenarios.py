@@ -190,19 +190,28 @@ def mistakes(manifest: str, peer: str, cache: str, nobody: str) -> None:
 def interrupted(manifest: str, nobody: str, cache: str) -> None:
     """Ctrl-C and cancelled tasks end a load that would wait for minutes."""
     settings = dict(peers=nobody, wait=600, mdns=False, cache_dir=cache)
+    node = libp2p_loader.Node(**settings)
+    began = []
 
-    def interrupt() -> None:
-        time.sleep(0.5)
-        os.kill(os.getpid(), signal.SIGINT)
+    def once_it_loads(signal_: int) -> None:
+        """Signals this process when a load of the node is under way."""
 
-    threading.Thread(target=interrupt).start()
-    began = time.monotonic()
-    raises(KeyboardInterrupt, lambda: libp2p_loader.load(manifest, **settings))
-    ctrl_c_s = time.monotonic() - began - 0.5
+        def send() -> None:
+            while not node.status["loading"]:
+                pass
+            began.append(time.monotonic())
+            os.kill(os.getpid(), signal_)
+
+        threading.Thread(target=send, daemon=True).start()
+
+    once_it_loads(signal.SIGINT)
+    raises(KeyboardInterrupt, lambda: node.load(manifest))
+    ctrl_c_s = time.monotonic() - began[-1]
 
     async def cancelled() -> float:
-        task = asyncio.create_task(libp2p_loader.load_async(manifest, **settings))
-        await asyncio.sleep(0.5)
+        task = asyncio.create_task(node.load_async(manifest))
+        while not node.status["loading"]:
+            await asyncio.sleep(0)
         began = time.monotonic()
         task.cancel()
         try:
@@ -217,13 +226,13 @@ def interrupted(manifest: str, nobody: str, cache: str) -> None:
     raises(ValueError, lambda: libp2p_loader.load(manifest, progress=angry, **settings))
 
     # A signal's handler may use the node, and close it.
-    node = libp2p_loader.Node(**settings)
+    cancel_s = asyncio.run(cancelled())
     seen = []
     signal.signal(signal.SIGTERM, lambda *_: (seen.append(node.addresses), node.close()))
-    threading.Timer(0.3, lambda: os.kill(os.getpid(), signal.SIGTERM)).start()
+    once_it_loads(signal.SIGTERM)
     raises(BadUsage, lambda: node.load(manifest))
     assert seen == [[]], seen
-    say(ctrl_c_s=ctrl_c_s, cancel_s=asyncio.run(cancelled()))
+    say(ctrl_c_s=ctrl_c_s, cancel_s=cancel_s)
 
 
 def watch(contract: str, rpc: str, peer: str, cache: str) -> None:

@@ -28,14 +28,19 @@ async fn run(scenario: &str, home: &Home, arguments: &Value) -> Value {
     said(start(scenario, home, arguments).outcome().await)
 }
 
-/// A home that has published this folder and serves it: the digest, the address, and the process.
-async fn serving(home: &Home, folder: &Path) -> (String, String, Process) {
+/// Publishes this folder: the digest.
+async fn published(home: &Home, folder: &Path) -> String {
     let publish = ["publish", "--model-kind", "simplenet"].map(AsRef::as_ref);
     let published = home.run(publish.into_iter().chain([folder.as_os_str()])).await.answer();
+    published["manifest"].as_str().unwrap().to_owned()
+}
+
+/// A home that has published this folder and serves it: the digest, the address, and the process.
+async fn serving(home: &Home, folder: &Path) -> (String, String, Process) {
+    let id = published(home, folder).await;
     let mut seeder = home.start(["serve", "--listen", TCP]);
     let listening: Value = serde_json::from_str(&seeder.first_line().await).unwrap();
-    let text = |value: &Value| value.as_str().unwrap().to_owned();
-    (text(&published["manifest"]), text(&listening["address"]), seeder)
+    (id, listening["address"].as_str().unwrap().to_owned(), seeder)
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -66,9 +71,7 @@ async fn the_example_server_swaps_models_and_loses_no_request() {
     for (number, tree) in [first, second].iter().enumerate() {
         let folder = publisher.path(format!("folder-{number}"));
         tree.write_to(&folder);
-        let publish = ["publish", "--model-kind", "simplenet"].map(AsRef::as_ref);
-        let published = publisher.run(publish.into_iter().chain([folder.as_os_str()])).await.answer();
-        ids.push(published["manifest"].as_str().unwrap().to_owned());
+        ids.push(published(&publisher, &folder).await);
     }
     let mut seeder = publisher.start(["serve", "--listen", TCP]);
     let listening: Value = serde_json::from_str(&seeder.first_line().await).unwrap();
@@ -141,9 +144,7 @@ async fn a_contract_is_followed_while_a_server_keeps_answering() {
         let folder = publisher.path(format!("folder-{version}"));
         Tree::of_sizes([("weights.bin", 500_000)]).write_to(&folder);
         put(&folder.join("version.txt"), version.as_bytes());
-        let publish = ["publish", "--model-kind", "simplenet"].map(AsRef::as_ref);
-        let published = publisher.run(publish.into_iter().chain([folder.as_os_str()])).await.answer();
-        ids.push(published["manifest"].as_str().unwrap().to_owned());
+        ids.push(published(&publisher, &folder).await);
     }
     let mut seeder = publisher.start(["serve", "--listen", TCP]);
     let listening: Value = serde_json::from_str(&seeder.first_line().await).unwrap();
