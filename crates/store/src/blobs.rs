@@ -9,6 +9,7 @@ use std::time::{Duration, Instant};
 use manifest::{Digest, Have, HaveChange, Manifest, PieceSet};
 
 use super::availability::first_version;
+use super::left::Mark;
 use super::{BlobDir, BlobReader, Cache, CacheError, Model, Offer, Offered, Trust, atomic};
 
 /// How often the cache is scanned for models that other processes have finished, or that have changed.
@@ -20,7 +21,7 @@ const SCAN_SHARE: u32 = 50;
 const MAX_REMEMBERED: usize = 1024;
 
 /// All blobs of finished models and of blob folders: manifests, piece indexes, data and parity shards, complete and
-/// verified; and the verified pieces of models that are being filled.
+/// verified; and the verified pieces of models that are being filled, or were left incomplete.
 ///
 /// Finished models in it cannot be removed from the cache while it lives. Everything here blocks.
 #[derive(Debug)]
@@ -36,14 +37,23 @@ pub struct Blobs {
 struct Table {
     models: HashMap<Digest, Model>,
     places: HashMap<Digest, Place>,
-    /// Models that are being filled.
+    /// Models that are being filled, or were left incomplete.
     offers: HashMap<Digest, Arc<Offer>>,
     /// The last announcement of manifests whose shards are complete or missing.
     announced: HashMap<Digest, Announced>,
+    /// Models that earlier runs left incomplete, once their pieces were hashed.
+    left: HashMap<Digest, Left>,
     /// Models that have to be hashed before they are served.
     pending: BTreeSet<Digest>,
     /// Models that are not served, already logged.
     refused: HashSet<Digest>,
+}
+
+/// What was found of a model that an earlier run left incomplete. Its offer is among the others.
+#[derive(Debug)]
+struct Left {
+    mark: Mark,
+    offer: Option<Arc<Offer>>,
 }
 
 /// Whether each shard was here, and the version of the announcement.
@@ -82,7 +92,9 @@ impl Blobs {
 
     /// Serves the verified pieces of a model that is being filled, until [`Self::add`] or [`Self::withdraw`].
     pub fn offer(&self, offer: Arc<Offer>) {
-        self.change().offers.insert(*offer.digest(), offer);
+        let mut table = self.change();
+        table.left.remove(offer.digest());
+        table.offers.insert(*offer.digest(), offer);
     }
 
     /// Ends [`Self::offer`], if it is still that one.
@@ -241,14 +253,14 @@ impl Blobs {
         self.table.write().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Maintenance: scans the cache, and hashes one of the unverified models. To be called every second or so, on a thread
-    /// of its own; it ends soon once `stop` is set.
+    /// Maintenance: scans the cache, and hashes one of the unverified models, or else what was left of one. To be called every
+    /// second or so, on a thread of its own; it ends soon once `stop` is set.
     ///
     /// # Errors
     /// [`CacheError::Io`] when the cache cannot be listed.
     pub fn tend(&self, stop: &AtomicBool) -> Result<(), CacheError> {
         self.refresh()?;
-        let Some(digest) = self.change().pending.pop_first() else { return Ok(()) };
+        let Some(digest) = self.change().pending.pop_first() else { return self.tend_left(stop) };
         // The process that fills it is about to stamp it. In a read-only cache, none does.
         let _filling = match self.cache.is_read_only() {
             true => None,
@@ -264,6 +276,53 @@ impl Blobs {
             Err(error) => self.refuse(digest, &error),
         }
         Ok(())
+    }
+
+    /// Offers what earlier runs left of models, hashing that of one of them; while this process fills none itself.
+    fn tend_left(&self, stop: &AtomicBool) -> Result<(), CacheError> {
+        let begun = self.cache.begun_all()?;
+        let gone = |(digest, left): (&Digest, &Left)| (!begun.contains(digest)).then(|| left.offer.clone());
+        let gone: Vec<Arc<Offer>> = {
+            let mut table = self.change();
+            let gone = table.left.iter().filter_map(gone).flatten().collect();
+            table.left.retain(|digest, _| begun.contains(digest));
+            gone
+        };
+        gone.iter().for_each(|offer| self.withdraw(offer));
+        let go_on = || !stop.load(Ordering::Relaxed) && !self.is_filling();
+        for digest in begun {
+            if !go_on() {
+                break;
+            }
+            let Some(mark) = self.cache.mark_of_left(&digest)? else { continue };
+            let is_known = |table: &Table| {
+                table.models.contains_key(&digest)
+                    || table.left.get(&digest).is_some_and(|left| left.mark == mark)
+            };
+            if is_known(&self.table.read().unwrap_or_else(PoisonError::into_inner))
+                || self.cache.is_being_filled(&digest)?
+            {
+                continue;
+            }
+            let offer = match self.cache.offer_left(&digest, &go_on) {
+                Ok(offer) => offer,
+                Err(error) => {
+                    tracing::warn!(%digest, %error, "what there is of this model is not served");
+                    None
+                }
+            };
+            if go_on() {
+                self.change().offer_left(digest, Left { mark, offer });
+            }
+            break;
+        }
+        Ok(())
+    }
+
+    /// Whether this process fills a model.
+    fn is_filling(&self) -> bool {
+        let table = self.table.read().unwrap_or_else(PoisonError::into_inner);
+        table.offers.iter().any(|(digest, offer)| !table.is_left(digest, offer))
     }
 
     /// Scans the cache, unless that was done less than [`REFRESH`] ago, or is being done.
@@ -325,6 +384,23 @@ impl Blobs {
 }
 
 impl Table {
+    fn is_left(&self, digest: &Digest, offer: &Arc<Offer>) -> bool {
+        let left = self.left.get(digest).and_then(|left| left.offer.as_ref());
+        left.is_some_and(|left| Arc::ptr_eq(left, offer))
+    }
+
+    /// Offers this in place of what was left before.
+    fn offer_left(&mut self, digest: Digest, left: Left) {
+        let before = self.left.remove(&digest).and_then(|before| before.offer);
+        let current = self.offers.remove(&digest);
+        let is_same =
+            |current: &Arc<Offer>| before.as_ref().is_some_and(|before| Arc::ptr_eq(before, current));
+        // One that this process has begun to fill stays.
+        let next = current.filter(|current| !is_same(current)).or_else(|| left.offer.clone());
+        next.into_iter().for_each(|offer| drop(self.offers.insert(digest, offer)));
+        self.left.insert(digest, left);
+    }
+
     fn add(&mut self, model: Model) {
         let digest = *model.digest();
         let manifest = model.manifest();

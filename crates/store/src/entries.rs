@@ -170,7 +170,7 @@ impl Cache {
     }
 
     /// Those that are begun, and those of which some files are in place.
-    fn begun_all(&self) -> Result<BTreeSet<Digest>, CacheError> {
+    pub(super) fn begun_all(&self) -> Result<BTreeSet<Digest>, CacheError> {
         let mut found: BTreeSet<Digest> = self.begun()?.into_iter().collect();
         found.extend(
             digests_in(&self.layout().models())?.into_iter().filter(|digest| self.is_incomplete(digest)),

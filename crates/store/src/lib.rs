@@ -48,6 +48,7 @@ mod install;
 mod journal;
 mod lay_out;
 mod layout;
+mod left;
 mod link;
 mod lock;
 mod lock_holder;

@@ -31,6 +31,8 @@ pub struct ModelFiles {
     final_dir: Option<PathBuf>,
     /// Whether some files are there already.
     has_placed: bool,
+    /// Whether files are opened for writing, too.
+    is_for_writing: bool,
     open: OpenFiles,
     state: Mutex<State>,
     /// Made when they are first asked for; of finished models only.
@@ -63,6 +65,7 @@ impl ModelFiles {
             dir,
             final_dir: None,
             has_placed: false,
+            is_for_writing: false,
             open: OpenFiles::new(MAX_OPEN),
             state: Mutex::default(),
             maps,
@@ -78,11 +81,17 @@ impl ModelFiles {
             dir,
             final_dir,
             has_placed: false,
+            is_for_writing: true,
             open: OpenFiles::new(MAX_OPEN),
             state: Mutex::default(),
             maps: Box::default(),
             _lock: None,
         }
+    }
+
+    /// Those that were left in `dir` by who filled them, for reading.
+    pub(crate) fn left(list: WeightsFiles, dir: PathBuf, final_dir: PathBuf) -> Self {
+        Self { is_for_writing: false, ..Self::filling(list, dir, Some(final_dir)) }
     }
 
     /// The same of a model of which some files are in place, where it will be.
@@ -182,8 +191,8 @@ impl ModelFiles {
         if create {
             return self.create(file);
         }
-        let opened = self.folder(&path, false);
-        match opened.and_then(|dir| files::open_to_change(Place::in_dir(&dir, name))) {
+        let open = if self.is_for_writing { files::open_to_change } else { files::open };
+        match self.folder(&path, false).and_then(|dir| open(Place::in_dir(&dir, name))) {
             Err(error) if error.kind() == io::ErrorKind::NotFound => {}
             opened => return opened,
         }
@@ -234,7 +243,7 @@ impl ModelFiles {
         if let Some((_, dir)) = self.state().dirs.iter().find(|(open, _)| open == path) {
             return Ok(dir.clone());
         }
-        let open = || Dir::open(atomic::place(path), !self.is_finished());
+        let open = || Dir::open(atomic::place(path), self.is_for_writing);
         let dir = match open() {
             Err(error) if create && error.kind() == io::ErrorKind::NotFound => {
                 atomic::create_dir(path).map_err(CacheError::into_io)?;

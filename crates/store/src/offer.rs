@@ -1,4 +1,4 @@
-//! The offer of a model that is being filled: its verified pieces, for reading.
+//! The offer of a model that is not complete: its verified pieces, for reading.
 
 use std::collections::HashMap;
 use std::io;
@@ -12,7 +12,7 @@ use super::availability::{Availability, first_version};
 use super::layout::{PIECES, is_data, parity_path};
 use super::{BlobReader, Cache, ModelFiles, atomic};
 
-/// The verified pieces of a model that is being filled, read from the files that they were written to.
+/// The verified pieces of a model that is being filled, or was left so, read from the files that they were written to.
 ///
 /// It outlives the filling: files stay readable when they get their final names.
 #[derive(Debug)]
@@ -184,6 +184,11 @@ impl Offered {
             return Ok(Some(false));
         }
         Ok(self.held.try_read_at(offset, buffer)?.then(|| self.holds(range)))
+    }
+
+    /// Fills `buffer` with the shard's bytes from `offset` on, whether or not they are offered.
+    pub(super) fn read_unverified(&self, offset: u64, buffer: &mut [u8]) -> io::Result<()> {
+        self.held.read_at(offset, buffer)
     }
 
     fn pieces(&self, range: ByteRange) -> Range<u32> {

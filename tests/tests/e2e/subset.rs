@@ -3,7 +3,7 @@
 use std::fs;
 use std::path::Path;
 
-use e2e::{Fetched, Home, Model, Outcome, PIECE_BYTES, Seeder, Tree, put};
+use e2e::{Fetched, Home, Model, Outcome, PIECE_BYTES, Seeder, TCP, Tree, put};
 
 /// Four files of weights, and small ones before them.
 fn tree() -> Tree {
@@ -126,4 +126,19 @@ async fn what_is_partly_there_is_removed_as_a_whole() {
     home.run(["cache", "rm", &model.id]).await.expect(0);
     home.assert_has_nothing_of(&model.id);
     home.fetch(&model, &[seeder.address()]).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_there_is_of_a_model_is_served_by_a_later_process() {
+    let (model, some, other) = (tree().publish(&["--layout", "files"]).await, Home::new(), Home::new());
+    let seeder = Seeder::start(&model, &model.shards_but(&[])).await;
+    fetch(&some, &model, seeder.address(), &["--files", "*.json"]).await.expect(0);
+    drop(seeder);
+    let mut serving = some.start(["serve", "--listen", TCP]);
+    let listening: serde_json::Value = serde_json::from_str(&serving.first_line().await).unwrap();
+    let address = listening["address"].as_str().unwrap();
+    // It is hashed first, so there is nothing to be had at first.
+    let fetch = ["fetch", "--wait", "30s", "--manifest", &model.id, "--peer", address, "--files", "*.json"];
+    let json = Fetched::of(other.run(fetch).await);
+    assert_just(&json.path, &["config.json", "sub/config.json", "empty.json"]);
 }

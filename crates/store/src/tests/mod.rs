@@ -2,6 +2,7 @@
 
 mod filling;
 mod healing;
+mod left;
 mod offering;
 pub(crate) mod publish;
 mod room;
