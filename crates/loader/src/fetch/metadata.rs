@@ -31,6 +31,9 @@ const HEAD_START: Duration = Duration::from_millis(500);
 /// Time slice of a source while others wait; doubled each time it is asked again.
 const FIRST_SLICE: Duration = Duration::from_secs(1);
 const MAX_SLICE: Duration = Duration::from_secs(64);
+/// How soon a source that did not have it, or was lost, is asked again while there is nobody else; doubled each time.
+const FIRST_PAUSE: Duration = Duration::from_secs(2);
+const MAX_PAUSE: Duration = Duration::from_secs(16);
 /// Timeout of a source when none waits: this, plus the time the blob takes at so many bytes a second.
 const PATIENCE: Duration = Duration::from_secs(20);
 const MIN_BYTES_PER_S: u64 = 64 << 10;
@@ -74,15 +77,19 @@ pub(super) async fn find(
             queue.asked(key, source, abort, now);
             answers.push(Abortable::new(ask(key, Arc::clone(source), wanted), registration));
         }
-        if !queue.asked.is_empty() || sources.connecting {
+        let is_hoping = sources.connecting || queue.asked.iter().any(|asked| !asked.is_repeated);
+        if is_hoping {
             idle_since = now;
         }
         let give_up = idle_since + wanted.wait;
-        if queue.asked.is_empty() && !sources.connecting && now >= give_up {
+        if !is_hoping && now >= give_up {
             return Found::Nowhere { too_large };
         }
         // First connection attempts are bounded by the network's connect timeout.
-        let until = if queue.asked.is_empty() { give_up } else { now + POLL_EVERY };
+        let until = match queue.asked.is_empty() {
+            true => queue.next_repeat().map_or(give_up, |at| give_up.min(at.max(now + POLL_EVERY))),
+            false => now + POLL_EVERY,
+        };
         tokio::select! {
             event = events.next() => {
                 if let SourceEvent::Up(source) = &event {
@@ -101,6 +108,11 @@ pub(super) async fn find(
                     }
                     Ok(Answer::Wrong { bytes }) => blame(key, bytes, sources, observer),
                     Err(error) => {
+                        if matches!(error, SourceError::NotHeld | SourceError::Busy { .. } | SourceError::Lost(_)) {
+                            if let Some(source) = sources.get(key) {
+                                queue.repeat(source.id(), Instant::now());
+                            }
+                        }
                         if let (SourceError::TooLarge { claimed_bytes }, Some(source)) =
                             (&error, sources.get(key))
                         {
@@ -134,6 +146,14 @@ struct Queue {
 struct Attempts {
     count: u32,
     is_done: bool,
+    /// When one that is done may be asked again: it may hold the blob by then.
+    again_at: Option<Instant>,
+}
+
+impl Attempts {
+    fn may_be_asked(&self, now: Instant) -> bool {
+        !self.is_done || self.again_at.is_some_and(|at| at <= now)
+    }
 }
 
 struct Asked {
@@ -143,6 +163,8 @@ struct Asked {
     time_slice: Duration,
     /// It timed out.
     is_given_up: bool,
+    /// It has said before that it does not have it.
+    is_repeated: bool,
     before_bytes: u64,
     /// Bytes it has sent, and when it last sent some.
     bytes: u64,
@@ -168,7 +190,10 @@ impl Queue {
         }
         // The oldest first, those that have stopped sending last.
         self.asked.sort_by_key(|asked| (now >= asked.moved + asked.time_slice / 4, asked.since));
-        let has_waiting = self.waiting(sources).is_some();
+        let is_new = |source: &Arc<dyn Source>| {
+            self.attempts.get(source.id()).is_none_or(|attempts| attempts.again_at.is_none())
+        };
+        let has_waiting = self.waiting(sources).is_some_and(|(_, source)| is_new(source));
         let is_full = self.asked.len() >= MAX_ASKED;
         let mut sending = 0;
         let ended = self.asked.extract_if(.., |asked| {
@@ -202,8 +227,9 @@ impl Queue {
 
     /// The waiting source that was asked least often; among equals first the one that sent the blob before.
     fn waiting<'a>(&self, sources: &'a SourceTable) -> Option<(SourceKey, &'a Arc<dyn Source>)> {
+        let now = Instant::now();
         let attempts = |source: &Arc<dyn Source>| match self.attempts.get(source.id()) {
-            Some(attempts) if attempts.is_done => None,
+            Some(attempts) if !attempts.may_be_asked(now) => None,
             attempts => Some(attempts.map_or(0, |attempts| attempts.count)),
         };
         let is_asked = |key| self.asked.iter().any(|asked| asked.key == key);
@@ -239,6 +265,7 @@ impl Queue {
             since: now,
             time_slice,
             is_given_up: false,
+            is_repeated: attempts.again_at.is_some(),
             before_bytes,
             bytes: 0,
             moved: now,
@@ -250,6 +277,18 @@ impl Queue {
         for asked in self.asked.extract_if(.., |asked| asked.key == key) {
             self.attempts.entry(asked.id).or_default().is_done = true;
         }
+    }
+
+    /// Asks a source again after a while.
+    fn repeat(&mut self, id: &SourceId, now: Instant) {
+        let attempts = self.attempts.entry(id.clone()).or_default();
+        let pause = FIRST_PAUSE.saturating_mul(1 << attempts.count.saturating_sub(1).min(6)).min(MAX_PAUSE);
+        attempts.again_at = Some(now + pause);
+    }
+
+    /// When one that is not asked now may be asked again.
+    fn next_repeat(&self) -> Option<Instant> {
+        self.attempts.values().filter_map(|attempts| attempts.again_at).min()
     }
 
     /// A source has reconnected: it may have the blob now, and its earlier request is lost.

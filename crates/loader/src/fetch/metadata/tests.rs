@@ -24,6 +24,8 @@ enum Habit {
     Honest { after: Duration, bytes_per_s: u64 },
     /// Sends nothing, ever.
     Silent,
+    /// Does not have it until then.
+    Lacks { until: Instant },
     /// Sends so many bytes every tick, of whatever it is, until there are as many as there may be.
     Liar { bytes_per_tick: u64 },
     /// Sends so many bytes at once, and nothing more.
@@ -102,6 +104,8 @@ impl Source for Fake {
                     Ok(BLOB.to_vec())
                 }
                 Habit::Silent => std::future::pending().await,
+                Habit::Lacks { until } if Instant::now() < until => Err(SourceError::NotHeld),
+                Habit::Lacks { .. } => Ok(BLOB.to_vec()),
                 Habit::Liar { bytes_per_tick } => {
                     while held.bytes < max_bytes {
                         let left = max_bytes - held.bytes;
@@ -200,6 +204,20 @@ async fn looking_ends_when_nobody_has_it_however_they_say_so() {
         assert!(matches!(found, Found::Nowhere { too_large: None }));
         assert!(took < Duration::from_secs(400), "{took:?}");
     }
+}
+
+#[tokio::test(start_paused = true)]
+async fn who_does_not_have_it_yet_is_asked_again_until_the_wait_is_over() {
+    let lacks = |seconds| Habit::Lacks { until: Instant::now() + Duration::from_secs(seconds) };
+    let (found, took, _) = look(&[lacks(5), lacks(1000)]).await;
+    assert!(is_found(&found) && took < Duration::from_secs(10), "{took:?}");
+    let (found, took, _) = look(&[lacks(3600)]).await;
+    assert!(matches!(found, Found::Nowhere { .. }));
+    assert!(took <= Duration::from_secs(31), "{took:?}");
+    // It is not in the way of one that is slow.
+    let slow = Habit::Honest { after: Duration::from_secs(3), bytes_per_s: 10_000 };
+    let (found, took, _) = look(&[lacks(3600), slow]).await;
+    assert!(is_found(&found) && took < Duration::from_secs(35), "{took:?}");
 }
 
 #[tokio::test(start_paused = true)]
