@@ -12,10 +12,11 @@ levels before the first load, as they are remembered.
 
 from ._core import BadUsage, Integrity, LoaderError, Unavailable, __version__
 from ._files import File
-from ._load import load, load_async
+from ._load import load, load_async, stream
 from ._model import Model, Tensors
 from ._node import Named, NamedModel, Node
 from ._progress import Progress
+from ._stream import TensorStream
 
 __all__ = [
     "BadUsage",
@@ -27,9 +28,11 @@ __all__ = [
     "NamedModel",
     "Node",
     "Progress",
+    "TensorStream",
     "Tensors",
     "Unavailable",
     "__version__",
     "load",
     "load_async",
+    "stream",
 ]

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any, Mapping
+from typing import Any, Callable, Iterator, Mapping
 
 from ._dtypes import torch_dtype
 from ._files import threads
@@ -33,42 +33,85 @@ def stretches(facts: Mapping[str, Any]) -> list[Stretch]:
     return found
 
 
-def on_device(core: Any, facts: Mapping[str, Any], device: Any, verify: bool) -> dict[str, Any]:
-    """All tensors on a device. While one buffer is copied there, the other is filled."""
+class Upload:
+    """The way to a device: two pinned buffers, of which one is filled while the other is copied there."""
+
+    def __init__(self, device: Any, longest: int) -> None:
+        import torch
+
+        self.device = torch.device(device)
+        self._is_cuda = self.device.type == "cuda"
+        size = min(max(threads() * PER_THREAD_BYTES, LEAST_BYTES), MOST_BYTES, max(longest, 1))
+        self._buffers = [torch.empty(size, dtype=torch.uint8, pin_memory=self._is_cuda) for _ in range(2)]
+        self._arrays = [buffer.numpy() for buffer in self._buffers]
+        self._copied: list[Any] = [None, None]
+        self._turn = 0
+
+    def bytes(self, size: int, fill: Callable[[int, Any], None]) -> Any:
+        """So many bytes on the device. `fill(at, array)` puts those from `at` on into a buffer."""
+        import torch
+
+        there = torch.empty(size, dtype=torch.uint8, device=self.device)
+        step = len(self._arrays[0])
+        for at in range(0, size, step):
+            part, turn = min(step, size - at), self._turn
+            if self._copied[turn] is not None:
+                self._copied[turn].synchronize()
+            fill(at, self._arrays[turn][:part])
+            there[at : at + part].copy_(self._buffers[turn][:part], non_blocking=self._is_cuda)
+            if self._is_cuda:
+                self._copied[turn] = torch.cuda.Event()
+                self._copied[turn].record(torch.cuda.current_stream(self.device))
+            self._turn = 1 - turn
+        return there
+
+    def wait(self) -> None:
+        """Until all is there."""
+        for event in self._copied:
+            if event is not None:
+                event.synchronize()
+
+
+def viewed(there: Any, dtype: str, shape: Any) -> Any:
+    """Bytes on a device as a tensor."""
     import torch
 
-    device = torch.device(device)
-    is_cuda = device.type == "cuda"
+    kind = torch_dtype(dtype)
+    if not len(there):
+        return torch.empty(tuple(shape), dtype=kind, device=there.device)
+    if there.data_ptr() % max(torch.empty(0, dtype=kind).element_size(), 1):
+        # An odd header: views must begin at whole elements.
+        there = there.clone()
+    return there.view(kind).reshape(tuple(shape))
+
+
+def on_device(core: Any, facts: Mapping[str, Any], device: Any, verify: bool) -> dict[str, Any]:
+    """All tensors on a device."""
     count = threads()
     all_stretches = stretches(facts)
-    longest = max((stretch.end - stretch.start for stretch in all_stretches), default=0)
-    size = min(max(count * PER_THREAD_BYTES, LEAST_BYTES), MOST_BYTES, max(longest, 1))
-    buffers = [torch.empty(size, dtype=torch.uint8, pin_memory=is_cuda) for _ in range(2)]
-    arrays = [buffer.numpy() for buffer in buffers]
-    copied: list[Any] = [None, None]
+    upload = Upload(device, max((stretch.end - stretch.start for stretch in all_stretches), default=0))
     tensors: dict[str, Any] = {}
-    turn = 0
     for stretch in all_stretches:
-        there = torch.empty(stretch.end - stretch.start, dtype=torch.uint8, device=device)
-        for at in range(0, len(there), size):
-            part = min(size, len(there) - at)
-            if copied[turn] is not None:
-                copied[turn].synchronize()
-            core.read(stretch.file, stretch.start + at, arrays[turn][:part], count, verify)
-            there[at : at + part].copy_(buffers[turn][:part], non_blocking=is_cuda)
-            if is_cuda:
-                copied[turn] = torch.cuda.Event()
-                copied[turn].record(torch.cuda.current_stream(device))
-            turn = 1 - turn
+
+        def fill(at: int, array: Any, stretch: Stretch = stretch) -> None:
+            core.read(stretch.file, stretch.start + at, array, count, verify)
+
+        there = upload.bytes(stretch.end - stretch.start, fill)
         for name in stretch.names:
             dtype, shape, _, start, length = facts[name]
-            kind = torch_dtype(dtype)
-            piece = there[start - stretch.start : start - stretch.start + length]
-            if piece.data_ptr() % max(torch.empty(0, dtype=kind).element_size(), 1):
-                # An odd header: views must begin at whole elements.
-                piece = piece.clone()
-            tensors[name] = piece.view(kind).reshape(tuple(shape)) if length else torch.empty(tuple(shape), dtype=kind, device=device)
-    for event in copied:
-        if event is not None:
-            event.synchronize()
+            tensors[name] = viewed(there[start - stretch.start : start - stretch.start + length], dtype, shape)
+    upload.wait()
     return tensors
+
+
+def streamed(core: Any, facts: list[tuple[str, Any]], device: Any, verify: bool) -> Iterator[tuple[str, Any]]:
+    """Tensors on a device, one after the other."""
+    count = threads()
+    upload = Upload(device, max((size for _, (*_, size) in facts), default=0))
+    for name, (dtype, shape, (_, file), start, size) in facts:
+
+        def fill(at: int, array: Any, file: str = file, start: int = start) -> None:
+            core.read(file, start + at, array, count, verify)
+
+        yield name, viewed(upload.bytes(size, fill), dtype, shape)
+    upload.wait()

@@ -56,6 +56,11 @@ TORCH = {
 }
 
 
+def typed(dtype: str, shape: Any, size: int) -> tuple[str, Any]:
+    """Type and shape of a tensor; for types that neither numpy nor torch has (`F4`, `F6_…`), bytes in a row."""
+    return (dtype, shape) if dtype in TORCH else ("U8", [size])
+
+
 def numpy_dtype(name: str) -> Any:
     import numpy as np
 

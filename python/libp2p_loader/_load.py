@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from contextlib import ExitStack
 from typing import Any, Iterable, Optional, Union
 
 from ._core import BadUsage
 from ._model import Model
 from ._node import Node
 from ._progress import ProgressLike
+from ._stream import TensorStream
 from ._waiting import in_thread
 
 
@@ -50,6 +52,27 @@ async def load_async(
     require_name(manifest, settings)
     async with await in_thread(lambda _: Node(**settings)) as node:
         return await node.load_async(manifest, files=files, exclude=exclude, progress=progress, verify=verify)
+
+
+def stream(
+    manifest: Optional[str] = None,
+    *,
+    names: Union[str, Iterable[str]] = (),
+    dim0: Optional[tuple[int, int]] = None,
+    framework: str = "np",
+    device: Any = None,
+    verify: bool = False,
+    progress: ProgressLike = False,
+    **settings: Any,
+) -> TensorStream:
+    """Loads a model, and hands out its tensors while it arrives: `for name, tensor in stream(…)`.
+
+    The arguments are those of `Node.stream` and of `Node`. The node runs until the last tensor, or `close()`.
+    """
+    require_name(manifest, settings)
+    with ExitStack() as at_end:
+        node = at_end.enter_context(Node(**settings))
+        return node._stream(manifest, names, dim0, framework, device, verify, progress, at_end.pop_all())
 
 
 def require_name(manifest: Optional[str], settings: dict[str, Any]) -> None:

@@ -4,15 +4,17 @@ from __future__ import annotations
 
 import json
 import mmap
+from fnmatch import fnmatchcase
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any, Iterator, Mapping
 
 from . import _core
 from ._core import BadUsage
-from ._device import on_device
-from ._dtypes import numpy_dtype, torch_dtype
+from ._device import on_device, streamed
+from ._dtypes import numpy_dtype, torch_dtype, typed
 from ._files import File, mapped, verified
+from ._settings import Globs, listed
 
 FRAMEWORKS = ("np", "pt")
 
@@ -81,6 +83,37 @@ class Model:
             for name, dtype, shape, path, start, size in self._core.tensors(folder)
         }
         return on_device(self._core, facts, device, is_verified)
+
+    def stream(
+        self,
+        names: Globs = (),
+        *,
+        framework: str = "np",
+        device: Any = None,
+        folder: str = "",
+        verify: bool | None = None,
+    ) -> Iterator[tuple[str, Any]]:
+        """The tensors of a folder of the model, one after the other, in the order of the files: of those whose names, or globs,
+        are given, else all. `device` and `verify` are as in `tensors`. One that is still being fetched: `Node.stream`."""
+        tensors: Any = self.tensors(framework, folder, verify=verify)
+        paths = {str(file.path): (number, name) for number, (name, file) in enumerate(self.files.items())}
+        facts = {
+            name: (*typed(dtype, shape, size), paths[str(path)], start, size)
+            for name, dtype, shape, path, start, size in self._core.tensors(folder)
+        }
+        patterns = listed(names)
+        unknown = [pattern for pattern in patterns if not any(fnmatchcase(name, pattern) for name in facts)]
+        if unknown:
+            raise BadUsage(f"the model has no tensor {unknown[0]!r} in {folder or 'its folder'}")
+        if device is not None and framework != "pt":
+            raise BadUsage(f'device={device!r} is for framework="pt"')
+        is_wanted = lambda name: not patterns or any(fnmatchcase(name, pattern) for pattern in patterns)  # noqa: E731
+        wanted = {name: fact for name, fact in facts.items() if is_wanted(name)}
+        order = sorted(wanted, key=lambda name: (wanted[name][2], wanted[name][3]))
+        if device is None:
+            return ((name, tensor_of(tensors.bytes(name), *wanted[name][:2], framework)) for name in order)
+        is_verified = self._is_verified if verify is None else verify
+        return streamed(self._core, [(name, wanted[name]) for name in order], device, is_verified)
 
     def advise(self, pages: str) -> None:
         """Says how the pages are wanted: `"lazy"`, `"prefetched"` (read soon) or `"populated"` (read now)."""

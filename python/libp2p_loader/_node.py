@@ -4,17 +4,16 @@ from __future__ import annotations
 
 import asyncio
 import json
+from contextlib import ExitStack
 from typing import Any, AsyncIterator, Iterable, Iterator, NamedTuple, Optional, Union
 
 from . import _core
 from ._core import BadUsage, LoaderError
 from ._model import Model, tensor_of
 from ._progress import ProgressLike, told
-from ._settings import listed, settings
+from ._settings import Globs, listed, settings
+from ._stream import TensorStream, framework_for
 from ._waiting import in_thread
-
-Globs = Union[str, Iterable[str]]
-
 
 class Named(NamedTuple):
     """What a contract says of a model."""
@@ -146,6 +145,42 @@ class Node:
         with told(progress) as callback:
             loaded = self._core.load_tensors(manifest, listed(names), dim0, callback, None)
         return {name: tensor_of(bytes_, dtype, shape, framework) for name, dtype, shape, bytes_ in loaded}
+
+    def stream(
+        self,
+        manifest: Optional[str] = None,
+        *,
+        names: Globs = (),
+        dim0: Optional[tuple[int, int]] = None,
+        framework: str = "np",
+        device: Any = None,
+        verify: bool = False,
+        progress: ProgressLike = False,
+    ) -> TensorStream:
+        """Loads a model, and hands out its tensors while it arrives: `for name, tensor in node.stream(…)`.
+
+        With `names` (names or globs) or `dim0` only those, as `load_tensors` does, and only the pieces that hold them are
+        fetched. `verify=True` hashes every piece again while its bytes are copied out, so that neither the disk nor whoever
+        wrote to it meanwhile is trusted. `device`, such as `"cuda:0"`, is for torch, through pinned buffers.
+        """
+        return self._stream(manifest, names, dim0, framework, device, verify, progress, ExitStack())
+
+    def _stream(
+        self,
+        manifest: Optional[str],
+        names: Globs,
+        dim0: Optional[tuple[int, int]],
+        framework: str,
+        device: Any,
+        verify: bool,
+        progress: ProgressLike,
+        at_end: ExitStack,
+    ) -> TensorStream:
+        framework_for(framework, device)
+        with at_end:
+            callback = at_end.enter_context(told(progress))
+            core = self._core.stream(manifest, listed(names), dim0, verify, callback)
+            return TensorStream(core, framework, device, at_end.pop_all())
 
     def verify(self, manifest: str) -> None:
         """Hashes a model of the cache again. Raises `Integrity` when it is not right, naming the pieces."""

@@ -63,6 +63,10 @@ def settings(
     }
 
 
+#: One, or several.
+Globs = Union[str, Iterable[str]]
+
+
 def listed(values: Union[str, Iterable[str], None]) -> list[str]:
     """A string where a list is meant is a list of one."""
     if values is None:

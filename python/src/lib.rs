@@ -5,6 +5,7 @@ mod model;
 mod node;
 mod runtime;
 mod settings;
+mod stream;
 
 use pyo3::prelude::*;
 
@@ -21,6 +22,8 @@ mod _core {
     use crate::node::{Node, Watch};
     #[pymodule_export]
     use crate::runtime::Cancel;
+    #[pymodule_export]
+    use crate::stream::Stream;
 
     use pyo3::prelude::*;
 

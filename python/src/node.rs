@@ -3,11 +3,10 @@
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
-use ::node::{NodeError, Update};
+use ::node::{NodeError, StreamOptions, Update};
 use chain_reader::MatureModel;
 use futures::StreamExt as _;
-use loader::{Progress, Selection, TensorChoice};
-use numpy::{IntoPyArray as _, PyArray1};
+use loader::{Progress, Selection};
 use pyo3::prelude::*;
 use store::Cache;
 use tokio_util::sync::CancellationToken;
@@ -16,6 +15,7 @@ use crate::errors::{bad_usage, exception, text};
 use crate::model::Model;
 use crate::runtime::{Cancel, Ends, Owned};
 use crate::settings::{self, Settings};
+use crate::stream::{Loose, Stream, choices, loose};
 
 /// How long closing a node waits for answers in progress.
 const CLOSING: Duration = Duration::from_secs(5);
@@ -28,8 +28,6 @@ pub(crate) struct Node {
     closed: CancellationToken,
 }
 
-/// Name, type, shape, bytes.
-type Loose = (String, String, Vec<u64>, Py<PyArray1<u8>>);
 /// What the contract says, the model, why there is none.
 type Happened = (Option<Named>, Option<Model>, Option<String>);
 /// Which model the contract names: digest, price, chain id, block number, block hash, its time.
@@ -79,9 +77,7 @@ impl Node {
     /// Which model the contract names now.
     #[pyo3(signature = (cancel = None))]
     fn named(&self, py: Python<'_>, cancel: Option<&Cancel>) -> PyResult<Named> {
-        let node = self.get()?;
-        let named = self.wait(py, async move { node.mature_model().await }, None, cancel)?;
-        named.map(|named| facts(&named)).map_err(|error| exception(&error))
+        self.named_now(py, cancel).map(|named| facts(&named))
     }
 
     /// Loads a model by its digest, or the one that the contract names.
@@ -129,8 +125,7 @@ impl Node {
         cancel: Option<&Cancel>,
     ) -> PyResult<Vec<Loose>> {
         let node = self.get()?;
-        let names = Selection::new(&names, &[]).map_err(|error| bad_usage(error.to_string()))?;
-        let choice = TensorChoice { names, rows: rows.map(|(start, end)| start..end) };
+        let choices = choices(&names, rows)?;
         let manifest = manifest.map(|text| settings::digest(node.cache(), text)).transpose()?;
         let numbers = Arc::<Progress>::default();
         let counting = Arc::clone(&numbers);
@@ -139,14 +134,33 @@ impl Node {
                 Some(digest) => digest,
                 None => node.mature_model().await?.manifest,
             };
-            node.load_tensors(digest, &[choice], &*counting).await
+            node.load_tensors(digest, &choices, &*counting).await
         };
         let loaded = self.wait(py, work, progress.as_ref().map(|progress| (&*numbers, progress)), cancel)?;
         let (tensors, _) = loaded.map_err(|error| exception(&error))?;
-        let loose = |tensor: loader::LoadedTensor| {
-            (tensor.name, tensor.dtype, tensor.shape, tensor.bytes.into_pyarray(py).unbind())
+        Ok(tensors.into_iter().map(|tensor| loose(py, tensor)).collect())
+    }
+
+    /// Tensors, or rows of them, while the model that they are of arrives.
+    #[pyo3(signature = (manifest, names, rows = None, verify = false, progress = None, cancel = None))]
+    #[expect(clippy::too_many_arguments, reason = "they are Python's")]
+    fn stream(
+        &self,
+        py: Python<'_>,
+        manifest: Option<&str>,
+        names: Vec<String>,
+        rows: Option<(u64, u64)>,
+        verify: bool,
+        progress: Option<Py<PyAny>>,
+        cancel: Option<&Cancel>,
+    ) -> PyResult<Stream> {
+        let node = self.get()?;
+        let options = StreamOptions::default().with_choices(choices(&names, rows)?).with_verify(verify);
+        let digest = match manifest {
+            Some(text) => settings::digest(node.cache(), text)?,
+            None => self.named_now(py, cancel)?.manifest,
         };
-        Ok(tensors.into_iter().map(loose).collect())
+        Stream::start(py, node, digest, options, progress, self.runtime.clone(), self.closed.clone())
     }
 
     /// Hashes a finished model again: whether it is right, and in words. `None` when it is not in the cache.
@@ -189,6 +203,12 @@ impl Node {
         cancel: Option<&Cancel>,
     ) -> PyResult<T> {
         self.runtime.wait(py, work, progress, &ends(cancel, &self.closed))
+    }
+
+    fn named_now(&self, py: Python<'_>, cancel: Option<&Cancel>) -> PyResult<MatureModel> {
+        let node = self.get()?;
+        let named = self.wait(py, async move { node.mature_model().await }, None, cancel)?;
+        named.map_err(|error| exception(&error))
     }
 
     fn get(&self) -> PyResult<::node::Node> {

@@ -100,6 +100,14 @@ pub enum LoadError {
         /// What was asked for.
         selection: Selection,
     },
+    /// Its pieces cannot be checked one by one while they are read.
+    #[error(
+        "the pieces of model {digest} cannot be checked one by one: it has no piece index, or only some of its files"
+    )]
+    NoPieceIndex {
+        /// The manifest.
+        digest: Digest,
+    },
     /// A finished model cannot be read.
     #[error("cannot read the weights")]
     Read(#[source] std::io::Error),
@@ -132,9 +140,10 @@ impl LoadError {
             Self::ManifestUnavailable { .. } | Self::ManifestTooLarge { .. } | Self::Unavailable { .. } => {
                 Blame::Network
             }
-            Self::BlobTooLarge { .. } | Self::NoSuchFiles { .. } | Self::NoSuchTensors { .. } => {
-                Blame::Caller
-            }
+            Self::BlobTooLarge { .. }
+            | Self::NoSuchFiles { .. }
+            | Self::NoSuchTensors { .. }
+            | Self::NoPieceIndex { .. } => Blame::Caller,
             Self::Cache(error) => error.blame(),
             Self::Locked { .. } | Self::Worker(_) | Self::Read(_) => Blame::Us,
         }

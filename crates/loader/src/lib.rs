@@ -15,13 +15,15 @@ mod reconstruct;
 mod reuse;
 mod selection;
 mod source;
+mod stream;
 mod tensors;
 
 pub use error::LoadError;
-pub use fetch::{FetchOptions, LoadedTensor, TensorChoice, cached, load, load_tensors};
+pub use fetch::{FetchOptions, LoadedTensor, TensorChoice, cached, fetch_tensors, load};
 pub use inspect::{Executable, ExecutableKind, ModelFolder, executable, troubles};
 pub use observer::{Event, Observer, Report, Silent, SourceReport};
 pub use progress::{Numbers, Progress};
 pub use reuse::{Overlap, overlap};
 pub use selection::{PatternError, Selection};
 pub use source::{BlobStream, RangeRead, Source, SourceError, SourceEvent};
+pub use stream::{Ahead, TensorFeed, TensorReceiver, TensorSender, tensor_channel};

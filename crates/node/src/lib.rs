@@ -32,6 +32,7 @@ mod maintenance;
 mod peer;
 mod serving;
 pub mod status;
+mod tensor_stream;
 #[cfg(feature = "chain")]
 mod watch;
 
@@ -39,7 +40,7 @@ use std::sync::Arc;
 
 use futures::StreamExt as _;
 use futures::stream::{self, BoxStream};
-use loader::{FetchOptions, LoadedTensor, Observer, Report, Selection, TensorChoice};
+use loader::{FetchOptions, LoadError, LoadedTensor, Observer, Report, Selection, TensorChoice, TensorFeed};
 use manifest::Digest;
 use p2p_blob::{Client, Identity};
 use store::{BlobDir, Blobs, Cache, CacheError, Model, RecheckReport};
@@ -60,6 +61,7 @@ pub use config::Config;
 pub use error::NodeError;
 pub use p2p_blob::{Multiaddr, PeerId};
 pub use status::Status;
+pub use tensor_stream::{StreamOptions, TensorStream};
 #[cfg(feature = "chain")]
 pub use watch::{Update, Watch};
 pub use {loader, manifest, p2p_blob, store};
@@ -273,16 +275,64 @@ impl Node {
         choices: &[TensorChoice],
         observer: &dyn Observer,
     ) -> Result<(Vec<LoadedTensor>, Report), NodeError> {
+        let (sender, mut tensors) = loader::tensor_channel();
+        let feed = TensorFeed::new(choices.to_vec(), false, &self.fetch, observer, sender);
+        let take = async {
+            let mut taken = Vec::new();
+            while let Some(tensor) = tensors.recv().await {
+                taken.push(tensor?);
+            }
+            Ok::<_, LoadError>(taken)
+        };
+        let (fed, taken) = tokio::join!(self.feed(manifest, feed), take);
+        let (_, report) = fed?;
+        Ok((taken?, report))
+    }
+
+    /// Loads a model, and hands out its tensors while it arrives: [`TensorStream`] says how.
+    pub fn stream(
+        &self,
+        manifest: Digest,
+        options: StreamOptions,
+        observer: Arc<dyn Observer>,
+    ) -> TensorStream {
+        TensorStream::start(self.clone(), manifest, options, observer)
+    }
+
+    /// Fetches what a feed wants, and gives the model if all of it is in the cache.
+    async fn feed(
+        &self,
+        manifest: Digest,
+        feed: TensorFeed<'_>,
+    ) -> Result<(Option<Model>, Report), NodeError> {
+        let fetch = self.fetch.clone().with_ahead(feed.ahead());
+        let (model, report) = match feed.choices() {
+            [] => {
+                let loaded = self.load_as(manifest, &fetch, &feed).await?;
+                (Some(loaded.model), loaded.report)
+            }
+            choices => self.fetch_tensors(manifest, choices, &fetch, &feed).await?,
+        };
+        feed.complete(model.as_ref());
+        Ok((model, report))
+    }
+
+    async fn fetch_tensors(
+        &self,
+        manifest: Digest,
+        choices: &[TensorChoice],
+        fetch: &FetchOptions,
+        observer: &dyn Observer,
+    ) -> Result<(Option<Model>, Report), NodeError> {
         let offering = serving::Offering::new(&self.blobs, observer);
         let _fetching = self.client.fetching();
         let (_dialer, sources) = dial::dial(&self.client, manifest, &self.known, offering.progress());
         let watched = self.board.watch(manifest, &offering);
-        let (cache, fetch) = (&self.cache, &self.fetch);
-        let loaded = loader::load_tensors(cache, manifest, choices, sources, fetch, &watched).await;
+        let fetched = loader::fetch_tensors(&self.cache, manifest, choices, sources, fetch, &watched).await;
         join::save(&self.known.book).await;
-        let loaded = loaded?;
+        let fetched = fetched?;
         offering.keep();
-        Ok(loaded)
+        Ok(fetched)
     }
 
     async fn load_as(

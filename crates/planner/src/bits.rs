@@ -61,6 +61,15 @@ impl Bits {
         any != 0
     }
 
+    /// Keeps only what is in both sets, if anything is. Returns whether that is so.
+    pub(super) fn narrow(&mut self, to: &Self) -> bool {
+        let any = self.first_common(to).is_some();
+        if any {
+            self.0.iter_mut().zip(&to.0).for_each(|(word, to)| *word &= to);
+        }
+        any
+    }
+
     /// The smallest number that is in both sets.
     pub(super) fn first_common(&self, other: &Self) -> Option<u32> {
         let mut words = (0_u32..).zip(self.0.iter().zip(&other.0));

@@ -59,6 +59,8 @@ pub struct Planner {
     rarity: Rarity,
     /// Scratch space for the pieces that are open.
     open: Bits,
+    /// Pieces that are wanted soon, by their positions.
+    soon: Option<Bits>,
     /// The source that is offered work first: round robin.
     next_source: u32,
     actions: VecDeque<PlanAction>,
@@ -99,6 +101,7 @@ impl Planner {
             pieces,
             rarity: Rarity::new(order.len()),
             open: Bits::new(order.len()),
+            soon: None,
             requests: Requests::new(order),
             next_source: 0,
             actions: VecDeque::new(),

@@ -11,6 +11,10 @@ use super::trials::Trial;
 use super::{PlanAction, Planner, SourceKey, Why};
 
 /// Distrusted sources that are asked at the same time.
+/// One of so many requests is for what is wanted soon, while there is any of that; the others go on as if nothing were. Nodes of
+/// a crowd that read from the start while they fetch would else all have the same, and wait for their common seeder
+/// (`docs/simulation.md`).
+const SOON_SHARE: u64 = 2;
 const MAX_RISKS: usize = 4;
 
 impl Planner {
@@ -128,7 +132,7 @@ impl Planner {
     }
 
     /// Rule 4, rarest first: of the data pieces that `key` has and that have no request, the one with the fewest holders;
-    /// among equals the first in this planner's order.
+    /// among equals the first in this planner's order. Every other request is for what is wanted soon, where there is such.
     fn pick_data(&mut self, key: SourceKey) -> Option<PieceId> {
         let positions = self.sources[&key].holdings.positions();
         if !self.open.assign(self.pieces.missing_positions(), self.requests.asked_positions(), positions) {
@@ -140,6 +144,11 @@ impl Planner {
                     self.open.remove(position);
                 }
             }
+        }
+        if let Some(soon) = &self.soon
+            && self.requests.next_number().is_multiple_of(SOON_SHARE)
+        {
+            self.open.narrow(soon);
         }
         self.rarity.rarest(&self.open).map(|position| self.pieces.order.piece(position))
     }

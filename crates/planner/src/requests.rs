@@ -72,6 +72,11 @@ impl Requests {
         &self.asked_positions
     }
 
+    /// How many requests were made so far.
+    pub(super) fn next_number(&self) -> u64 {
+        self.next
+    }
+
     /// Adds a request for those of its pieces that are `wanted`.
     pub(super) fn add(&mut self, request: Request, wanted: impl Fn(PieceId) -> bool) -> RequestId {
         let id = RequestId(self.next);

@@ -1,4 +1,4 @@
-//! Rule 6: only some pieces of the weights may be wanted, and more of them later.
+//! Rule 6: only some pieces of the weights may be wanted, and more of them later; some sooner than others.
 //!
 //! Of a model of which only some files are fetched, a lost piece costs its whole column: the pieces that it is rebuilt
 //! from are wanted, too, but only when nobody can be asked for it.
@@ -17,6 +17,17 @@ impl Planner {
     pub fn want(&mut self, pieces: impl IntoIterator<Item = PieceId>) {
         self.pieces.want(pieces);
         self.changed = true;
+    }
+
+    /// Every other request is for one of these pieces, in place of those of the last call: who reads the model while it arrives
+    /// reads them next. The rarest of them goes first.
+    pub fn want_soon(&mut self, pieces: impl IntoIterator<Item = PieceId>) {
+        let mut soon = Bits::new(self.pieces.order.len());
+        for PieceId { shard, piece } in pieces {
+            let piece = PieceId { shard: self.geometry().canonical(shard), piece };
+            self.pieces.order.position(piece).into_iter().for_each(|position| soon.insert(position));
+        }
+        self.soon = Some(soon);
     }
 
     /// Wants the columns of wanted pieces that nobody can be asked for, if they can be rebuilt. Returns whether there are

@@ -42,6 +42,7 @@ fn parse(text: &str) -> Result<Scenario, String> {
             "leaving" => scenario.leaving_percent = small()?,
             "lying" => scenario.lying_percent = small()?,
             "stalled" => scenario.stalled_percent = small()?,
+            "read_ahead" => scenario.read_ahead = small()?,
             _ => return Err(format!("there is no `{name}`")),
         }
     }

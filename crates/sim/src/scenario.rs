@@ -35,6 +35,9 @@ pub struct Scenario {
     pub lying_percent: u32,
     /// Fetchers that accept requests and send nothing, of a hundred.
     pub stalled_percent: u32,
+    /// Each fetcher reads the weights from their start while they arrive, and wants so many pieces from where it is first; 0:
+    /// none in particular.
+    pub read_ahead: u32,
 }
 
 /// The size of a piece.
@@ -67,6 +70,7 @@ impl Default for Scenario {
             leaving_percent: 0,
             lying_percent: 0,
             stalled_percent: 0,
+            read_ahead: 0,
         }
     }
 }

@@ -16,6 +16,8 @@ pub struct Outcome {
     pub bound_s: f64,
     /// When each node was done, in seconds from the beginning, soonest first.
     pub done_s: Vec<f64>,
+    /// When each node had read as much as it reads ahead, soonest first.
+    pub began_reading_s: Vec<f64>,
     /// Honest nodes that stayed and were not done.
     pub unfinished: u32,
     /// The size of the model.
@@ -43,6 +45,11 @@ impl Outcome {
         self.done_s.get(at.saturating_sub(1)).copied().unwrap_or(f64::INFINITY)
     }
 
+    /// When half of the nodes had read as much as they read ahead, if they read while they fetch.
+    pub fn first_read_s(&self) -> Option<f64> {
+        self.began_reading_s.get(self.began_reading_s.len() / 2).copied()
+    }
+
     /// When 99 % were done, as a multiple of the lower bound.
     pub fn slowdown(&self) -> f64 {
         self.percentile_s(99) / self.bound_s
@@ -68,6 +75,7 @@ impl Outcome {
             "done_s": self.done_s,
             "p50_s": self.percentile_s(50),
             "p99_s": self.percentile_s(99),
+            "first_read_s": self.first_read_s(),
             "slowdown": self.slowdown(),
             "seeder_models": self.seeder_models(),
             "over_fetch": self.over_fetch(),

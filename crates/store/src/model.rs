@@ -167,6 +167,10 @@ impl Model {
         }
     }
 
+    pub(super) fn model_files(&self) -> &Arc<ModelFiles> {
+        &self.files
+    }
+
     /// Where a file of the model is.
     pub(super) fn file_path(&self, name: &str) -> PathBuf {
         self.files.list().find(name).map_or_else(|| self.path(), |file| self.files.path(file))
@@ -233,8 +237,11 @@ impl Model {
         BlobReader::file(atomic::open(&self.parity_path(shard))?).map(Some)
     }
 
-    /// Fills `buffer` with the weights from `start` on.
-    pub(super) fn read_weights(&self, start: u64, buffer: &mut [u8]) -> Result<(), CacheError> {
+    /// Fills `buffer` with the weights from `start` on, as they are on the disk.
+    ///
+    /// # Errors
+    /// [`CacheError::Io`].
+    pub fn read_weights(&self, start: u64, buffer: &mut [u8]) -> Result<(), CacheError> {
         self.files.read_at(start, buffer)
     }
 

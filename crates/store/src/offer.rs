@@ -4,13 +4,14 @@ use std::collections::HashMap;
 use std::io;
 use std::ops::Range;
 use std::path::PathBuf;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 
 use manifest::{ByteRange, Digest, Geometry, Have, Manifest, PieceId};
 
 use super::availability::{Availability, first_version};
 use super::layout::{PIECES, is_data, parity_path};
-use super::{BlobReader, Cache, ModelFiles, atomic};
+use super::{BlobReader, Cache, CacheError, ModelFiles, VerifiedReader, atomic, model};
 
 /// The verified pieces of a model that is being filled, or was left so, read from the files that they were written to.
 ///
@@ -26,6 +27,9 @@ pub struct Offer {
     dir: PathBuf,
     weights: Arc<ModelFiles>,
     available: Mutex<Availability>,
+    /// Told when pieces were verified, and when it was closed.
+    grown: Condvar,
+    is_closed: AtomicBool,
 }
 
 impl Offer {
@@ -40,7 +44,8 @@ impl Offer {
         let available = Mutex::new(Availability::new(&geometry, first_version()));
         let shards = (0..).zip(geometry.manifest().shards());
         let named = shards.map(|(shard, entry)| (entry.digest, geometry.canonical(shard))).collect();
-        Self { cache: cache.clone(), digest, geometry, named, dir, weights, available }
+        let (grown, is_closed) = (Condvar::new(), AtomicBool::new(false));
+        Self { cache: cache.clone(), digest, geometry, named, dir, weights, available, grown, is_closed }
     }
 
     /// Digest of the model's manifest.
@@ -56,6 +61,51 @@ impl Offer {
     /// The pieces verified after version `since`, or all of them when that version is not known.
     pub fn have(&self, since: u64) -> Have {
         self.available().since(since, &self.geometry)
+    }
+
+    /// Waits until these bytes of the weights are verified. False: they are not, and [`Self::close`] was called.
+    pub fn wait_for(&self, range: ByteRange) -> bool {
+        let pieces: Vec<PieceId> = self.geometry.pieces_of(range).map(|slice| slice.piece).collect();
+        let is_here = |available: &Availability, PieceId { shard, piece }: PieceId| {
+            available.has(self.geometry.canonical(shard), piece..piece.saturating_add(1))
+        };
+        let mut available = self.available();
+        while !pieces.iter().all(|piece| is_here(&available, *piece)) {
+            if self.is_closed.load(Ordering::Relaxed) {
+                return false;
+            }
+            available = self.grown.wait(available).unwrap_or_else(PoisonError::into_inner);
+        }
+        true
+    }
+
+    /// Ends waiting: nothing is verified any more.
+    pub fn close(&self) {
+        let _available = self.available();
+        self.is_closed.store(true, Ordering::Relaxed);
+        self.grown.notify_all();
+    }
+
+    /// Fills `buffer` with the weights from `start` on. What is not verified is arbitrary.
+    ///
+    /// # Errors
+    /// [`CacheError::Io`].
+    pub fn read_weights(&self, start: u64, buffer: &mut [u8]) -> Result<(), CacheError> {
+        self.weights.read_at(start, buffer)
+    }
+
+    /// A reader that hashes again what it reads; `None` without a piece index.
+    ///
+    /// # Errors
+    /// [`CacheError::Index`] when the index is not what the manifest names; [`CacheError::Io`].
+    pub fn verified_reader(&self) -> Result<Option<VerifiedReader>, CacheError> {
+        let mut index = None;
+        for dir in [&self.dir, &self.cache.layout().model(&self.digest)] {
+            // It moves when the model is finished.
+            index = index.or(model::open_index(&dir.join(PIECES), &self.digest, self.manifest())?);
+        }
+        let files = Arc::clone(&self.weights);
+        Ok(index.map(|index| VerifiedReader::new(files, self.digest, self.geometry.clone(), index)))
     }
 
     /// The verified part of a shard, under this manifest.
@@ -111,6 +161,7 @@ impl Offer {
         for PieceId { shard, piece } in pieces {
             available.add(PieceId { shard: self.geometry.canonical(shard), piece });
         }
+        self.grown.notify_all();
     }
 
     /// Withdraws a piece that is wrong.

@@ -6,9 +6,9 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::thread;
 
 use manifest::piece_index::PieceIndex;
-use manifest::{ByteRange, Geometry, PieceId};
+use manifest::{ByteRange, Digest, Geometry, PieceId};
 
-use super::{CacheError, Map, Model};
+use super::{CacheError, Map, Model, ModelFiles};
 
 /// Pieces that a thread reads before it hashes them, at once: as many as one call can (`sha256_lanes`).
 const BATCH: usize = 16;
@@ -19,7 +19,8 @@ const PART_BYTES: usize = 4 << 20;
 /// page cache a moment later.
 #[derive(Clone)]
 pub struct VerifiedReader {
-    model: Model,
+    files: Arc<ModelFiles>,
+    digest: Digest,
     index: Arc<PieceIndex<Map>>,
     geometry: Geometry,
 }
@@ -42,7 +43,7 @@ impl Model {
     pub fn verified_reader(&self) -> Result<Option<VerifiedReader>, CacheError> {
         let Some(index) = self.index()?.filter(|_| self.is_complete()) else { return Ok(None) };
         let geometry = Geometry::new(Arc::clone(self.manifest()));
-        Ok(Some(VerifiedReader { model: self.clone(), index: Arc::new(index), geometry }))
+        Ok(Some(VerifiedReader::new(Arc::clone(self.model_files()), *self.digest(), geometry, index)))
     }
 
     /// Reads the bytes of a file from `start` on into `out`, on up to `threads` threads, as they are on the disk.
@@ -50,11 +51,13 @@ impl Model {
     /// # Errors
     /// [`CacheError::Io`]: the file cannot be read, or has no such bytes.
     pub fn read(&self, path: &str, start: u64, out: &mut [u8], threads: usize) -> Result<(), CacheError> {
-        let range = self.range_of(path, start, out.len() as u64)?;
+        let range = self.model_files().range_of(path, start, out.len() as u64)?;
         let parts: Vec<_> = (range.start..).step_by(PART_BYTES).zip(out.chunks_mut(PART_BYTES)).collect();
         on_threads(parts, threads, |(start, part)| self.read_weights(start, part))
     }
+}
 
+impl ModelFiles {
     fn range_of(&self, path: &str, start: u64, bytes: u64) -> Result<ByteRange, CacheError> {
         let list = self.list();
         let file = list.find(path).map(|file| list.get(file).range);
@@ -66,7 +69,11 @@ impl Model {
                     std::io::ErrorKind::InvalidInput,
                     format!("there are no bytes {start} to {end} of {path}"),
                 );
-                Err(CacheError::io("read", &self.file_path(path), source))
+                let at = self
+                    .list()
+                    .find(path)
+                    .map_or_else(|| self.dir().join(self.list().root()), |file| self.path(file));
+                Err(CacheError::io("read", &at, source))
             }
         }
     }
@@ -105,6 +112,15 @@ fn on_threads<T: Send>(
 }
 
 impl VerifiedReader {
+    pub(super) fn new(
+        files: Arc<ModelFiles>,
+        digest: Digest,
+        geometry: Geometry,
+        index: PieceIndex<Map>,
+    ) -> Self {
+        Self { files, digest, index: Arc::new(index), geometry }
+    }
+
     /// Reads the bytes of a file from `start` on into `out`, on up to `threads` threads. Pieces at its borders are read and
     /// hashed whole.
     ///
@@ -112,7 +128,16 @@ impl VerifiedReader {
     /// - [`CacheError::Corrupt`]: a piece has not its digest. What is in `out` is of no use.
     /// - [`CacheError::Io`]: the file cannot be read, or has no such bytes.
     pub fn read(&self, path: &str, start: u64, out: &mut [u8], threads: usize) -> Result<(), CacheError> {
-        let range = self.model.range_of(path, start, out.len() as u64)?;
+        let range = self.files.range_of(path, start, out.len() as u64)?;
+        self.read_weights(range.start, out, threads)
+    }
+
+    /// The same of the weights, from `start` on.
+    ///
+    /// # Errors
+    /// Those of [`Self::read`].
+    pub fn read_weights(&self, start: u64, out: &mut [u8], threads: usize) -> Result<(), CacheError> {
+        let range = ByteRange::new(start, start.saturating_add(out.len() as u64));
         let jobs = self.jobs(range, out);
         let batch = jobs.len().div_ceil(threads.max(1)).clamp(1, BATCH);
         let mut batches: Vec<Vec<Job<'_>>> = Vec::new();
@@ -147,14 +172,14 @@ impl VerifiedReader {
         for job in &mut jobs {
             let bytes = self.geometry.piece_bytes(job.piece);
             if job.wanted.len() == bytes {
-                self.model.read_weights(job.start, job.out)?;
+                self.files.read_at(job.start, job.out)?;
                 apart.push(Vec::new());
                 continue;
             }
             let mut piece = vec![0; usize::try_from(bytes).unwrap_or(0)];
             // What is past the end of the weights is zeros.
             let stored = self.geometry.manifest().total_size_bytes().saturating_sub(job.start).min(bytes);
-            self.model.read_weights(job.start, &mut piece[..usize::try_from(stored).unwrap_or(0)])?;
+            self.files.read_at(job.start, &mut piece[..usize::try_from(stored).unwrap_or(0)])?;
             apart.push(piece);
         }
         let pieces: Vec<_> = jobs
@@ -177,11 +202,11 @@ impl VerifiedReader {
     fn corrupt(&self, job: &Job<'_>) -> CacheError {
         let PieceId { shard, piece } = job.piece;
         let at = job.start + job.wanted.start;
-        let file = self.model.list().iter().find(|file| file.range.start <= at && at < file.range.end);
+        let file = self.files.list().iter().find(|file| file.range.start <= at && at < file.range.end);
         let file = file.map_or_else(String::new, |file| format!(" of {}", file.path.display()));
         CacheError::Corrupt {
-            digest: *self.model.digest(),
-            path: self.model.dir().to_owned(),
+            digest: self.digest,
+            path: self.files.dir().to_owned(),
             damage: format!("piece {piece} of shard {shard}{file} has not its digest"),
         }
     }
@@ -189,6 +214,6 @@ impl VerifiedReader {
 
 impl fmt::Debug for VerifiedReader {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("VerifiedReader").field("model", self.model.digest()).finish_non_exhaustive()
+        f.debug_struct("VerifiedReader").field("model", &self.digest).finish_non_exhaustive()
     }
 }

@@ -187,6 +187,57 @@ def mistakes(manifest: str, peer: str, cache: str, nobody: str) -> None:
     say(usage=usage, unavailable=unavailable, integrity=integrity)
 
 
+def stream(manifest: str, peer: str, nobody: str, cache: str) -> None:
+    """Tensors that come while their model is fetched."""
+    settings = dict(peers=peer, mdns=False)
+    at = lambda name: dict(settings, cache_dir=os.path.join(cache, name))  # noqa: E731
+    with libp2p_loader.stream(manifest, **at("all")) as tensors:
+        assert tensors.model is None
+        seen = list(tensors)
+        assert list(tensors) == []
+    model = tensors.model
+    assert model.is_complete and not model.report["from_cache"]
+    facts = model.tensors()
+    assert [name for name, _ in seen] == [name for name, _ in model.stream()], "in the order of the files"
+    assert {name for name, _ in seen} == set(facts)
+    for name, array in [*seen, *model.stream(verify=True)]:
+        assert array.tobytes() == bytes(facts.bytes(name)), name
+        if not facts.dtype(name).startswith(("F4", "F6_")):
+            assert array.dtype == facts[name].dtype and array.shape == facts[name].shape, name
+    one = next(name for name, array in seen if array.ndim > 1 and array.shape[0] > 1)
+    assert [name for name, _ in model.stream([one])] == [one]
+    assert "no tensor" in raises(BadUsage, lambda: model.stream("nothing-*"))
+
+    # From the cache, hashed on the way.
+    again = libp2p_loader.stream(manifest, verify=True, **at("all"))
+    assert [name for name, _ in again] == [name for name, _ in seen] and again.model.report["from_cache"]
+
+    # Only some of them, and only rows.
+    with libp2p_loader.Node(**at("some")) as node:
+        some = node.stream(manifest, names=[one], dim0=(0, 1))
+        (name, rows), = some
+        assert name == one and some.model is None
+        assert rows.tobytes() == facts[one][0:1].tobytes()
+
+        async def take() -> list:
+            return [name async for name, _ in node.stream(manifest)]
+
+        assert asyncio.run(take()) == [name for name, _ in seen]
+        refused = raises(BadUsage, lambda: list(node.stream(manifest, names="nothing-*")))
+        assert "nothing-*" in refused, refused
+        raises(BadUsage, lambda: node.stream(manifest, device="cuda:0"))
+
+    # Ended early, and gone on with.
+    with libp2p_loader.stream(manifest, **at("early")) as early:
+        next(early)
+    assert raises(StopIteration, lambda: next(early)) == ""
+    assert len(list(libp2p_loader.stream(manifest, **at("early")))) == len(seen)
+
+    lost = libp2p_loader.stream(manifest, peers=nobody, mdns=False, wait=0.1, cache_dir=os.path.join(cache, "lost"))
+    unavailable = raises(Unavailable, lambda: next(lost))
+    say(tensors=len(seen), unavailable=unavailable)
+
+
 def interrupted(manifest: str, nobody: str, cache: str) -> None:
     """Ctrl-C and cancelled tasks end a load that would wait for minutes."""
     settings = dict(peers=nobody, wait=600, mdns=False, cache_dir=cache)

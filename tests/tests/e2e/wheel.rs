@@ -117,6 +117,17 @@ async fn every_type_and_some_files_and_some_rows_are_arrays() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn tensors_come_while_their_model_is_fetched() {
+    let (publisher, home) = (Home::new(), Home::new());
+    let folder = publisher.path("folder");
+    real_inputs(&["make-parts".as_ref(), folder.as_ref()]).await.expect(0);
+    let (id, address, _seeder) = serving(&publisher, &folder).await;
+    let arguments = json!({"manifest": id, "peer": address, "nobody": NOBODY, "cache": home.path("cache")});
+    let said = run("stream", &home, &arguments).await;
+    assert!(said["tensors"].as_u64().unwrap() > 4, "{said}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn exceptions_are_by_what_to_do_and_rot_on_the_disk_is_told_and_healed() {
     let (publisher, home) = (Home::new(), Home::new());
     let folder = publisher.path("folder");

@@ -40,7 +40,15 @@ pub(crate) fn run(root: &Path, args: &[OsString]) -> Result<()> {
     ] {
         small.push(simulate(&sim, name, 60, options.seed, differences)?);
     }
-    let page = report::page(&options, &crowds, &hard, &small);
+    let mut readers = Vec::new();
+    for (name, differences) in [
+        ("no order", "read_ahead=0"),
+        ("32 pieces ahead", "read_ahead=32"),
+        ("8 pieces ahead", "read_ahead=8"),
+    ] {
+        readers.push(simulate(&sim, name, options.hard_nodes, options.seed, differences)?);
+    }
+    let page = report::page(&options, &crowds, &hard, &small, &readers);
     fs::create_dir_all(&dir).with_context(|| format!("cannot create {}", dir.display()))?;
     for (name, text) in [
         ("results.md", &page),

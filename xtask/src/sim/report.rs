@@ -27,6 +27,7 @@ pub(super) struct Swarm {
     over_fetch: f64,
     unfinished: u64,
     sources: f64,
+    first_read_s: Option<f64>,
 }
 
 impl Swarm {
@@ -46,18 +47,36 @@ impl Swarm {
             over_fetch: number("over_fetch")?,
             unfinished: count("unfinished")?,
             sources: number("sources")?,
+            first_read_s: outcome["first_read_s"].as_f64(),
         })
     }
 }
 
 /// The tables.
-pub(super) fn page(options: &Options, crowds: &[Case], hard: &[Case], small: &[Case]) -> String {
+pub(super) fn page(
+    options: &Options,
+    crowds: &[Case],
+    hard: &[Case],
+    small: &[Case],
+    readers: &[Case],
+) -> String {
     let mut page = format!("Seed {}.\n\nFlash crowds of equal nodes:\n\n", options.seed);
     table(&mut page, crowds);
     let _ = write!(page, "\n{} nodes of which not all is well:\n\n", options.hard_nodes);
     table(&mut page, hard);
     page.push_str("\n60 nodes that fetch a small model, all lines as fast as it says:\n\n");
     table(&mut page, small);
+    let _ = write!(
+        page,
+        "\n{} nodes that read the weights from their start while they arrive:\n\n",
+        options.hard_nodes
+    );
+    table(&mut page, readers);
+    for Case { name, swarm } in readers {
+        if let Some(first_read_s) = swarm.first_read_s {
+            let _ = writeln!(page, "\n{name}: half of the nodes had read so many after {first_read_s:.1} s.");
+        }
+    }
     page
 }
 
@@ -135,7 +154,7 @@ mod tests {
         });
         let case = Case { name: "two".into(), swarm: Swarm::parse(&outcome).unwrap() };
         let options = Options::parse(&[]).unwrap();
-        let page = page(&options, &[case], &[], &[]);
+        let page = page(&options, &[case], &[], &[], &[]);
         assert!(page.contains("| two | 10.0 | 11.0 | 12.0 | 1.20 | 1.25 | 3.1 % | 41 | 0 |"), "{page}");
         let case = Case { name: "two".into(), swarm: Swarm::parse(&outcome).unwrap() };
         assert!(completion(&[case]).contains("L396.0 40.0"));

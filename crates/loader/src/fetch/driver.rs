@@ -18,6 +18,7 @@ use crate::error::LoadError;
 use crate::observer::{Event, Observer, Report};
 use crate::reconstruct::RebuildJob;
 use crate::source::{SourceError, SourceEvent};
+use crate::stream::Ahead;
 
 /// How long nothing can be asked for before others are looked for: answers to the first questions take a moment.
 const STARVED: Duration = Duration::from_millis(200);
@@ -41,6 +42,8 @@ pub(super) struct Driver<'a> {
     pub(super) on_trial: HashMap<(u32, SourceKey), u64>,
     /// How long to go on when no source can be asked for anything.
     pub(super) wait: Duration,
+    /// What is wanted first, and the version of it that the planner knows.
+    pub(super) ahead: (u64, Ahead),
 }
 
 impl Driver<'_> {
@@ -74,6 +77,7 @@ impl Driver<'_> {
                 }
             }
             self.ask_have(now);
+            self.look_ahead();
             while let Some(action) = self.planner.poll_action(Instant::now()) {
                 self.act(action);
             }
@@ -107,6 +111,17 @@ impl Driver<'_> {
                 Some(done) = self.done.recv() => self.on_done(done)?,
                 () = tokio::time::sleep_until(wakeup.into()) => {}
             }
+        }
+    }
+
+    /// Tells the planner what is wanted first, if that has changed.
+    fn look_ahead(&mut self) {
+        let (known, ahead) = &mut self.ahead;
+        if let Some(ranges) = ahead.since(known) {
+            let geometry = self.planner.geometry();
+            let pieces = ranges.into_iter().flat_map(|range| geometry.pieces_of(range));
+            let pieces: Vec<PieceId> = pieces.map(|slice| slice.piece).collect();
+            self.planner.want_soon(pieces);
         }
     }
 

@@ -108,10 +108,12 @@ pub(super) async fn find(
                     }
                     Ok(Answer::Wrong { bytes }) => blame(key, bytes, sources, observer),
                     Err(error) => {
-                        if matches!(error, SourceError::NotHeld | SourceError::Busy { .. } | SourceError::Lost(_)) {
-                            if let Some(source) = sources.get(key) {
-                                queue.repeat(source.id(), Instant::now());
-                            }
+                        let is_refused = matches!(
+                            error,
+                            SourceError::NotHeld | SourceError::Busy { .. } | SourceError::Lost(_)
+                        );
+                        if let Some(source) = sources.get(key).filter(|_| is_refused) {
+                            queue.repeat(source.id(), Instant::now());
                         }
                         if let (SourceError::TooLarge { claimed_bytes }, Some(source)) =
                             (&error, sources.get(key))

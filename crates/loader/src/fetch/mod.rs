@@ -15,7 +15,7 @@ pub(crate) mod single_blob;
 mod source_table;
 mod tensors;
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;
 mod transfers;
 mod workers;
 
@@ -35,7 +35,8 @@ use crate::reuse::copy::Reuse;
 use crate::source::SourceEvent;
 use crate::tensors::Tensor;
 pub use options::FetchOptions;
-pub use tensors::{LoadedTensor, TensorChoice, load_tensors};
+pub use tensors::{LoadedTensor, TensorChoice, fetch_tensors};
+pub(crate) use tensors::{Wanted as WantedTensor, choose};
 
 use blocking::blocking;
 use buffers::buffer_count;
@@ -548,6 +549,7 @@ impl Fetch<'_> {
             report,
             on_trial: HashMap::new(),
             wait: self.wait,
+            ahead: (0, self.options.ahead.clone()),
         };
         let result = driver.run(events).await;
         self.remember_liars().await;

@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use crate::selection::Selection;
+use crate::stream::Ahead;
 
 /// The memory for piece buffers while the way to the sources takes no more.
 pub(super) const USUAL_MEMORY_BYTES: u64 = 64 << 20;
@@ -16,6 +17,7 @@ pub struct FetchOptions {
     pub(super) durable: bool,
     pub(super) single_blob_max_bytes: Option<u64>,
     pub(super) files: Selection,
+    pub(super) ahead: Ahead,
 }
 
 impl Default for FetchOptions {
@@ -28,6 +30,7 @@ impl Default for FetchOptions {
             durable: true,
             single_blob_max_bytes: None,
             files: Selection::default(),
+            ahead: Ahead::default(),
         }
     }
 }
@@ -73,6 +76,13 @@ impl FetchOptions {
     #[must_use]
     pub fn with_files(self, files: Selection) -> Self {
         Self { files, ..self }
+    }
+
+    /// What is fetched sooner than the rest, and may change meanwhile: for who reads the model while it arrives. Default:
+    /// nothing in particular.
+    #[must_use]
+    pub fn with_ahead(self, ahead: Ahead) -> Self {
+        Self { ahead, ..self }
     }
 
     /// Threads that hash, write and rebuild.

@@ -15,7 +15,6 @@ use super::source_table::{Arrivals, SourceTable};
 use super::{Event, Fetch, close, fill_wait, headers, index};
 use crate::error::LoadError;
 use crate::observer::{Observer, Report};
-use crate::reuse::guess::all_tensors;
 use crate::selection::Selection;
 use crate::source::SourceEvent;
 use crate::tensors::Tensor;
@@ -45,46 +44,41 @@ pub struct LoadedTensor {
 }
 
 /// A tensor that is loaded, and which bytes of the weights.
-struct Wanted {
+pub(crate) struct Wanted {
     tensor: Tensor,
     shape: Vec<u64>,
     range: ByteRange,
 }
 
-/// Loads tensors of the safetensors files of a model, all folders included, in the order of the files: the headers first, then
-/// only the pieces that hold what is wanted. They stay in the cache, as part of a model that can be completed later.
+/// Fetches tensors of the safetensors files of a model, all folders included: the headers first, then only the pieces that hold
+/// what is wanted. They stay in the cache, as part of a model that can be completed later; a
+/// [`TensorFeed`](crate::TensorFeed) as the observer reads them. Gives the model if all of it is in the cache.
 ///
 /// # Errors
 /// Those of [`super::load`]; [`LoadError::NoSuchTensors`] when a choice chooses nothing.
-pub async fn load_tensors(
+pub async fn fetch_tensors(
     cache: &Cache,
     digest: Digest,
     choices: &[TensorChoice],
     sources: mpsc::Receiver<SourceEvent>,
     options: &FetchOptions,
     observer: &dyn Observer,
-) -> Result<(Vec<LoadedTensor>, Report), LoadError> {
+) -> Result<(Option<Model>, Report), LoadError> {
     let (started, mut report) = (Instant::now(), Report::default());
     let found = {
         let (cache, options) = (cache.clone(), options.clone());
         blocking(move || super::cached(&cache, &digest, &options)).await??
     };
-    let tensors = match found.filter(Model::is_complete) {
-        Some(model) => {
-            report.from_cache = true;
-            let choices = choices.to_vec();
-            blocking(move || of_model(&model, &choices, digest)).await??
-        }
-        None => {
-            let mut fetch =
-                Fetch { cache, digest, wait: options.wait, options, observer, known: SourceTable::default() };
-            let tensors = fetch.tensors(choices, &mut Arrivals::new(sources), &mut report).await?;
-            report.sources = fetch.known.reports();
-            tensors
-        }
-    };
+    let model = found.filter(Model::is_complete);
+    report.from_cache = model.is_some();
+    if model.is_none() {
+        let mut fetch =
+            Fetch { cache, digest, wait: options.wait, options, observer, known: SourceTable::default() };
+        fetch.tensors(choices, &mut Arrivals::new(sources), &mut report).await?;
+        report.sources = fetch.known.reports();
+    }
     report.elapsed = started.elapsed();
-    Ok((tensors, report))
+    Ok((model, report))
 }
 
 impl Fetch<'_> {
@@ -93,7 +87,7 @@ impl Fetch<'_> {
         choices: &[TensorChoice],
         events: &mut Arrivals,
         report: &mut Report,
-    ) -> Result<Vec<LoadedTensor>, LoadError> {
+    ) -> Result<(), LoadError> {
         self.cache.check_writable()?;
         self.known.connecting = true;
         let manifest = self.manifest(events).await?;
@@ -111,11 +105,10 @@ impl Fetch<'_> {
             Arc::new(blocking(open).await??)
         };
         self.observer.on_event(&Event::Filling { offer: store.offer() });
-        let tensors = self.fill_tensors(&store, &manifest, choices, events, report).await;
-        match tensors {
-            Ok(tensors) => {
+        match self.fill_tensors(&store, &manifest, choices, events, report).await {
+            Ok(()) => {
                 blocking(move || Arc::into_inner(store).map(Partial::close)).await?;
-                Ok(tensors)
+                Ok(())
             }
             Err(error) => {
                 let error = blocking(move || close(store, error)).await?;
@@ -134,13 +127,18 @@ impl Fetch<'_> {
         choices: &[TensorChoice],
         events: &mut Arrivals,
         report: &mut Report,
-    ) -> Result<Vec<LoadedTensor>, LoadError> {
+    ) -> Result<(), LoadError> {
         self.index(store, manifest, events).await?;
         let index = index(store).await?;
         while let Some(pieces) = headers::missing(store, None).await? {
             self.drive(Arc::clone(store), Some(pieces), index.clone(), None, events, report).await?;
         }
-        let wanted = choose(headers::tensors(store).await?, choices, self.digest)?;
+        let mut chosen = vec![false; choices.len()];
+        let wanted = choose(headers::tensors(store).await?, choices, &mut chosen);
+        if let Some(number) = chosen.iter().position(|chosen| !chosen) {
+            let selection = choices[number].names.clone();
+            return Err(LoadError::NoSuchTensors { digest: self.digest, selection });
+        }
         let geometry = store.geometry().clone();
         let pieces: BTreeSet<PieceId> = wanted
             .iter()
@@ -149,59 +147,43 @@ impl Fetch<'_> {
             .collect();
         let bytes = pieces.iter().map(|piece| geometry.piece_bytes(*piece)).sum();
         self.observer.on_event(&Event::Wanted { bytes });
-        self.drive(Arc::clone(store), Some(pieces), index, None, events, report).await?;
-        let store = Arc::clone(store);
-        let read = move || {
-            let read = |wanted: Wanted| {
-                let mut bytes = vec![0; usize::try_from(wanted.range.len()).unwrap_or(usize::MAX)];
-                store.read_weights(wanted.range.start, &mut bytes)?;
-                Ok(wanted.loaded(bytes))
-            };
-            wanted.into_iter().map(read).collect()
-        };
-        blocking(read).await?
+        self.drive(Arc::clone(store), Some(pieces), index, None, events, report).await
     }
 }
 
 impl Wanted {
-    fn loaded(self, bytes: Vec<u8>) -> LoadedTensor {
+    /// Which bytes of the weights.
+    pub(crate) fn range(&self) -> ByteRange {
+        self.range
+    }
+
+    pub(crate) fn loaded(self, bytes: Vec<u8>) -> LoadedTensor {
         let kind = self.tensor.kind;
         LoadedTensor { name: kind.name, dtype: kind.dtype, shape: self.shape, bytes }
     }
 }
 
-/// The same of a finished model.
-fn of_model(model: &Model, choices: &[TensorChoice], digest: Digest) -> Result<Vec<LoadedTensor>, LoadError> {
-    let total_bytes = model.manifest().total_size_bytes();
-    let weights = model.padded(total_bytes, total_bytes);
-    let read = |wanted: Wanted| {
-        let mut bytes = vec![0; usize::try_from(wanted.range.len()).unwrap_or(usize::MAX)];
-        weights.read_at(wanted.range.start, &mut bytes).map_err(LoadError::Read)?;
-        Ok(wanted.loaded(bytes))
-    };
-    choose(all_tensors(model), choices, digest)?.into_iter().map(read).collect()
-}
-
-/// What is wanted of these tensors, each once: the first choice that names one decides.
-fn choose(tensors: Vec<Tensor>, choices: &[TensorChoice], digest: Digest) -> Result<Vec<Wanted>, LoadError> {
-    let mut chosen = vec![false; choices.len()];
+/// What is wanted of these tensors, each once: the first choice that names one decides, and without a choice all are. Notes
+/// in `chosen` which choices have chosen something.
+pub(crate) fn choose(
+    tensors: impl IntoIterator<Item = Tensor>,
+    choices: &[TensorChoice],
+    chosen: &mut [bool],
+) -> Vec<Wanted> {
     let mut wanted = Vec::new();
     for tensor in tensors {
         let mut first = None;
-        for (number, choice) in choices.iter().enumerate() {
+        for (choice, chosen) in choices.iter().zip(&mut *chosen) {
             if choice.names.has(&tensor.kind.name) {
-                chosen[number] = true;
+                *chosen = true;
                 first = first.or(Some(choice));
             }
         }
-        if let Some(choice) = first {
-            wanted.push(rows(tensor, choice.rows.as_ref()));
+        if choices.is_empty() || first.is_some() {
+            wanted.push(rows(tensor, first.and_then(|choice| choice.rows.as_ref())));
         }
     }
-    match chosen.iter().position(|chosen| !chosen) {
-        Some(number) => Err(LoadError::NoSuchTensors { digest, selection: choices[number].names.clone() }),
-        None => Ok(wanted),
-    }
+    wanted
 }
 
 /// Some rows of a tensor, as far as it has them.

@@ -6,7 +6,7 @@ use std::sync::Mutex;
 
 use futures::FutureExt as _;
 use futures::future::{BoxFuture, Either, select};
-use manifest::{Codec, Have, SourceId};
+use manifest::{ByteRange, Codec, Have, SourceId};
 use store::Offer;
 use tempfile::TempDir;
 use tokio::sync::watch;
@@ -19,16 +19,18 @@ use crate::source::{BlobStream, RangeRead, Source, SourceError};
 const SIZE: usize = 600_001;
 
 /// Has every blob of a model, and counts what it is asked for.
-struct Shelf {
+pub(crate) struct Shelf {
     id: SourceId,
     blobs: HashMap<Digest, Vec<u8>>,
     /// A blob that it never sends.
     kept_back: Option<Digest>,
+    /// Bytes of each shard that it sends only once it may.
+    pub(crate) gate: Option<(ByteRange, watch::Receiver<bool>)>,
     asked: watch::Sender<usize>,
 }
 
 impl Shelf {
-    fn of(published: &Published) -> Self {
+    pub(crate) fn of(published: &Published) -> Self {
         let mut blobs = HashMap::from([(published.digest, published.manifest.to_json())]);
         for (shard, entry) in (0..).zip(published.manifest.shards()) {
             let held = published.model.shard(shard).unwrap().unwrap();
@@ -38,7 +40,13 @@ impl Shelf {
         }
         let index = published.manifest.pieces().unwrap().index;
         blobs.insert(index, std::fs::read(published.model.dir().join("pieces")).unwrap());
-        Self { id: SourceId::new("shelf"), blobs, kept_back: None, asked: watch::Sender::default() }
+        Self {
+            id: SourceId::new("shelf"),
+            blobs,
+            kept_back: None,
+            gate: None,
+            asked: watch::Sender::default(),
+        }
     }
 
     async fn blob(&self, digest: &Digest) -> &[u8] {
@@ -61,6 +69,12 @@ impl Source for Shelf {
 
     fn read(&self, read: RangeRead, mut buf: Vec<u8>) -> BoxFuture<'_, Result<Vec<u8>, SourceError>> {
         async move {
+            if let Some((gated, may)) = &self.gate
+                && read.range.start < gated.end
+                && gated.start < read.range.end
+            {
+                may.clone().wait_for(|may| *may).await.unwrap();
+            }
             let range = usize::try_from(read.range.start).unwrap()..usize::try_from(read.range.end).unwrap();
             buf.copy_from_slice(&self.blob(&read.blob).await[range]);
             Ok(buf)

@@ -64,6 +64,8 @@ struct Tally {
     /// By piece, how often it arrived.
     arrived: BTreeMap<PieceId, u32>,
     requests: usize,
+    /// The first piece of each, in order.
+    requested: Vec<PieceId>,
     /// How many requests were made for each reason.
     asked: HashMap<Why, usize>,
     /// How often a wrong piece came, and which these were.
@@ -463,6 +465,7 @@ impl Net {
                 audit::request(self, &asked, why);
                 *self.tally.asked.entry(why).or_default() += 1;
                 self.tally.requests += 1;
+                self.tally.requested.push(PieceId { shard, piece: asked.pieces.start });
                 self.queues[asked.source].push_back(request);
                 self.asked.insert(request, asked);
                 audit::memory(self);

@@ -35,6 +35,18 @@ fn nothing_wanted_is_done_at_once_and_more_can_be_wanted_later() {
 }
 
 #[test]
+fn every_other_request_is_for_what_is_wanted_soon() {
+    let model = Model::columns(40);
+    let soon: Vec<PieceId> = of(3, 30..36).chain(of(4, 0..4)).collect();
+    let mut net = Net::new(&model, true, vec![peer(&model, 50); 2]);
+    net.planner.want_soon(soon.iter().copied());
+    let net = net.finish();
+    let (first, rest) = net.tally.requested.split_at(2 * soon.len() + 2);
+    assert!(soon.iter().all(|piece| first.contains(piece)), "{first:?}");
+    assert_eq!(first.len() + rest.len(), 10 * 40);
+}
+
+#[test]
 fn a_lost_piece_costs_its_column_and_no_other() {
     for model in [Model::columns(20), Model::layers(&[55, 45, 60, 40])] {
         let shards = model.geometry().manifest().shard_count();

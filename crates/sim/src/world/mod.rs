@@ -108,6 +108,11 @@ struct Node {
     known_by: Vec<(u32, SourceKey)>,
     under_way: HashMap<RequestId, TransferId>,
     wakes_at: Option<Time>,
+    /// How many pieces were read, in the order of the weights, where they are read while they arrive; when the first of them
+    /// were, as many as are read ahead.
+    read: u32,
+    is_reading: bool,
+    began_reading_at: Option<Time>,
     /// Pieces in the order in which they became good.
     log: Vec<(Time, PieceId)>,
     /// Pieces of a shard that is checked as a whole, and whether each is right.
@@ -162,13 +167,18 @@ impl World {
     }
 
     fn outcome(self) -> Outcome {
-        let mut times: Vec<Time> = self.nodes.iter().filter_map(|node| node.done_at).collect();
-        times.sort_unstable();
+        let seconds = |mut times: Vec<Time>| {
+            times.sort_unstable();
+            times.into_iter().map(|at| duration(at).as_secs_f64()).collect()
+        };
+        let done = self.nodes.iter().filter_map(|node| node.done_at).collect();
+        let began_reading = self.nodes.iter().filter_map(|node| node.began_reading_at).collect();
         let good = self.nodes.iter().map(Node::good_bytes).sum();
         let connected: usize = self.nodes.iter().map(|node| node.connected).sum();
         Outcome {
             bound_s: self.scenario.bound_s(),
-            done_s: times.into_iter().map(|at| duration(at).as_secs_f64()).collect(),
+            done_s: seconds(done),
+            began_reading_s: seconds(began_reading),
             unfinished: self.left,
             model_bytes: self.scenario.model_bytes(),
             seeder_sent_bytes: self.nodes[SEEDER as usize].sent_bytes,
@@ -334,6 +344,7 @@ impl World {
         if !self.nodes[node as usize].is_up || !self.nodes[node as usize].started {
             return;
         }
+        self.read(node);
         let at = self.instant();
         while let Some(action) = self.nodes[node as usize].planner.poll_action(at) {
             self.act(node, action);
@@ -352,6 +363,28 @@ impl World {
         if this.wakes_at.is_none_or(|before| wakeup < before) {
             this.wakes_at = Some(wakeup);
             self.agenda.add(wakeup, Event::Wake(node));
+        }
+    }
+
+    /// Reads what has come, and wants what comes next first.
+    fn read(&mut self, node: u32) {
+        let (ahead, this) = (self.scenario.read_ahead, &mut self.nodes[node as usize]);
+        if ahead == 0 {
+            return;
+        }
+        let manifest = Arc::clone(this.planner.geometry().manifest());
+        let per_shard = manifest.piece_count(0);
+        let at = |number: u32| PieceId { shard: number / per_shard, piece: number % per_shard };
+        let (before, end) = (this.read, manifest.data_shard_count() * per_shard);
+        while this.read < end && this.planner.is_good(at(this.read)) {
+            this.read += 1;
+        }
+        if this.read >= ahead.min(end) && this.began_reading_at.is_none() {
+            this.began_reading_at = Some(self.now);
+        }
+        if this.read > before || !this.is_reading {
+            this.is_reading = true;
+            this.planner.want_soon((this.read..end.min(this.read + ahead)).map(at));
         }
     }
 
