@@ -289,16 +289,6 @@ impl Node {
         Ok((taken?, report))
     }
 
-    /// Loads a model, and hands out its tensors while it arrives: [`TensorStream`] says how.
-    pub fn stream(
-        &self,
-        manifest: Digest,
-        options: StreamOptions,
-        observer: Arc<dyn Observer>,
-    ) -> TensorStream {
-        TensorStream::start(self.clone(), manifest, options, observer)
-    }
-
     /// Fetches what a feed wants, and gives the model if all of it is in the cache.
     async fn feed(
         &self,

@@ -46,13 +46,20 @@ pub struct TensorStream {
     loaded: Option<Loaded>,
 }
 
-impl TensorStream {
-    pub(crate) fn start(
-        node: Node,
+impl Node {
+    /// Loads a model, and hands out its tensors while it arrives: [`TensorStream`] says how.
+    pub fn stream(
+        &self,
         manifest: Digest,
         options: StreamOptions,
         observer: Arc<dyn Observer>,
-    ) -> Self {
+    ) -> TensorStream {
+        TensorStream::start(self.clone(), manifest, options, observer)
+    }
+}
+
+impl TensorStream {
+    fn start(node: Node, manifest: Digest, options: StreamOptions, observer: Arc<dyn Observer>) -> Self {
         let (sender, tensors) = loader::tensor_channel();
         let load = async move {
             let StreamOptions { choices, verify } = options;

@@ -4,6 +4,7 @@
 //! next ([`Ahead`]); the fetch never waits for it.
 
 mod ahead;
+mod channel;
 mod reader;
 #[cfg(test)]
 mod tests;
@@ -11,18 +12,14 @@ mod tests;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use store::{Model, Offer};
-use tokio::sync::mpsc;
 
 pub use ahead::Ahead;
+pub use channel::{TensorReceiver, TensorSender, tensor_channel};
 use reader::{Place, Reader};
 
 use crate::error::LoadError;
-use crate::fetch::{FetchOptions, LoadedTensor, TensorChoice};
+use crate::fetch::{FetchOptions, TensorChoice};
 use crate::observer::{Event, Observer};
-
-/// Tensors that are read and not taken yet: with the one that is being read, and the one that was taken, this bounds what is
-/// in memory.
-const WAITING: usize = 1;
 
 /// Where the events of a load go, so that its tensors come out at the other end. It passes them on to another observer.
 ///
@@ -41,16 +38,6 @@ struct State {
     /// Gone once nothing more can begin.
     sender: Option<TensorSender>,
     offer: Option<Arc<Offer>>,
-}
-
-/// Where tensors, or why there are no more of them, are put.
-pub type TensorSender = mpsc::Sender<Result<LoadedTensor, LoadError>>;
-/// Where they are taken from. The end comes also when the load has failed, which only the load tells.
-pub type TensorReceiver = mpsc::Receiver<Result<LoadedTensor, LoadError>>;
-
-/// The two ends of a stream of tensors.
-pub fn tensor_channel() -> (TensorSender, TensorReceiver) {
-    mpsc::channel(WAITING)
 }
 
 impl<'a> TensorFeed<'a> {

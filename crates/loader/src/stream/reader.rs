@@ -6,7 +6,8 @@ use std::sync::Arc;
 use manifest::{ByteRange, Digest, Manifest};
 use store::{Model, Offer, VerifiedReader};
 
-use super::{Ahead, TensorSender};
+use super::ahead::Ahead;
+use super::channel::TensorSender;
 use crate::error::LoadError;
 use crate::fetch::{TensorChoice, WantedTensor, choose};
 use crate::reuse::guess::{files_with_tensors, placed};

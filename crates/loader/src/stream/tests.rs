@@ -6,11 +6,12 @@ use std::time::Duration;
 use manifest::{ByteRange, Codec, Digest};
 use store::Cache;
 use tempfile::TempDir;
-use tokio::sync::watch;
+use tokio::sync::{mpsc, watch};
 
 use super::*;
 use crate::encode::Published;
 use crate::encode::tests::{options, publish_bytes, sample};
+use crate::fetch::LoadedTensor;
 use crate::fetch::tests::Shelf;
 use crate::observer::Silent;
 use crate::source::SourceEvent;
