@@ -17,6 +17,7 @@ pub(crate) use self::reading::{Chain, ChainCommand, Legacy, Named, Which};
 pub(crate) use self::signing::{CalldataForm, Key, Signing};
 use crate::units::{parse_duration, parse_size};
 
+mod address;
 mod following;
 mod mistake;
 mod name;
@@ -30,6 +31,10 @@ const ABOUT: &str =
 
 const EXAMPLES: &str = "\
 Examples:
+  Publish a folder, seed it, and fetch it elsewhere, without a chain:
+      loader publish ./model --model-kind vl-jepa        # prints the digest of its manifest
+      loader serve                                       # prints addresses
+      loader fetch DIGEST --peer /ip4/192.0.2.7/tcp/4201
   Warm the cache before an inference server starts; prints the path that it opens:
       loader fetch --contract 0x5aAe… --rpc-url https://rpc.example.org \\
           --peer /ip4/192.0.2.7/tcp/4201
@@ -117,7 +122,7 @@ pub(crate) enum Command {
 
 /// Fetch a model into the cache and print the path that a runtime opens: its folder, or its file if it is one.
 ///
-/// Which model: the one the contract names (--contract, --rpc-url), or one pinned with --manifest. Fetches from all
+/// Which model: the one the contract names (--contract, --rpc-url), or the one whose DIGEST is given. Fetches from all
 /// peers at once, verifies every piece as it arrives, rebuilds lost ones from parity, and makes the file durable. When
 /// the model is in the cache, no peer is asked. A fetch that was ended, even by kill -9, goes on where it was.
 ///
@@ -125,7 +130,11 @@ pub(crate) enum Command {
 /// free port unless told otherwise with --listen, so that others that fetch the same can get from it what it has.
 #[derive(Debug, Args)]
 pub(crate) struct Fetch {
-    /// Load this model, whatever the chain says; no chain is read.
+    /// The digest of a model's manifest, or the beginning of one in the cache: load that, whatever the chain says. No chain is
+    /// read.
+    #[arg(value_name = "DIGEST", conflicts_with = "manifest")]
+    pub(crate) digest: Option<Name>,
+    /// The same as DIGEST.
     #[arg(long, value_name = "DIGEST")]
     pub(crate) manifest: Option<Name>,
     /// Make PATH a link to what is printed, in one step, when the model is ready. Only a link into this cache is replaced. What

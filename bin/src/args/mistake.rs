@@ -44,7 +44,14 @@ fn may_hold_a_key(text: &str) -> bool {
     let mut runs = text.split(|char: char| !(char.is_ascii_alphanumeric() || "-_+=".contains(char)));
     text.contains("://")
         || !(is_address || is_peer)
-            && (looks_like_a_key(text) || text.contains(['@', ':']) || runs.any(is_mixed))
+            && (looks_like_a_key(text) || !is_socket(text) && text.contains(['@', ':']) || runs.any(is_mixed))
+}
+
+/// Whether a text is a host and a port.
+fn is_socket(text: &str) -> bool {
+    let Some((host, port)) = text.rsplit_once(':') else { return false };
+    let is_host = |char: char| char.is_ascii_alphanumeric() || ".-:[]".contains(char);
+    port.parse::<u16>().is_ok() && host.chars().all(is_host)
 }
 
 /// Whether a message repeats a part of what was given.

@@ -8,20 +8,22 @@ use p2p_blob::{Multiaddr, PeerId};
 
 use crate::units::{parse_rate, parse_size};
 
+use super::address::parse_address;
+
 /// How the network is used.
 #[derive(Debug, Args, Clone)]
 #[command(next_help_heading = "Network")]
 pub(crate) struct Network {
     /// A peer to connect to, such as /ip4/192.0.2.7/tcp/4201/p2p/12D3…. May be repeated.
-    #[arg(long, value_name = "MULTIADDR", value_delimiter = ',')]
+    #[arg(long, value_name = "MULTIADDR", value_delimiter = ',', value_parser = parse_address)]
     #[arg(env = "LOADER_PEER", hide_env_values = true)]
     pub(crate) peer: Vec<Multiaddr>,
     /// A peer that knows others, whether or not it holds anything: an address as for --peer. May be repeated.
-    #[arg(long, value_name = "MULTIADDR", value_delimiter = ',')]
+    #[arg(long, value_name = "MULTIADDR", value_delimiter = ',', value_parser = parse_address)]
     #[arg(env = "LOADER_BOOTSTRAP", hide_env_values = true)]
     pub(crate) bootstrap: Vec<Multiaddr>,
     /// An address to listen at, such as /ip4/0.0.0.0/udp/4201/quic-v1. May be repeated.
-    #[arg(long, value_name = "MULTIADDR", value_delimiter = ',')]
+    #[arg(long, value_name = "MULTIADDR", value_delimiter = ',', value_parser = parse_address)]
     #[arg(env = "LOADER_LISTEN", hide_env_values = true)]
     pub(crate) listen: Vec<Multiaddr>,
     /// Serve at most so many bytes a second in all, such as 20MiB: shared evenly among peers [default: no limit].
@@ -50,7 +52,7 @@ pub(crate) struct Network {
     #[arg(long, env = "LOADER_DHT_SERVER", hide_env_values = true)]
     pub(crate) dht_server: bool,
     /// An address that others reach this node at, told to peers. May be repeated.
-    #[arg(long, value_name = "MULTIADDR", value_delimiter = ',')]
+    #[arg(long, value_name = "MULTIADDR", value_delimiter = ',', value_parser = parse_address)]
     #[arg(env = "LOADER_EXTERNAL_ADDR", hide_env_values = true)]
     pub(crate) external_addr: Vec<Multiaddr>,
 }

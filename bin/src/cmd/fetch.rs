@@ -53,7 +53,7 @@ async fn fetch(flags: &args::Fetch, settings: &Settings, output: &Output) -> Res
         check_empty(into)?;
     }
     let link = Link::new(flags.link.as_deref(), &settings.cache_dir)?;
-    let named = match &flags.manifest {
+    let named = match flags.digest.as_ref().or(flags.manifest.as_ref()) {
         Some(name) => {
             let cache = match name.digest() {
                 Some(_) => None,
@@ -66,7 +66,7 @@ async fn fetch(flags: &args::Fetch, settings: &Settings, output: &Output) -> Res
     let chain = match named {
         Some(_) => None,
         None => Some(settings.reading(&flags.named)?.ok_or_else(|| {
-            Usage::new("which model? Give --contract ADDRESS and --rpc-url URL, or --manifest DIGEST")
+            Usage::new("which model? Give its DIGEST, or --contract ADDRESS and --rpc-url URL")
         })?),
     };
     let contract = chain.as_ref().map(chain_reader::Config::contract);

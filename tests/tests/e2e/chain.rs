@@ -63,3 +63,14 @@ async fn what_to_read_must_be_said() {
     let message = home.run(["fetch", "--contract", contract]).await.failure(2);
     assert!(message.contains("--rpc-url"), "{message}");
 }
+
+#[test]
+fn the_contract_of_the_documentation_is_the_one_that_is_tested() {
+    let root = std::path::Path::new(env!("CARGO_MANIFEST_DIR"));
+    let page = std::fs::read_to_string(root.join("../docs/contract.md")).unwrap();
+    let source = std::fs::read_to_string(root.join("contracts/RPB.sol")).unwrap();
+    assert!(
+        page.contains(&format!("```solidity\n{source}```")),
+        "docs/contract.md and tests/contracts/RPB.sol differ"
+    );
+}

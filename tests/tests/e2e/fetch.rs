@@ -143,3 +143,19 @@ async fn what_was_fetched_is_served_on() {
     let fetched = Home::new().fetch(&model, &[listening["address"].as_str().unwrap()]).await;
     assert_eq!((fetched.fetched_bytes, fetched.rebuilt_bytes), (2_000_000, 0));
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_digest_alone_says_which_model_however_it_is_written() {
+    let (model, home) = (Recipe::default().publish().await, Home::new());
+    let seeder = Seeder::start(&model, &model.shards_but(&[])).await;
+    let fetch = ["fetch", &model.id, "--peer", seeder.address()];
+    let fetched = Fetched::of(home.run(fetch).await);
+    assert!(!fetched.from_cache && std::fs::read(&fetched.path).unwrap() == model.weights);
+    for form in [model.id.to_uppercase(), format!("0x{}", model.id), format!("sha256:{}", &model.id[..12])] {
+        assert!(Fetched::of(home.run(["fetch", &form]).await).from_cache, "{form}");
+    }
+    let both = home.run(["fetch", &model.id, "--manifest", &model.id]).await.expect(2).stderr;
+    assert!(both.contains("cannot be used with"), "{both}");
+    let told = home.run(["fetch", &model.id, "--peer", "127.0.0.1:4201"]).await.expect(2).stderr;
+    assert!(told.contains("/ip4/127.0.0.1/tcp/4201"), "{told}");
+}
