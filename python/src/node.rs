@@ -181,7 +181,7 @@ impl Node {
 }
 
 impl Node {
-    fn wait<T: Send + 'static>(
+    pub(crate) fn wait<T: Send + 'static>(
         &self,
         py: Python<'_>,
         work: impl Future<Output = T> + Send + 'static,
@@ -191,7 +191,8 @@ impl Node {
         self.runtime.wait(py, work, progress, &ends(cancel, &self.closed))
     }
 
-    fn get(&self) -> PyResult<::node::Node> {
+    /// The node, unless it is closed.
+    pub(crate) fn get(&self) -> PyResult<::node::Node> {
         let node = self.node.lock().unwrap_or_else(PoisonError::into_inner);
         node.clone().ok_or_else(|| bad_usage("this node is closed"))
     }
