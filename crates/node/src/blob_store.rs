@@ -2,6 +2,7 @@
 
 use std::collections::VecDeque;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
 use futures::StreamExt as _;
@@ -153,15 +154,16 @@ type Answer = Option<Result<Vec<u8>, SourceError>>;
 /// Asks sources, some at a time, until one sends the right bytes; `None` when none is left to ask.
 async fn search(digest: Digest, max_bytes: u64, events: &mut mpsc::Receiver<SourceEvent>) -> Option<Vec<u8>> {
     let mut waiting = VecDeque::<Candidate>::new();
+    let waiting_count = Arc::<AtomicUsize>::default();
     let mut asked = FuturesUnordered::<BoxFuture<'static, (Candidate, Answer)>>::new();
     let (mut connecting, mut busy_until) = (true, Instant::now());
     loop {
         while asked.len() < MAX_ASKED
             && let Some(candidate) = waiting.pop_front()
         {
-            let slice = (!waiting.is_empty()).then(|| FIRST_SLICE * 2u32.saturating_pow(candidate.1));
-            asked.push(Box::pin(ask(candidate, digest, max_bytes, slice)));
+            asked.push(Box::pin(ask(candidate, digest, max_bytes, Arc::clone(&waiting_count))));
         }
+        waiting_count.store(waiting.len(), Ordering::Relaxed);
         let is_idle = asked.is_empty() && !connecting;
         if !is_idle {
             busy_until = Instant::now();
@@ -193,16 +195,22 @@ async fn search(digest: Digest, max_bytes: u64, events: &mut mpsc::Receiver<Sour
     }
 }
 
+/// Asks until it answers, or its time slice is over and others wait: those that wait are counted in `waiting`.
 async fn ask(
     candidate: Candidate,
     digest: Digest,
     max_bytes: u64,
-    slice: Option<Duration>,
+    waiting: Arc<AtomicUsize>,
 ) -> (Candidate, Answer) {
-    let answer = candidate.0.read_blob(digest, max_bytes);
-    let answer = match slice {
-        None => Some(answer.await),
-        Some(slice) => tokio::time::timeout(slice, answer).await.ok(),
+    let slice = FIRST_SLICE * 2u32.saturating_pow(candidate.1);
+    let source = Arc::clone(&candidate.0);
+    let mut answer = source.read_blob(digest, max_bytes);
+    let answer = loop {
+        match tokio::time::timeout(slice, &mut answer).await {
+            Ok(answer) => break Some(answer),
+            Err(_) if waiting.load(Ordering::Relaxed) > 0 => break None,
+            Err(_) => {}
+        }
     };
     (candidate, answer)
 }
@@ -211,4 +219,125 @@ async fn ask(
 async fn checked(digest: Digest, bytes: Vec<u8>) -> Option<Vec<u8>> {
     let is_right = move || (Digest::of(&bytes) == digest).then_some(bytes);
     tokio::task::spawn_blocking(is_right).await.ok().flatten()
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::atomic::AtomicU32;
+
+    use futures::FutureExt as _;
+    use loader::{BlobStream, RangeRead};
+    use manifest::{Have, SourceId};
+
+    use super::*;
+
+    const BLOB: &[u8] = b"blob";
+
+    /// What a source does when it is asked.
+    #[derive(Clone, Copy)]
+    enum Mood {
+        Hangs,
+        Lies,
+        HasNot,
+        Gives,
+        /// Gives it after so long.
+        Slow(Duration),
+    }
+
+    struct Fake {
+        id: SourceId,
+        mood: Mood,
+        dismissed: AtomicU32,
+    }
+
+    impl Source for Fake {
+        fn id(&self) -> &SourceId {
+            &self.id
+        }
+
+        fn serves_ranges(&self) -> bool {
+            false
+        }
+
+        fn read(&self, _: RangeRead, _: Vec<u8>) -> BoxFuture<'_, Result<Vec<u8>, SourceError>> {
+            async { Err(SourceError::NotHeld) }.boxed()
+        }
+
+        fn open(&self, _: Digest, _: u64) -> BoxFuture<'_, Result<Box<dyn BlobStream>, SourceError>> {
+            async { Err(SourceError::NotHeld) }.boxed()
+        }
+
+        fn read_blob(&self, _: Digest, _: u64) -> BoxFuture<'_, Result<Vec<u8>, SourceError>> {
+            async {
+                match self.mood {
+                    Mood::Hangs => std::future::pending().await,
+                    Mood::Lies => Ok(b"lies".to_vec()),
+                    Mood::HasNot => Err(SourceError::NotHeld),
+                    Mood::Gives => Ok(BLOB.to_vec()),
+                    Mood::Slow(time) => {
+                        tokio::time::sleep(time).await;
+                        Ok(BLOB.to_vec())
+                    }
+                }
+            }
+            .boxed()
+        }
+
+        fn blob_size(&self, _: Digest) -> BoxFuture<'_, Result<u64, SourceError>> {
+            async { Err(SourceError::NotHeld) }.boxed()
+        }
+
+        fn have(&self, _: Digest, _: Arc<[u32]>, _: u64) -> BoxFuture<'_, Result<Option<Have>, SourceError>> {
+            async { Ok(None) }.boxed()
+        }
+
+        fn received_bytes(&self) -> u64 {
+            0
+        }
+
+        fn dismiss(&self) {
+            self.dismissed.fetch_add(1, Ordering::Relaxed);
+        }
+    }
+
+    /// What is found among these, how long that takes, and how many are dismissed.
+    async fn found(moods: &[Mood]) -> (Option<Vec<u8>>, Duration, u32) {
+        let (sender, mut events) = mpsc::channel(64);
+        let mut sources = Vec::new();
+        for (number, mood) in moods.iter().enumerate() {
+            let id = SourceId::new(number.to_string());
+            let source = Arc::new(Fake { id, mood: *mood, dismissed: AtomicU32::new(0) });
+            sender.send(SourceEvent::Up(Arc::<Fake>::clone(&source))).await.unwrap();
+            sources.push(source);
+        }
+        sender.send(SourceEvent::Connecting(false)).await.unwrap();
+        let started = Instant::now();
+        let found = search(Digest::of(BLOB), 100, &mut events).await;
+        let dismissed = sources.iter().map(|source| source.dismissed.load(Ordering::Relaxed)).sum();
+        (found, started.elapsed(), dismissed)
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn the_right_bytes_are_found_behind_liars_and_those_that_hang() {
+        let (blob, time, dismissed) = found(&[Mood::Lies, Mood::HasNot, Mood::Lies, Mood::Gives]).await;
+        assert_eq!((blob.as_deref(), dismissed), (Some(BLOB), 2));
+        assert!(time < FIRST_SLICE, "{time:?}");
+        let hanging = [Mood::Hangs; 12];
+        let moods = [&hanging[..], &[Mood::Gives]].concat();
+        let (blob, time, _) = found(&moods).await;
+        assert_eq!(blob.as_deref(), Some(BLOB));
+        assert!(time <= FIRST_SLICE * 4, "{time:?}");
+        // A slow one gets its time in the end.
+        let moods = [&hanging[..], &[Mood::Slow(FIRST_SLICE * 3)]].concat();
+        assert_eq!(found(&moods).await.0.as_deref(), Some(BLOB));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn it_ends_soon_when_nobody_is_left_to_ask() {
+        for moods in [&[][..], &[Mood::HasNot, Mood::Lies]] {
+            let (blob, time, _) = found(moods).await;
+            assert_eq!(blob, None);
+            assert!(time <= LINGER + Duration::from_millis(10), "{time:?}");
+        }
+    }
 }

@@ -13,6 +13,8 @@ use tokio::sync::watch;
 
 /// How often it is told.
 const EVERY: Duration = Duration::from_secs(60);
+/// How often it is looked whether there is something, as long as there was nothing: models may still be hashed.
+const RETRY: Duration = Duration::from_secs(5);
 /// How often at most, when it changes.
 const PAUSE: Duration = Duration::from_secs(1);
 /// The most blobs that are told.
@@ -63,7 +65,7 @@ impl Hosted {
             tokio::select! {
                 Ok(()) = changed.changed() => {}
                 Ok(()) = addrs.changed() => {}
-                () = tokio::time::sleep(EVERY - PAUSE) => {}
+                () = tokio::time::sleep(if has_told { EVERY } else { RETRY } - PAUSE) => {}
             }
         }
     }
