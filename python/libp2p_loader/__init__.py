@@ -10,6 +10,7 @@ installed: logs go to `logging`, to the loggers `libp2p_loader`, `node`, `loader
 levels before the first load, as they are remembered.
 """
 
+from ._blobs import BlobStore
 from ._core import BadUsage, Integrity, LoaderError, Unavailable, __version__
 from ._files import File
 from ._load import load, load_async, stream
@@ -20,6 +21,7 @@ from ._stream import TensorStream
 
 __all__ = [
     "BadUsage",
+    "BlobStore",
     "File",
     "Integrity",
     "LoaderError",

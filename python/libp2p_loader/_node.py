@@ -8,6 +8,7 @@ from contextlib import ExitStack
 from typing import Any, AsyncIterator, Iterable, Iterator, NamedTuple, Optional, Union
 
 from . import _core
+from ._blobs import BlobStore
 from ._core import BadUsage, LoaderError
 from ._model import Model, tensor_of
 from ._progress import ProgressLike, told
@@ -55,6 +56,8 @@ class Node:
     - `contract`, `rpc_urls`: where the model is named. `quorum`: how many endpoints must agree (default: more than half).
       `chain_id`, `block_tag` (`latest`, `safe`, `finalized`), `poll_interval` (seconds). `allow_stale`: when the chain cannot be
       read, use the model that was last loaded, if it is no older than so many seconds; `offline=True`: do not ask the chain.
+    - `blob_dir`: a folder of blobs, each a file named by its SHA-256, that the node writes and serves: see `blob_store`; it takes
+      `blob_dir_bytes` bytes, by default 64 GiB.
     - `wait`: how long to look for peers, in seconds. `memory`: the most bytes for pieces under way. `durable=False`: do not wait
       for the disk. `upload_limit`, `download_limit`: bytes a second.
     """
@@ -190,6 +193,10 @@ class Node:
         is_good, text = found
         if not is_good:
             raise _core.Integrity(f"the model {manifest} is corrupt: {text}")
+
+    def blob_store(self, *, max_bytes: int = 256 << 20, timeout: float = 30.0) -> BlobStore:
+        """The node as a store of blobs of at most `max_bytes`, in the folder `blob_dir`; peers are asked for `timeout` seconds."""
+        return BlobStore(_core.BlobStore(self._core, max_bytes, timeout))
 
     def watch(self) -> Iterator[NamedModel]:
         """Each model that the contract names, once it is loaded; the one before stays mapped while it is held.

@@ -18,6 +18,8 @@ def default_cache_dir() -> Path:
 def settings(
     *,
     cache_dir: Optional[Text] = None,
+    blob_dir: Optional[Text] = None,
+    blob_dir_bytes: int = 64 << 30,
     peers: Iterable[str] = (),
     bootstrap: Iterable[str] = (),
     listen: Iterable[str] = (),
@@ -41,6 +43,8 @@ def settings(
     """Checked by the core."""
     return {
         "cache_dir": os.fspath(default_cache_dir() if cache_dir is None else cache_dir),
+        "blob_dir": None if blob_dir is None else os.path.expanduser(blob_dir),
+        "blob_dir_bytes": blob_dir_bytes,
         "peers": listed(peers),
         "bootstrap": listed(bootstrap),
         "listen": listed(listen),

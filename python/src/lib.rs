@@ -1,5 +1,6 @@
 //! The extension module `libp2p_loader._core`: what Python cannot do itself. What users see is in `libp2p_loader/*.py`.
 
+mod blobs;
 mod errors;
 mod model;
 mod node;
@@ -14,6 +15,8 @@ const LOGGERS: [&str; 6] = ["libp2p_loader", "node", "loader", "store", "p2p_blo
 
 #[pymodule]
 mod _core {
+    #[pymodule_export]
+    use crate::blobs::BlobStore;
     #[pymodule_export]
     use crate::errors::{BadUsage, Integrity, LoaderError, Unavailable};
     #[pymodule_export]

@@ -195,7 +195,7 @@ impl Node {
 }
 
 impl Node {
-    fn wait<T: Send + 'static>(
+    pub(crate) fn wait<T: Send + 'static>(
         &self,
         py: Python<'_>,
         work: impl Future<Output = T> + Send + 'static,
@@ -211,7 +211,8 @@ impl Node {
         named.map_err(|error| exception(&error))
     }
 
-    fn get(&self) -> PyResult<::node::Node> {
+    /// The node, unless it is closed.
+    pub(crate) fn get(&self) -> PyResult<::node::Node> {
         let node = self.node.lock().unwrap_or_else(PoisonError::into_inner);
         node.clone().ok_or_else(|| bad_usage("this node is closed"))
     }

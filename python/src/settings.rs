@@ -23,6 +23,8 @@ const MIN_POLL_INTERVAL: Duration = Duration::from_millis(50);
 #[pyo3(from_item_all)]
 pub(crate) struct Settings {
     cache_dir: PathBuf,
+    blob_dir: Option<PathBuf>,
+    blob_dir_bytes: u64,
     peers: Vec<String>,
     bootstrap: Vec<String>,
     listen: Vec<String>,
@@ -67,7 +69,12 @@ impl Settings {
             Some(memory_bytes) => fetch.with_memory_bytes(memory_bytes),
             None => fetch,
         };
-        Ok(Config::new(&self.cache_dir)
+        let config = Config::new(&self.cache_dir);
+        let config = match &self.blob_dir {
+            Some(dir) => config.with_own_blobs(dir, self.blob_dir_bytes),
+            None => config,
+        };
+        Ok(config
             .with_peers(peers)
             .with_bootstrap(bootstrap)
             .with_listen(all(&self.listen, "an address to listen at")?)
@@ -119,7 +126,7 @@ pub(crate) fn parse<T: FromStr>(text: &str, what: &str) -> PyResult<T> {
     text.parse().map_err(|_| bad_usage(format!("`{text}` is not {what}")))
 }
 
-fn seconds(value: f64, name: &str) -> PyResult<Duration> {
+pub(crate) fn seconds(value: f64, name: &str) -> PyResult<Duration> {
     Duration::try_from_secs_f64(value).map_err(|_| bad_usage(format!("{name}={value} is no time in seconds")))
 }
 

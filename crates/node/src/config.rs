@@ -16,6 +16,7 @@ pub const CHAIN_DIR: &str = "chain";
 pub struct Config {
     pub(crate) cache_dir: PathBuf,
     pub(crate) blob_dirs: Vec<PathBuf>,
+    pub(crate) own_blobs: Option<(PathBuf, u64)>,
     pub(crate) listen: Vec<Multiaddr>,
     pub(crate) external_addrs: Vec<Multiaddr>,
     pub(crate) peers: Vec<Multiaddr>,
@@ -51,6 +52,7 @@ impl Config {
         Self {
             cache_dir: cache_dir.into(),
             blob_dirs: Vec::new(),
+            own_blobs: None,
             listen: Vec::new(),
             external_addrs: Vec::new(),
             peers: Vec::new(),
@@ -88,6 +90,13 @@ impl Config {
     #[must_use]
     pub fn with_blob_dirs(self, blob_dirs: Vec<PathBuf>) -> Self {
         Self { blob_dirs, ..self }
+    }
+
+    /// A folder of blobs that the node writes, with `max_bytes` in it, and serves: see
+    /// [`Node::blob_store`](crate::Node::blob_store). It is created. Default: none.
+    #[must_use]
+    pub fn with_own_blobs(self, dir: impl Into<PathBuf>, max_bytes: u64) -> Self {
+        Self { own_blobs: Some((dir.into(), max_bytes)), ..self }
     }
 
     /// Listen addresses. Default: none, it only dials.

@@ -29,6 +29,20 @@ pub enum NodeError {
     #[cfg(feature = "chain")]
     #[error("no contract is configured: set Config::chain, or load a model by its digest")]
     NoContract,
+    /// The node has no folder for blobs of its own.
+    #[error("this node keeps no blobs: its configuration names no folder for them")]
+    NoOwnBlobs,
+    /// A blob is larger than those of this store may be.
+    #[error("a blob of {size_bytes} bytes, and one may have {max_bytes}")]
+    BlobTooLarge {
+        /// Its size.
+        size_bytes: u64,
+        /// How large one may be.
+        max_bytes: u64,
+    },
+    /// A blob cannot be read from the disk.
+    #[error("cannot read a blob")]
+    Blob(#[source] std::io::Error),
     /// A thread of the node cannot be started.
     #[error("cannot start a thread of the node")]
     Thread(#[source] std::io::Error),
@@ -49,7 +63,8 @@ impl NodeError {
             Self::Load(error) => error.blame(),
             #[cfg(feature = "chain")]
             Self::NoContract => Blame::Caller,
-            Self::Worker | Self::Thread(_) => Blame::Us,
+            Self::NoOwnBlobs | Self::BlobTooLarge { .. } => Blame::Caller,
+            Self::Worker | Self::Thread(_) | Self::Blob(_) => Blame::Us,
         }
     }
 }

@@ -1,6 +1,7 @@
 //! Being found: stays connected to bootstrap peers, and announces which models are here.
 
 use std::collections::HashSet;
+use std::path::PathBuf;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
@@ -12,6 +13,7 @@ use tokio::task::JoinSet;
 
 use crate::address_book::AddressBook;
 use crate::dial::Known;
+use crate::hosted::Hosted;
 
 /// How often models are announced to a peer, on average. Peers forget holders after 15 minutes, and close connections
 /// without a stream after two.
@@ -30,19 +32,33 @@ const LAST_PAUSE: Duration = Duration::from_secs(60);
 pub(crate) struct Membership {
     client: Client,
     blobs: Arc<Blobs>,
-    /// Changes when there is a new model.
+    /// Folders of blobs that are served.
+    blob_dirs: Arc<[PathBuf]>,
+    /// Changes when there is a new model or blob.
     model_changed: watch::Sender<()>,
     tasks: Mutex<JoinSet<()>>,
+    /// Tells peers of the existing network.
+    telling: Mutex<JoinSet<()>>,
 }
 
 impl Membership {
-    pub(crate) fn new(client: Client, blobs: Arc<Blobs>) -> Self {
+    pub(crate) fn new(client: Client, blobs: Arc<Blobs>, blob_dirs: Arc<[PathBuf]>) -> Self {
         let (model_changed, _) = watch::channel(());
-        Self { client, blobs, model_changed, tasks: Mutex::default() }
+        Self { client, blobs, blob_dirs, model_changed, tasks: Mutex::default(), telling: Mutex::default() }
+    }
+
+    /// Starts to tell peers of the existing network what is here, once.
+    pub(crate) fn tell(&self) {
+        let mut telling = self.telling.lock().unwrap_or_else(PoisonError::into_inner);
+        if telling.is_empty() {
+            let hosted = Hosted::new(Arc::clone(&self.blobs), Arc::clone(&self.blob_dirs));
+            telling.spawn(hosted.advertise(self.client.clone(), self.model_changed.subscribe()));
+        }
     }
 
     /// Starts to keep connected to the peers, once.
     pub(crate) fn join(&self, known: &Known) {
+        self.tell();
         let mut tasks = self.tasks.lock().unwrap_or_else(PoisonError::into_inner);
         if !tasks.is_empty() {
             return;
@@ -64,7 +80,7 @@ impl Membership {
         tasks.spawn(provide(self.client.clone(), Arc::clone(&self.blobs), self.model_changed.subscribe()));
     }
 
-    /// Announces the models at once.
+    /// Announces the models and blobs at once.
     pub(crate) fn on_new_model(&self) {
         self.model_changed.send_replace(());
     }

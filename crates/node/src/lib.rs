@@ -21,11 +21,13 @@
 #![forbid(unsafe_code)]
 
 mod address_book;
+mod blob_store;
 mod cause;
 mod config;
 mod contract;
 mod dial;
 mod error;
+mod hosted;
 mod join;
 mod lane;
 mod maintenance;
@@ -43,7 +45,7 @@ use futures::stream::{self, BoxStream};
 use loader::{FetchOptions, LoadError, LoadedTensor, Observer, Report, Selection, TensorChoice, TensorFeed};
 use manifest::Digest;
 use p2p_blob::{Client, Identity};
-use store::{BlobDir, Blobs, Cache, CacheError, Model, RecheckReport};
+use store::{BlobDir, Blobs, Cache, CacheError, Model, OwnBlobs, RecheckReport};
 
 use status::{Board, Socket};
 
@@ -52,6 +54,7 @@ use contract::Contract;
 use join::Membership;
 use maintenance::Maintenance;
 
+pub use blob_store::BlobStore;
 pub use cause::Cause;
 #[cfg(feature = "chain")]
 pub use chain_reader;
@@ -95,6 +98,7 @@ pub struct Node {
     /// Answers `loader status`; `None` where the system has no socket for it.
     _socket: Option<Arc<Socket>>,
     membership: Arc<Membership>,
+    own_blobs: Option<Arc<OwnBlobs>>,
     _maintenance: Arc<Maintenance>,
 }
 
@@ -112,7 +116,7 @@ impl Node {
     }
 
     async fn start_with(config: Config, contract: Contract) -> Result<Self, NodeError> {
-        let (cache_dir, blob_dirs) = (config.cache_dir, config.blob_dirs);
+        let (cache_dir, mut blob_dirs, own) = (config.cache_dir, config.blob_dirs, config.own_blobs);
         let (fetch, pages) = (config.fetch, config.pages);
         let open = move || -> Result<_, NodeError> {
             let cache = Cache::open(&cache_dir)?;
@@ -129,12 +133,15 @@ impl Node {
                     Identity::ephemeral()
                 }
             };
+            let own_blobs =
+                own.map(|(dir, max_bytes)| OwnBlobs::open(&dir, max_bytes)).transpose()?.map(Arc::new);
+            blob_dirs.extend(own_blobs.iter().map(|own| own.dir().to_owned()));
             let dirs = blob_dirs.iter().map(|dir| BlobDir::open(dir)).collect::<Result<_, _>>()?;
             let blobs = Blobs::open(cache.clone(), dirs)?;
             let book = AddressBook::open(cache.dir(), is_kept);
-            Ok((cache, identity, Arc::new(blobs), book))
+            Ok((cache, identity, Arc::new(blobs), book, own_blobs, blob_dirs.into()))
         };
-        let (cache, identity, blobs, book) =
+        let (cache, identity, blobs, book, own_blobs, blob_dirs) =
             tokio::task::spawn_blocking(open).await.map_err(|_| NodeError::Worker)??;
         let network = p2p_blob::Config::new(identity)
             .with_listen(config.listen)
@@ -162,7 +169,10 @@ impl Node {
         #[cfg(not(feature = "mdns"))]
         let mdns = false;
         let known = dial::Known { peers, bootstrap: config.bootstrap, book, mdns };
-        let membership = Arc::new(Membership::new(client.clone(), Arc::clone(&blobs)));
+        let membership = Arc::new(Membership::new(client.clone(), Arc::clone(&blobs), blob_dirs));
+        if own_blobs.is_some() {
+            membership.tell();
+        }
         let _maintenance = Arc::new(Maintenance::start(&blobs).map_err(NodeError::Thread)?);
         Ok(Self {
             cache,
@@ -175,6 +185,7 @@ impl Node {
             board,
             _socket,
             membership,
+            own_blobs,
             _maintenance,
         })
     }

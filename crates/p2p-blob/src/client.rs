@@ -30,7 +30,7 @@ use crate::swarm::builder;
 use crate::swarm::handler::{Connection, OpenError, OpenStream, Opened};
 use crate::swarm::listen;
 use crate::swarm::task::{Command, Dial, NetworkTask, PeerEvent};
-use crate::wire::Version;
+use crate::wire::{Version, capability};
 
 /// Commands that wait for the network task; further callers wait themselves.
 const COMMAND_QUEUE: usize = 64;
@@ -261,6 +261,15 @@ impl Client {
         let _ = self.node.commands.send(Command::Provide(held)).await;
         #[cfg(not(feature = "dht"))]
         let _ = held;
+    }
+
+    /// Tells connected peers of the existing network, and those that connect from now on, that these blobs are here; the first
+    /// 4,096 of them. Each is told one thing at a time, the last. To be called again every minute.
+    pub async fn advertise(&self, blobs: &[Digest]) {
+        let addrs = self.node.listen_addrs.borrow().clone();
+        let frame = capability::encode(self.node.peer_id, blobs, &addrs, SystemTime::now());
+        // When the node has ended, there is nobody to tell.
+        let _ = self.node.commands.send(Command::Advertise(frame.into())).await;
     }
 
     /// Opens one more connection with `peer`, at `addr`, unless there are `count` already: [`Client::open`] spreads

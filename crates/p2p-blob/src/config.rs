@@ -250,6 +250,11 @@ pub enum Versions {
 }
 
 impl Versions {
+    /// Whether a peer can be sent whole blobs, which is all that those know who are told by capabilities.
+    pub(crate) fn has_blobs(self) -> bool {
+        self != Self::OnlyRanges
+    }
+
     /// In the order in which they are offered.
     pub(crate) fn offered(self) -> &'static [Version] {
         match self {

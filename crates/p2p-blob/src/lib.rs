@@ -8,6 +8,7 @@
 #![forbid(unsafe_code)]
 
 mod admit;
+mod capability;
 mod client;
 mod config;
 mod discovery;

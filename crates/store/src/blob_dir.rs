@@ -2,7 +2,7 @@
 //! sharder.
 
 use std::collections::{HashMap, VecDeque};
-use std::fs::{File, Metadata, OpenOptions};
+use std::fs::{DirEntry, File, Metadata, OpenOptions};
 use std::io;
 use std::os::unix::fs::{FileExt as _, MetadataExt as _, OpenOptionsExt as _};
 use std::path::{Path, PathBuf};
@@ -119,12 +119,8 @@ impl BlobDir {
     /// Digests of the manifests in the folder. Each file that may be one is read once.
     pub(super) fn manifests(&self) -> io::Result<Vec<Digest>> {
         let mut found = Vec::new();
-        for entry in std::fs::read_dir(&self.path)? {
-            let entry = entry?;
-            let name = entry.file_name();
-            let stem =
-                Path::new(&name).file_stem().filter(|_| Path::new(&name).extension() == Some(SHARD.as_ref()));
-            let Some(digest) = digest_named(stem.unwrap_or(&name)) else { continue };
+        for file in files_in(&self.path)? {
+            let (digest, entry) = file?;
             let known = self.manifests.lock().unwrap_or_else(PoisonError::into_inner).get(&digest).copied();
             let is_manifest = match known {
                 Some(is_manifest) => is_manifest,
@@ -177,6 +173,26 @@ impl Checked {
         let changed = (metadata.mtime(), metadata.mtime_nsec());
         Self { inode: metadata.ino(), size_bytes: metadata.len(), changed, good }
     }
+}
+
+/// The files in a folder that are named by digests, whatever they are.
+pub(super) fn files_in(dir: &Path) -> io::Result<impl Iterator<Item = io::Result<(Digest, DirEntry)>>> {
+    let named = |entry: DirEntry| {
+        let name = entry.file_name();
+        let stem =
+            Path::new(&name).file_stem().filter(|_| Path::new(&name).extension() == Some(SHARD.as_ref()));
+        Some((digest_named(stem.unwrap_or(&name))?, entry))
+    };
+    Ok(std::fs::read_dir(dir)?.filter_map(move |entry| entry.map(named).transpose()))
+}
+
+/// Digests that files in a folder are named by: `most` of them, and nobody has looked whether they are what they say.
+///
+/// # Errors
+/// [`CacheError::Io`] when it cannot be listed.
+pub fn digests_in(dir: &Path, most: usize) -> Result<Vec<Digest>, CacheError> {
+    let listed = files_in(dir).and_then(|files| files.take(most).map(|file| Ok(file?.0)).collect());
+    listed.map_err(|source| CacheError::io("list", dir, source))
 }
 
 /// Whether a file is small enough for a manifest and begins like one. A file that cannot be read is not.

@@ -53,6 +53,22 @@ pub enum CacheError {
         /// How much is free for whoever runs this.
         free_bytes: u64,
     },
+    /// A folder of blobs has no room for one more.
+    #[error(
+        "no room for a blob of {size_bytes} bytes in {}: {held_bytes} of its {max_bytes} bytes are taken; remove blobs, or \
+         allow it more",
+        dir.display()
+    )]
+    BlobsFull {
+        /// The folder.
+        dir: PathBuf,
+        /// How large the blob is.
+        size_bytes: u64,
+        /// How much is in it.
+        held_bytes: u64,
+        /// How much may be in it.
+        max_bytes: u64,
+    },
     /// The file system has no room for the names of more files.
     #[error(
         "no room for {}: the file system can take {free} more files, and {needed} are needed; delete some files there, \
@@ -316,6 +332,7 @@ impl CacheError {
             | Self::DiskFull { .. }
             | Self::NoRoom { .. }
             | Self::NoFiles { .. }
+            | Self::BlobsFull { .. }
             | Self::FileTooLarge { .. }
             | Self::UnknownVersion { .. }
             | Self::Locked { .. }

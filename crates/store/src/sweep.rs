@@ -29,7 +29,7 @@ pub(super) fn sweep(layout: &Layout) -> Result<(), CacheError> {
 }
 
 /// Removes the temporary files in a directory that have lost their writers.
-fn sweep_files(dir: &Path) -> Result<(), CacheError> {
+pub(super) fn sweep_files(dir: &Path) -> Result<(), CacheError> {
     for path in entries_of(dir)? {
         if is_temporary(&path) && is_stale(&path) {
             report(&path, fs::remove_file(&path));

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import hashlib
 import io
 import json
 import multiprocessing
@@ -372,6 +373,55 @@ def server(contract: str, rpc: str, peer: str, cache: str) -> None:
     vectors = [answer["embeddings"][0] for _, answer in answers]
     assert np.allclose(vectors, vectors[0]), "the second version has another configuration, and the same weights"
     say(requests=len(answers))
+
+
+def blobs(cache: str, blob_dir: str, peers: list, theirs: str, shared: str, pushed: str) -> None:
+    """A node in the place of the existing nodes' blob store: put and served, asked for and checked, told and heard."""
+    settings = dict(cache_dir=cache, mdns=False, listen="/ip4/127.0.0.1/tcp/0", peers=peers)
+    with libp2p_loader.Node(**settings) as node:
+        assert "folder" in raises(BadUsage, node.blob_store)
+    with libp2p_loader.Node(blob_dir=blob_dir, blob_dir_bytes=3_000_000, **settings) as node:
+        store = node.blob_store(max_bytes=2_000_000)
+        # What the folder had before is there.
+        assert store and store.list_hashes() == [theirs] and store.has(theirs) and store.get(theirs) == b"theirs"
+        blob = b"what is put" * 1000
+        digest = store.put(blob)
+        assert digest == store.put(blob) == store.add_bytes(bytearray(blob)) == hashlib.sha256(blob).hexdigest()
+        assert digest == store.compute_cid(blob) == store.compute_hash(blob)
+        assert type(store.get_bytes(digest)) is bytes and store.get(digest) == store.get_bytes_local(digest) == blob
+        named = store.add_json({"b": 1, "a": [None, 0.5]})
+        assert store.get_json(named) == {"a": [None, 0.5], "b": 1}
+        assert store.get(named) == b'{"a": [null, 0.5], "b": 1}'
+        assert store.get_json(digest) is None and store.add_file("/not/there") is None
+        assert store.add_file(pathlib.Path(blob_dir, digest)) == digest
+        assert store.put(b"") == hashlib.sha256(b"").hexdigest() and store.get(store.put(b"")) == b""
+        assert len(store) == 4 and store.delete(named) and not store.delete(named) and not store.has(named)
+        for odd in ("", "..", digest.upper(), "zz" * 32, "\0"):
+            assert store.get(odd) is None and not store.has(odd) and not store.delete(odd), odd
+        assert "2000000" in raises(BadUsage, lambda: store.put(bytes(2_000_001)))
+        store.put(bytes(2_000_000))
+        assert "no room" in raises(LoaderError, lambda: store.put(b"x" * 2_000_000))
+
+        # Some peers lie, one of them is right; several threads ask at the same time.
+        assert not store.has(shared) and store.get_bytes_local(shared) is None
+        got = []
+        threads = [threading.Thread(target=lambda: got.append(store.get(shared))) for _ in range(4)]
+        [thread.start() for thread in threads]
+        [thread.join() for thread in threads]
+        assert [hashlib.sha256(blob).hexdigest() for blob in got] == [shared] * 4
+        assert store.has(shared) and shared in store.list_hashes()
+        # Nobody has that.
+        assert node.blob_store(timeout=0.5).get("ab" * 32) is None
+        say(address=node.addresses[0], put=digest)
+
+        # A peer comes, and tells what it has.
+        while (heard := store.get(pushed)) is None:
+            pass
+        assert hashlib.sha256(heard).hexdigest() == pushed
+        small = node.blob_store(max_bytes=10)
+        assert "10" in raises(BadUsage, lambda: small.get(digest))
+    assert "closed" in raises(BadUsage, lambda: store.put(b"late"))
+    say(blobs=len(os.listdir(blob_dir)))
 
 
 def docs(page: str, manifest: str, contract: str, rpc: str, peers: list, cache: str) -> None:

@@ -49,3 +49,26 @@ async fn a_python_peer_fetches_from_ours() {
     let outcome = fetch(model.shard(4).to_string()).await.expect(4);
     assert!(outcome.stderr.contains("is not there"), "{}", outcome.stderr);
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_python_peer_is_told_what_ours_serves_and_asks_whoever_has_told_it() {
+    let model = Recipe::default().publish().await;
+    let (seeder, home) = (Seeder::start(&model, &[3]).await, Home::new());
+    let into = home.path("blob");
+    for blob in [model.digest, model.shard(3)] {
+        let name = blob.to_string();
+        let args = ["told", seeder.address(), &name].map(OsStr::new);
+        python(&[args[0], args[1], args[2], into.as_ref()]).outcome().await.expect(0);
+        assert!(std::fs::read(&into).unwrap() == **model.blobs[&blob]);
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_a_python_peer_tells_does_no_harm_whatever_it_is() {
+    let model = Recipe::default().publish().await;
+    let (seeder, home) = (Seeder::start(&model, &[3]).await, Home::new());
+    let (into, name) = (home.path("blob"), model.shard(3).to_string());
+    let args = ["odd", seeder.address(), &name].map(OsStr::new);
+    python(&[args[0], args[1], args[2], into.as_ref()]).outcome().await.expect(0);
+    assert!(std::fs::read(&into).unwrap() == **model.blobs[&model.shard(3)]);
+}

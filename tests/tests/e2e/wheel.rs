@@ -1,8 +1,14 @@
 //! The Python wheel, installed into a fresh environment.
 
+use std::ffi::OsStr;
 use std::path::Path;
+use std::sync::Arc;
 
-use e2e::{Chain, Home, Outcome, Process, TCP, Tree, put, real_inputs, wheel_script};
+use e2e::{
+    Chain, Conduct, Home, Outcome, Peer, Process, TCP, Tree, made_up, put, python_peer, real_inputs,
+    wheel_script,
+};
+use manifest::Digest;
 use serde_json::{Value, json};
 use tokio::process::Command;
 
@@ -171,4 +177,44 @@ async fn a_contract_is_followed_while_a_server_keeps_answering() {
         assert_eq!(ready["ready"], *id);
     }
     said(watching.outcome().await);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_node_takes_the_place_of_the_existing_nodes_blob_store() {
+    let home = Home::new();
+    let (here, there) = (home.path("here"), home.path("there"));
+    for dir in [&here, &there] {
+        std::fs::create_dir(dir).unwrap();
+    }
+    let (shared, pushed, theirs) = (made_up(700_000), made_up(300_000), Digest::of(b"theirs"));
+    let (shared_digest, pushed_digest) = (Digest::of(&shared), Digest::of(&pushed));
+    put(&here.join(theirs.to_string()), b"theirs");
+    put(&there.join(pushed_digest.to_string()), &pushed);
+    let honest = Conduct::sending([(shared_digest, Arc::new(shared))].into());
+    let (liar, old_liar, honest) = (
+        Peer::start(honest.clone().lying_about([shared_digest])).await,
+        Peer::start(honest.clone().lying_about([shared_digest]).speaking_1_0_0()).await,
+        Peer::start(honest.speaking_1_0_0()).await,
+    );
+    let arguments = json!({
+        "cache": home.path("cache"), "blob_dir": here, "theirs": theirs.to_string(),
+        "peers": [liar.address(), old_liar.address(), honest.address()],
+        "shared": shared_digest.to_string(), "pushed": pushed_digest.to_string(),
+    });
+    let mut store = start("blobs", &home, &arguments);
+    let up: Value = serde_json::from_str(&store.first_line().await).unwrap();
+    let [interpreter, script] = python_peer();
+    let python = |args: &[&OsStr]| {
+        let mut command = Command::new(&interpreter);
+        command.arg(&script).args(args);
+        Process::start(command)
+    };
+    let (address, digest) = (up["address"].as_str().unwrap(), up["put"].as_str().unwrap());
+    let into = home.path("blob");
+    let told = python(&["told".as_ref(), address.as_ref(), digest.as_ref(), into.as_ref()]);
+    told.outcome().await.expect(0);
+    assert_eq!(Digest::of(&std::fs::read(&into).unwrap()).to_string(), digest);
+    let _holder = python(&["hold".as_ref(), address.as_ref(), there.as_ref()]);
+    let said = said(store.outcome().await);
+    assert!(said["blobs"].as_u64().unwrap() >= 5, "{said}");
 }

@@ -1,6 +1,6 @@
 //! The tracker: which connected peers hold or fetch which manifest, and their records. PEERS is answered from it.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
@@ -39,6 +39,8 @@ struct Connected {
     reached_at: Option<Multiaddr>,
     record: Option<SignedRecord>,
     manifests: Vec<Digest>,
+    /// What it says to have, as a peer of the existing network: bounded by whoever has read it.
+    blobs: HashSet<Digest>,
 }
 
 impl Tracker {
@@ -55,6 +57,7 @@ impl Tracker {
             reached_at: None,
             record: None,
             manifests: Vec::new(),
+            blobs: HashSet::new(),
         });
         connected.scope = connected.scope.min(scope);
         if is_dialed {
@@ -91,6 +94,13 @@ impl Tracker {
         }
     }
 
+    /// A connected peer has told which blobs it has.
+    pub(crate) fn heard(&self, peer: &PeerId, blobs: HashSet<Digest>) {
+        if let Some(connected) = self.table().peers.get_mut(peer) {
+            connected.blobs = blobs;
+        }
+    }
+
     /// The scope of a connected peer's address.
     pub(crate) fn scope_of(&self, peer: &PeerId) -> Option<Scope> {
         self.table().peers.get(peer).map(|connected| connected.scope)
@@ -119,9 +129,12 @@ impl Tracker {
         table.manifests.entry(manifest).or_default().insert(peer, now);
     }
 
-    /// The peers that hold or want shards of the manifest.
+    /// The peers that hold or want shards of the manifest, or have told to have it.
     pub(crate) fn of(&self, manifest: &Digest, now: Instant) -> Vec<PeerId> {
-        self.table().fresh(manifest, now).collect()
+        let table = self.table();
+        let told = table.peers.iter().filter(|(_, connected)| connected.blobs.contains(manifest));
+        let told: Vec<_> = told.map(|(peer, _)| *peer).collect();
+        table.fresh(manifest, now).filter(|peer| !told.contains(peer)).chain(told.iter().copied()).collect()
     }
 
     /// Records of holders of the manifest that are of use to `asker`: a random choice, without itself.
@@ -243,6 +256,22 @@ mod tests {
         // Noting a peer that is not connected does nothing.
         holders.note(digest(1), two, later);
         assert!(!holders.of(&digest(1), later).contains(&two));
+    }
+
+    #[test]
+    fn what_a_peer_has_told_last_counts_while_it_is_connected_and_is_told_to_nobody() {
+        let (holders, now) = (Tracker::default(), Instant::now());
+        let [one, asker] = [(); 2].map(|()| join(&holders, NEAR, NEAR));
+        holders.heard(&one, [digest(1), digest(2)].into());
+        holders.note(digest(1), one, now);
+        assert_eq!(holders.of(&digest(1), now), [one]);
+        assert_eq!(holders.of(&digest(2), now), [one]);
+        assert!(told(&holders, &asker, 2, now).is_empty());
+        holders.heard(&one, [digest(3)].into());
+        assert!(holders.of(&digest(2), now).is_empty());
+        holders.disconnected(&one);
+        holders.heard(&one, [digest(3)].into());
+        assert!(holders.of(&digest(3), now).is_empty());
     }
 
     #[test]

@@ -12,6 +12,7 @@ use libp2p::swarm::behaviour::toggle::Toggle;
 use libp2p::{PeerId, Swarm, SwarmBuilder, Transport as _, connection_limits, dns, identify, ping};
 
 use crate::admit::{ConnectionLimiter, ConnectionSlots, Gate};
+use crate::capability;
 use crate::config::{Config, Versions};
 use crate::error::StartError;
 use crate::reach::{Reach, Resolved};
@@ -45,6 +46,7 @@ pub(crate) struct Behaviours {
     relay: libp2p::relay::client::Behaviour,
     #[cfg(feature = "nat")]
     dcutr: libp2p::dcutr::Behaviour,
+    pub(crate) capability: Toggle<capability::Behaviour>,
     pub(crate) blob: behaviour::Behaviour,
 }
 
@@ -85,6 +87,7 @@ pub(crate) fn build(
         relay,
         #[cfg(feature = "nat")]
         dcutr: libp2p::dcutr::Behaviour::new(local),
+        capability: Toggle::from(config.versions.has_blobs().then(capability::Behaviour::new)),
         blob: behaviour::Behaviour::new(
             config.versions.offered(),
             config.progress_timeout,

@@ -61,6 +61,8 @@ pub(crate) enum Command {
         on: Option<ConnectionId>,
         order: OpenStream,
     },
+    /// Tell peers of the existing network what is here: a frame.
+    Advertise(Arc<[u8]>),
     /// Close one connection.
     Abandon(ConnectionId),
     /// Close all connections with a peer.
@@ -150,6 +152,11 @@ impl NetworkTask {
                 // An error says that there is none.
                 let _ = self.swarm.disconnect_peer_id(peer);
             }
+            Command::Advertise(frame) => {
+                if let Some(capability) = self.swarm.behaviour_mut().capability.as_mut() {
+                    capability.advertise(frame);
+                }
+            }
             #[cfg(feature = "dht")]
             Command::Search { manifest, found } => {
                 self.dht.search(&mut self.swarm.behaviour_mut().kad, &manifest, found);
@@ -202,6 +209,9 @@ impl NetworkTask {
         match event {
             SwarmEvent::Behaviour(BehavioursEvent::Blob(inbound)) => {
                 self.servers.admit(inbound.from, inbound.stream);
+            }
+            SwarmEvent::Behaviour(BehavioursEvent::Capability(heard)) => {
+                self.holders.heard(&heard.peer, heard.blobs);
             }
             SwarmEvent::Behaviour(BehavioursEvent::Identify(identify::Event::Received {
                 info,
@@ -268,6 +278,9 @@ impl NetworkTask {
         #[cfg(feature = "dht")]
         if let Some(scope) = self.holders.scope_of(&peer) {
             self.dht.on_identified(&mut self.swarm.behaviour_mut().kad, peer, &info, scope);
+        }
+        if let Some(capability) = self.swarm.behaviour_mut().capability.as_mut() {
+            capability.identified(peer, &info.protocols);
         }
         let record = info.signed_peer_record.and_then(SignedRecord::of);
         if let Some(record) = record.filter(|record| record.contact().peer == peer) {

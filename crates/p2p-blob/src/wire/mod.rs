@@ -1,5 +1,6 @@
 //! The bytes on a stream, without the stream. `docs/protocol.md` states every one of them.
 
+pub(crate) mod capability;
 #[cfg(test)]
 mod examples;
 pub(crate) mod have;

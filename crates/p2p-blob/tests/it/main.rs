@@ -1,6 +1,7 @@
 //! Nodes on real sockets.
 #![expect(clippy::unwrap_used, clippy::expect_used, reason = "tests")]
 
+mod capability;
 mod closed;
 mod common;
 mod connect;
