@@ -3,12 +3,13 @@
 use std::collections::{BTreeSet, HashMap, HashSet};
 use std::io;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Mutex, PoisonError, RwLock, RwLockWriteGuard};
+use std::sync::{Arc, Mutex, PoisonError, RwLock, RwLockWriteGuard, Weak};
 use std::time::{Duration, Instant};
 
 use manifest::{Digest, Have, HaveChange, Manifest, PieceSet};
 
 use super::availability::first_version;
+use super::cache::Holder;
 use super::left::Mark;
 use super::{BlobDir, BlobReader, Cache, CacheError, Model, Offer, Offered, Trust, atomic};
 
@@ -28,7 +29,7 @@ const MAX_REMEMBERED: usize = 1024;
 pub struct Blobs {
     cache: Cache,
     dirs: Vec<BlobDir>,
-    table: RwLock<Table>,
+    table: Arc<RwLock<Table>>,
     /// When the cache was last scanned, and when it is next. Locked during a scan, so that one thread does it at a time.
     refreshed: Mutex<(Instant, Duration)>,
 }
@@ -79,8 +80,10 @@ impl Blobs {
     /// # Errors
     /// [`CacheError::Io`] when the cache cannot be listed.
     pub fn open(cache: Cache, dirs: Vec<BlobDir>) -> Result<Self, CacheError> {
-        let blobs =
-            Self { cache, dirs, table: RwLock::default(), refreshed: Mutex::new((Instant::now(), REFRESH)) };
+        let table = Arc::<RwLock<Table>>::default();
+        let holder: Weak<RwLock<Table>> = Arc::downgrade(&table);
+        cache.add_holder(holder);
+        let blobs = Self { cache, dirs, table, refreshed: Mutex::new((Instant::now(), REFRESH)) };
         blobs.look_through()?;
         Ok(blobs)
     }
@@ -379,6 +382,20 @@ impl Blobs {
     fn refuse(&self, digest: Digest, error: &CacheError) {
         if self.change().refused.insert(digest) {
             tracing::warn!(%digest, %error, "this model is not served");
+        }
+    }
+}
+
+impl Holder for RwLock<Table> {
+    fn holds(&self, digest: &Digest) -> bool {
+        self.read().unwrap_or_else(PoisonError::into_inner).models.contains_key(digest)
+    }
+
+    fn release(&self, digest: &Digest) {
+        let mut table = self.write().unwrap_or_else(PoisonError::into_inner);
+        table.remove(digest);
+        if let Some(left) = table.left.remove(digest).and_then(|left| left.offer) {
+            table.offers.retain(|_, offer| !Arc::ptr_eq(offer, &left));
         }
     }
 }

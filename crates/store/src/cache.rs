@@ -1,10 +1,12 @@
 //! A cache directory as such: its version, whether it can be written to, and the manifests in it.
 
 use std::collections::HashMap;
+use std::fmt;
 use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 
 use manifest::{Digest, MAX_MANIFEST_BYTES, Manifest};
 
@@ -36,6 +38,19 @@ struct Inner {
     /// Verdicts of this process on models without a stamp, because they may not be synced, or it could not be written: their
     /// files' metadata, and the verdict.
     known: Mutex<HashMap<Digest, (String, Verdict)>>,
+    /// What the cache may take of the disk; `u64::MAX`: no limit.
+    max_bytes: AtomicU64,
+    /// Who serves models in this process, and lets go of them when they are to be removed.
+    holders: Mutex<Vec<Weak<dyn Holder>>>,
+}
+
+/// Serves models of the cache, and lets go of them.
+pub(crate) trait Holder: fmt::Debug + Send + Sync {
+    /// Whether it has this model.
+    fn holds(&self, digest: &Digest) -> bool;
+
+    /// Serves it no more, unless it finds it again.
+    fn release(&self, digest: &Digest);
 }
 
 /// Where, and how, the system refused to write.
@@ -60,7 +75,9 @@ impl Cache {
             }
             prepared => prepared.map(|()| None)?,
         };
-        Ok(Self(Arc::new(Inner { layout, denied, known: Mutex::default() })))
+        let (known, holders) = (Mutex::default(), Mutex::default());
+        let max_bytes = AtomicU64::new(u64::MAX);
+        Ok(Self(Arc::new(Inner { layout, denied, known, max_bytes, holders })))
     }
 
     /// Like [`Self::open`], but creates no cache where there is none. `None` when there is no such directory, nothing in
@@ -118,6 +135,34 @@ impl Cache {
     /// Where the node's key is kept.
     pub fn identity_path(&self) -> PathBuf {
         self.layout().identity()
+    }
+
+    /// What the cache may take of the disk from now on, by what this handle and its clones fetch: other models go before one
+    /// is begun ([`Self::evict`] says which), and one for which there is no room is not begun.
+    pub fn limit(&self, max_bytes: u64) {
+        self.0.max_bytes.store(max_bytes, Ordering::Relaxed);
+    }
+
+    pub(crate) fn max_bytes(&self) -> Option<u64> {
+        Some(self.0.max_bytes.load(Ordering::Relaxed)).filter(|max_bytes| *max_bytes < u64::MAX)
+    }
+
+    pub(crate) fn add_holder(&self, holder: Weak<dyn Holder>) {
+        self.holders().push(holder);
+    }
+
+    /// Whether somebody in this process serves a model.
+    pub(crate) fn holds(&self, digest: &Digest) -> bool {
+        self.holders().iter().filter_map(Weak::upgrade).any(|holder| holder.holds(digest))
+    }
+
+    /// Has everybody in this process serve a model no more.
+    pub(crate) fn release(&self, digest: &Digest) {
+        self.holders().iter().filter_map(Weak::upgrade).for_each(|holder| holder.release(digest));
+    }
+
+    fn holders(&self) -> MutexGuard<'_, Vec<Weak<dyn Holder>>> {
+        self.0.holders.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Stores a manifest, if it is valid.

@@ -38,6 +38,10 @@ pub struct Entry {
     pub changed: Option<SystemTime>,
     /// The series that it was loaded for, such as contracts.
     pub series: Vec<String>,
+    /// When it was last used, or else finished or written to.
+    pub last_used: SystemTime,
+    /// Whether it is pinned.
+    pub is_pinned: bool,
 }
 
 /// The state of a model.
@@ -65,7 +69,7 @@ impl Cache {
     /// # Errors
     /// [`CacheError::Io`].
     pub fn list(&self) -> Result<Vec<Entry>, CacheError> {
-        let (mut entries, mut series) = (Vec::new(), self.all_series()?);
+        let (mut entries, mut series, pinned) = (Vec::new(), self.all_series()?, self.pinned()?);
         for digest in self.finished()? {
             let path = self.layout().model(&digest);
             entries.extend(self.entry(digest, path, EntryState::Finished)?);
@@ -78,6 +82,7 @@ impl Cache {
         for entry in &mut entries {
             entry.series = series.remove(&entry.digest).unwrap_or_default();
             entry.series.sort();
+            entry.is_pinned = pinned.contains(&entry.digest);
         }
         entries.sort_by_key(|entry| entry.digest);
         Ok(entries)
@@ -86,7 +91,7 @@ impl Cache {
     /// Removes a model, finished or partial, and its manifest.
     ///
     /// # Errors
-    /// [`CacheError::Linked`] while a link leads to it; [`CacheError::InUse`] while somebody maps, serves or fills it;
+    /// [`CacheError::Pinned`]; [`CacheError::Linked`] while a link leads to it; [`CacheError::InUse`] while somebody maps, serves or fills it;
     /// [`CacheError::NotCached`]; [`CacheError::Io`].
     pub fn remove(&self, digest: &Digest) -> Result<Removed, CacheError> {
         self.check_writable()?;
@@ -94,6 +99,9 @@ impl Cache {
             && self.leads_to(&path, digest)
         {
             return Err(CacheError::Linked { digest: *digest, path });
+        }
+        if self.pinned()?.contains(digest) {
+            return Err(CacheError::Pinned { digest: *digest });
         }
         let locks = self.layout().locks();
         let usage = LockFile::usage(&locks, digest);
@@ -111,6 +119,8 @@ impl Cache {
             }
         }
         atomic::remove_file(&manifest)?;
+        atomic::remove_file(&self.layout().used(digest))?;
+        atomic::remove_file(&self.layout().promise(digest))?;
         if found {
             return Ok(Removed { freed_bytes });
         }
@@ -218,6 +228,8 @@ impl Cache {
             name,
             changed,
             series,
+            last_used: self.last_used(&digest),
+            is_pinned: false,
         }))
     }
 
@@ -232,7 +244,7 @@ impl Cache {
     }
 }
 
-fn digests_in(dir: &Path) -> Result<Vec<Digest>, CacheError> {
+pub(super) fn digests_in(dir: &Path) -> Result<Vec<Digest>, CacheError> {
     let fail = |source| CacheError::io("list", dir, source);
     let mut digests = Vec::new();
     let entries = match fs::read_dir(dir) {
@@ -246,7 +258,7 @@ fn digests_in(dir: &Path) -> Result<Vec<Digest>, CacheError> {
 }
 
 /// Disk space that the files of a model take; 0 when it is not there.
-fn disk_bytes(dir: &Path) -> Result<u64, CacheError> {
+pub(super) fn disk_bytes(dir: &Path) -> Result<u64, CacheError> {
     let fail = |source| CacheError::io("list", dir, source);
     let entries = match fs::read_dir(dir) {
         Ok(entries) => entries,

@@ -1,5 +1,6 @@
 //! What can go wrong with the cache.
 
+use std::fmt;
 use std::io;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -7,6 +8,7 @@ use std::time::Duration;
 use manifest::{Blame, ByteRange, Digest, IndexError, ManifestError, PieceId};
 
 use super::free::{Free, free};
+use super::keep::Keep;
 use super::lock_holder::LockHolders;
 
 /// Why the cache could not do what it was asked.
@@ -168,6 +170,27 @@ pub enum CacheError {
         path: PathBuf,
         /// The cache.
         cache: PathBuf,
+    },
+    /// The model is pinned.
+    #[error("model {digest} is pinned: `loader cache unpin {digest}` first")]
+    Pinned {
+        /// The model.
+        digest: Digest,
+    },
+    /// The cache may take so much, and what has to stay leaves too little.
+    #[error(
+        "model {digest} needs {needed_bytes} bytes, the cache may take {max_bytes}, and not enough can go{}",
+        Stays(.kept)
+    )]
+    OverLimit {
+        /// The model.
+        digest: Digest,
+        /// What it needs beyond what is there of it.
+        needed_bytes: u64,
+        /// What the cache may take.
+        max_bytes: u64,
+        /// What stays: models, their disk space, and why.
+        kept: Vec<(Digest, u64, Keep)>,
     },
     /// A link leads to the model.
     #[error("model {digest} is what {} leads to: remove that link first", path.display())]
@@ -345,6 +368,8 @@ impl CacheError {
             Self::InUse { .. }
             | Self::NotALink { .. }
             | Self::Linked { .. }
+            | Self::Pinned { .. }
+            | Self::OverLimit { .. }
             | Self::NotEmpty { .. }
             | Self::Ambiguous { .. }
             | Self::NoRoomToHeal { .. }
@@ -363,8 +388,11 @@ impl CacheError {
 
     /// Whether there is no room: more of it, or less to store, would help.
     pub fn is_disk_full(&self) -> bool {
-        use CacheError::{DiskFull, FileTooLarge, NoFiles, NoRoom};
-        matches!(self, DiskFull { .. } | NoRoom { .. } | NoFiles { .. } | FileTooLarge { .. })
+        use CacheError::{DiskFull, FileTooLarge, NoFiles, NoRoom, OverLimit};
+        matches!(
+            self,
+            DiskFull { .. } | NoRoom { .. } | NoFiles { .. } | FileTooLarge { .. } | OverLimit { .. }
+        )
     }
 }
 
@@ -404,5 +432,22 @@ mod tests {
         assert_eq!(describe_holders(&[]), "another process");
         assert_eq!(describe_holders(&[7]), "process 7");
         assert_eq!(describe_holders(&[7, 8]), "processes 7, 8");
+    }
+}
+
+/// What stays in a cache that is too full.
+struct Stays<'a>(&'a [(Digest, u64, Keep)]);
+
+impl fmt::Display for Stays<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        const SHOWN: usize = 8;
+        for (position, (digest, bytes, keep)) in self.0.iter().take(SHOWN).enumerate() {
+            let separator = if position == 0 { ": " } else { ", " };
+            write!(f, "{separator}{digest} ({bytes} bytes) is {keep}")?;
+        }
+        match self.0.len().checked_sub(SHOWN) {
+            Some(more @ 1..) => write!(f, ", and {more} more stay"),
+            _ => Ok(()),
+        }
     }
 }

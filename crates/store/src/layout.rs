@@ -82,6 +82,18 @@ impl Layout {
         self.root.join("series")
     }
 
+    pub(super) fn used(&self, digest: &Digest) -> PathBuf {
+        self.root.join("used").join(digest.to_string())
+    }
+
+    pub(super) fn promise(&self, digest: &Digest) -> PathBuf {
+        self.root.join("room").join(digest.to_string())
+    }
+
+    pub(super) fn pins(&self) -> PathBuf {
+        self.root.join("pins")
+    }
+
     pub(super) fn links(&self) -> PathBuf {
         self.root.join("links")
     }

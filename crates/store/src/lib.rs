@@ -16,6 +16,9 @@
 //!   partial/<manifest digest>/       the same files being filled, and a journal of verified pieces
 //!   partial/staging-*                being published, moved or removed; a dead process's are swept at the next opening;
 //!                                    in models/, too
+//!   used/<manifest digest>           when it was last used: the time of the file
+//!   room/<manifest digest>           how much it takes once it is filled, where the cache has a limit
+//!   pins/<manifest digest>           it is never evicted or removed
 //!   links/                           links to models, and what they lead to
 //!   locks/                           never deleted
 //!   series/<name>                    models that were loaded for a series, oldest first
@@ -40,12 +43,14 @@ mod cache;
 mod donors;
 mod entries;
 mod error;
+mod evict;
 mod fill_wait;
 mod free;
 mod heal;
 mod incomplete;
 mod install;
 mod journal;
+mod keep;
 mod lay_out;
 mod layout;
 mod left;
@@ -81,8 +86,10 @@ pub use blobs::Blobs;
 pub use cache::Cache;
 pub use entries::{Entry, EntryState, Removed};
 pub use error::CacheError;
+pub use evict::{Evicted, Limit};
 pub use fill_wait::{FillState, FillWait, PAUSE};
 pub use free::Free;
+pub use keep::Keep;
 pub use lay_out::check_empty;
 pub use layout::{PARITY, PIECES};
 pub use lock::FillLock;

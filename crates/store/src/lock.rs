@@ -62,6 +62,11 @@ impl LockFile {
         Self { path: locks.join("series") }
     }
 
+    /// Exclusive for making room.
+    pub(super) fn room(locks: &Path) -> Self {
+        Self { path: locks.join("room") }
+    }
+
     /// Exclusive for changing the bans.
     pub(super) fn bans(locks: &Path) -> Self {
         Self { path: locks.join("bans") }

@@ -84,7 +84,9 @@ impl Partial {
         let final_dir = cache.layout().model(lock.digest());
         let list = WeightsFiles::of(geometry.manifest());
         let placed = cache.is_incomplete(lock.digest()).then_some(final_dir.as_path());
-        let absent = make_room(&Room { dir: &dir, placed, list: &list, wanted }, &geometry)?;
+        let room = Room { dir: &dir, placed, list: &list, wanted };
+        let _room = cache.room_for(lock.digest(), room.needed_bytes(&geometry))?;
+        let absent = make_room(&room, &geometry)?;
         let has_placed = placed.is_some();
         let weights = ModelFiles::filling(list, dir.clone(), Some(final_dir)).with_placed(has_placed);
         let weights = Arc::new(weights);

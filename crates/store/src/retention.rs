@@ -48,8 +48,9 @@ impl Cache {
         let excess = listed.len().saturating_sub(keep.max(1));
         let (mut removed, mut kept) = (Vec::new(), Vec::new());
         let linked: HashSet<Digest> = self.linked()?.into_iter().map(|(linked, _)| linked).collect();
+        let pinned = self.pinned()?;
         for candidate in listed.drain(..excess) {
-            if live == Some(candidate) || linked.contains(&candidate) {
+            if live == Some(candidate) || linked.contains(&candidate) || pinned.contains(&candidate) {
                 kept.push(candidate);
                 continue;
             }
@@ -71,29 +72,48 @@ impl Cache {
         Ok(removed)
     }
 
+    /// The newest model of each series, and the one that is known to be in use, with the name of the series.
+    pub(crate) fn newest_of_series(&self) -> Result<Vec<(Digest, String)>, CacheError> {
+        let mut newest = Vec::new();
+        for series in self.series_names()? {
+            let listed = read(&self.layout().series().join(&series))?.pop();
+            let live = self.live(&series)?;
+            newest.extend(listed.into_iter().chain(live).map(|digest| (digest, series.clone())));
+        }
+        Ok(newest)
+    }
+
     /// The series that each model is in.
     ///
     /// # Errors
     /// [`CacheError::Io`].
     pub(crate) fn all_series(&self) -> Result<HashMap<Digest, Vec<String>>, CacheError> {
+        let mut found: HashMap<Digest, Vec<String>> = HashMap::new();
+        for name in self.series_names()? {
+            for digest in read(&self.layout().series().join(&name))? {
+                found.entry(digest).or_default().push(name.clone());
+            }
+        }
+        Ok(found)
+    }
+
+    fn series_names(&self) -> Result<Vec<String>, CacheError> {
         let dir = self.layout().series();
         let fail = |source| CacheError::io("list", &dir, source);
-        let mut found: HashMap<Digest, Vec<String>> = HashMap::new();
         let entries = match fs::read_dir(&dir) {
-            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(found),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Vec::new()),
             entries => entries.map_err(fail)?,
         };
+        let mut names = Vec::new();
         for entry in entries {
             let entry = entry.map_err(fail)?;
             let name = entry.file_name().to_string_lossy().into_owned();
             let is_list = entry.file_type().map_err(fail)?.is_file();
             if is_list && !name.starts_with('.') && !name.ends_with(LIVE) {
-                for digest in read(&entry.path())? {
-                    found.entry(digest).or_default().push(name.clone());
-                }
+                names.push(name);
             }
         }
-        Ok(found)
+        Ok(names)
     }
 
     /// The model of a series that is known to be in use; `None` while none ever was.

@@ -45,6 +45,13 @@ impl Room<'_> {
         missing.sum()
     }
 
+    /// The same with the piece index and the journal.
+    pub(super) fn needed_bytes(&self, geometry: &Geometry) -> u64 {
+        let beside_bytes =
+            geometry.manifest().index_size_bytes() + journal::size_bytes(geometry.piece_total());
+        self.missing_bytes().saturating_add(beside_bytes)
+    }
+
     /// Makes the files that are to be reserved, and gives those that were not there with their size.
     fn make_files(&self, reserve: bool) -> Result<HashSet<usize>, CacheError> {
         let mut absent = HashSet::new();
@@ -78,11 +85,10 @@ impl Room<'_> {
 /// were not there with their size: nothing in them counts.
 pub(super) fn make_room(room: &Room<'_>, geometry: &Geometry) -> Result<HashSet<usize>, CacheError> {
     let Room { dir, list, .. } = *room;
-    let (manifest, path, is_new) = (geometry.manifest(), dir.join(list.root()), !dir.exists());
+    let (path, is_new) = (dir.join(list.root()), !dir.exists());
     let missing_bytes = room.missing_bytes();
     if missing_bytes > 0 {
-        let beside_bytes = manifest.index_size_bytes() + journal::size_bytes(geometry.piece_total());
-        space::require(&path, missing_bytes.saturating_add(beside_bytes))?;
+        space::require(&path, room.needed_bytes(geometry))?;
     }
     if is_new {
         let files = room.wanted.map_or(list.len(), BTreeSet::len) as u64;
