@@ -24,6 +24,7 @@ pub(crate) enum Answer {
     CacheEntry(CacheEntry),
     Path(PathAnswer),
     Removed(Removed),
+    Pinned(Pinned),
     Key(KeyAnswer),
     Id(Id),
     ChainRemembered(Box<ChainRemembered>),
@@ -254,6 +255,8 @@ pub(crate) struct CacheEntry {
     pub(crate) name: Option<String>,
     pub(crate) changed_at: Option<u64>,
     pub(crate) contracts: Vec<String>,
+    pub(crate) used_at: Option<u64>,
+    pub(crate) pinned: bool,
 }
 
 /// Where something is.
@@ -273,6 +276,14 @@ pub(crate) struct Id {
 pub(crate) struct Removed {
     pub(crate) manifest: Text,
     pub(crate) freed_bytes: u64,
+    pub(crate) dry_run: bool,
+}
+
+/// Whether a model is pinned now.
+#[derive(Debug, Serialize)]
+pub(crate) struct Pinned {
+    pub(crate) manifest: Text,
+    pub(crate) pinned: bool,
 }
 
 /// What is remembered of a chain, a contract and a block tag.
@@ -351,7 +362,11 @@ impl Answer {
             Self::Key(key) => key.address.to_string(),
             Self::Id(answer) => answer.peer_id.to_string(),
             Self::Removed(removed) => {
-                format!("{}  removed, {} freed", removed.manifest, show_size(removed.freed_bytes))
+                let what = if removed.dry_run { "would go" } else { "removed" };
+                format!("{}  {what}, {} freed", removed.manifest, show_size(removed.freed_bytes))
+            }
+            Self::Pinned(Pinned { manifest, pinned }) => {
+                format!("{manifest}  {}", if *pinned { "pinned" } else { "not pinned" })
             }
             Self::Status(status) => status::plain(status),
             Self::ChainRemembered(remembered) => remembered.plain(),

@@ -352,6 +352,40 @@ pub(crate) enum Cache {
         #[arg(value_name = "DIGEST")]
         manifest: Option<Name>,
     },
+    /// Remove models that were used longest ago, until the cache takes no more than so much.
+    ///
+    /// What a process has mapped, serves or fills stays, and so do what is pinned, what a link leads to or led to before, and
+    /// the newest model of each contract and the last that a command of --exec succeeded with. What a fetch left unfinished
+    /// goes like any other.
+    Gc {
+        /// What the cache may take, such as 500GiB; 0 for all that may go.
+        #[arg(long, value_name = "SIZE", value_parser = parse_size, required_unless_present = "older_than")]
+        max_bytes: Option<u64>,
+        /// Remove what was not used for so long, such as 720h, however much room there is.
+        #[arg(long, value_name = "DURATION", value_parser = parse_duration)]
+        older_than: Option<Duration>,
+        /// Only say what would go.
+        #[arg(long)]
+        dry_run: bool,
+    },
+    /// Keep models: they are not evicted, and not removed before they are unpinned. They need not be there yet.
+    Pin {
+        /// Their manifests.
+        #[arg(value_name = "DIGEST", required = true)]
+        manifests: Vec<Name>,
+    },
+    /// End that.
+    Unpin {
+        /// Their manifests.
+        #[arg(value_name = "DIGEST", required = true)]
+        manifests: Vec<Name>,
+    },
+    /// Remove the parity shards of models: what a publisher serves so that others can rebuild. The models stay as they are.
+    DropParity {
+        /// Their manifests.
+        #[arg(value_name = "DIGEST", required = true)]
+        manifests: Vec<Name>,
+    },
     /// Remove models that nobody uses.
     Rm {
         /// Their manifests.

@@ -135,6 +135,7 @@ impl Settings {
             .with_mdns(!(flags.no_mdns || self.file.no_mdns))
             .with_dht(if is_server { DhtMode::Server } else { DhtMode::Auto })
             .with_limits(limits)
+            .with_max_cache_bytes(flags.max_cache.or(self.file.max_cache))
             .with_network_key(network_key)
             .with_allowed_peers(allowed_peers))
     }

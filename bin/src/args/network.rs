@@ -36,6 +36,12 @@ pub(crate) struct Network {
     /// the speed: 64 MiB are 1.7 Gbit/s over 150 ms. More than 64 MiB are taken only where the way needs it [default: 256MiB].
     #[arg(long, value_name = "SIZE", value_parser = parse_size, env = "LOADER_MEMORY", hide_env_values = true)]
     pub(crate) memory: Option<u64>,
+    /// Let the cache take at most so much of the disk, such as 500GiB: before a model is fetched, others are removed, those
+    /// first that were used longest ago. What is mapped, pinned, linked to, or the newest of a contract stays; when that leaves
+    /// too little, the fetch says so and takes nothing [default: no limit].
+    #[arg(long, value_name = "SIZE", value_parser = parse_size, env = "LOADER_MAX_CACHE", hide_env_values = true)]
+    #[arg(help_heading = "Cache")]
+    pub(crate) max_cache: Option<u64>,
     /// Key file of a private network (the swarm.key of go-libp2p): nobody without the key is talked to. QUIC, which it does
     /// not cover, is off then.
     #[arg(long, value_name = "FILE", env = "LOADER_PSK_FILE", hide_env_values = true)]

@@ -4,9 +4,9 @@ use std::time::UNIX_EPOCH;
 
 use anyhow::Result;
 use manifest::Digest;
-use store::{Cache, CacheError, EntryState, Model};
+use store::{Cache, CacheError, EntryState, Limit, Model};
 
-use crate::answer::{Answer, CacheEntry, PathAnswer, Removed, Text};
+use crate::answer::{Answer, CacheEntry, PathAnswer, Pinned, Removed, Text};
 use crate::args::{self, Name};
 use crate::config::Settings;
 use crate::output::Output;
@@ -26,7 +26,13 @@ pub(crate) fn run(
                 output.answer(&Answer::Path(PathAnswer { path }))
             }
             args::Cache::Path { manifest: Some(name) } => not_there(&[name.find(None)?], settings, output),
-            args::Cache::Rm { manifests } => not_there(&Name::find_all(manifests, None)?, settings, output),
+            args::Cache::Gc { .. } => not_there(&[], settings, output),
+            args::Cache::Rm { manifests }
+            | args::Cache::Pin { manifests }
+            | args::Cache::Unpin { manifests }
+            | args::Cache::DropParity { manifests } => {
+                not_there(&Name::find_all(manifests, None)?, settings, output)
+            }
         };
     };
     match command {
@@ -40,12 +46,56 @@ pub(crate) fn run(
         }
         args::Cache::Rm { manifests } => {
             for digest in &Name::find_all(manifests, Some(cache))? {
-                let freed_bytes = cache.remove(digest)?.freed_bytes;
-                output.answer(&Answer::Removed(Removed { manifest: Text::of(digest), freed_bytes }))?;
+                answer_removed(digest, cache.remove(digest)?.freed_bytes, false, output)?;
+            }
+            Ok(())
+        }
+        args::Cache::Gc { max_bytes, older_than, dry_run } => {
+            collect(cache, Limit { max_bytes: *max_bytes, older_than: *older_than }, *dry_run, output)
+        }
+        args::Cache::Pin { manifests } => pin(cache, manifests, true, output),
+        args::Cache::Unpin { manifests } => pin(cache, manifests, false, output),
+        args::Cache::DropParity { manifests } => {
+            for digest in &Name::find_all(manifests, Some(cache))? {
+                answer_removed(digest, cache.drop_parity(digest)?, false, output)?;
             }
             Ok(())
         }
     }
+}
+
+/// Removes what may go, and says what stays although there is too much.
+fn collect(cache: &Cache, limit: Limit, dry_run: bool, output: &Output) -> Result<()> {
+    let evicted = cache.evict(limit, dry_run)?;
+    for (digest, freed_bytes) in &evicted.removed {
+        answer_removed(digest, *freed_bytes, dry_run, output)?;
+    }
+    let is_over = limit.max_bytes.is_some_and(|max_bytes| evicted.left_bytes > max_bytes);
+    for (digest, bytes, keep) in evicted.kept.iter().filter(|_| is_over) {
+        output.note(&format!("{digest} ({}) stays: {keep}", show_size(*bytes)));
+    }
+    let (verb, left) = (if dry_run { "would take" } else { "takes" }, show_size(evicted.left_bytes));
+    output.note(&format!(
+        "the cache {verb} {left}{}",
+        if is_over { ", which is more than it may" } else { "" }
+    ));
+    Ok(())
+}
+
+fn answer_removed(digest: &Digest, freed_bytes: u64, dry_run: bool, output: &Output) -> Result<()> {
+    output.answer(&Answer::Removed(Removed { manifest: Text::of(digest), freed_bytes, dry_run }))
+}
+
+fn pin(cache: &Cache, manifests: &[Name], pinned: bool, output: &Output) -> Result<()> {
+    for digest in &Name::find_all(manifests, Some(cache))? {
+        if pinned {
+            cache.pin(digest)?
+        } else {
+            cache.unpin(digest)?
+        };
+        output.answer(&Answer::Pinned(Pinned { manifest: Text::of(digest), pinned }))?;
+    }
+    Ok(())
 }
 
 fn list(cache: &Cache, output: &Output) -> Result<()> {
@@ -72,6 +122,8 @@ fn list(cache: &Cache, output: &Output) -> Result<()> {
                 .and_then(|at| at.duration_since(UNIX_EPOCH).ok())
                 .map(|at| at.as_secs()),
             contracts: entry.series,
+            used_at: entry.last_used.duration_since(UNIX_EPOCH).ok().map(|at| at.as_secs()),
+            pinned: entry.is_pinned,
         }))?;
     }
     output.note(&total);

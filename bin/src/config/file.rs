@@ -21,7 +21,7 @@ use crate::units::{parse_duration, parse_rate, parse_size};
 const MAX_FILE_BYTES: usize = 1 << 20;
 
 /// What each key takes.
-const KEYS: [(&str, &str); 29] = [
+const KEYS: [(&str, &str); 30] = [
     ("cache-dir", PATH),
     (
         "contract",
@@ -47,6 +47,7 @@ const KEYS: [(&str, &str); 29] = [
     ("dht-server", FLAG),
     ("upload-limit", RATE),
     ("download-limit", RATE),
+    ("max-cache", "a size in quotes, such as \"500GiB\""),
     ("memory", "a size in quotes, such as \"128MiB\""),
     ("listen", ADDRESSES),
     ("external-addr", ADDRESSES),
@@ -90,6 +91,8 @@ pub(super) struct File {
     pub(super) dht_server: bool,
     pub(super) upload_limit: Option<Rate>,
     pub(super) download_limit: Option<Rate>,
+    #[serde(deserialize_with = "size")]
+    pub(super) max_cache: Option<u64>,
     #[serde(deserialize_with = "size")]
     pub(super) memory: Option<u64>,
     pub(super) listen: Vec<Text<Multiaddr>>,

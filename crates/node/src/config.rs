@@ -28,6 +28,7 @@ pub struct Config {
     #[cfg(feature = "dht")]
     pub(crate) dht: p2p_blob::DhtMode,
     pub(crate) limits: Limits,
+    pub(crate) max_cache_bytes: Option<u64>,
     #[cfg(feature = "chain")]
     pub(crate) chain: Option<chain_reader::Config>,
     pub(crate) fetch: FetchOptions,
@@ -64,6 +65,7 @@ impl Config {
             #[cfg(feature = "dht")]
             dht: p2p_blob::DhtMode::default(),
             limits: Limits::default(),
+            max_cache_bytes: None,
             #[cfg(feature = "chain")]
             chain: None,
             fetch: FetchOptions::default(),
@@ -153,6 +155,13 @@ impl Config {
     #[must_use]
     pub fn with_limits(self, limits: Limits) -> Self {
         Self { limits, ..self }
+    }
+
+    /// What the cache may take of the disk: other models are removed before one is begun, those first that were used longest
+    /// ago (`store::Cache::limit`). What is mapped, linked, pinned or followed stays. Default: no limit.
+    #[must_use]
+    pub fn with_max_cache_bytes(self, max_cache_bytes: impl Into<Option<u64>>) -> Self {
+        Self { max_cache_bytes: max_cache_bytes.into(), ..self }
     }
 
     /// The contract to read. Default: none, models are loaded by digest.

@@ -117,9 +117,10 @@ impl Node {
 
     async fn start_with(config: Config, contract: Contract) -> Result<Self, NodeError> {
         let (cache_dir, mut blob_dirs, own) = (config.cache_dir, config.blob_dirs, config.own_blobs);
-        let (fetch, pages) = (config.fetch, config.pages);
+        let (fetch, pages, max_cache_bytes) = (config.fetch, config.pages, config.max_cache_bytes);
         let open = move || -> Result<_, NodeError> {
             let cache = Cache::open(&cache_dir)?;
+            cache.limit(max_cache_bytes.unwrap_or(u64::MAX));
             let is_kept = !cache.is_read_only();
             let identity = match is_kept {
                 true => Identity::load_or_create(&cache.identity_path())?,
@@ -368,7 +369,12 @@ impl Node {
         }
         self.membership.on_new_model();
         let (mapped, pages) = (model.clone(), self.pages);
-        blocking(move || mapped.advise(pages)).await?;
+        let cache = self.cache.clone();
+        let use_it = move || {
+            cache.note_used(mapped.digest());
+            mapped.advise(pages)
+        };
+        blocking(use_it).await?;
         Ok(Loaded { model, report })
     }
 
@@ -423,6 +429,7 @@ pub async fn cached(config: &Config, manifest: Digest) -> Result<Option<Loaded>,
     blocking(move || {
         let Some(cache) = Cache::open_existing(&cache_dir)? else { return Ok(None) };
         let Some(model) = loader::cached(&cache, &manifest, &fetch)? else { return Ok(None) };
+        cache.note_used(&manifest);
         model.advise(pages)?;
         Ok(Some(Loaded { model, report: Report::of_cached() }))
     })

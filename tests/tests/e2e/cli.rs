@@ -237,6 +237,7 @@ async fn objects_are_those_of_the_documentation() {
         &["cache", "ls"],
         &["cache", "path"],
         &["id"],
+        &["cache", "unpin", id],
         &["cache", "rm", id],
         &["chain", "show"],
         &["chain", "forget", "--contract", &chain.contract()],

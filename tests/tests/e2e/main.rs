@@ -7,6 +7,7 @@ mod cli;
 mod demo;
 mod discovery;
 mod doors;
+mod evict;
 mod faults;
 mod fetch;
 mod folder;
