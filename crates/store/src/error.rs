@@ -413,6 +413,23 @@ fn describe_holders(holders: &[u32]) -> String {
     }
 }
 
+/// What stays in a cache that is too full.
+struct Stays<'a>(&'a [(Digest, u64, Keep)]);
+
+impl fmt::Display for Stays<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        const SHOWN: usize = 8;
+        for (position, (digest, bytes, keep)) in self.0.iter().take(SHOWN).enumerate() {
+            let separator = if position == 0 { ": " } else { ", " };
+            write!(f, "{separator}{digest} ({bytes} bytes) is {keep}")?;
+        }
+        match self.0.len().checked_sub(SHOWN) {
+            Some(more @ 1..) => write!(f, ", and {more} more stay"),
+            _ => Ok(()),
+        }
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -432,22 +449,5 @@ mod tests {
         assert_eq!(describe_holders(&[]), "another process");
         assert_eq!(describe_holders(&[7]), "process 7");
         assert_eq!(describe_holders(&[7, 8]), "processes 7, 8");
-    }
-}
-
-/// What stays in a cache that is too full.
-struct Stays<'a>(&'a [(Digest, u64, Keep)]);
-
-impl fmt::Display for Stays<'_> {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        const SHOWN: usize = 8;
-        for (position, (digest, bytes, keep)) in self.0.iter().take(SHOWN).enumerate() {
-            let separator = if position == 0 { ": " } else { ", " };
-            write!(f, "{separator}{digest} ({bytes} bytes) is {keep}")?;
-        }
-        match self.0.len().checked_sub(SHOWN) {
-            Some(more @ 1..) => write!(f, ", and {more} more stay"),
-            _ => Ok(()),
-        }
     }
 }
