@@ -547,6 +547,8 @@ impl Fetch<'_> {
             observer: self.observer,
             report,
             on_trial: HashMap::new(),
+            supply: None,
+            next_supply: Instant::now(),
             wait: self.wait,
         };
         let result = driver.run(events).await;
