@@ -9,6 +9,7 @@ use clap_complete::Shell;
 use manifest::{Codec, Digest};
 
 pub(crate) use self::following::Following;
+pub(crate) use self::http::Http;
 pub(crate) use self::mistake::without_keys;
 pub(crate) use self::name::Name;
 pub(crate) use self::network::Network;
@@ -19,6 +20,7 @@ use crate::units::{parse_duration, parse_size};
 
 mod address;
 mod following;
+mod http;
 mod mistake;
 mod name;
 mod network;
@@ -170,6 +172,8 @@ pub(crate) struct Fetch {
     pub(crate) named: Named,
     #[command(flatten)]
     pub(crate) network: Network,
+    #[command(flatten)]
+    pub(crate) http: Http,
 }
 
 /// Seed what the cache holds, until SIGTERM or Ctrl-C.
@@ -188,6 +192,8 @@ pub(crate) struct Serve {
     pub(crate) following: Following,
     #[command(flatten)]
     pub(crate) network: Network,
+    #[command(flatten)]
+    pub(crate) http: Http,
 }
 
 /// Follow the contract: load each new model it names, and say when it is ready, until SIGTERM or Ctrl-C.
@@ -212,6 +218,8 @@ pub(crate) struct Watch {
     pub(crate) following: Following,
     #[command(flatten)]
     pub(crate) network: Network,
+    #[command(flatten)]
+    pub(crate) http: Http,
 }
 
 /// Encode a model into the cache and print the digest of its manifest; with --contract, set it on chain.

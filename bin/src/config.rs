@@ -11,7 +11,7 @@ use anyhow::{Context as _, Result};
 use loader::FetchOptions;
 use p2p_blob::{DhtMode, Limits, Multiaddr, NetworkKey, PeerId};
 
-use crate::args::{Common, Legacy, Network};
+use crate::args::{Common, Http, Legacy, Network};
 use crate::exit::Usage;
 use crate::system;
 
@@ -138,6 +138,21 @@ impl Settings {
             .with_max_cache_bytes(flags.max_cache.or(self.file.max_cache))
             .with_network_key(network_key)
             .with_allowed_peers(allowed_peers))
+    }
+
+    /// What is told over HTTP, if anything is.
+    pub(crate) fn http(&self, flags: &Http) -> Result<Option<panel::Config>> {
+        let Some(address) = flags.http.or(self.file.http.as_ref().map(|address| address.0)) else {
+            return match !flags.http_host.is_empty() || flags.http_page {
+                true => {
+                    Err(Usage::new("--http-host and --http-page are for --http ADDR: give that, too").into())
+                }
+                false => Ok(None),
+            };
+        };
+        let hosts = if flags.http_host.is_empty() { &self.file.http_host } else { &flags.http_host };
+        let page = flags.http_page || self.file.http_page;
+        Ok(Some(panel::Config::new(address).with_hosts(hosts.clone()).with_page(page)))
     }
 
     /// Folders of blobs to serve.
@@ -289,6 +304,21 @@ pub(crate) mod tests {
         assert_eq!(count(1 << 16), (512, 128));
         assert_eq!(count(256), (108, 54));
         assert_eq!(count(0), (MIN_CONNECTIONS, 1));
+    }
+
+    #[test]
+    fn http_is_off_unless_there_is_an_address() {
+        let http = |toml, args| settings(toml, args).and_then(|(of_file, flags)| of_file.http(&flags.http));
+        assert!(http("", "").unwrap().is_none());
+        assert!(http("http-host = ['a']\nhttp-page = true", "").unwrap().is_none());
+        let shown = format!("{:?}", http("http = '4300'\nhttp-host = ['a']", "--http-page").unwrap());
+        assert!(
+            shown.contains("127.0.0.1:4300") && shown.contains("\"a\"") && shown.contains("true"),
+            "{shown}"
+        );
+        let shown = format!("{:?}", http("http = '4300'", "--http 0.0.0.0:9100 --http-host b").unwrap());
+        assert!(shown.contains("0.0.0.0:9100") && shown.contains("\"b\""), "{shown}");
+        assert!(http("", "--http-page").unwrap_err().is::<Usage>());
     }
 
     #[test]

@@ -174,7 +174,7 @@ impl Observer for FetchProgress {
             Event::SourceDown { source, .. } => {
                 lock(&self.state).sources.remove(source.as_str());
             }
-            Event::PieceFetched { shard, bytes, .. } | Event::PieceRebuilt { shard, bytes } => {
+            Event::PieceFetched { shard, bytes, .. } | Event::PieceRebuilt { shard, bytes, .. } => {
                 lock(&self.state).on_piece(*shard, *bytes);
                 self.tick();
             }

@@ -13,6 +13,7 @@ mod confined;
 mod disk;
 mod gate;
 mod home;
+mod http;
 mod killer;
 mod liars;
 mod line;
@@ -40,6 +41,7 @@ pub use confined::{as_user, before_1970, limited, read_only, with_umask};
 pub use disk::{Disk, FileSystem, Overlay};
 pub use gate::Gate;
 pub use home::Home;
+pub use http::{Http, Reply};
 pub use killer::{Killed, Killer};
 pub use liars::Liars;
 pub use line::Line;
@@ -51,7 +53,7 @@ pub use peer::{Conduct, Peer};
 pub use process::{Outcome, Process, Usage};
 pub use rpc::{ANYTHING, Keys, Mood, Rpc};
 pub use seeder::Seeder;
-pub use tools::{anvil, demo, python_peer, real_inputs, sharder, wheel_script};
+pub use tools::{anvil, browser, demo, python_peer, real_inputs, sharder, wheel_script};
 pub use tree::Tree;
 
 /// What is waited for comes in milliseconds; a loaded machine gets this long.

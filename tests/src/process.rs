@@ -108,6 +108,14 @@ impl Process {
         wait(&self.line, &mut self.stderr, &self.stdout, |text| text.contains(part)).await;
     }
 
+    /// Waits until stderr is like this, and returns it.
+    ///
+    /// # Panics
+    /// When the process ends without it.
+    pub async fn notes(&mut self, is_it: impl Fn(&str) -> bool) -> String {
+        wait(&self.line, &mut self.stderr, &self.stdout, is_it).await
+    }
+
     /// What it uses now.
     ///
     /// # Panics

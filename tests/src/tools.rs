@@ -114,3 +114,20 @@ pub(crate) async fn compile(source: &str, flags: &[&str], target: &Path) {
     let said = String::from_utf8_lossy(&output.stderr);
     assert!(output.status.success(), "{compiler:?} cannot compile {source}: {said}");
 }
+
+/// The command line that looks at a page in a real browser, up to its arguments: Node.js, the script, and the browser
+/// (`LOADER_CHROMIUM`, else Debian's).
+///
+/// # Panics
+/// When the browser, or what drives it, is not there.
+pub fn browser() -> [PathBuf; 3] {
+    let dir = tests_dir().join("browser");
+    let driver = dir.join("node_modules/playwright-core/package.json");
+    assert!(
+        driver.is_file(),
+        "{} is missing: `npm ci` in tests/browser; `cargo xtask test` does it",
+        driver.display()
+    );
+    let chromium = tool("LOADER_CHROMIUM", "/usr/bin/chromium".into(), "`apt-get install chromium`");
+    ["node".into(), dir.join("page.mjs"), chromium]
+}

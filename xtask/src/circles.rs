@@ -10,7 +10,7 @@ use anyhow::{Result, bail};
 use self::uses::Uses;
 
 /// The folders of the crates that are held free of circles.
-const CRATES: [&str; 11] = [
+const CRATES: [&str; 12] = [
     "bin",
     "crates/chain-reader",
     "crates/demo",
@@ -19,6 +19,7 @@ const CRATES: [&str; 11] = [
     "crates/manifest",
     "crates/node",
     "crates/p2p-blob",
+    "crates/panel",
     "crates/planner",
     "crates/sim",
     "crates/store",

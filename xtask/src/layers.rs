@@ -8,7 +8,7 @@ use crate::{circles, tool};
 
 /// A crate of ours, and packages that must not be among its dependencies, however far down: these, and those whose
 /// names go on from one of these with a hyphen.
-const FORBIDDEN: [(&str, &[&str]); 11] = [
+const FORBIDDEN: [(&str, &[&str]); 12] = [
     ("sha256-lanes", &["manifest", "tokio", "libp2p", "alloy"]),
     ("manifest", &["tokio", "libp2p", "alloy"]),
     ("chain-reader", &["libp2p", "planner", "store", "loader", "p2p-blob"]),
@@ -19,7 +19,8 @@ const FORBIDDEN: [(&str, &[&str]); 11] = [
     ),
     ("store", &["tokio", "futures", "libp2p", "alloy", "planner", "loader", "p2p-blob", "chain-reader"]),
     ("loader", &["libp2p", "alloy", "p2p-blob", "chain-reader"]),
-    ("node", &["clap", "indicatif"]),
+    ("node", &["clap", "indicatif", "panel", "prometheus-client"]),
+    ("panel", &["clap", "indicatif", "sim", "demo"]),
     ("loader-cli", &["sim", "demo"]),
     ("libp2p-loader", &["clap", "indicatif", "sim", "demo"]),
     ("sim", &["tokio", "libp2p", "alloy", "p2p-blob", "chain-reader", "store", "loader", "node"]),

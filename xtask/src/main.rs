@@ -76,7 +76,8 @@ Recipes of the project. Each does its own set-up, and may be run at any time.
                             some gigabytes from PyPI, each in an environment of its own.
   cargo xtask wheel         Build the Python wheel into target/wheels, and fail when it has grown too large.
   cargo xtask setup         Only the set-up: the EVM node into tests/evm/node_modules, the Python peers' packages into
-                            tests/python/.venv. Does nothing when both are up to date.
+                            tests/python/.venv, Chromium with apt-get and what drives it into tests/browser/node_modules. Does
+                            nothing when all are up to date.
 
 Needed: Rust, a C compiler, Node.js with npm, Python 3 with venv; for the tests on disks of their own Linux, root, and
 e2fsprogs. `cargo nextest` is used when it is installed.
@@ -84,6 +85,7 @@ To use programs of your own instead of the ones set up, name them:
 
   LOADER_ANVIL    the EVM node (https://getfoundry.sh)
   LOADER_PYTHON   a Python with the packages of tests/python/requirements.txt
+  LOADER_CHROMIUM a Chromium, or Chrome
 
 `cargo xtask test` also builds the Python wheel with maturin, and installs it into target/wheel/venv.
 ";

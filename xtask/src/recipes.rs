@@ -21,6 +21,7 @@ pub(crate) fn test(root: &Path) -> Result<()> {
         command
             .env(setup::ANVIL, &tools.anvil)
             .env(setup::INTERPRETER, &tools.python)
+            .env(setup::CHROMIUM, &tools.chromium)
             .env("LOADER_WHEEL_PYTHON", &wheel)
             .env("LOADER_BIN", &loader);
         tool::run(command)

@@ -1,4 +1,5 @@
-//! What the tests and the demo need besides Rust: an EVM node from npm, packages for the Python peers from PyPI.
+//! What the tests and the demo need besides Rust: an EVM node from npm, packages for the Python peers from PyPI, a browser
+//! from Debian.
 
 use std::env;
 use std::fs;
@@ -12,17 +13,22 @@ use crate::tool::{self, C_COMPILER, NODE, NPM, PYTHON};
 /// Names of the variables in which the tests are told.
 pub(crate) const ANVIL: &str = "LOADER_ANVIL";
 pub(crate) const INTERPRETER: &str = "LOADER_PYTHON";
+pub(crate) const CHROMIUM: &str = "LOADER_CHROMIUM";
+
+/// Where Debian puts it.
+const DEBIAN_CHROMIUM: &str = "/usr/bin/chromium";
 
 /// What was set up.
 pub(crate) struct Tools {
     pub(crate) anvil: PathBuf,
     pub(crate) python: PathBuf,
+    pub(crate) chromium: PathBuf,
 }
 
 /// Everything the tests need.
 pub(crate) fn everything(root: &Path) -> Result<Tools> {
     tool::require(&[C_COMPILER, NODE, NPM, PYTHON])?;
-    Ok(Tools { anvil: anvil(root)?, python: python(root)? })
+    Ok(Tools { anvil: anvil(root)?, python: python(root)?, chromium: chromium(root)? })
 }
 
 /// The EVM node: the caller's own, or the one of tests/evm.
@@ -47,6 +53,35 @@ pub(crate) fn anvil(root: &Path) -> Result<PathBuf> {
         bail!("npm has installed no EVM node at {}; set {ANVIL} to your own", anvil.display());
     }
     Ok(anvil)
+}
+
+/// A browser for the page of a node, the caller's own or Debian's, and what drives it.
+fn chromium(root: &Path) -> Result<PathBuf> {
+    let dir = root.join("tests/browser");
+    let lock = dir.join("package-lock.json");
+    let installed = dir.join("node_modules/.installed-lock.json");
+    if !same(&lock, &installed) {
+        let mut npm = Command::new("npm");
+        npm.args(["ci", "--no-audit", "--no-fund", "--loglevel=error"]).current_dir(&dir);
+        tool::run(&mut npm).context("cannot install what drives the browser")?;
+        copy(&lock, &installed)?;
+    }
+    if let Some(own) = named(CHROMIUM)? {
+        return Ok(own);
+    }
+    let chromium = PathBuf::from(DEBIAN_CHROMIUM);
+    if !chromium.exists() {
+        let how = || {
+            format!(
+                "cannot install Chromium: do it with `apt-get install chromium`, or set {CHROMIUM} to your own"
+            )
+        };
+        tool::run(Command::new("apt-get").args(["update", "-qq"])).with_context(how)?;
+        let mut install = Command::new("apt-get");
+        install.args(["install", "-y", "-qq", "--no-install-recommends", "chromium"]);
+        tool::run(install.env("DEBIAN_FRONTEND", "noninteractive")).with_context(how)?;
+    }
+    Ok(chromium)
 }
 
 /// The interpreter of the Python peers: the caller's own, or that of a virtual environment in tests/python.

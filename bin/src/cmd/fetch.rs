@@ -14,6 +14,7 @@ use crate::answer::{self, Answer, FetchSource, OnChain, ReusedFrom, Text};
 use crate::args;
 use crate::cmd::code;
 use crate::cmd::link::Link;
+use crate::cmd::panel;
 use crate::config::Settings;
 use crate::exit::{Interrupted, Usage};
 use crate::interrupt::Interrupt;
@@ -53,6 +54,7 @@ async fn fetch(flags: &args::Fetch, settings: &Settings, output: &Output) -> Res
         check_empty(into)?;
     }
     let link = Link::new(flags.link.as_deref(), &settings.cache_dir)?;
+    let http = settings.http(&flags.http)?;
     let named = match flags.digest.as_ref().or(flags.manifest.as_ref()) {
         Some(name) => {
             let cache = match name.digest() {
@@ -94,7 +96,7 @@ async fn fetch(flags: &args::Fetch, settings: &Settings, output: &Output) -> Res
             }
             loaded
         }
-        None => load_from_peers(config, reader, digest, current.as_ref(), output).await?,
+        None => load_from_peers(config, http, reader, digest, current.as_ref(), output).await?,
     };
     let Loaded { model, report, .. } = &loaded;
     for (from, bytes) in &report.reused_from {
@@ -130,18 +132,21 @@ async fn fetch(flags: &args::Fetch, settings: &Settings, output: &Output) -> Res
 /// Starts a node, and loads the model.
 async fn load_from_peers(
     config: node::Config,
+    http: Option<::panel::Config>,
     reader: Option<ChainReader>,
     digest: Digest,
     current: Option<&MatureModel>,
     output: &Output,
 ) -> Result<Loaded> {
     let node = Node::start_reading(config, reader).await?;
+    let panel = panel::start(&node, http, output).await?;
     let progress = FetchProgress::new(output);
     let loaded = load(&node, digest, &progress).await;
     progress.finish();
     if let (Ok(_), Some(current)) = (&loaded, current) {
         node.note_loaded(current).await;
     }
+    drop(panel);
     node.shutdown().await;
     loaded
 }

@@ -11,6 +11,7 @@ mod id;
 mod key;
 mod link;
 mod manifest;
+mod panel;
 mod publish;
 mod serve;
 mod status;

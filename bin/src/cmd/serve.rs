@@ -13,6 +13,7 @@ use crate::answer::{Answer, Listening, Text};
 use crate::args;
 use crate::cmd::follow::follow;
 use crate::cmd::link::Link;
+use crate::cmd::panel;
 use crate::config::Settings;
 use crate::exit::Usage;
 use crate::interrupt::Interrupt;
@@ -35,18 +36,23 @@ pub(crate) async fn run(flags: &args::Serve, settings: &Settings, output: &Outpu
     }
     let link = Link::new(flags.following.link.as_deref(), &settings.cache_dir)?;
     let keep = flags.following.keep;
-    seed(config, output, async |node| seed_new_models(node, contract, keep, link.as_ref(), output).await)
-        .await
+    let http = settings.http(&flags.http)?;
+    seed(config, http, output, async |node| {
+        seed_new_models(node, contract, keep, link.as_ref(), output).await
+    })
+    .await
 }
 
 /// Seeds what the cache holds, and does `work` meanwhile, until a signal comes or that fails.
 pub(super) async fn seed(
     config: node::Config,
+    http: Option<::panel::Config>,
     output: &Output,
     work: impl AsyncFnOnce(&Node) -> Result<Infallible>,
 ) -> Result<()> {
     let mut interrupt = Interrupt::new().context("cannot listen for signals")?;
     let node = Node::start(config).await?;
+    let panel = panel::start(&node, http, output).await?;
     node.join();
     tokio::select! {
         biased;
@@ -54,6 +60,7 @@ pub(super) async fn seed(
         failed = announce(node.listen_addrs(), output) => match failed? {},
         () = interrupt.next() => {}
     }
+    drop(panel);
     output.note("ending: answers in progress are finished; another signal ends them, too");
     tokio::select! {
         () = node.shutdown() => {}

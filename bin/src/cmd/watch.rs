@@ -7,6 +7,7 @@ use crate::args;
 use crate::cmd::follow::follow;
 use crate::cmd::hook::Hook;
 use crate::cmd::link::Link;
+use crate::cmd::panel;
 use crate::config::Settings;
 use crate::exit::Usage;
 use crate::interrupt::Interrupt;
@@ -24,7 +25,9 @@ pub(crate) async fn run(flags: &args::Watch, settings: &Settings, output: &Outpu
     let contract = chain.contract();
     let config = settings.fetcher(&flags.network)?.with_fetch(fetch).with_chain(chain);
     let link = Link::new(flags.following.link.as_deref(), &settings.cache_dir)?;
+    let http = settings.http(&flags.http)?;
     let node = Node::start(config).await?;
+    let panel = panel::start(&node, http, output).await?;
     node.join();
     let hook =
         flags.exec.clone().map(|line| Hook::new(line, node.clone(), contract.to_string(), output.clone()));
@@ -32,7 +35,7 @@ pub(crate) async fn run(flags: &args::Watch, settings: &Settings, output: &Outpu
         ended = follow(&node, contract, flags.following.keep, link.as_ref(), hook.as_ref(), output) => match ended? {},
         () = interrupt.next() => {}
     }
-    drop(hook);
+    drop((hook, panel));
     node.shutdown().await;
     Ok(())
 }

@@ -21,7 +21,7 @@ use crate::units::{parse_duration, parse_rate, parse_size};
 const MAX_FILE_BYTES: usize = 1 << 20;
 
 /// What each key takes.
-const KEYS: [(&str, &str); 30] = [
+const KEYS: [(&str, &str); 33] = [
     ("cache-dir", PATH),
     (
         "contract",
@@ -51,6 +51,9 @@ const KEYS: [(&str, &str); 30] = [
     ("memory", "a size in quotes, such as \"128MiB\""),
     ("listen", ADDRESSES),
     ("external-addr", ADDRESSES),
+    ("http", "a port or an address in quotes, such as \"4300\" or \"0.0.0.0:9100\""),
+    ("http-host", "a list of names in quotes, such as [\"models.example.org\"]"),
+    ("http-page", FLAG),
     ("blob-dir", "a list of paths in quotes"),
     ("single-blob", FLAG),
     ("max-size", "a size in quotes, such as \"64GiB\""),
@@ -97,6 +100,9 @@ pub(super) struct File {
     pub(super) memory: Option<u64>,
     pub(super) listen: Vec<Text<Multiaddr>>,
     pub(super) external_addr: Vec<Text<Multiaddr>>,
+    pub(super) http: Option<Text<panel::Address>>,
+    pub(super) http_host: Vec<String>,
+    pub(super) http_page: bool,
     pub(super) blob_dir: Vec<PathBuf>,
     pub(super) single_blob: bool,
     #[serde(deserialize_with = "size")]

@@ -69,6 +69,8 @@ pub enum Event<'a> {
     PieceFetched {
         /// Its shard.
         shard: u32,
+        /// Which of the shard; none for pieces that were proven together with their whole shard.
+        piece: Option<u32>,
         /// Its size.
         bytes: u64,
         /// Who sent it.
@@ -78,8 +80,36 @@ pub enum Event<'a> {
     PieceRebuilt {
         /// Its shard.
         shard: u32,
+        /// Which of the shard.
+        piece: u32,
         /// Its size.
         bytes: u64,
+    },
+    /// Bytes arrived that were there already, or that nothing proves any more, and were dropped.
+    Duplicate {
+        /// Who sent them.
+        source: &'a SourceId,
+        /// How many.
+        bytes: u64,
+    },
+    /// A source is not asked for anything any more: it lied.
+    Banned {
+        /// Which.
+        source: &'a SourceId,
+    },
+    /// How much of the model's rarest column somebody has. Sent when it changes.
+    Supply {
+        /// How many of its shards' parts are here, or with a connected source.
+        rarest: u32,
+        /// How many are needed.
+        needed: u32,
+    },
+    /// Time that threads have spent since this was last sent; about twice a second, and at the end.
+    Worked {
+        /// Hashing, and writing.
+        verifying: Duration,
+        /// Rebuilding, and hashing what was rebuilt.
+        rebuilding: Duration,
     },
     /// Bytes that do not match their digest arrived, and were dropped.
     WrongBytes {

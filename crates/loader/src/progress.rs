@@ -111,7 +111,7 @@ mod tests {
         assert!(numbers.next().now_or_never().is_none());
         progress.on_event(&Event::SourceUp { source: &source });
         for _ in 0..2 {
-            progress.on_event(&Event::PieceFetched { shard: 0, bytes: 5, source: &source });
+            progress.on_event(&Event::PieceFetched { shard: 0, piece: None, bytes: 5, source: &source });
         }
         progress.on_event(&Event::WrongBytes { shard: Some(1), bytes: 3, source: &source });
         let expected = Numbers { fetched_bytes: 10, wrong_bytes: 3, sources: 1, ..Numbers::default() };

@@ -25,6 +25,7 @@ mod blob_store;
 mod cause;
 mod config;
 mod contract;
+mod crowd;
 mod dial;
 mod error;
 mod hosted;
@@ -47,10 +48,11 @@ use manifest::Digest;
 use p2p_blob::{Client, Identity};
 use store::{BlobDir, Blobs, Cache, CacheError, Model, OwnBlobs, RecheckReport};
 
-use status::{Board, Socket};
+use status::{Board, Numbers, Pieces, Readiness, Socket, Swarm};
 
 use address_book::AddressBook;
 use contract::Contract;
+use crowd::Crowd;
 use join::Membership;
 use maintenance::Maintenance;
 
@@ -156,7 +158,9 @@ impl Node {
         let network = network.with_dht(config.dht);
         let store = Arc::new(serving::CacheStore(Arc::clone(&blobs)));
         let (client, _task) = p2p_blob::start(network, store)?;
-        let board = Arc::new(Board::new(&client, Arc::clone(&blobs), contract.clone()));
+        let crowd = Crowd::default();
+        let board =
+            Arc::new(Board::new(&client, &cache, Arc::clone(&blobs), crowd.clone(), contract.clone()));
         let open = || Socket::open(cache.dir(), Arc::clone(&board));
         let socket = (!cache.is_read_only()).then(open).transpose();
         // A node works without it.
@@ -169,7 +173,7 @@ impl Node {
         let mdns = config.mdns;
         #[cfg(not(feature = "mdns"))]
         let mdns = false;
-        let known = dial::Known { peers, bootstrap: config.bootstrap, book, mdns };
+        let known = dial::Known { peers, bootstrap: config.bootstrap, book, crowd, mdns };
         let membership = Arc::new(Membership::new(client.clone(), Arc::clone(&blobs), blob_dirs));
         if own_blobs.is_some() {
             membership.tell();
@@ -194,6 +198,32 @@ impl Node {
     /// What the node is doing now.
     pub fn status(&self) -> Status {
         self.board.status()
+    }
+
+    /// What it has counted since it started, for monitoring. Looks at the cache, on a blocking thread, but not more often than
+    /// every few seconds.
+    ///
+    /// # Errors
+    /// [`NodeError::Worker`].
+    pub async fn numbers(&self) -> Result<Numbers, NodeError> {
+        let board = Arc::clone(&self.board);
+        tokio::task::spawn_blocking(move || board.numbers()).await.map_err(|_| NodeError::Worker)
+    }
+
+    /// What it loads, from whom, and what was checked.
+    pub fn swarm(&self) -> Swarm {
+        self.board.swarm()
+    }
+
+    /// The pieces of one of the loads that [`Node::swarm`] names: what has changed since change number `since`, or all of them.
+    /// `None` while there are none, and for other loads.
+    pub fn pieces(&self, load: u64, since: Option<u64>) -> Option<Pieces> {
+        self.board.pieces(load, since)
+    }
+
+    /// Whether the model that is wanted can be used.
+    pub fn readiness(&self) -> Readiness {
+        self.board.readiness()
     }
 
     /// The node's cache.
@@ -331,6 +361,7 @@ impl Node {
         let (_dialer, sources) = dial::dial(&self.client, manifest, &self.known, offering.progress());
         let watched = self.board.watch(manifest, &offering);
         let fetched = loader::fetch_tensors(&self.cache, manifest, choices, sources, fetch, &watched).await;
+        watched.ended(&fetched);
         join::save(&self.known.book).await;
         let fetched = fetched?;
         offering.keep();
@@ -343,6 +374,7 @@ impl Node {
         fetch: &FetchOptions,
         observer: &dyn Observer,
     ) -> Result<Loaded, NodeError> {
+        self.board.wants(manifest);
         let cached = {
             let (cache, fetch) = (self.cache.clone(), fetch.clone());
             blocking(move || loader::cached(&cache, &manifest, &fetch)).await?
@@ -357,6 +389,7 @@ impl Node {
                 let (_dialer, sources) = dial::dial(&self.client, manifest, &self.known, offering.progress());
                 let watched = self.board.watch(manifest, &offering);
                 let loaded = loader::load(&self.cache, manifest, sources, fetch, &watched).await;
+                watched.ended(&loaded);
                 join::save(&self.known.book).await;
                 loaded?
             }
@@ -375,6 +408,7 @@ impl Node {
             mapped.advise(pages)
         };
         blocking(use_it).await?;
+        self.board.has_mapped(manifest);
         Ok(Loaded { model, report })
     }
 

@@ -158,9 +158,14 @@ impl Peer {
         self.extra.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
+    /// The shortest time to an answer so far.
+    pub(crate) fn round_trip(&self) -> Option<Duration> {
+        *self.round_trip.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
     /// The round trip to a peer that is far away, once it has answered.
     pub(crate) fn far(&self) -> Option<Duration> {
-        self.round_trip.lock().unwrap_or_else(PoisonError::into_inner).filter(|time| *time >= FAR)
+        self.round_trip().filter(|time| *time >= FAR)
     }
 
     fn answered(&self, asked: Instant) {

@@ -30,6 +30,7 @@ use crate::swarm::builder;
 use crate::swarm::handler::{Connection, OpenError, OpenStream, Opened};
 use crate::swarm::listen;
 use crate::swarm::task::{Command, Dial, NetworkTask, PeerEvent};
+use crate::traffic::{ConnectedPeer, Traffic, Transport};
 use crate::wire::{Version, capability};
 
 /// Commands that wait for the network task; further callers wait themselves.
@@ -315,6 +316,21 @@ impl Client {
     /// How many bytes of blobs this node has sent.
     pub fn sent_bytes(&self) -> u64 {
         self.node.uploads.sent_bytes()
+    }
+
+    /// What this node has served so far, and is serving.
+    pub fn traffic(&self) -> Traffic {
+        self.node.uploads.traffic()
+    }
+
+    /// What the newest connection with a peer runs on; `None` when there is none.
+    pub fn transport(&self, peer: &PeerId) -> Option<Transport> {
+        self.node.holders.transport_of(peer)
+    }
+
+    /// The peers that are connected.
+    pub fn connected(&self) -> Vec<ConnectedPeer> {
+        self.node.holders.all()
     }
 
     /// The node fetches a model until the guard is dropped. Meanwhile it has fewer upload slots

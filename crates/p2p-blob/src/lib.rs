@@ -20,6 +20,7 @@ mod serve;
 mod session;
 mod store;
 mod swarm;
+mod traffic;
 mod transport;
 mod wire;
 
@@ -35,6 +36,7 @@ pub use session::{BlobBody, BlobSession, GetRequest, RangeSession, Session, blob
 pub use store::{Blob, ReadOutcome, Store};
 pub use swarm::handler::Connection;
 pub use swarm::task::PeerEvent;
+pub use traffic::{ConnectedPeer, Traffic, Transport};
 pub use transport::private::{NetworkKey, NetworkKeyError};
 pub use wire::{FramingError, MAX_RANGE_BYTES};
 

@@ -32,6 +32,11 @@ impl Holdings {
         self.shards.get(piece.shard as usize).is_none_or(|pieces| pieces.contains(piece.piece))
     }
 
+    /// What it has announced of this shard; `None` before its first announcement.
+    pub(super) fn of(&self, shard: u32) -> Option<&PieceSet> {
+        self.shards.get(shard as usize)
+    }
+
     /// Whether it has announced every piece of the shard.
     pub(super) fn has_all(&self, shard: u32) -> bool {
         self.shards.get(shard as usize).is_none_or(PieceSet::is_all)

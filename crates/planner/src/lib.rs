@@ -21,6 +21,7 @@ mod requests;
 mod roster;
 mod source;
 mod source_limit;
+mod supply;
 #[cfg(test)]
 mod tests;
 mod trial;
@@ -44,6 +45,7 @@ use roster::Roster;
 use source::Source;
 pub use source::SourceState;
 pub use source_limit::SourceLimit;
+pub use supply::Supply;
 pub use types::{Checked, Failure, PlanAction, PlanConfig, PlanEvent, RequestId, SourceKey, Why};
 
 /// Late pieces are not looked for more often than this.

@@ -299,6 +299,11 @@ impl Source {
         self.up && !self.banned && !self.is_excluded_from(shard) && !self.holdings.has_none(shard)
     }
 
+    /// Whether it has refused this shard, and sent nothing of it since: what it has not announced, it does not seem to have.
+    pub(super) fn has_refused(&self, shard: u32) -> bool {
+        self.doubted.contains(&shard)
+    }
+
     pub(super) fn holds(&self, piece: PieceId) -> bool {
         self.holdings.has(piece)
     }
@@ -310,7 +315,7 @@ impl Source {
 
     /// Whether a request for this shard is likely to fail, going by its last answers.
     pub(super) fn is_doubtful(&self, shard: u32) -> bool {
-        self.failures_in_a_row > 0 || self.doubted.contains(&shard)
+        self.failures_in_a_row > 0 || self.has_refused(shard)
     }
 
     /// Ends refusals and backoffs that have expired.

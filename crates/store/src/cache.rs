@@ -11,6 +11,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 use manifest::{Digest, MAX_MANIFEST_BYTES, Manifest};
 
 use super::error::is_denied;
+use super::free::{Free, free};
 use super::layout::Layout;
 use super::stamp::Verdict;
 use super::sweep::{is_temporary, sweep};
@@ -107,6 +108,11 @@ impl Cache {
             }
         }
         Self::open(dir).map(Some)
+    }
+
+    /// What is free on its disk; `None` when the system does not tell.
+    pub fn free(&self) -> Option<Free> {
+        free(self.dir())
     }
 
     /// Whether the cache is read-only. Finished models can be loaded and served; without a stamp, each process hashes them.

@@ -20,6 +20,7 @@ mod liars;
 mod limits;
 mod listening;
 mod money;
+mod panel;
 mod places;
 mod publish;
 mod python;

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime};
 
 use manifest::{Digest, Have, PieceId};
-use planner::{Checked, PlanAction, PlanEvent, Planner, RequestId, SourceKey};
+use planner::{Checked, PlanAction, PlanEvent, Planner, RequestId, SourceKey, Supply};
 use tokio::sync::mpsc;
 
 use super::buffers::PieceBuf;
@@ -24,6 +24,10 @@ use crate::stream::Ahead;
 const STARVED: Duration = Duration::from_millis(200);
 /// How often the sources' progress is polled.
 const PROGRESS_INTERVAL: Duration = Duration::from_millis(50);
+/// How often observers are told of what is looked up for them.
+const TELL_INTERVAL: Duration = Duration::from_millis(500);
+/// Between two looks at the supply, which are at every piece, so many times as long as one takes passes.
+const SUPPLY_REST: u32 = 100;
 
 pub(super) struct Driver<'a> {
     pub(super) digest: Digest,
@@ -40,6 +44,10 @@ pub(super) struct Driver<'a> {
     pub(super) report: &'a mut Report,
     /// Bytes of shards on trial, not verified yet, by shard and source.
     pub(super) on_trial: HashMap<(u32, SourceKey), u64>,
+    /// What observers were last told of the supply.
+    pub(super) supply: Option<Supply>,
+    /// When it is looked up again.
+    pub(super) next_supply: Instant,
     /// How long to go on when no source can be asked for anything.
     pub(super) wait: Duration,
     /// What is wanted first, and the version of it that the planner knows.
@@ -68,6 +76,7 @@ impl Driver<'_> {
         let mut stuck_since: Option<Instant> = None;
         let (mut idle_since, mut is_starved): (Option<Instant>, _) = (None, false);
         let mut next_progress = Instant::now();
+        let mut next_telling = next_progress;
         loop {
             let now = Instant::now();
             if now >= next_progress {
@@ -75,6 +84,10 @@ impl Driver<'_> {
                 for event in self.sources.progress() {
                     self.planner.on_event(event, now);
                 }
+            }
+            if now >= next_telling {
+                next_telling = now + TELL_INTERVAL;
+                self.tell();
             }
             self.ask_have(now);
             self.look_ahead();
@@ -84,6 +97,7 @@ impl Driver<'_> {
             if self.planner.is_done() {
                 let left: Vec<_> = self.on_trial.drain().collect();
                 left.into_iter().for_each(|((_, source), bytes)| self.note_left_of_trial(source, bytes));
+                self.tell();
                 self.note_bans();
                 return Ok(());
             }
@@ -123,6 +137,24 @@ impl Driver<'_> {
             let pieces: Vec<PieceId> = pieces.map(|slice| slice.piece).collect();
             self.planner.want_soon(pieces);
         }
+    }
+
+    /// Tells observers what nothing else does: bans, the supply, and the time that threads took.
+    fn tell(&mut self) {
+        for source in self.sources.newly_banned(|key| self.planner.source_state(key)) {
+            self.observer.on_event(&Event::Banned { source: &source });
+        }
+        let now = Instant::now();
+        if now >= self.next_supply || self.planner.is_done() {
+            let supply = self.planner.supply();
+            self.next_supply = now + now.elapsed() * SUPPLY_REST;
+            if self.supply.replace(supply) != Some(supply) {
+                let Supply { rarest, needed } = supply;
+                self.observer.on_event(&Event::Supply { rarest, needed });
+            }
+        }
+        let (verifying, rebuilding) = self.workers.take_times();
+        self.observer.on_event(&Event::Worked { verifying, rebuilding });
     }
 
     fn notify_planner(&mut self, event: PlanEvent) {
@@ -242,6 +274,7 @@ impl Driver<'_> {
         self.report.wasted_bytes += bytes;
         if let Some(report) = source.and_then(|source| self.sources.report_mut(source)) {
             report.duplicate_bytes += bytes;
+            self.observer.on_event(&Event::Duplicate { source: &report.source, bytes });
         }
     }
 
@@ -290,7 +323,8 @@ impl Driver<'_> {
                 tracing::warn!(shard = piece.shard, piece = piece.piece, "rebuilt bytes are wrong");
             } else {
                 self.report.rebuilt_bytes += bytes;
-                self.observer.on_event(&Event::PieceRebuilt { shard: piece.shard, bytes });
+                let PieceId { shard, piece } = piece;
+                self.observer.on_event(&Event::PieceRebuilt { shard, piece, bytes });
             }
             return;
         };
@@ -312,8 +346,8 @@ impl Driver<'_> {
         } else {
             self.report.fetched_bytes += bytes;
             report.good_bytes += bytes;
-            let shard = piece.shard;
-            self.observer.on_event(&Event::PieceFetched { shard, bytes, source: &report.source });
+            let (shard, piece) = (piece.shard, Some(piece.piece));
+            self.observer.on_event(&Event::PieceFetched { shard, piece, bytes, source: &report.source });
             self.sources.note_useful(key);
         }
     }
@@ -335,7 +369,8 @@ impl Driver<'_> {
             let Some(report) = self.sources.report_mut(source) else { continue };
             if good {
                 report.good_bytes += bytes;
-                self.observer.on_event(&Event::PieceFetched { shard, bytes, source: &report.source });
+                let (piece, source_id) = (None, &report.source);
+                self.observer.on_event(&Event::PieceFetched { shard, piece, bytes, source: source_id });
                 self.sources.note_useful(source);
             } else {
                 report.bad_bytes += bytes;
@@ -349,6 +384,7 @@ impl Driver<'_> {
         self.report.wasted_bytes += bytes;
         if let Some(report) = self.sources.report_mut(source) {
             report.duplicate_bytes += bytes;
+            self.observer.on_event(&Event::Duplicate { source: &report.source, bytes });
         }
     }
 

@@ -548,6 +548,8 @@ impl Fetch<'_> {
             observer: self.observer,
             report,
             on_trial: HashMap::new(),
+            supply: None,
+            next_supply: Instant::now(),
             wait: self.wait,
             ahead: (0, self.options.ahead.clone()),
         };

@@ -158,6 +158,18 @@ impl SourceTable {
         }
     }
 
+    /// Those that the planner has banned since this was last asked.
+    pub(super) fn newly_banned(&mut self, state: impl Fn(SourceKey) -> Option<SourceState>) -> Vec<SourceId> {
+        let mut banned = Vec::new();
+        for (key, known) in (0..).map(SourceKey).zip(&mut self.known) {
+            if !known.report.banned && state(key).is_some_and(|state| state.banned) {
+                known.report.banned = true;
+                banned.push(known.report.source.clone());
+            }
+        }
+        banned
+    }
+
     /// Whether a source was caught lying not long ago.
     pub(super) fn is_banned(&mut self, key: SourceKey, now_s: u64) -> bool {
         let Some(known) = self.known.get_mut(key.0 as usize) else { return false };

@@ -46,6 +46,7 @@ impl Link {
         mut gone: broadcast::Receiver<PeerEvent>,
         first_answer: PendingOne,
     ) -> String {
+        self.shared.crowd.add(self.id, &self.peer);
         if let Some(addr) = self.shared.client.reached_at(&self.id) {
             self.shared.book.reached(self.id, addr);
         }

@@ -25,6 +25,7 @@ use self::discovered::{Discovered, Expected};
 use self::named::Named;
 use self::shared::{Pending, Shared};
 use crate::address_book::AddressBook;
+use crate::crowd::Crowd;
 
 pub(crate) use self::named::Peers;
 
@@ -41,6 +42,8 @@ pub(crate) struct Known {
     pub(crate) bootstrap: Vec<Multiaddr>,
     /// Peers of earlier runs.
     pub(crate) book: Arc<AddressBook>,
+    /// Those that are sources now.
+    pub(crate) crowd: Crowd,
     /// Whether peers are discovered by mDNS.
     pub(crate) mdns: bool,
 }
@@ -67,6 +70,7 @@ pub(crate) fn dial(
         found,
         claims: Arc::default(),
         book: Arc::clone(&known.book),
+        crowd: known.crowd.clone(),
         untried: Pending::default(),
         searching: Pending::default(),
     };

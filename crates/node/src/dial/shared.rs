@@ -10,6 +10,7 @@ use p2p_blob::{Client, Contact, PeerId};
 use tokio::sync::{Notify, mpsc};
 
 use crate::address_book::AddressBook;
+use crate::crowd::Crowd;
 
 /// Sources of one fetch, named ones included.
 pub(super) const MAX_SOURCES: usize = 50;
@@ -29,6 +30,8 @@ pub(super) struct Shared {
     pub(super) found: mpsc::Sender<Contact>,
     pub(super) claims: Arc<Claims>,
     pub(super) book: Arc<AddressBook>,
+    /// Told of each peer that is a source.
+    pub(super) crowd: Crowd,
     /// Named peers that were not dialed yet.
     pub(super) untried: Pending,
     /// First searches and PEERS requests that may still yield sources.

@@ -9,6 +9,7 @@ use manifest::Digest;
 
 use crate::discovery::address::{self, Scope};
 use crate::discovery::record::SignedRecord;
+use crate::traffic::{ConnectedPeer, Transport};
 use crate::wire::peers::MAX_RECORDS;
 
 /// Manifests that are tracked.
@@ -35,6 +36,8 @@ struct Table {
 struct Connected {
     /// The scope of its address.
     scope: Scope,
+    /// What its newest connection runs on.
+    transport: Transport,
     /// The address at which it was dialed.
     reached_at: Option<Multiaddr>,
     record: Option<SignedRecord>,
@@ -54,12 +57,14 @@ impl Tracker {
         let mut table = self.table();
         let connected = table.peers.entry(peer).or_insert_with(|| Connected {
             scope,
+            transport: Transport::of(remote),
             reached_at: None,
             record: None,
             manifests: Vec::new(),
             blobs: HashSet::new(),
         });
         connected.scope = connected.scope.min(scope);
+        connected.transport = Transport::of(remote);
         if is_dialed {
             connected.reached_at = address::passable(remote, &peer);
         }
@@ -68,6 +73,23 @@ impl Tracker {
     /// The address at which a connected peer was dialed, without its id; `None` when it has dialed us.
     pub(crate) fn reached_at(&self, peer: &PeerId) -> Option<Multiaddr> {
         self.table().peers.get(peer)?.reached_at.clone()
+    }
+
+    /// What the newest connection with a peer runs on.
+    pub(crate) fn transport_of(&self, peer: &PeerId) -> Option<Transport> {
+        Some(self.table().peers.get(peer)?.transport)
+    }
+
+    /// Those that are connected.
+    pub(crate) fn all(&self) -> Vec<ConnectedPeer> {
+        let table = self.table();
+        let all = table.peers.iter();
+        all.map(|(peer, one)| ConnectedPeer {
+            peer: *peer,
+            transport: one.transport,
+            is_dialed: one.reached_at.is_some(),
+        })
+        .collect()
     }
 
     /// The last connection with the peer is gone.

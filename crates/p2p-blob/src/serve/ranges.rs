@@ -49,7 +49,7 @@ pub(super) async fn refuse(
     for _ in 0..MAX_UNANSWERED {
         match server.read_request().await? {
             Some(Ok(Request::Peers { manifest })) => server.answer_peers(manifest).await?,
-            Some(_) => server.send(&BUSY.encode()).await?,
+            Some(_) => server.send_busy(BUSY).await?,
             None => break,
         }
     }
@@ -101,6 +101,11 @@ impl<S: AsyncRead + AsyncWrite + Unpin> RangeServer<S> {
         Ok(Some(request))
     }
 
+    async fn send_busy(&mut self, refusal: Refusal) -> Result<(), ServeError> {
+        self.service.uploads.answered_busy();
+        self.send(&refusal.encode()).await
+    }
+
     async fn answer_get(
         &mut self,
         manifest: Option<Digest>,
@@ -114,12 +119,12 @@ impl<S: AsyncRead + AsyncWrite + Unpin> RangeServer<S> {
         let slot = self.service.uploads.acquire(self.service.from, &blob, offset, u64::from(length)).await;
         let slot = match slot {
             Ok(slot) => slot,
-            Err(Busy(retry_after)) => return self.send(&Refusal::Busy { retry_after }.encode()).await,
+            Err(Busy(retry_after)) => return self.send_busy(Refusal::Busy { retry_after }).await,
         };
         // A new answer is refused as "busy" at once; only one that has begun waits for a disk permit.
         let Ok(permit) = Arc::clone(&self.service.disk_reads).try_acquire_owned() else {
             slot.cancel();
-            return self.send(&BUSY.encode()).await;
+            return self.send_busy(BUSY).await;
         };
         let range = ByteRange::new(offset, end);
         let store = Arc::clone(&self.service.store);
@@ -171,7 +176,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> RangeServer<S> {
 
     async fn answer_have(&mut self, manifest: Digest, since: u64) -> Result<(), ServeError> {
         let Ok(permit) = Arc::clone(&self.service.disk_reads).try_acquire_owned() else {
-            return self.send(&BUSY.encode()).await;
+            return self.send_busy(BUSY).await;
         };
         let store = Arc::clone(&self.service.store);
         let job = tokio::task::spawn_blocking(move || {
@@ -184,7 +189,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> RangeServer<S> {
             Ok(None) => self.send(&Refusal::NotFound.encode()).await,
             Err(error) => {
                 tracing::warn!(%manifest, error = &error as &dyn std::error::Error, "cannot read the store");
-                self.send(&BUSY.encode()).await
+                self.send_busy(BUSY).await
             }
         }
     }

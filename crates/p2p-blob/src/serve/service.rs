@@ -16,6 +16,7 @@ use crate::admit::Asker;
 use crate::discovery::tracker::Tracker;
 use crate::limit::stall::{self, Halt};
 use crate::store::Store;
+use crate::traffic::Transport;
 use crate::wire::FramingError;
 
 /// The context of a serving task.
@@ -66,6 +67,7 @@ impl Service {
         slot: &UploadSlot,
         mut bytes: &[u8],
     ) -> Result<(), ServeError> {
+        let transport = self.holders.transport_of(&self.from.peer).unwrap_or(Transport::Tcp);
         while !bytes.is_empty() {
             let allowed_bytes = self.uploads.allow(self.from, bytes.len()).await;
             let (mut now, later) = bytes.split_at(allowed_bytes);
@@ -74,7 +76,7 @@ impl Service {
                 let written = slot.receive_rate().measure(write).await.ok_or(ServeError::Slow)?;
                 now = &now[written?..];
             }
-            self.uploads.sent(&self.from.peer, allowed_bytes);
+            self.uploads.sent(&self.from.peer, transport, allowed_bytes);
             bytes = later;
         }
         Ok(())

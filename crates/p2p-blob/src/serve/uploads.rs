@@ -3,7 +3,6 @@
 use std::collections::HashMap;
 use std::hash::{BuildHasher as _, RandomState};
 use std::num::NonZeroU64;
-use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
@@ -16,6 +15,7 @@ use super::receive_rate::ReceiveRate;
 use crate::admit::{Asker, ConnectionSlots};
 use crate::config::Limits;
 use crate::limit::{Bucket, FairQueue, Flow as _, RateLimit, Share};
+use crate::traffic::{Counters, Traffic, Transport};
 use crate::wire::MAX_RANGE_BYTES;
 
 /// How long a request waits for a slot before it is answered "busy". Less than the stall timeout of fetchers.
@@ -55,7 +55,7 @@ struct Inner {
     /// How long an answer counts against the slots.
     patience: Duration,
     hashes: RandomState,
-    sent_bytes: AtomicU64,
+    counters: Counters,
     /// Free buffers; no more than there are slots.
     buffers: Mutex<Vec<Vec<u8>>>,
 }
@@ -143,7 +143,7 @@ impl Uploads {
             bytes_per_s: bytes_per_s.map(NonZeroU64::get),
             patience,
             hashes: RandomState::new(),
-            sent_bytes: AtomicU64::new(0),
+            counters: Counters::default(),
             buffers: Mutex::default(),
         }))
     }
@@ -212,6 +212,7 @@ impl Uploads {
 
     /// A peer answered "busy" to this node.
     pub(crate) fn on_busy(&self) {
+        self.0.counters.busy_got();
         let mut state = self.state();
         if let Some(share) = &mut state.share {
             share.on_busy(Instant::now());
@@ -221,7 +222,19 @@ impl Uploads {
 
     /// How many bytes of blobs were sent.
     pub(crate) fn sent_bytes(&self) -> u64 {
-        self.0.sent_bytes.load(Ordering::Relaxed)
+        self.0.counters.sent_bytes()
+    }
+
+    /// What was served so far, and is being served.
+    pub(crate) fn traffic(&self) -> Traffic {
+        let mut state = self.state();
+        state.forget_gone();
+        self.0.counters.traffic(state.queue.len(), state.sending.len())
+    }
+
+    /// A peer is answered "busy".
+    pub(super) fn answered_busy(&self) {
+        self.0.counters.busy_given();
     }
 
     /// Waits for the rate limit: how many bytes may be sent, of `most`.
@@ -233,9 +246,9 @@ impl Uploads {
     }
 
     /// Counts what a peer was sent.
-    pub(super) fn sent(&self, peer: &PeerId, bytes: usize) {
+    pub(super) fn sent(&self, peer: &PeerId, transport: Transport, bytes: usize) {
         self.0.connections.mark_useful(peer);
-        self.0.sent_bytes.fetch_add(bytes as u64, Ordering::Relaxed);
+        self.0.counters.sent(transport, bytes as u64);
     }
 
     /// A buffer for one answer, perhaps used before.

@@ -522,3 +522,44 @@ fn peers_that_trickle_hold_nothing_up_for_long() {
         }
     }
 }
+
+#[test]
+fn the_supply_is_that_of_the_scarcest_column() {
+    let supply = |codec: Codec, held: &[u32]| {
+        let model = Model { codec, ..Model::columns(2) };
+        let holds = (0..14).map(|shard| held.contains(&shard)).collect();
+        let mut net = Net::new(&model, true, vec![Peer { holds, ..peer(&model, 100) }]);
+        net.tell(PlanEvent::Up { source: SourceKey(0), ranges: true });
+        let sets =
+            (0..14).map(|shard| if held.contains(&shard) { PieceSet::all(2) } else { PieceSet::none(2) });
+        net.tell(PlanEvent::Holds { source: SourceKey(0), shards: sets.collect() });
+        let supply = net.planner.supply();
+        assert_eq!(supply.needed, 10);
+        supply.rarest
+    };
+    let all: Vec<u32> = (0..14).collect();
+    assert_eq!(supply(Codec::Rs, &all), 14);
+    assert_eq!(supply(Codec::Rs, &all[..12]), 12);
+    assert_eq!(supply(Codec::Rs, &[]), 0);
+    // A copy stands for its row only.
+    assert_eq!(supply(Codec::Replica, &all), 10);
+    assert_eq!(supply(Codec::Replica, &all[4..]), 10);
+    assert_eq!(supply(Codec::Replica, &all[5..]), 9);
+    // What is here counts, too.
+    let model = Model::columns(2);
+    let mut planner = Planner::new(model.geometry(), true, PlanConfig::default(), Instant::now());
+    planner.resume((0..3).map(|shard| PieceId { shard, piece: 0 }));
+    assert_eq!(planner.supply().rarest, 0, "of the other column nobody has anything");
+    planner.resume((0..3).map(|shard| PieceId { shard, piece: 1 }));
+    assert_eq!(planner.supply().rarest, 3);
+    // Who has not told what it holds may hold anything, but what it has refused.
+    let mut planner = Planner::new(model.geometry(), true, PlanConfig::default(), Instant::now());
+    planner.on_event(PlanEvent::Up { source: SourceKey(0), ranges: true }, Instant::now());
+    assert_eq!(planner.supply().rarest, 14);
+    let Some(PlanAction::Request { request, .. }) = planner.poll_action(Instant::now()) else {
+        panic!("no request")
+    };
+    let failure = Some(Failure::Refused);
+    planner.on_event(PlanEvent::Ended { request, failure }, Instant::now());
+    assert_eq!(planner.supply().rarest, 13);
+}

@@ -8,7 +8,9 @@ mod tests;
 use std::collections::HashMap;
 use std::convert::Infallible;
 use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
+use std::time::{Duration, Instant};
 
 use manifest::piece_index::PieceIndex;
 use manifest::{Geometry, PieceId};
@@ -62,6 +64,9 @@ struct Shared {
     /// Padding that is not zero, of pieces that are not proven. It has no place in the weights file.
     dirty_padding: Mutex<HashMap<PieceId, Vec<u8>>>,
     done: mpsc::Sender<Done>,
+    /// Nanoseconds that the threads have spent, and nobody has asked for yet.
+    verifying: AtomicU64,
+    rebuilding: AtomicU64,
 }
 
 /// The threads. Dropping stops them without waiting, as it must not block: each ends after its current piece, and keeps
@@ -104,6 +109,8 @@ impl Workers {
             parity: ParityBuffer::new(quarter),
             dirty_padding: Mutex::default(),
             done,
+            verifying: AtomicU64::new(0),
+            rebuilding: AtomicU64::new(0),
         }));
         let (is_running, ended) = mpsc::channel(1);
         for number in 0..=threads {
@@ -150,6 +157,12 @@ impl Workers {
         self.shared.0.queue.push(Job::CheckShard(shard));
     }
 
+    /// How long the threads have verified, and rebuilt, since this was last asked.
+    pub(crate) fn take_times(&self) -> (Duration, Duration) {
+        let take = |time: &AtomicU64| Duration::from_nanos(time.swap(0, Ordering::Relaxed));
+        (take(&self.shared.0.verifying), take(&self.shared.0.rebuilding))
+    }
+
     /// Hashes a piece on the disk again.
     pub(crate) fn recheck(&self, piece: PieceId) {
         self.shared.0.queue.push_claim(piece);
@@ -161,6 +174,8 @@ impl Shared {
         let mut rebuilder = Rebuilder::new(self.geometry.clone());
         while let Some(batch) = self.queue.next(self.index.is_some()) {
             let is_recheck = matches!(batch, Batch::Recheck(_));
+            let time = if matches!(batch, Batch::Rebuild(_)) { &self.rebuilding } else { &self.verifying };
+            let began = Instant::now();
             // The driver must learn that there is no result.
             let result = catch_unwind(AssertUnwindSafe(|| match batch {
                 Batch::Checks(jobs) => self.check(jobs),
@@ -168,6 +183,8 @@ impl Shared {
                 Batch::CheckShard(shard) => self.check_shard(shard),
                 Batch::Recheck(pieces) => self.recheck(&pieces),
             }));
+            let took = u64::try_from(began.elapsed().as_nanos()).unwrap_or(u64::MAX);
+            time.fetch_add(took, Ordering::Relaxed);
             if is_recheck {
                 self.queue.rechecked();
             }
