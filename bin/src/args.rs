@@ -115,6 +115,13 @@ pub(crate) enum Command {
         /// The shell.
         shell: Shell,
     },
+    /// Write man pages, one for each command, into a directory that exists.
+    // For packages: who has the binary asks it for help.
+    #[command(hide = true)]
+    Man {
+        /// The directory.
+        dir: PathBuf,
+    },
     /// Look at what is remembered of the chain, and forget it.
     #[command(subcommand)]
     Chain(ChainCommand),

@@ -10,6 +10,7 @@ mod hook;
 mod id;
 mod key;
 mod link;
+mod man;
 mod manifest;
 mod publish;
 mod serve;
@@ -52,6 +53,7 @@ pub(crate) fn run(line: CommandLine, output: &Output) -> Result<()> {
         Command::Cache(command) => cache::run(command, look()?.as_ref(), &settings, output),
         Command::Id => id::run(&settings, output),
         Command::Completions { shell } => completions::run(*shell),
+        Command::Man { dir } => man::run(dir),
         Command::Status => status::run(&settings, output),
         Command::Chain(command) => chain::run(command, &settings, output),
     }

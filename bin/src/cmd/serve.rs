@@ -4,7 +4,6 @@ use std::collections::HashSet;
 use std::convert::Infallible;
 
 use anyhow::{Context as _, Result};
-use chain_reader::Address;
 use futures::{Stream, StreamExt as _};
 use node::Node;
 use p2p_blob::Multiaddr;
@@ -17,6 +16,7 @@ use crate::config::Settings;
 use crate::exit::Usage;
 use crate::interrupt::Interrupt;
 use crate::output::Output;
+use crate::supervisor::Supervisor;
 
 pub(crate) async fn run(flags: &args::Serve, settings: &Settings, output: &Output) -> Result<()> {
     let single_blob_max_bytes = settings.single_blob_max_bytes(&flags.named.legacy)?;
@@ -35,25 +35,32 @@ pub(crate) async fn run(flags: &args::Serve, settings: &Settings, output: &Outpu
     }
     let link = Link::new(flags.following.link.as_deref(), &settings.cache_dir)?;
     let keep = flags.following.keep;
-    seed(config, output, async |node| seed_new_models(node, contract, keep, link.as_ref(), output).await)
-        .await
+    seed(config, output, async |node, supervisor| {
+        let Some(contract) = contract else { return std::future::pending().await };
+        // What is loaded is served.
+        follow(node, contract, keep, link.as_ref(), None, output, supervisor).await
+    })
+    .await
 }
 
 /// Seeds what the cache holds, and does `work` meanwhile, until a signal comes or that fails.
 pub(super) async fn seed(
     config: node::Config,
     output: &Output,
-    work: impl AsyncFnOnce(&Node) -> Result<Infallible>,
+    work: impl AsyncFnOnce(&Node, &Supervisor) -> Result<Infallible>,
 ) -> Result<()> {
     let mut interrupt = Interrupt::new().context("cannot listen for signals")?;
     let node = Node::start(config).await?;
+    let supervisor = Supervisor::start(output);
+    supervisor.ready("seeding");
     node.join();
     tokio::select! {
         biased;
-        failed = work(&node) => match failed? {},
+        failed = work(&node, &supervisor) => match failed? {},
         failed = announce(node.listen_addrs(), output) => match failed? {},
         () = interrupt.next() => {}
     }
+    supervisor.stopping();
     output.note("ending: answers in progress are finished; another signal ends them, too");
     tokio::select! {
         () = node.shutdown() => {}
@@ -76,19 +83,5 @@ async fn announce(
                 output.answer(&Answer::Listening(Listening { address: Text::of(address) }))?;
             }
         }
-    }
-}
-
-/// Loads the models that the contract names, if there is one: what is loaded is served.
-async fn seed_new_models(
-    node: &Node,
-    contract: Option<Address>,
-    keep: Option<u32>,
-    link: Option<&Link>,
-    output: &Output,
-) -> Result<Infallible> {
-    match contract {
-        Some(contract) => follow(node, contract, keep, link, None, output).await,
-        None => std::future::pending().await,
     }
 }
