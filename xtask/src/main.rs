@@ -8,6 +8,7 @@ mod circles;
 mod flags;
 mod full;
 mod kills;
+mod kubernetes;
 mod layers;
 mod recipes;
 mod runtimes;
@@ -70,6 +71,7 @@ Recipes of the project. Each does its own set-up, and may be run at any time.
                             does not make all of it good; prints the seed. Needs Linux.
   cargo xtask full          What is too heavy for each change: combinations of features, licences and sources of all that
                             the product is built from (installs cargo-deny into target/tools), `kills`, and `soak`.
+  cargo xtask kubernetes    Check deploy/kubernetes; `test` does, too.
   cargo xtask layers        Check that no crate depends on one it must not know, and that no files of one use each other
                             in a circle.
   cargo xtask runtimes      Open fetched folders with transformers, onnxruntime and others, and write docs/runtimes.md. Installs
@@ -127,6 +129,7 @@ fn run() -> Result<()> {
         "sim" => sim::run(&root, &rest),
         "soak" => soak::run(&root, &rest),
         "full" => full::run(&root),
+        "kubernetes" => kubernetes::check(&root),
         "layers" => layers::check(&root),
         "setup" => setup::everything(&root).map(drop),
         "wheel" => wheel::release(&root),

@@ -6,6 +6,7 @@ mod code;
 mod completions;
 mod fetch;
 mod follow;
+mod from_cache;
 mod hook;
 mod id;
 mod key;
@@ -17,6 +18,7 @@ mod serve;
 mod status;
 mod verify;
 mod watch;
+mod which;
 
 use anyhow::Result;
 use store::Cache;
