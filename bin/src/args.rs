@@ -117,6 +117,13 @@ pub(crate) enum Command {
         /// The shell.
         shell: Shell,
     },
+    /// Write man pages, one for each command, into a directory that exists.
+    // For packages: who has the binary asks it for help.
+    #[command(hide = true)]
+    Man {
+        /// The directory.
+        dir: PathBuf,
+    },
     /// Look at what is remembered of the chain, and forget it.
     #[command(subcommand)]
     Chain(ChainCommand),
@@ -168,6 +175,10 @@ pub(crate) struct Fetch {
     /// Do not listen: nobody can connect to this node while it fetches, but those that it has connected to.
     #[arg(long, conflicts_with = "listen")]
     pub(crate) no_listen: bool,
+    /// Ask no peer, also none that is named: wait (--wait) until another process has put the model into the cache, such as
+    /// `loader watch`. The cache may be one that cannot be written to, or that is not there yet.
+    #[arg(long)]
+    pub(crate) from_cache: bool,
     #[command(flatten)]
     pub(crate) named: Named,
     #[command(flatten)]

@@ -3,10 +3,14 @@
 use std::error::Error;
 use std::path::PathBuf;
 use std::process::ExitCode;
+use std::time::Duration;
 
 use chain_reader::{SignerError, SubmitError};
 use loader::encode::PublishError;
+use manifest::Digest;
 use node::Cause;
+
+use crate::units::show_duration;
 
 /// How the command ended, as its caller sees it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -52,6 +56,22 @@ pub(crate) struct NotRunning {
     pub(crate) cache_dir: PathBuf,
 }
 
+/// The process that fetches has not put the model into the cache.
+#[derive(Debug, thiserror::Error)]
+#[error("{} at {} after {}: does another process fetch there?", what(*.digest), cache_dir.display(), show_duration(*.within))]
+pub(crate) struct NotPutThere {
+    pub(crate) digest: Option<Digest>,
+    pub(crate) cache_dir: PathBuf,
+    pub(crate) within: Duration,
+}
+
+fn what(digest: Option<Digest>) -> String {
+    digest.map_or_else(
+        || "there is no cache".to_owned(),
+        |digest| format!("model {digest} is not in the cache"),
+    )
+}
+
 /// SIGTERM or SIGINT came before the work was done.
 #[derive(Debug, thiserror::Error)]
 #[error("interrupted")]
@@ -71,7 +91,7 @@ fn status_of(error: &(dyn Error + 'static)) -> Option<Status> {
     if error.is::<Damaged>() {
         return Some(Status::Integrity);
     }
-    if error.is::<NotRunning>() {
+    if error.is::<NotRunning>() || error.is::<NotPutThere>() {
         return Some(Status::Unavailable);
     }
     let cause = Cause::of(error)
@@ -102,12 +122,9 @@ impl From<Cause> for Status {
 
 #[cfg(test)]
 mod tests {
-    use std::time::Duration;
-
     use anyhow::{Context as _, anyhow};
     use chain_reader::ChainError;
     use loader::LoadError;
-    use manifest::Digest;
     use node::NodeError;
     use store::{CacheError, LockHolders};
 

@@ -9,6 +9,7 @@ mod exit;
 mod interrupt;
 mod output;
 mod progress;
+mod supervisor;
 mod system;
 mod tally;
 mod telemetry;

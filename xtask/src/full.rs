@@ -5,7 +5,7 @@ use std::process::Command;
 
 use anyhow::Result;
 
-use crate::{kills, setup, soak, tool};
+use crate::{dist, image, kills, setup, soak, tool};
 
 /// The version that `deny.toml` is for.
 const DENY: &str = "0.20.2";
@@ -33,6 +33,8 @@ pub(crate) fn run(root: &Path) -> Result<()> {
     deny(root)?;
     unused(root)?;
     candle(root)?;
+    dist::check(root)?;
+    image::run(root)?;
     kills::run(root, &[])?;
     soak::run(root, &[])
 }

@@ -5,9 +5,12 @@
 mod bench;
 mod chart;
 mod circles;
+mod dist;
 mod flags;
 mod full;
+mod image;
 mod kills;
+mod kubernetes;
 mod layers;
 mod recipes;
 mod runtimes;
@@ -69,7 +72,13 @@ Recipes of the project. Each does its own set-up, and may be run at any time.
                             fetches at so many random moments, with damage to what they leave. Fails when the next command
                             does not make all of it good; prints the seed. Needs Linux.
   cargo xtask full          What is too heavy for each change: combinations of features, licences and sources of all that
-                            the product is built from (installs cargo-deny into target/tools), `kills`, and `soak`.
+                            the product is built from (installs cargo-deny into target/tools), that two builds of `dist` are equal,
+                            `image`, `kills`, and `soak`.
+  cargo xtask dist          The archive of a release into target/dist: static binary, man pages, completions, units, licences,
+                            bill of materials, checksums. Two builds of one commit are equal to the byte. Needs GNU tar.
+  cargo xtask image         The container image of a release into target/image, tried before it is written. Needs root, and
+                            buildah, which it installs with apt-get.
+  cargo xtask kubernetes    Check deploy/kubernetes; `test` does, too.
   cargo xtask layers        Check that no crate depends on one it must not know, and that no files of one use each other
                             in a circle.
   cargo xtask runtimes      Open fetched folders with transformers, onnxruntime and others, and write docs/runtimes.md. Installs
@@ -129,6 +138,9 @@ fn run() -> Result<()> {
         "sim" => sim::run(&root, &rest),
         "soak" => soak::run(&root, &rest),
         "full" => full::run(&root),
+        "dist" => dist::run(&root),
+        "image" => image::run(&root),
+        "kubernetes" => kubernetes::check(&root),
         "layers" => layers::check(&root),
         "setup" => setup::everything(&root).map(drop),
         "wheel" => wheel::release(&root),

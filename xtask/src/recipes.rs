@@ -9,12 +9,13 @@ use std::process::Command;
 use anyhow::{Context as _, Result};
 
 use crate::tool::{self, C_COMPILER, NODE, NPM};
-use crate::{layers, setup, wheel};
+use crate::{kubernetes, layers, setup, wheel};
 
 /// Builds everything once, then runs all tests of the workspace against it.
 pub(crate) fn test(root: &Path) -> Result<()> {
     let tools = setup::everything(root)?;
     layers::check(root)?;
+    kubernetes::check(root)?;
     let loader = build_for_tests(root)?;
     let wheel = wheel::for_tests(root)?;
     let with_tools = |command: &mut Command| {

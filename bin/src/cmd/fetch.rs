@@ -13,8 +13,10 @@ use tokio::time::{MissedTickBehavior, interval};
 use crate::answer::{self, Answer, FetchSource, OnChain, ReusedFrom, Text};
 use crate::args;
 use crate::cmd::code;
+use crate::cmd::from_cache::Wait;
 use crate::cmd::link::Link;
 use crate::cmd::panel;
+use crate::cmd::which::which;
 use crate::config::Settings;
 use crate::exit::{Interrupted, Usage};
 use crate::interrupt::Interrupt;
@@ -38,12 +40,13 @@ pub(crate) async fn run(flags: &args::Fetch, settings: &Settings, output: &Outpu
 }
 
 async fn fetch(flags: &args::Fetch, settings: &Settings, output: &Output) -> Result<()> {
+    let within = settings.wait(flags.wait);
     let files =
         Selection::new(&flags.files, &flags.exclude).map_err(|error| Usage::new(error.to_string()))?;
     let fetch = settings
         .fetching(&flags.network)
         .with_files(files)
-        .with_wait(settings.wait(flags.wait))
+        .with_wait(within)
         .with_single_blob_max_bytes(settings.single_blob_max_bytes(&flags.named.legacy)?)
         .with_durable(!flags.no_fsync);
     let mut config = settings.fetcher(&flags.network)?;
@@ -72,21 +75,26 @@ async fn fetch(flags: &args::Fetch, settings: &Settings, output: &Output) -> Res
         })?),
     };
     let contract = chain.as_ref().map(chain_reader::Config::contract);
-    if chain.as_ref().is_none_or(|chain| chain.staleness() != Staleness::Offline) {
+    let by_others = flags.from_cache.then(|| Wait::new(&settings.cache_dir, within));
+    if let Some(wait) = &by_others {
+        wait.for_cache().await?;
+    } else if chain.as_ref().is_none_or(|chain| chain.staleness() != Staleness::Offline) {
         // Before anything is remembered in it.
         Cache::open(&settings.cache_dir)?;
     }
     let config = config.with_fetch(fetch).with_chain(chain);
     let reader = config.reader()?;
-    let (digest, current) = match (named, &reader) {
-        (Some(digest), _) => (digest, None),
-        (None, Some(reader)) => {
-            let current = reader.mature_model().await?;
-            (current.manifest, Some(current))
+    let (digest, found, current) = match &by_others {
+        Some(wait) => {
+            let (loaded, current) = wait.for_model(&config, named, reader.as_ref()).await?;
+            (*loaded.model.digest(), Some(loaded), current)
         }
-        (None, None) => return Err(NodeError::NoContract.into()),
+        None => {
+            let (digest, current) = which(named, reader.as_ref()).await?;
+            (digest, node::cached(&config, digest).await?, current)
+        }
     };
-    let loaded = match node::cached(&config, digest).await? {
+    let loaded = match found {
         // Nobody need be asked, so that no network is needed.
         Some(loaded) => {
             if let Some((reader, current)) = reader.as_ref().zip(current.as_ref())

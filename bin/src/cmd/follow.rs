@@ -17,6 +17,7 @@ use crate::cmd::hook::Hook;
 use crate::cmd::link::Link;
 use crate::output::Output;
 use crate::progress::FetchProgress;
+use crate::supervisor::Supervisor;
 use crate::units::show_duration;
 
 /// Loads each model that `contract` names, has the hook run for it, and keeps the last `keep` of them, if that is said.
@@ -28,6 +29,7 @@ pub(super) async fn follow(
     link: Option<&Link>,
     hook: Option<&Hook>,
     output: &Output,
+    supervisor: &Supervisor,
 ) -> Result<Infallible> {
     let room =
         keep.map(|keep| Room { node, series: contract.to_string(), keep, has_hook: hook.is_some(), output });
@@ -63,6 +65,8 @@ pub(super) async fn follow(
                 let on_chain = Some(fetch::on_chain(contract, &named));
                 output.answer(&Answer::Fetched(fetch::answer(&loaded, on_chain, output).await?))?;
                 newest = Some(*loaded.model.digest());
+                supervisor
+                    .status(&format!("model {} of block {} is here", named.manifest, named.block_number));
                 if let Some(hook) = hook {
                     hook.ready(&named, &loaded);
                 }
@@ -76,13 +80,22 @@ pub(super) async fn follow(
                     Some(pause) => format!("trying again in {}", show_duration(pause)),
                     None => "it never can be: waiting for the next one".to_owned(),
                 };
-                output.note(&format!(
+                let trouble = format!(
                     "model {} cannot be loaded: {error:#}; going on with the one before; {then}",
                     named.manifest
-                ));
+                );
+                supervisor.status(&trouble);
+                output.note(&trouble);
             }
-            Update::Trouble(trouble) => output.note(&trouble.to_string()),
-            Update::Recovered => output.note("the contract can be read again, and names the same model"),
+            Update::Trouble(trouble) => {
+                supervisor.status(&trouble.to_string());
+                output.note(&trouble.to_string());
+            }
+            Update::Recovered => {
+                let recovered = "the contract can be read again, and names the same model";
+                supervisor.status(recovered);
+                output.note(recovered);
+            }
             _ => {}
         }
     }

@@ -14,6 +14,7 @@ use tokio::time::sleep;
 
 use crate::config::secret::SECRET_VARIABLES;
 use crate::output::Output;
+use crate::supervisor;
 use crate::units::show_duration;
 
 /// Pauses after failures for one model: from the first to the last, doubling.
@@ -147,7 +148,7 @@ impl Runner {
     /// Runs the command once, to its end. Tells why it was no success.
     async fn attempt(&self, named: &MatureModel, model: &Model) -> Result<(), String> {
         let mut command = Command::new("sh");
-        for variable in SECRET_VARIABLES {
+        for variable in SECRET_VARIABLES.iter().chain(&supervisor::VARIABLES) {
             command.env_remove(variable);
         }
         let status = command

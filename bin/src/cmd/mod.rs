@@ -6,10 +6,12 @@ mod code;
 mod completions;
 mod fetch;
 mod follow;
+mod from_cache;
 mod hook;
 mod id;
 mod key;
 mod link;
+mod man;
 mod manifest;
 mod panel;
 mod publish;
@@ -17,6 +19,7 @@ mod serve;
 mod status;
 mod verify;
 mod watch;
+mod which;
 
 use anyhow::Result;
 use store::Cache;
@@ -53,6 +56,7 @@ pub(crate) fn run(line: CommandLine, output: &Output) -> Result<()> {
         Command::Cache(command) => cache::run(command, look()?.as_ref(), &settings, output),
         Command::Id => id::run(&settings, output),
         Command::Completions { shell } => completions::run(*shell),
+        Command::Man { dir } => man::run(dir),
         Command::Status => status::run(&settings, output),
         Command::Chain(command) => chain::run(command, &settings, output),
     }

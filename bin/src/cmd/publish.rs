@@ -77,7 +77,7 @@ pub(crate) fn run(flags: &args::Publish, settings: &Settings, cache: &Cache, out
     };
     let Some(config) = seeder else { return block_on(finish()) };
     // Before it is set on chain: whoever reads it there asks for it at once.
-    block_on(serve::seed(config, None, output, async |_| {
+    block_on(serve::seed(config, None, output, async |_, _| {
         finish().await?;
         std::future::pending().await
     }))?;

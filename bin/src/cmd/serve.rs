@@ -4,7 +4,6 @@ use std::collections::HashSet;
 use std::convert::Infallible;
 
 use anyhow::{Context as _, Result};
-use chain_reader::Address;
 use futures::{Stream, StreamExt as _};
 use node::Node;
 use p2p_blob::Multiaddr;
@@ -18,6 +17,7 @@ use crate::config::Settings;
 use crate::exit::Usage;
 use crate::interrupt::Interrupt;
 use crate::output::Output;
+use crate::supervisor::Supervisor;
 
 pub(crate) async fn run(flags: &args::Serve, settings: &Settings, output: &Output) -> Result<()> {
     let single_blob_max_bytes = settings.single_blob_max_bytes(&flags.named.legacy)?;
@@ -37,8 +37,10 @@ pub(crate) async fn run(flags: &args::Serve, settings: &Settings, output: &Outpu
     let link = Link::new(flags.following.link.as_deref(), &settings.cache_dir)?;
     let keep = flags.following.keep;
     let http = settings.http(&flags.http)?;
-    seed(config, http, output, async |node| {
-        seed_new_models(node, contract, keep, link.as_ref(), output).await
+    seed(config, http, output, async |node, supervisor| {
+        let Some(contract) = contract else { return std::future::pending().await };
+        // What is loaded is served.
+        follow(node, contract, keep, link.as_ref(), None, output, supervisor).await
     })
     .await
 }
@@ -48,18 +50,21 @@ pub(super) async fn seed(
     config: node::Config,
     http: Option<::panel::Config>,
     output: &Output,
-    work: impl AsyncFnOnce(&Node) -> Result<Infallible>,
+    work: impl AsyncFnOnce(&Node, &Supervisor) -> Result<Infallible>,
 ) -> Result<()> {
     let mut interrupt = Interrupt::new().context("cannot listen for signals")?;
     let node = Node::start(config).await?;
     let panel = panel::start(&node, http, output).await?;
+    let supervisor = Supervisor::start(output);
+    supervisor.ready("seeding");
     node.join();
     tokio::select! {
         biased;
-        failed = work(&node) => match failed? {},
+        failed = work(&node, &supervisor) => match failed? {},
         failed = announce(node.listen_addrs(), output) => match failed? {},
         () = interrupt.next() => {}
     }
+    supervisor.stopping();
     drop(panel);
     output.note("ending: answers in progress are finished; another signal ends them, too");
     tokio::select! {
@@ -83,19 +88,5 @@ async fn announce(
                 output.answer(&Answer::Listening(Listening { address: Text::of(address) }))?;
             }
         }
-    }
-}
-
-/// Loads the models that the contract names, if there is one: what is loaded is served.
-async fn seed_new_models(
-    node: &Node,
-    contract: Option<Address>,
-    keep: Option<u32>,
-    link: Option<&Link>,
-    output: &Output,
-) -> Result<Infallible> {
-    match contract {
-        Some(contract) => follow(node, contract, keep, link, None, output).await,
-        None => std::future::pending().await,
     }
 }

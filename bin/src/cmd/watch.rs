@@ -12,6 +12,7 @@ use crate::config::Settings;
 use crate::exit::Usage;
 use crate::interrupt::Interrupt;
 use crate::output::Output;
+use crate::supervisor::Supervisor;
 
 pub(crate) async fn run(flags: &args::Watch, settings: &Settings, output: &Output) -> Result<()> {
     let mut interrupt = Interrupt::new().context("cannot listen for signals")?;
@@ -28,13 +29,17 @@ pub(crate) async fn run(flags: &args::Watch, settings: &Settings, output: &Outpu
     let http = settings.http(&flags.http)?;
     let node = Node::start(config).await?;
     let panel = panel::start(&node, http, output).await?;
+    let supervisor = Supervisor::start(output);
+    supervisor.ready("following the contract: nothing is loaded yet");
     node.join();
     let hook =
         flags.exec.clone().map(|line| Hook::new(line, node.clone(), contract.to_string(), output.clone()));
+    let keep = flags.following.keep;
     tokio::select! {
-        ended = follow(&node, contract, flags.following.keep, link.as_ref(), hook.as_ref(), output) => match ended? {},
+        ended = follow(&node, contract, keep, link.as_ref(), hook.as_ref(), output, &supervisor) => match ended? {},
         () = interrupt.next() => {}
     }
+    supervisor.stopping();
     drop((hook, panel));
     node.shutdown().await;
     Ok(())

@@ -12,6 +12,7 @@ mod faults;
 mod fetch;
 mod folder;
 mod follow;
+mod from_cache;
 mod from_shards;
 mod heal;
 mod integrity;
