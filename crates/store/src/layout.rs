@@ -86,8 +86,12 @@ impl Layout {
         self.root.join("used").join(digest.to_string())
     }
 
+    pub(super) fn promises(&self) -> PathBuf {
+        self.root.join("room")
+    }
+
     pub(super) fn promise(&self, digest: &Digest) -> PathBuf {
-        self.root.join("room").join(digest.to_string())
+        self.promises().join(digest.to_string())
     }
 
     pub(super) fn pins(&self) -> PathBuf {

@@ -25,7 +25,9 @@ pub(super) fn sweep(layout: &Layout) -> Result<(), CacheError> {
         }
         sweep_files(&dir)?;
     }
-    [layout.root(), &layout.manifests(), &layout.series()].into_iter().try_for_each(sweep_files)
+    let others = [layout.manifests(), layout.series(), layout.links(), layout.pins(), layout.promises()];
+    sweep_files(layout.root())?;
+    others.iter().try_for_each(|dir| sweep_files(dir))
 }
 
 /// Removes the temporary files in a directory that have lost their writers.

@@ -58,7 +58,7 @@ async fn an_endpoint_that_is_down() {
 async fn what_to_read_must_be_said() {
     let home = Home::new();
     let message = home.run(["fetch"]).await.failure(2);
-    assert!(message.contains("--contract") && message.contains("--manifest"), "{message}");
+    assert!(message.contains("--contract") && message.contains("DIGEST"), "{message}");
     let contract = "0x0000000000000000000000000000000000000009";
     let message = home.run(["fetch", "--contract", contract]).await.failure(2);
     assert!(message.contains("--rpc-url"), "{message}");

@@ -1,8 +1,7 @@
 //! When models were last used, and which are pinned: files named by their digests in `used/` and `pins/`.
 
 use std::collections::HashSet;
-use std::fs::{self, File};
-use std::io;
+use std::fs;
 use std::path::Path;
 use std::time::SystemTime;
 
@@ -19,13 +18,10 @@ impl Cache {
             return;
         }
         let path = self.layout().used(digest);
-        let note = || match File::open(&path) {
-            Ok(file) => file.set_modified(SystemTime::now()),
-            Err(error) if error.kind() == io::ErrorKind::NotFound => {
-                let made = atomic::create_dir(path.parent().unwrap_or(&path));
-                made.and_then(|()| atomic::write(&path, b"", 0o644)).map_err(CacheError::into_io)
-            }
-            Err(error) => Err(error),
+        // It has no content that could be torn, and need not outlive the machine.
+        let note = || {
+            atomic::create_dir(path.parent().unwrap_or(&path)).map_err(CacheError::into_io)?;
+            files::open_or_create(atomic::place(&path))?.set_modified(SystemTime::now())
         };
         if let Err(error) = note() {
             tracing::debug!(%digest, %error, "cannot note that this model is used");
