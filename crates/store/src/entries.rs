@@ -259,6 +259,11 @@ pub(super) fn digests_in(dir: &Path) -> Result<Vec<Digest>, CacheError> {
 
 /// Disk space that the files of a model take; 0 when it is not there.
 pub(super) fn disk_bytes(dir: &Path) -> Result<u64, CacheError> {
+    disk_bytes_but(dir, &|_| false)
+}
+
+/// The same without what is in the directory and left out.
+pub(super) fn disk_bytes_but(dir: &Path, is_left_out: &dyn Fn(&Path) -> bool) -> Result<u64, CacheError> {
     let fail = |source| CacheError::io("list", dir, source);
     let entries = match fs::read_dir(dir) {
         Ok(entries) => entries,
@@ -268,6 +273,9 @@ pub(super) fn disk_bytes(dir: &Path) -> Result<u64, CacheError> {
     let mut bytes = 0;
     for entry in entries {
         let entry = entry.map_err(fail)?;
+        if is_left_out(&entry.path()) {
+            continue;
+        }
         match entry.metadata() {
             Ok(metadata) if metadata.is_dir() => bytes += disk_bytes(&entry.path())?,
             Ok(metadata) => bytes += metadata.blocks() * 512,

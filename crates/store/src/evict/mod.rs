@@ -6,14 +6,16 @@
 
 mod used;
 
-use std::collections::{HashMap, HashSet};
+use std::collections::{BTreeSet, HashMap, HashSet};
+use std::ffi::OsStr;
 use std::path::PathBuf;
 use std::time::{Duration, SystemTime};
 
 use manifest::Digest;
 
-use super::entries::disk_bytes;
+use super::entries::{disk_bytes, disk_bytes_but};
 use super::keep::Keep;
+use super::layout::digest_named;
 use super::lock::{self, Guard, LockFile};
 use super::stamp::Verdict;
 use super::{Cache, CacheError, atomic, stamp};
@@ -45,7 +47,18 @@ pub struct Evicted {
 #[derive(Debug)]
 pub(super) struct RoomLock(#[expect(dead_code, reason = "it is held")] Guard);
 
+/// What the cache takes of the disk, or will.
+#[derive(Clone, Default)]
+struct Taken {
+    bytes: u64,
+    /// What stays, and why.
+    kept: Vec<(Digest, u64, Keep)>,
+    /// What may go, the one that was used longest ago first.
+    candidates: Vec<Candidate>,
+}
+
 /// A model that may go.
+#[derive(Clone)]
 struct Candidate {
     digest: Digest,
     bytes: u64,
@@ -60,7 +73,7 @@ impl Cache {
     pub fn evict(&self, limit: Limit, trial: bool) -> Result<Evicted, CacheError> {
         self.check_writable()?;
         let _lock = LockFile::room(&self.layout().locks()).exclusive()?;
-        self.make_room(limit, 0, None, trial)
+        self.make_room(self.taken(None)?, limit, 0, trial)
     }
 
     /// Makes room for the model that is about to be filled, if the cache has a limit. The result is held until the space is
@@ -73,12 +86,13 @@ impl Cache {
         let lock = RoomLock(LockFile::room(&self.layout().locks()).exclusive()?);
         let needed_bytes = bytes.saturating_add(MARGIN_BYTES);
         let limit = Limit { max_bytes: Some(max_bytes), older_than: None };
-        let planned = self.make_room(limit, needed_bytes, Some(digest), true)?;
+        let taken = self.taken(Some(digest))?;
+        let planned = self.make_room(taken.clone(), limit, needed_bytes, true)?;
         if planned.left_bytes.saturating_add(needed_bytes) > max_bytes {
             let kept = planned.kept;
             return Err(CacheError::OverLimit { digest: *digest, needed_bytes, max_bytes, kept });
         }
-        let made = self.make_room(limit, needed_bytes, Some(digest), false)?;
+        let made = self.make_room(taken, limit, needed_bytes, false)?;
         for (removed, bytes) in &made.removed {
             tracing::info!(digest = %removed, bytes, "removed to make room");
         }
@@ -91,37 +105,52 @@ impl Cache {
         Ok(Some(lock))
     }
 
-    /// Under the lock: so many bytes will be `needed` for `wanted`, which stays.
+    /// What there is, under the lock; `wanted` stays. Others fill and finish models meanwhile: never less than there is.
+    fn taken(&self, wanted: Option<&Digest>) -> Result<Taken, CacheError> {
+        let kept = self.kept()?;
+        let mut taken = Taken::default();
+        // A model that is finished meanwhile is in the first list.
+        let mut all = self.begun_all()?;
+        all.extend(self.finished()?);
+        let parents = [self.layout().partials(), self.layout().models()];
+        taken.bytes = disk_bytes_but(self.dir(), &|path| parents.iter().any(|parent| path == parent))?;
+        for parent in &parents {
+            taken.bytes += disk_bytes_but(parent, &|path| path.file_name().is_some_and(is_listed(&all)))?;
+        }
+        for digest in all {
+            let was_filled = self.is_being_filled(&digest)?;
+            // In the order in which files move: one may be counted twice, and none is missed.
+            let bytes =
+                disk_bytes(&self.layout().partial(&digest))? + disk_bytes(&self.layout().model(&digest))?;
+            let is_filled = was_filled || self.is_being_filled(&digest)?;
+            taken.bytes += bytes;
+            if wanted == Some(&digest) {
+                continue;
+            }
+            if is_filled {
+                taken.bytes += self.promised(&digest).saturating_sub(bytes);
+            }
+            match kept.get(&digest) {
+                Some(keep) => taken.kept.push((digest, bytes, keep.clone())),
+                None if is_filled => taken.kept.push((digest, bytes, Keep::InUse)),
+                None => taken.candidates.push(Candidate { digest, bytes, used: self.last_used(&digest) }),
+            }
+        }
+        taken.candidates.sort_by_key(|candidate| (candidate.used, candidate.digest));
+        Ok(taken)
+    }
+
+    /// Under the lock: so many bytes will be `needed`.
     fn make_room(
         &self,
+        taken: Taken,
         limit: Limit,
         needed_bytes: u64,
-        wanted: Option<&Digest>,
         trial: bool,
     ) -> Result<Evicted, CacheError> {
         let now = SystemTime::now();
-        let kept = self.kept()?;
-        let mut left_bytes = disk_bytes(self.dir())?;
-        let (mut candidates, mut evicted) = (Vec::new(), Evicted::default());
-        let mut all = self.begun_all()?;
-        all.extend(self.finished()?);
-        for digest in all.into_iter().filter(|digest| Some(digest) != wanted) {
-            let dirs = [self.layout().model(&digest), self.layout().partial(&digest)];
-            let mut bytes = 0;
-            for dir in &dirs {
-                bytes += disk_bytes(dir)?;
-            }
-            let is_filled = self.is_being_filled(&digest)?;
-            if is_filled {
-                left_bytes += self.promised(&digest).saturating_sub(bytes);
-            }
-            match kept.get(&digest) {
-                Some(keep) => evicted.kept.push((digest, bytes, keep.clone())),
-                None if is_filled => evicted.kept.push((digest, bytes, Keep::InUse)),
-                None => candidates.push(Candidate { digest, bytes, used: self.last_used(&digest) }),
-            }
-        }
-        candidates.sort_by_key(|candidate| (candidate.used, candidate.digest));
+        let Taken { bytes: mut left_bytes, kept, candidates } = taken;
+        let mut evicted = Evicted { kept, ..Evicted::default() };
         for Candidate { digest, bytes, used } in candidates {
             let is_old = limit.older_than.is_some_and(|age| used + age <= now);
             let is_over = limit.max_bytes.is_some_and(|max| left_bytes.saturating_add(needed_bytes) > max);
@@ -226,6 +255,11 @@ impl Cache {
         }
         Ok(before_bytes.saturating_sub(disk_bytes(model.dir())?))
     }
+}
+
+/// Whether a name is that of one of these models.
+fn is_listed(all: &BTreeSet<Digest>) -> impl Fn(&OsStr) -> bool {
+    |name| digest_named(name).is_some_and(|digest| all.contains(&digest))
 }
 
 #[cfg(test)]

@@ -1,4 +1,5 @@
-use std::fs::File;
+use std::fs::{self, File};
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use manifest::Codec;
 use tempfile::TempDir;
@@ -152,6 +153,29 @@ fn what_another_process_has_made_room_for_is_counted() {
     partial.close();
     begin(&other, &two).unwrap().close();
     assert_eq!(cache.begun().unwrap(), [two.digest]);
+}
+
+#[test]
+fn a_model_that_is_finished_while_all_are_counted_is_not_missed() {
+    let (_dir, cache) = cache();
+    let digest = published(&cache, 1).digest;
+    let _filling = cache.lock_fill(&digest).unwrap();
+    cache.promise(&digest, 0).unwrap();
+    let other = Cache::open(cache.dir()).unwrap();
+    let [model, partial] = [cache.layout().model(&digest), cache.layout().partial(&digest)];
+    let is_over = AtomicBool::new(false);
+    std::thread::scope(|scope| {
+        scope.spawn(|| {
+            fs::create_dir_all(partial.parent().unwrap()).unwrap();
+            while !is_over.load(Ordering::Relaxed) {
+                fs::rename(&model, &partial).unwrap();
+                fs::rename(&partial, &model).unwrap();
+            }
+        });
+        let least = (0..2000).map(|_| other.evict(to(u64::MAX), true).unwrap().left_bytes).min();
+        is_over.store(true, Ordering::Relaxed);
+        assert!(least.unwrap() >= cache.promised(&digest), "{least:?}");
+    });
 }
 
 #[test]
