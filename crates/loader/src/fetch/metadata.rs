@@ -168,10 +168,21 @@ struct Asked {
     /// It has said before that it does not have it.
     is_repeated: bool,
     before_bytes: u64,
-    /// Bytes it has sent, and when it last sent some.
+    /// Bytes it has sent, when it first did, and when last.
     bytes: u64,
+    began: Option<Instant>,
     moved: Instant,
     abort: AbortHandle,
+}
+
+impl Asked {
+    /// Asked for the first time, it sends so little that all others are better tried first.
+    fn is_slow(&self, now: Instant) -> bool {
+        let Some(began) = self.began.filter(|_| self.time_slice == FIRST_SLICE) else { return false };
+        let elapsed = now.saturating_duration_since(began);
+        let least_bytes = elapsed.as_millis().saturating_mul(MIN_BYTES_PER_S.into()) / 1000;
+        elapsed >= self.time_slice / 4 && u128::from(self.bytes) < least_bytes
+    }
 }
 
 impl Queue {
@@ -188,6 +199,7 @@ impl Queue {
             let bytes = source.received_bytes().saturating_sub(asked.before_bytes);
             if bytes > asked.bytes {
                 (asked.bytes, asked.moved) = (bytes, now);
+                asked.began.get_or_insert(now);
             }
         }
         // The oldest first, those that have stopped sending last.
@@ -204,7 +216,10 @@ impl Queue {
                 is_full && is_over
             } else {
                 sending += 1;
-                is_over || sending > MAX_SENDING || now >= asked.moved + asked.time_slice / 2
+                is_over
+                    || asked.is_slow(now)
+                    || sending > MAX_SENDING
+                    || now >= asked.moved + asked.time_slice / 2
             };
             asked.is_given_up = now >= (asked.moved + PATIENCE).min(asked.since + self.patience);
             asked.is_given_up || is_evictable && (has_waiting || sending > MAX_SENDING)
@@ -270,6 +285,7 @@ impl Queue {
             is_repeated: attempts.again_at.is_some(),
             before_bytes,
             bytes: 0,
+            began: None,
             moved: now,
             abort,
         });

@@ -172,9 +172,9 @@ fn after_49(habit: Habit) -> Vec<Habit> {
 async fn an_honest_source_is_found_soon_behind_49_of_any_other_kind() {
     let kinds = [
         (Habit::Silent, 4),
-        (Habit::Stalls { after_bytes: 1 }, 14),
+        (Habit::Stalls { after_bytes: 1 }, 7),
         (Habit::Stalls { after_bytes: MAX_BYTES - 1 }, 14),
-        (Habit::Liar { bytes_per_tick: 1 }, 16),
+        (Habit::Liar { bytes_per_tick: 1 }, 7),
         (Habit::Liar { bytes_per_tick: 5_000 }, 16),
         (Habit::Liar { bytes_per_tick: MAX_BYTES }, 4),
     ];
