@@ -9,6 +9,7 @@ mod reader;
 #[cfg(test)]
 mod tests;
 
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use store::{Model, Offer};
@@ -37,7 +38,15 @@ pub struct TensorFeed<'a> {
 struct State {
     /// Gone once nothing more can begin.
     sender: Option<TensorSender>,
-    offer: Option<Arc<Offer>>,
+    filling: Option<Filling>,
+}
+
+/// What is read while it is filled.
+#[derive(Clone)]
+struct Filling {
+    offer: Arc<Offer>,
+    /// The load has ended well.
+    is_complete: Arc<AtomicBool>,
 }
 
 impl<'a> TensorFeed<'a> {
@@ -55,7 +64,7 @@ impl<'a> TensorFeed<'a> {
         observer: &'a dyn Observer,
         sender: TensorSender,
     ) -> Self {
-        let state = Mutex::new(State { sender: Some(sender), offer: None });
+        let state = Mutex::new(State { sender: Some(sender), filling: None });
         let (threads, ahead) = (options.threads().max(1), Ahead::default());
         Self { choices, verify, threads, ahead, observer, state }
     }
@@ -74,12 +83,15 @@ impl TensorFeed<'_> {
 
     /// The load has ended well, with all that is wanted; `model` is what is in the cache now, if that is all of it.
     pub fn complete(self, model: Option<&Model>) {
-        let State { sender, offer } = std::mem::take(&mut *self.state());
-        if let (None, Some(model), Some(sender)) = (&offer, model, sender) {
+        let State { sender, filling } = std::mem::take(&mut *self.state());
+        if let (None, Some(model), Some(sender)) = (&filling, model, sender) {
             self.start(Place::Here(model.clone()), sender);
         }
         // All that is wanted is verified: nobody has to wait.
-        offer.iter().for_each(|offer| offer.close());
+        if let Some(filling) = filling {
+            filling.is_complete.store(true, Ordering::Relaxed);
+            filling.offer.close();
+        }
     }
 
     fn start(&self, place: Place, sender: TensorSender) {
@@ -108,11 +120,12 @@ impl Observer for TensorFeed<'_> {
         if let Event::Filling { offer } = event {
             let mut state = self.state();
             // Of a blob that is tried in another size, nothing was verified before.
-            if let Some(before) = state.offer.replace(Arc::clone(offer)) {
-                before.close();
+            let filling = Filling { offer: Arc::clone(offer), is_complete: Arc::default() };
+            if let Some(before) = state.filling.replace(filling.clone()) {
+                before.offer.close();
             }
             if let Some(sender) = &state.sender {
-                self.start(Place::Filling(Arc::clone(offer)), sender.clone());
+                self.start(Place::Filling(filling), sender.clone());
             }
         }
         self.observer.on_event(event);
@@ -121,8 +134,8 @@ impl Observer for TensorFeed<'_> {
 
 impl Drop for TensorFeed<'_> {
     fn drop(&mut self) {
-        if let Some(offer) = self.state().offer.take() {
-            offer.close();
+        if let Some(filling) = self.state().filling.take() {
+            filling.offer.close();
         }
     }
 }

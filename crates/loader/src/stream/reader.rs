@@ -1,11 +1,12 @@
 //! The thread that reads tensors, waiting for their pieces.
 
 use std::io;
-use std::sync::Arc;
+use std::sync::atomic::Ordering;
 
 use manifest::{ByteRange, Digest, Manifest};
-use store::{Model, Offer, VerifiedReader};
+use store::{Model, VerifiedReader};
 
+use super::Filling;
 use super::ahead::Ahead;
 use super::channel::TensorSender;
 use crate::error::LoadError;
@@ -20,7 +21,7 @@ const PART_BYTES: usize = 16 << 20;
 
 /// Where the weights are.
 pub(super) enum Place {
-    Filling(Arc<Offer>),
+    Filling(Filling),
     Here(Model),
 }
 
@@ -119,14 +120,21 @@ impl Reader {
     /// Fills `buffer` with the weights from `start` on, once they are verified.
     fn read(&self, start: u64, buffer: &mut [u8], verified: &mut Option<VerifiedReader>) -> Result<(), End> {
         let range = ByteRange::new(start, start.saturating_add(buffer.len() as u64));
-        if let Place::Filling(offer) = &self.place
-            && !offer.wait_for(range)
+        if let Place::Filling(filling) = &self.place
+            && !filling.offer.wait_for(range)
         {
-            return Err(End::Closed);
+            return Err(match filling.is_complete.load(Ordering::Relaxed) {
+                // Never without a word: whoever reads would take what came for all there is.
+                true => End::Failed(LoadError::Worker(io::Error::other(format!(
+                    "the load has ended well, and bytes {} to {} of the weights are not verified",
+                    range.start, range.end
+                )))),
+                false => End::Closed,
+            });
         }
         if self.verify && verified.is_none() {
             let reader = match &self.place {
-                Place::Filling(offer) => offer.verified_reader(),
+                Place::Filling(filling) => filling.offer.verified_reader(),
                 Place::Here(model) => model.verified_reader(),
             };
             *verified = reader.map_err(failed)?;
@@ -134,7 +142,7 @@ impl Reader {
         let read = match (self.verify, verified, &self.place) {
             (true, Some(reader), _) => reader.read_weights(start, buffer, self.threads),
             (true, None, _) => return Err(End::Failed(LoadError::NoPieceIndex { digest: *self.digest() })),
-            (false, _, Place::Filling(offer)) => offer.read_weights(start, buffer),
+            (false, _, Place::Filling(filling)) => filling.offer.read_weights(start, buffer),
             (false, _, Place::Here(model)) => model.read_weights(start, buffer),
         };
         read.map_err(failed)
@@ -142,14 +150,14 @@ impl Reader {
 
     fn manifest(&self) -> &Manifest {
         match &self.place {
-            Place::Filling(offer) => offer.manifest(),
+            Place::Filling(filling) => filling.offer.manifest(),
             Place::Here(model) => model.manifest(),
         }
     }
 
     fn digest(&self) -> &Digest {
         match &self.place {
-            Place::Filling(offer) => offer.digest(),
+            Place::Filling(filling) => filling.offer.digest(),
             Place::Here(model) => model.digest(),
         }
     }

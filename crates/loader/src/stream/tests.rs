@@ -142,6 +142,26 @@ async fn a_load_that_fails_ends_the_stream_and_so_does_one_that_is_dropped() {
 }
 
 #[tokio::test]
+async fn a_load_that_says_all_is_here_though_it_is_not_ends_in_an_error() {
+    let ((_a, published), dir) = (published(), tempfile::tempdir().unwrap());
+    let (_open, gate) = watch::channel(false);
+    let mut shelf = Shelf::of(&published);
+    shelf.gate = Some((ByteRange::new(400_000, u64::MAX), gate));
+    let (events, receiver) = mpsc::channel(1);
+    events.send(SourceEvent::Up(Arc::new(shelf))).await.ok().unwrap();
+    let ((sender, mut tensors), options) = (tensor_channel(), FetchOptions::default().with_threads(2));
+    let feed = TensorFeed::new(Vec::new(), false, &options, &Silent, sender);
+    let cache = Cache::open(dir.path()).unwrap();
+    tokio::select! {
+        _ = load(&cache, published.digest, receiver, &options, &feed) => unreachable!("half of it is held back"),
+        () = assert_next(&mut tensors, 0) => {}
+    }
+    feed.complete(None);
+    assert!(matches!(next(&mut tensors).await, Some(Err(LoadError::Worker(_)))));
+    assert!(next(&mut tensors).await.is_none());
+}
+
+#[tokio::test]
 async fn nobody_who_takes_them_is_no_reason_to_stop() {
     let ((_a, published), dir) = (published(), tempfile::tempdir().unwrap());
     let (cache, digest) = (Cache::open(dir.path()).unwrap(), published.digest);
