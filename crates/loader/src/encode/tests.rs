@@ -3,11 +3,12 @@
 use std::fs;
 use std::os::unix::fs::PermissionsExt as _;
 
-use manifest::Layout;
+use manifest::{Layout, MAX_PIECE_BYTES, MODEL_KINDS};
 use proptest::prelude::*;
 use reed_solomon_erasure::galois_8::ReedSolomon;
 use tempfile::TempDir;
 
+use super::options::MIN_PIECE_BYTES;
 use super::*;
 
 /// Bytes that repeat nowhere soon, the same for the same seed.

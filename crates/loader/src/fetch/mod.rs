@@ -24,7 +24,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use manifest::piece_index::PieceIndex;
-use manifest::{Blame, Digest, Geometry, Manifest, PieceId};
+use manifest::{Digest, Geometry, Manifest, PieceId};
 use store::Map;
 use store::{Cache, CacheError, Model, Partial};
 use tokio::sync::mpsc;
@@ -178,98 +178,6 @@ impl Fetch<'_> {
             }
             Some(max_bytes) => self.blob_or_model(max_bytes, events, report).await,
         }
-    }
-
-    /// The model, when the digest is that of a manifest; else the blob, tried in each of the sizes that sources claim.
-    async fn blob_or_model(
-        &mut self,
-        max_bytes: u64,
-        events: &mut Arrivals,
-        report: &mut Report,
-    ) -> Result<(Model, Vec<crate::SourceReport>), LoadError> {
-        let (blob, cache) = (self.digest, self.cache.clone());
-        if let Some(manifest) = blocking(move || cache.manifest(&blob)).await?? {
-            return self.model(manifest, events, report).await;
-        }
-        let cache = self.cache.clone();
-        tidy(move || single_blob::remove_left(&cache, &blob)).await;
-        let (mut tried, mut unavailable, mut failed) = (Vec::new(), Vec::new(), None::<LoadError>);
-        while tried.len() < single_blob::MAX_SIZES {
-            let mut sizes =
-                single_blob::sizes(blob, self.wait, &tried, &mut self.known, events, self.observer).await;
-            if sizes.is_empty() {
-                break;
-            }
-            // No waiting while other sizes may be claimed: sources that did not answer in time may know the right one.
-            self.wait = Duration::ZERO;
-            if sizes.iter().any(|size_bytes| single_blob::may_be_manifest(*size_bytes)) {
-                let wanted = Wanted { blob, max_bytes: MAX_MANIFEST_BYTES, wait: Duration::ZERO };
-                if let Found::Blob(bytes) =
-                    metadata::find(wanted, &mut self.known, events, self.observer).await
-                {
-                    sizes = vec![bytes.len() as u64];
-                    match keep_manifest(self.cache, bytes).await {
-                        Ok(manifest) => {
-                            self.wait = self.options.wait;
-                            return self.model(manifest, events, report).await;
-                        }
-                        // It is the blob.
-                        Err(LoadError::NotAManifest { .. }) => {}
-                        Err(error) => return Err(error),
-                    }
-                }
-            }
-            for size_bytes in sizes {
-                tried.push(size_bytes);
-                let wasted_bytes = report.wasted_bytes;
-                let error = match self.blob(blob, size_bytes, max_bytes, events, report).await {
-                    Err(error) if error.is_disk_full() => error,
-                    Err(error) if error.blame() == Blame::Network || error.blame() == Blame::Caller => error,
-                    done => return done,
-                };
-                match (error, failed.take()) {
-                    (LoadError::Unavailable { .. }, first) => {
-                        unavailable.push((report.wasted_bytes - wasted_bytes, size_bytes));
-                        failed = first;
-                    }
-                    (error, Some(first)) if first.is_disk_full() || !error.is_disk_full() => {
-                        failed = Some(first);
-                    }
-                    (error, _) => failed = Some(error),
-                }
-            }
-        }
-        let had_no_room = failed.as_ref().is_some_and(LoadError::is_disk_full);
-        let likely = unavailable.into_iter().min_by_key(|(wasted_bytes, _)| *wasted_bytes);
-        // Wrong sizes are not waited for when the right one may be one that did not fit on the disk.
-        if let Some((_, size_bytes)) = likely.filter(|(wasted_bytes, _)| *wasted_bytes == 0 || !had_no_room) {
-            // It is the most likely one. More sources may connect.
-            self.wait = self.options.wait;
-            return self.blob(blob, size_bytes, max_bytes, events, report).await;
-        }
-        let unavailable = || LoadError::ManifestUnavailable { digest: blob, asked: self.known.reports() };
-        Err(failed.unwrap_or_else(unavailable))
-    }
-
-    /// The blob, if it has this size.
-    async fn blob(
-        &mut self,
-        blob: Digest,
-        size_bytes: u64,
-        max_bytes: u64,
-        events: &mut Arrivals,
-        report: &mut Report,
-    ) -> Result<(Model, Vec<crate::SourceReport>), LoadError> {
-        let manifest = Manifest::of_single_blob(blob, size_bytes).filter(|_| size_bytes <= max_bytes);
-        let too_large = LoadError::BlobTooLarge { digest: blob, claimed_bytes: size_bytes, max_bytes };
-        let (digest, manifest) = single_blob::store(self.cache, &manifest.ok_or(too_large)?).await?;
-        self.digest = digest;
-        let done = self.model(manifest, events, report).await;
-        if done.is_err() {
-            let cache = self.cache.clone();
-            tidy(move || cache.remove_unverified(&digest)).await;
-        }
-        done
     }
 
     /// Fetches the model of a manifest, which is in the cache.
