@@ -5,7 +5,7 @@ use std::fmt::Write as _;
 use std::fs;
 use std::path::Path;
 
-use anyhow::{Context as _, Result};
+use anyhow::{Context as _, Result, bail};
 
 use super::list;
 use super::packages::Package;
@@ -29,11 +29,21 @@ pub(super) fn of(root: &Path, packages: &[Package]) -> Result<String> {
     let mut texts: BTreeMap<String, Vec<String>> = BTreeMap::new();
     for package in packages.iter().filter(|package| !package.is_ours()) {
         let title = format!("{} {}", package.name, package.version);
-        let found = licences(&package.dir)?;
-        let note = if found.is_empty() {
-            " (no file in the package: see LICENSE-MIT and LICENSE-APACHE)"
-        } else {
-            ""
+        let mut found = licences(&package.dir)?;
+        let beside = root.join(format!("deploy/licences/{}.txt", package.name));
+        if found.is_empty() && beside.exists() {
+            found.push(read(&beside)?);
+        }
+        let note = match found.is_empty() {
+            true if !["MIT", "Apache-2.0"].iter().any(|ours| package.licence.contains(ours)) => {
+                bail!(
+                    "{title} is {} and has no text of it: put it into {}",
+                    package.licence,
+                    beside.display()
+                )
+            }
+            true => " (no file in the package: see LICENSE-MIT and LICENSE-APACHE)",
+            false => "",
         };
         writeln!(text, "  - {title}: {}{note}", package.licence)?;
         for licence in found {
@@ -66,4 +76,29 @@ fn read(path: &Path) -> Result<String> {
     let bytes = fs::read(path).with_context(|| format!("cannot read {}", path.display()))?;
     let text = String::from_utf8_lossy(&bytes);
     Ok(text.trim_matches('\n').lines().map(str::trim_end).collect::<Vec<_>>().join("\n"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_package_without_a_text_needs_one_of_ours_or_one_beside() {
+        let root = tempfile::tempdir().unwrap();
+        let beside = root.path().join("deploy/licences");
+        fs::create_dir_all(&beside).unwrap();
+        fs::write(beside.join("LGPL-2.1.txt"), "the library's").unwrap();
+        let package = |licence: &str| Package {
+            name: "a".to_owned(),
+            version: "1.0.0".to_owned(),
+            licence: licence.to_owned(),
+            dir: root.path().to_owned(),
+            checksum: Some("00".to_owned()),
+        };
+        let text = |licence| of(root.path(), &[package(licence)]);
+        assert!(text("MIT OR Apache-2.0").unwrap().contains("see LICENSE-MIT"));
+        assert!(text("BSD-3-Clause").unwrap_err().to_string().contains("a.txt"));
+        fs::write(beside.join("a.txt"), "redistribution and use").unwrap();
+        assert!(text("BSD-3-Clause").unwrap().contains("a 1.0.0\n"));
+    }
 }
