@@ -9,8 +9,9 @@ use clap_complete::Shell;
 use manifest::{Codec, Digest};
 
 pub(crate) use self::following::Following;
+pub(crate) use self::forms::{LogFormat, ProgressForm};
 pub(crate) use self::http::Http;
-pub(crate) use self::mistake::without_keys;
+pub(crate) use self::mistake::{log_format, without_keys};
 pub(crate) use self::name::Name;
 pub(crate) use self::network::Network;
 pub(crate) use self::publish::FolderFlags;
@@ -20,6 +21,7 @@ use crate::units::{parse_duration, parse_size};
 
 mod address;
 mod following;
+mod forms;
 mod http;
 mod mistake;
 mod name;
@@ -79,6 +81,18 @@ pub(crate) struct Common {
     /// Write JSON objects to stdout, one a line, instead of text; docs/cli.md says which.
     #[arg(long, global = true)]
     pub(crate) json: bool,
+    /// Show no progress and no notes on stderr, only errors.
+    #[arg(short, long, global = true)]
+    pub(crate) quiet: bool,
+    /// How progress is shown on stderr: as bars at a terminal and as lines elsewhere (auto), as events in JSON, one a line, as
+    /// docs/cli.md has them (json), or not at all (none).
+    #[arg(long, value_name = "FORM", global = true, default_value = "auto")]
+    #[arg(env = "LOADER_PROGRESS", hide_env_values = true)]
+    pub(crate) progress: ProgressForm,
+    /// How notes, errors and logs are written on stderr. With json all of it, progress too, is an object a line.
+    #[arg(long, value_name = "FORM", global = true, default_value = "text")]
+    #[arg(env = "LOADER_LOG_FORMAT", hide_env_values = true)]
+    pub(crate) log_format: LogFormat,
     /// Log more: -v what is done, -vv how, -vvv everything. RUST_LOG, if set, decides instead.
     #[arg(short, long, global = true, action = ArgAction::Count)]
     pub(crate) verbose: u8,
@@ -445,6 +459,7 @@ mod tests {
             ("loader fetch --wait soon", ErrorKind::ValueValidation),
             ("loader fetch --peer 192.0.2.7:4201", ErrorKind::ValueValidation),
             ("loader publish --model-kind simplenet", ErrorKind::MissingRequiredArgument),
+            ("loader fetch --progress loud", ErrorKind::InvalidValue),
             ("loader publish a --layers b --model-kind simplenet", ErrorKind::ArgumentConflict),
             ("loader publish a --model-kind simplenet --calldata", ErrorKind::MissingRequiredArgument),
             ("loader publish a --model-kind simplenet --price 0 --calldata=dao", ErrorKind::InvalidValue),
