@@ -17,6 +17,7 @@ pub(crate) use self::network::Network;
 pub(crate) use self::publish::FolderFlags;
 pub(crate) use self::reading::{Chain, ChainCommand, Legacy, Named, Which};
 pub(crate) use self::signing::{CalldataForm, Key, Signing};
+pub(crate) use self::variables::unknown_variables;
 use crate::units::{parse_duration, parse_size};
 
 mod address;
@@ -29,6 +30,7 @@ mod network;
 mod publish;
 mod reading;
 mod signing;
+mod variables;
 
 const ABOUT: &str =
     "Gets a model's weights from peers it does not trust, and proves every byte against the chain";

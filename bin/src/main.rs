@@ -35,6 +35,7 @@ fn main() -> ExitCode {
     let done = system::guarded(&output, || {
         system::prepare()?;
         telemetry::start(&line.common, output.bars())?;
+        args::unknown_variables(&line.command).iter().for_each(|mistake| output.warn(mistake));
         cmd::run(line, &output)
     });
     match done {

@@ -220,3 +220,12 @@ async fn progress_is_told_as_events_for_programs() {
     let last = of("progress").into_iter().next_back().unwrap();
     assert_eq!((&last["done_bytes"], &last["activity"]), (&2_000_000.into(), &"fetching".into()));
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_variable_that_is_no_setting_is_told() {
+    let home = Home::new();
+    let mut command = home.command(["cache", "path"]);
+    command.env("LOADER_PEERS", "of-mine").env("LOADER_PATH", "/told/to/a/hook").env("LOADER_WAIT", "1s");
+    let told = Process::start(command).outcome().await.expect(0).stderr;
+    assert_eq!(told, "warning: the variable LOADER_PEERS is no setting: did you mean LOADER_PEER?\n");
+}
