@@ -21,6 +21,7 @@ pub(crate) use self::variables::unknown_variables;
 use crate::units::{parse_duration, parse_size};
 
 mod address;
+mod choices;
 mod following;
 mod forms;
 mod http;
@@ -269,8 +270,8 @@ pub(crate) struct Publish {
     pub(crate) layers: Vec<PathBuf>,
     #[command(flatten)]
     pub(crate) folder: FolderFlags,
-    /// What kind of model: vl-jepa, llm-backbone or simplenet.
-    #[arg(long, value_name = "KIND")]
+    /// What kind of model.
+    #[arg(long, value_name = "KIND", value_parser = choices::model_kind())]
     pub(crate) model_kind: String,
     /// How many rows the weights are cut into.
     #[arg(long, value_name = "N", default_value_t = 10)]
@@ -279,7 +280,7 @@ pub(crate) struct Publish {
     #[arg(long, value_name = "N", default_value_t = 4)]
     pub(crate) parity: u32,
     /// How parity is computed: rs (any --data shards are enough) or replica (copies).
-    #[arg(long, value_name = "CODEC", default_value_t = Codec::Rs)]
+    #[arg(long, value_name = "CODEC", default_value_t = Codec::Rs, value_parser = choices::codec())]
     pub(crate) codec: Codec,
     /// Bytes of a piece, what is fetched and verified at a time: a multiple of 64, from 16KiB to 4MiB.
     #[arg(long, value_name = "SIZE", default_value = "1MiB", value_parser = parse_size)]
@@ -362,8 +363,8 @@ pub(crate) struct FromShards {
     /// The folder of its blobs, each named `<digest>.shard` or `<digest>`.
     #[arg(long, value_name = "DIR")]
     pub(crate) blob_dir: PathBuf,
-    /// What kind of model: vl-jepa, llm-backbone or simplenet.
-    #[arg(long, value_name = "KIND")]
+    /// What kind of model.
+    #[arg(long, value_name = "KIND", value_parser = choices::model_kind())]
     pub(crate) model_kind: String,
     /// How many rows the weights are cut into for parity.
     #[arg(long, value_name = "N", default_value_t = 10)]
@@ -461,6 +462,8 @@ mod tests {
             ("loader fetch --wait soon", ErrorKind::ValueValidation),
             ("loader fetch --peer 192.0.2.7:4201", ErrorKind::ValueValidation),
             ("loader publish --model-kind simplenet", ErrorKind::MissingRequiredArgument),
+            ("loader publish a --model-kind gpt", ErrorKind::InvalidValue),
+            ("loader fetch --block-tag newest", ErrorKind::InvalidValue),
             ("loader fetch --progress loud", ErrorKind::InvalidValue),
             ("loader publish a --layers b --model-kind simplenet", ErrorKind::ArgumentConflict),
             ("loader publish a --model-kind simplenet --calldata", ErrorKind::MissingRequiredArgument),
