@@ -2,7 +2,7 @@
 
 use std::collections::BTreeSet;
 
-use e2e::{Home, Peer, Process, Recipe, Seeder, Terminal};
+use e2e::{Home, Peer, Process, Recipe, Seeder, TCP, Terminal};
 use serde_json::Value;
 use tokio::process::Command;
 
@@ -228,4 +228,23 @@ async fn a_variable_that_is_no_setting_is_told() {
     command.env("LOADER_PEERS", "of-mine").env("LOADER_PATH", "/told/to/a/hook").env("LOADER_WAIT", "1s");
     let told = Process::start(command).outcome().await.expect(0).stderr;
     assert_eq!(told, "warning: the variable LOADER_PEERS is no setting: did you mean LOADER_PEER?\n");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn status_tells_what_keeps_each_model() {
+    let (model, home) = (Recipe::default().publish().await, Home::new());
+    let seeder = Seeder::start(&model, &model.shards_but(&[])).await;
+    let link = home.path("current").display().to_string();
+    let fetch = ["fetch", &model.id, "--link", &link, "--peer", seeder.address()];
+    home.run(fetch).await.expect(0);
+    let mut serving = home.start(["serve", "--listen", TCP]);
+    serving.first_line().await;
+    let status = home.run(["status"]).await.answer();
+    let [held] = status["cache"]["models"].as_array().unwrap().as_slice() else { panic!("{status}") };
+    assert_eq!((&held["manifest"], &held["finished"]), (&model.id.clone().into(), &true.into()));
+    assert_eq!(held["kept_by"], serde_json::json!([{"by": "link", "name": link}]));
+    home.run(["cache", "pin", &model.id]).await.expect(0);
+    let told = home.plain(["status"]).await.expect(0).stdout;
+    assert!(told.contains(&format!("kept by a pin, link {link}")), "{told}");
+    assert!(told.contains(" connected, 0 give what is loaded"), "{told}");
 }
