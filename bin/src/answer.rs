@@ -9,6 +9,7 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 use chain_reader::{ChainMemory, Seen};
 use serde::{Serialize, Serializer};
 
+pub(crate) use self::status::{CacheState, Held, Keeper, StatusAnswer};
 use crate::units::{show_duration, show_size};
 
 /// One object on stdout.
@@ -29,7 +30,7 @@ pub(crate) enum Answer {
     Id(Id),
     ChainRemembered(Box<ChainRemembered>),
     ChainForgotten(ChainForgotten),
-    Status(Box<node::Status>),
+    Status(Box<StatusAnswer>),
     Error(Failure),
 }
 
@@ -368,7 +369,7 @@ impl Answer {
             Self::Pinned(Pinned { manifest, pinned }) => {
                 format!("{manifest}  {}", if *pinned { "pinned" } else { "not pinned" })
             }
-            Self::Status(status) => status::plain(status),
+            Self::Status(status) => status.plain(),
             Self::ChainRemembered(remembered) => remembered.plain(),
             Self::ChainForgotten(ChainForgotten { contract, chain_id, block_tag, .. }) => {
                 format!("{contract}  chain {chain_id}  {block_tag}  forgotten")

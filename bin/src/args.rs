@@ -9,17 +9,21 @@ use clap_complete::Shell;
 use manifest::{Codec, Digest};
 
 pub(crate) use self::following::Following;
+pub(crate) use self::forms::{LogFormat, ProgressForm};
 pub(crate) use self::http::Http;
-pub(crate) use self::mistake::without_keys;
+pub(crate) use self::mistake::{log_format, without_keys};
 pub(crate) use self::name::Name;
 pub(crate) use self::network::Network;
 pub(crate) use self::publish::FolderFlags;
 pub(crate) use self::reading::{Chain, ChainCommand, Legacy, Named, Which};
 pub(crate) use self::signing::{CalldataForm, Key, Signing};
+pub(crate) use self::variables::unknown_variables;
 use crate::units::{parse_duration, parse_size};
 
 mod address;
+mod choices;
 mod following;
+mod forms;
 mod http;
 mod mistake;
 mod name;
@@ -27,6 +31,7 @@ mod network;
 mod publish;
 mod reading;
 mod signing;
+mod variables;
 
 const ABOUT: &str =
     "Gets a model's weights from peers it does not trust, and proves every byte against the chain";
@@ -79,6 +84,18 @@ pub(crate) struct Common {
     /// Write JSON objects to stdout, one a line, instead of text; docs/cli.md says which.
     #[arg(long, global = true)]
     pub(crate) json: bool,
+    /// Show no progress and no notes on stderr, only errors.
+    #[arg(short, long, global = true)]
+    pub(crate) quiet: bool,
+    /// How progress is shown on stderr: as bars at a terminal and as lines elsewhere (auto), as events in JSON, one a line, as
+    /// docs/cli.md has them (json), or not at all (none).
+    #[arg(long, value_name = "FORM", global = true, default_value = "auto")]
+    #[arg(env = "LOADER_PROGRESS", hide_env_values = true)]
+    pub(crate) progress: ProgressForm,
+    /// How notes, errors and logs are written on stderr. With json all of it, progress too, is an object a line.
+    #[arg(long, value_name = "FORM", global = true, default_value = "text")]
+    #[arg(env = "LOADER_LOG_FORMAT", hide_env_values = true)]
+    pub(crate) log_format: LogFormat,
     /// Log more: -v what is done, -vv how, -vvv everything. RUST_LOG, if set, decides instead.
     #[arg(short, long, global = true, action = ArgAction::Count)]
     pub(crate) verbose: u8,
@@ -253,8 +270,8 @@ pub(crate) struct Publish {
     pub(crate) layers: Vec<PathBuf>,
     #[command(flatten)]
     pub(crate) folder: FolderFlags,
-    /// What kind of model: vl-jepa, llm-backbone or simplenet.
-    #[arg(long, value_name = "KIND")]
+    /// What kind of model.
+    #[arg(long, value_name = "KIND", value_parser = choices::model_kind())]
     pub(crate) model_kind: String,
     /// How many rows the weights are cut into.
     #[arg(long, value_name = "N", default_value_t = 10)]
@@ -263,7 +280,7 @@ pub(crate) struct Publish {
     #[arg(long, value_name = "N", default_value_t = 4)]
     pub(crate) parity: u32,
     /// How parity is computed: rs (any --data shards are enough) or replica (copies).
-    #[arg(long, value_name = "CODEC", default_value_t = Codec::Rs)]
+    #[arg(long, value_name = "CODEC", default_value_t = Codec::Rs, value_parser = choices::codec())]
     pub(crate) codec: Codec,
     /// Bytes of a piece, what is fetched and verified at a time: a multiple of 64, from 16KiB to 4MiB.
     #[arg(long, value_name = "SIZE", default_value = "1MiB", value_parser = parse_size)]
@@ -346,8 +363,8 @@ pub(crate) struct FromShards {
     /// The folder of its blobs, each named `<digest>.shard` or `<digest>`.
     #[arg(long, value_name = "DIR")]
     pub(crate) blob_dir: PathBuf,
-    /// What kind of model: vl-jepa, llm-backbone or simplenet.
-    #[arg(long, value_name = "KIND")]
+    /// What kind of model.
+    #[arg(long, value_name = "KIND", value_parser = choices::model_kind())]
     pub(crate) model_kind: String,
     /// How many rows the weights are cut into for parity.
     #[arg(long, value_name = "N", default_value_t = 10)]
@@ -445,6 +462,9 @@ mod tests {
             ("loader fetch --wait soon", ErrorKind::ValueValidation),
             ("loader fetch --peer 192.0.2.7:4201", ErrorKind::ValueValidation),
             ("loader publish --model-kind simplenet", ErrorKind::MissingRequiredArgument),
+            ("loader publish a --model-kind gpt", ErrorKind::InvalidValue),
+            ("loader fetch --block-tag newest", ErrorKind::InvalidValue),
+            ("loader fetch --progress loud", ErrorKind::InvalidValue),
             ("loader publish a --layers b --model-kind simplenet", ErrorKind::ArgumentConflict),
             ("loader publish a --model-kind simplenet --calldata", ErrorKind::MissingRequiredArgument),
             ("loader publish a --model-kind simplenet --price 0 --calldata=dao", ErrorKind::InvalidValue),

@@ -3,8 +3,10 @@
 
 mod answer;
 mod args;
+mod bars;
 mod cmd;
 mod config;
+mod event;
 mod exit;
 mod interrupt;
 mod output;
@@ -27,12 +29,13 @@ use crate::output::Output;
 fn main() -> ExitCode {
     let line = match CommandLine::try_parse() {
         Ok(line) => line,
-        Err(error) => return output::refuse(&args::without_keys(error)).into(),
+        Err(error) => return output::refuse(&args::without_keys(error), args::log_format()).into(),
     };
-    let output = Output::new(line.common.json);
+    let output = Output::new(&line.common);
     let done = system::guarded(&output, || {
         system::prepare()?;
-        telemetry::start(line.common.verbose, output.bars())?;
+        telemetry::start(&line.common, output.bars())?;
+        args::unknown_variables(&line.command).iter().for_each(|mistake| output.warn(mistake));
         cmd::run(line, &output)
     });
     match done {

@@ -38,7 +38,7 @@ impl Supervisor {
         let socket = named.and_then(|name| match connect(&name) {
             Ok(socket) => Some(Arc::new(socket)),
             Err(error) => {
-                output.note(&format!("the service manager hears nothing of this process: {error}"));
+                output.warn(&format!("the service manager hears nothing of this process: {error}"));
                 None
             }
         });

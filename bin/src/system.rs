@@ -54,7 +54,7 @@ fn survive_large_files() -> std::io::Result<()> {
 /// Does the work, and makes an error of what else would be a panic.
 pub(crate) fn guarded(output: &Output, work: impl FnOnce() -> Result<()>) -> Result<()> {
     let shown = output.clone();
-    std::panic::set_hook(Box::new(move |panic| shown.note(&in_words(panic))));
+    std::panic::set_hook(Box::new(move |panic| shown.trouble(&in_words(panic))));
     let done = catch_unwind(AssertUnwindSafe(work));
     done.unwrap_or_else(|_| Err(anyhow!("the command has come to an unexpected end, as was said")))
 }

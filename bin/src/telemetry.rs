@@ -1,15 +1,17 @@
 //! Logging, to stderr.
 
+use std::borrow::Cow;
 use std::io::{self, Write};
 
 use anyhow::Result;
-use indicatif::MultiProgress;
 use tracing_subscriber::EnvFilter;
 use tracing_subscriber::fmt::MakeWriter;
 
+use crate::args::{Common, LogFormat};
+use crate::bars::Bars;
 use crate::config;
 use crate::exit::Usage;
-use crate::visible::visible;
+use crate::visible::{visible, visible_json};
 
 /// Our own packages; others log warnings only, up to -vv.
 const OURS: [&str; 5] = ["loader", "node", "p2p_blob", "chain_reader", "loader_cli"];
@@ -17,22 +19,28 @@ const OURS: [&str; 5] = ["loader", "node", "p2p_blob", "chain_reader", "loader_c
 /// Warnings of others, except for those of the DHT: that it knows nobody yet is no news.
 const OTHERS: &str = "warn,libp2p_kad=error";
 
-/// Starts logging. Lines appear above `bars`.
-pub(crate) fn start(verbose: u8, bars: &MultiProgress) -> Result<()> {
-    let filter = config::log_filter().unwrap_or_else(|| default_filter(verbose));
+/// Starts logging as these flags want it. Lines appear above `bars`.
+pub(crate) fn start(flags: &Common, bars: &Bars) -> Result<()> {
+    let filter = config::log_filter().unwrap_or_else(|| default_filter(flags.verbose, flags.quiet));
     let filter = EnvFilter::try_new(&filter)
         .map_err(|error| Usage::new(format!("RUST_LOG is not a log filter ({error}): {filter}")))?;
-    tracing_subscriber::fmt()
-        .with_env_filter(filter)
-        // Colours are control characters, too.
-        .with_ansi(false)
-        .with_writer(AboveBars(bars.clone()))
-        .init();
+    // Colours are control characters, too.
+    let log = tracing_subscriber::fmt().with_env_filter(filter).with_ansi(false);
+    match flags.log_format {
+        LogFormat::Text => log.with_writer(AboveBars { bars: bars.clone(), escape: visible }).init(),
+        LogFormat::Json => log
+            .json()
+            .flatten_event(true)
+            .with_current_span(false)
+            .with_writer(AboveBars { bars: bars.clone(), escape: visible_json })
+            .init(),
+    }
     Ok(())
 }
 
-fn default_filter(verbose: u8) -> String {
+fn default_filter(verbose: u8, is_quiet: bool) -> String {
     let ours = match verbose {
+        0 if is_quiet => return "error".to_owned(),
         0 => return OTHERS.to_owned(),
         1 => "info",
         2 => "debug",
@@ -41,8 +49,11 @@ fn default_filter(verbose: u8) -> String {
     OURS.iter().fold(OTHERS.to_owned(), |filter, package| format!("{filter},{package}={ours}"))
 }
 
-/// Writes each line with the progress bars out of the way.
-struct AboveBars(MultiProgress);
+/// Writes each line with the progress bars out of the way, and what steers terminals spelled out.
+struct AboveBars {
+    bars: Bars,
+    escape: fn(&str) -> Cow<'_, str>,
+}
 
 impl<'a> MakeWriter<'a> for AboveBars {
     type Writer = &'a Self;
@@ -56,8 +67,8 @@ impl Write for &AboveBars {
     fn write(&mut self, buf: &[u8]) -> io::Result<usize> {
         // One event is written at a time.
         let text = String::from_utf8_lossy(buf);
-        let line = visible(text.trim_end_matches('\n'));
-        self.0.suspend(|| writeln!(io::stderr(), "{line}"))?;
+        let line = (self.escape)(text.trim_end_matches('\n'));
+        self.bars.suspend(|| writeln!(io::stderr(), "{line}"))?;
         Ok(buf.len())
     }
 
@@ -72,8 +83,8 @@ mod tests {
 
     #[test]
     fn each_level_of_verbosity_is_a_filter() {
-        for verbose in 0..=4 {
-            assert!(EnvFilter::try_new(default_filter(verbose)).is_ok(), "-v {verbose}");
+        for (verbose, is_quiet) in (0..=4).flat_map(|verbose| [(verbose, false), (verbose, true)]) {
+            assert!(EnvFilter::try_new(default_filter(verbose, is_quiet)).is_ok(), "-v {verbose}");
         }
     }
 }

@@ -60,6 +60,11 @@ pub(crate) fn show_size(bytes: u64) -> String {
     format!("{size:.decimals$} {}", BINARY_UNITS[unit])
 }
 
+/// So many of something: `1 peer`, `2 peers`.
+pub(crate) fn show_count(count: usize, what: &str) -> String {
+    format!("{count} {what}{}", if count == 1 { "" } else { "s" })
+}
+
 /// A rate in MB/s, 10^6 bytes a second, as networks and disks are rated.
 pub(crate) fn show_rate(bytes: u64, elapsed: Duration) -> String {
     format!("{:.0} MB/s", bytes as f64 / elapsed.as_secs_f64().max(0.001) / 1e6)
@@ -124,6 +129,7 @@ mod tests {
         ] {
             assert_eq!(show_duration(Duration::from_millis(ms)), text);
         }
+        assert_eq!([0, 1, 2].map(|count| show_count(count, "peer")), ["0 peers", "1 peer", "2 peers"]);
         assert_eq!(show_rate(50_000_000, Duration::from_millis(500)), "100 MB/s");
     }
 }

@@ -25,6 +25,7 @@ mod peer;
 mod process;
 mod rpc;
 mod seeder;
+mod terminal;
 mod tools;
 mod tree;
 
@@ -53,6 +54,7 @@ pub use peer::{Conduct, Peer};
 pub use process::{Outcome, Process, Usage};
 pub use rpc::{ANYTHING, Keys, Mood, Rpc};
 pub use seeder::Seeder;
+pub use terminal::Terminal;
 pub use tools::{anvil, browser, demo, python_peer, real_inputs, sharder, wheel_script};
 pub use tree::Tree;
 

@@ -1,4 +1,4 @@
-//! What a node holds and does, in words.
+//! What a node holds and does, and what its cache holds.
 
 use std::fmt::Write as _;
 use std::time::Duration;
@@ -6,19 +6,102 @@ use std::time::Duration;
 use chain_reader::{ChainStatus, Disagreement};
 use node::Status;
 use node::status::Loading;
+use serde::Serialize;
 
-use crate::units::{show_duration, show_size};
+use crate::units::{show_count, show_duration, show_rate, show_size};
 
-/// For people: a line for each thing the node has or does.
-pub(super) fn plain(status: &Status) -> String {
-    let Status { pid, version, peer_id, uptime_s, listen, models, uploaded_bytes, loading, .. } = status;
+/// A running node, and its cache.
+#[derive(Debug, Serialize)]
+pub(crate) struct StatusAnswer {
+    #[serde(flatten)]
+    pub(crate) node: Status,
+    pub(crate) cache: CacheState,
+}
+
+/// What is in a cache.
+#[derive(Debug, Clone, Serialize)]
+pub(crate) struct CacheState {
+    pub(crate) disk_bytes: u64,
+    pub(crate) free_bytes: Option<u64>,
+    pub(crate) models: Vec<Held>,
+}
+
+/// A model in it.
+#[derive(Debug, Clone, Serialize)]
+pub(crate) struct Held {
+    pub(crate) manifest: String,
+    pub(crate) disk_bytes: u64,
+    pub(crate) finished: bool,
+    pub(crate) kept_by: Vec<Keeper>,
+}
+
+/// What keeps it from being removed to make room.
+#[derive(Debug, Clone, Serialize)]
+pub(crate) struct Keeper {
+    /// `pin`, `link` or `contract`.
+    pub(crate) by: &'static str,
+    /// The path of the link, the address of the contract.
+    pub(crate) name: Option<String>,
+}
+
+impl StatusAnswer {
+    /// For people: a line for each thing the node and its cache have or do.
+    pub(super) fn plain(&self) -> String {
+        plain_node(&self.node) + &self.cache.plain()
+    }
+}
+
+impl CacheState {
+    fn plain(&self) -> String {
+        let Self { disk_bytes, free_bytes, models } = self;
+        let free = free_bytes.map_or(String::new(), |bytes| format!(", {} are free", show_size(bytes)));
+        let mut text = format!(
+            "\n  cache      {} in {}{free}",
+            show_size(*disk_bytes),
+            show_count(models.len(), "model")
+        );
+        for Held { manifest, disk_bytes, finished, kept_by } in models {
+            let part = if *finished { "" } else { " of it" };
+            let keepers: Vec<_> = kept_by.iter().map(Keeper::plain).collect();
+            let kept = if keepers.is_empty() {
+                "kept by nothing".to_owned()
+            } else {
+                format!("kept by {}", keepers.join(", "))
+            };
+            // Writing to a string cannot fail.
+            let _ = write!(text, "\n  holds      {manifest}: {}{part}, {kept}", show_size(*disk_bytes));
+        }
+        text
+    }
+}
+
+impl Keeper {
+    fn plain(&self) -> String {
+        match &self.name {
+            Some(name) => format!("{} {name}", self.by),
+            None => format!("a {}", self.by),
+        }
+    }
+}
+
+fn plain_node(status: &Status) -> String {
+    let Status { pid, version, peer_id, uptime_s, listen, models, loading, .. } = status;
     let uptime = show_duration(Duration::from_secs(*uptime_s));
     let mut text = format!("process {pid}, loader {version}, up {uptime}\n  peer id    {peer_id}");
     // Writing to a string cannot fail.
     for address in listen {
         let _ = write!(text, "\n  listens    {address}");
     }
-    let _ = write!(text, "\n  has sent   {}", show_size(*uploaded_bytes));
+    for (what, bytes, bytes_per_s) in [
+        ("has sent", status.uploaded_bytes, status.sent_bytes_per_s),
+        ("has got ", status.received_bytes, status.received_bytes_per_s),
+    ] {
+        let rate = show_rate(bytes_per_s, Duration::from_secs(1));
+        let _ = write!(text, "\n  {what}   {}, lately {rate}", show_size(bytes));
+    }
+    let connected = status.peers_sources + status.peers_others;
+    let _ =
+        write!(text, "\n  peers      {connected} connected, {} give what is loaded", status.peers_sources);
     for model in models {
         let _ = write!(text, "\n  serves     {model}");
     }
@@ -26,7 +109,7 @@ pub(super) fn plain(status: &Status) -> String {
         let of = total_size_bytes.map_or("the manifest is not here yet".to_owned(), |total_bytes| {
             format!("{} of {}", show_size(*done_bytes), show_size(total_bytes))
         });
-        let _ = write!(text, "\n  loads      {manifest}: {of}, {sources} peers");
+        let _ = write!(text, "\n  loads      {manifest}: {of}, {}", show_count(*sources, "peer"));
     }
     if let Some(chain) = &status.chain {
         text.push_str(&plain_chain(chain));

@@ -2,10 +2,10 @@
 
 use std::error::Error as _;
 
-use clap::CommandFactory as _;
 use clap::error::{ContextKind, ContextValue, Error};
+use clap::{ArgMatches, CommandFactory as _};
 
-use super::CommandLine;
+use super::{CommandLine, LogFormat};
 use crate::config::secret::looks_like_a_key;
 
 /// As long as a part of a key, of letters and digits.
@@ -60,6 +60,16 @@ fn repeats(message: &str, given: &str) -> bool {
     given.windows(6).any(|part| message.contains(&part.iter().collect::<String>()))
 }
 
+/// The form that a command line wants that is not valid otherwise.
+pub(crate) fn log_format() -> LogFormat {
+    let matches = CommandLine::command().ignore_errors(true).try_get_matches();
+    matches.map_or(LogFormat::Text, |matches| wanted(&matches))
+}
+
+fn wanted(matches: &ArgMatches) -> LogFormat {
+    matches.get_one("log_format").copied().unwrap_or(LogFormat::Text)
+}
+
 #[cfg(test)]
 mod tests {
     use clap::Parser as _;
@@ -111,6 +121,22 @@ mod tests {
             }
             let shown = shown(&["loader", key]);
             assert!(!shown.contains(&hex[..12]) && !shown.contains("Xk29"), "{shown}");
+        }
+    }
+
+    #[test]
+    fn the_form_is_known_of_command_lines_that_are_wrong() {
+        for (line, form) in [
+            ("loader fetch --log-format json --peer here", LogFormat::Json),
+            ("loader --log-format=json fetch --nonsense", LogFormat::Json),
+            ("loader --log-format=json", LogFormat::Json),
+            ("loader --log-format json steal", LogFormat::Json),
+            ("loader fetch --log-format yaml", LogFormat::Text),
+            ("loader fetch --nonsense", LogFormat::Text),
+        ] {
+            let command = CommandLine::command().ignore_errors(true);
+            let matches = command.try_get_matches_from(line.split(' ')).unwrap();
+            assert_eq!(wanted(&matches), form, "{line}");
         }
     }
 

@@ -5,6 +5,7 @@ use std::time::Duration;
 use chain_reader::{Address, BlockTag, U256};
 use clap::{Args, Subcommand};
 
+use super::choices;
 use crate::config::secret::{RPC_HEADER, RPC_URL, TRUSTED_RPC};
 use crate::units::{parse_duration, parse_size};
 
@@ -48,8 +49,8 @@ pub(crate) struct Chain {
     #[arg(long, value_name = "HEADER", value_delimiter = '\n')]
     #[arg(env = RPC_HEADER, hide_env_values = true)]
     pub(crate) rpc_header: Vec<String>,
-    /// How settled a block must be: latest, safe or finalized [default: finalized].
-    #[arg(long, value_name = "TAG", env = "LOADER_BLOCK_TAG", hide_env_values = true)]
+    /// How settled a block must be [default: finalized].
+    #[arg(long, value_name = "TAG", value_parser = choices::block_tag(), env = "LOADER_BLOCK_TAG", hide_env_values = true)]
     pub(crate) block_tag: Option<BlockTag>,
     /// Refuse an endpoint that is on another chain than this one.
     #[arg(long, value_name = "ID", env = "LOADER_CHAIN_ID", hide_env_values = true)]
@@ -109,6 +110,6 @@ pub(crate) struct Which {
     #[arg(long, value_name = "ID")]
     pub(crate) chain_id: Option<u64>,
     /// Read at this block tag only.
-    #[arg(long, value_name = "TAG")]
+    #[arg(long, value_name = "TAG", value_parser = choices::block_tag())]
     pub(crate) block_tag: Option<BlockTag>,
 }

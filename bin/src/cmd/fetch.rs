@@ -18,11 +18,12 @@ use crate::cmd::link::Link;
 use crate::cmd::panel;
 use crate::cmd::which::which;
 use crate::config::Settings;
+use crate::event::{Done, Event};
 use crate::exit::{Interrupted, Usage};
 use crate::interrupt::Interrupt;
 use crate::output::Output;
 use crate::progress::FetchProgress;
-use crate::units::{show_duration, show_rate, show_size};
+use crate::units::{show_count, show_duration, show_rate, show_size};
 use crate::visible::visible;
 
 /// How often it is looked whether a line of progress is due.
@@ -100,18 +101,14 @@ async fn fetch(flags: &args::Fetch, settings: &Settings, output: &Output) -> Res
             if let Some((reader, current)) = reader.as_ref().zip(current.as_ref())
                 && let Err(error) = reader.note_loaded(current).await
             {
-                output.note(&format!("cannot remember which model was loaded: {error}"));
+                output.trouble(&format!("cannot remember which model was loaded: {error}"));
             }
             loaded
         }
         None => load_from_peers(config, http, reader, digest, current.as_ref(), output).await?,
     };
     let Loaded { model, report, .. } = &loaded;
-    for (from, bytes) in &report.reused_from {
-        output.note(&format!("{} of it are those of model {from}", show_size(*bytes)));
-    }
-    let files_bytes: u64 = model.files().map(|file| file.size_bytes).sum();
-    output.note(&summary(report, files_bytes));
+    tell(&loaded, output);
     if !model.is_complete() {
         let (there, all) = (model.files().count(), model.manifest().files().len());
         output.note(&format!("{there} of {all} files are there: the same without --files fetches the rest"));
@@ -148,7 +145,7 @@ async fn load_from_peers(
 ) -> Result<Loaded> {
     let node = Node::start_reading(config, reader).await?;
     let panel = panel::start(&node, http, output).await?;
-    let progress = FetchProgress::new(output);
+    let progress = FetchProgress::new(output, digest);
     let loaded = load(&node, digest, &progress).await;
     progress.finish();
     if let (Ok(_), Some(current)) = (&loaded, current) {
@@ -169,7 +166,7 @@ pub(super) async fn answer(
     let found = tokio::task::spawn_blocking(move || executable(&looked_at));
     let found = found.await.context("the thread that looks for code has failed")?;
     if let Some(warning) = code::summary(&found) {
-        output.note(&format!("warning: {}", visible(&warning)));
+        output.warn(&visible(&warning));
     }
     Ok(answer::Fetched {
         executable: found.iter().map(ToString::to_string).collect(),
@@ -189,7 +186,7 @@ pub(super) async fn answer(
             .collect(),
         rebuilt_bytes: report.rebuilt_bytes,
         wasted_bytes: report.wasted_bytes,
-        elapsed_ms: u64::try_from(report.elapsed.as_millis()).unwrap_or(u64::MAX),
+        elapsed_ms: elapsed_ms(report),
         sources: report.sources.iter().map(source).collect(),
         chain,
     })
@@ -222,10 +219,31 @@ pub(super) fn explained(digest: Digest, error: NodeError) -> anyhow::Error {
     ))
 }
 
+/// Tells what a load did.
+pub(super) fn tell(Loaded { model, report, .. }: &Loaded, output: &Output) {
+    for (from, bytes) in &report.reused_from {
+        output.note(&format!("{} of it are those of model {from}", show_size(*bytes)));
+    }
+    let total_bytes = model.files().map(|file| file.size_bytes).sum();
+    let done = Done {
+        manifest: Text::of(model.digest()),
+        total_bytes,
+        from_cache: report.from_cache,
+        elapsed_ms: elapsed_ms(report),
+        sources: givers(report),
+        fetched_bytes: report.fetched_bytes,
+        resumed_bytes: report.resumed_bytes,
+        reused_bytes: report.reused_bytes,
+        rebuilt_bytes: report.rebuilt_bytes,
+        wasted_bytes: report.wasted_bytes,
+    };
+    output.result(model.digest(), &Event::Done(done), &summary(report, total_bytes));
+}
+
 /// What was done, in a line.
-pub(super) fn summary(report: &Report, total_size_bytes: u64) -> String {
+fn summary(report: &Report, total_bytes: u64) -> String {
     if report.from_cache {
-        return format!("{} in the cache already: no peer was asked", show_size(total_size_bytes));
+        return format!("{} in the cache already: no peer was asked", show_size(total_bytes));
     }
     let parts = [
         ("fetched", report.fetched_bytes),
@@ -238,12 +256,22 @@ pub(super) fn summary(report: &Report, total_size_bytes: u64) -> String {
         .filter(|(_, bytes)| *bytes > 0)
         .map(|(what, bytes)| format!("{} {what}", show_size(*bytes)));
     format!(
-        "{} verified and mapped in {} ({}): {}",
-        show_size(total_size_bytes),
+        "{} verified and mapped in {} ({}) from {}: {}",
+        show_size(total_bytes),
         show_duration(report.elapsed),
-        show_rate(total_size_bytes, report.elapsed),
+        show_rate(total_bytes, report.elapsed),
+        show_count(givers(report), "peer"),
         parts.collect::<Vec<_>>().join(", ")
     )
+}
+
+/// How many sources have given something.
+fn givers(report: &Report) -> usize {
+    report.sources.iter().filter(|source| source.good_bytes > 0).count()
+}
+
+fn elapsed_ms(report: &Report) -> u64 {
+    u64::try_from(report.elapsed.as_millis()).unwrap_or(u64::MAX)
 }
 
 pub(super) fn on_chain(contract: Address, model: &MatureModel) -> OnChain {

@@ -55,12 +55,12 @@ pub(super) async fn follow(
         progress.finish();
         match update {
             Update::Ready { named, loaded } => {
-                output.note(&fetch::summary(&loaded.report, loaded.model.manifest().total_size_bytes()));
+                fetch::tell(&loaded, output);
                 // Before it is told, and before anything is removed.
                 if let Some(link) = link
                     && let Err(error) = link.set(&loaded.model).await
                 {
-                    output.note(&format!("the link stays as it was: {error:#}"));
+                    output.trouble(&format!("the link stays as it was: {error:#}"));
                 }
                 let on_chain = Some(fetch::on_chain(contract, &named));
                 output.answer(&Answer::Fetched(fetch::answer(&loaded, on_chain, output).await?))?;
@@ -85,11 +85,11 @@ pub(super) async fn follow(
                     named.manifest
                 );
                 supervisor.status(&trouble);
-                output.note(&trouble);
+                output.trouble(&trouble);
             }
             Update::Trouble(trouble) => {
                 supervisor.status(&trouble.to_string());
-                output.note(&trouble.to_string());
+                output.trouble(&trouble.to_string());
             }
             Update::Recovered => {
                 let recovered = "the contract can be read again, and names the same model";
@@ -131,7 +131,7 @@ impl Room<'_> {
                 }
             }
             Err(error) => {
-                self.output.note(&format!("cannot remove old models: {:#}", anyhow::Error::from(error)));
+                self.output.trouble(&format!("cannot remove old models: {:#}", anyhow::Error::from(error)));
             }
         }
     }

@@ -124,8 +124,9 @@ impl Runner {
             let pause = pause(failures);
             if told != why {
                 let pause = show_duration(pause);
-                self.output
-                    .note(&format!("the command for model {manifest} {why}; trying again, first in {pause}"));
+                self.output.trouble(&format!(
+                    "the command for model {manifest} {why}; trying again, first in {pause}"
+                ));
                 told = why;
             }
             failures += 1;
@@ -140,7 +141,7 @@ impl Runner {
         }
         if let Err(error) = self.node.set_live(&self.series, manifest).await {
             let error = anyhow::Error::from(error);
-            self.output.note(&format!("cannot note that model {manifest} is in use: {error:#}"));
+            self.output.trouble(&format!("cannot note that model {manifest} is in use: {error:#}"));
         }
         None
     }

@@ -74,7 +74,7 @@ fn from_shards(flags: &args::FromShards, output: &Output) -> Result<()> {
         output.note(&format!("corrected: {correction}"));
     }
     for warning in &assembled.warnings {
-        output.note(&format!("warning: {warning}"));
+        output.warn(warning);
     }
     output.answer(&Answer::Assembled(answer::Assembled {
         manifest: Text::of(assembled.digest),

@@ -48,14 +48,14 @@ pub(crate) fn run(flags: &args::Publish, settings: &Settings, cache: &Cache, out
         Input::Folder(folder) => inspect(folder, flags.folder.no_code)?,
         Input::File(_) | Input::Layers(_) => Vec::new(),
     };
-    found.iter().for_each(|warning| output.note(&format!("warning: {}", visible(warning))));
+    found.iter().for_each(|warning| output.warn(&visible(warning)));
     let progress = ByteProgress::new(output, "encoding");
     let published = encode::publish(cache, &input, &options, &|done_bytes, total_bytes| {
         progress.update(done_bytes, total_bytes);
     })?;
     drop(progress);
     for warning in &published.warnings {
-        output.note(&format!("warning: {warning}"));
+        output.warn(warning);
     }
     let base = base.map(|base| overlap(&published.model, &base, output)).transpose()?;
     let mut answer = answer::Published {

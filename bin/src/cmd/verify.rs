@@ -81,13 +81,16 @@ async fn repair(
     let node = Node::start(config).await?;
     let mut failed = None;
     for digest in std::mem::take(bad) {
-        let progress = FetchProgress::new(output);
+        let progress = FetchProgress::new(output, digest);
         let loaded = fetch::load(&node, digest, &progress).await;
         progress.finish();
         match loaded {
-            Ok(loaded) => output.answer(&Answer::Fetched(fetch::answer(&loaded, None, output).await?))?,
+            Ok(loaded) => {
+                fetch::tell(&loaded, output);
+                output.answer(&Answer::Fetched(fetch::answer(&loaded, None, output).await?))?;
+            }
             Err(error) => {
-                output.note(&format!("model {digest} is not repaired: {error:#}"));
+                output.trouble(&format!("model {digest} is not repaired: {error:#}"));
                 failed = failed.or(Some(error));
                 bad.push(digest);
             }

@@ -161,6 +161,7 @@ impl Node {
         let crowd = Crowd::default();
         let board =
             Arc::new(Board::new(&client, &cache, Arc::clone(&blobs), crowd.clone(), contract.clone()));
+        tokio::spawn(status::note_rates(Arc::downgrade(&board)));
         let open = || Socket::open(cache.dir(), Arc::clone(&board));
         let socket = (!cache.is_read_only()).then(open).transpose();
         // A node works without it.

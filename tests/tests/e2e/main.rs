@@ -35,6 +35,7 @@ mod soak;
 mod space;
 mod subset;
 mod tensors;
+mod terminal;
 mod units;
 mod update;
 mod victims;

@@ -100,7 +100,6 @@ async fn what_cannot_be_published_is_refused_and_leaves_nothing() {
         ("missing --model-kind simplenet", 1, "missing"),
         ("none --model-kind simplenet", 2, "none has no file"),
         (". --no-names --model-kind simplenet", 2, "not a regular file"),
-        ("model --model-kind gpt", 2, "unknown model kind \"gpt\""),
         ("model --model-kind simplenet --data 0", 2, "at least 1 row"),
         ("model --model-kind simplenet --data 200 --parity 57", 2, "at most 256"),
         ("model --model-kind simplenet --piece-size 8KiB", 2, "8192"),

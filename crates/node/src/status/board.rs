@@ -1,17 +1,19 @@
 //! Collects what a node does.
 
 use std::collections::{BTreeMap, HashSet, VecDeque};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 use std::time::{Duration, Instant};
 
 use loader::{Event, LoadError, Observer, Report};
 use manifest::{Digest, SourceId};
 use p2p_blob::{Client, PeerId, Transport};
 use store::{Blobs, Cache, EntryState};
+use tokio::time::MissedTickBehavior;
 
 use super::grid::Change;
 use super::load::{Load, now_s};
 use super::numbers::{CachedModel, Counts, LastLoad, Numbers};
+use super::rates::{Bytes, NOTE_EVERY, Rates};
 use super::swarm::{PastLoad, Reused, Swarm};
 use super::{Loading, Status};
 use crate::contract::Contract;
@@ -58,6 +60,7 @@ pub(crate) struct Board {
     contract: Contract,
     state: Mutex<State>,
     cached: Mutex<Option<(Instant, Vec<CachedModel>)>>,
+    rates: Mutex<Rates>,
 }
 
 #[derive(Debug, Default)]
@@ -103,6 +106,7 @@ impl Board {
             contract,
             state: Mutex::default(),
             cached: Mutex::default(),
+            rates: Mutex::new(Rates::new(Instant::now())),
         }
     }
 
@@ -113,6 +117,9 @@ impl Board {
             done_bytes: load.done_bytes.min(load.total_size_bytes.unwrap_or(u64::MAX)),
             sources: load.up().count(),
         };
+        let bytes = self.bytes();
+        let per_s = self.rates().per_s(Instant::now(), bytes);
+        let (peers_sources, peers_others) = self.peers();
         Status {
             pid: std::process::id(),
             version: env!("CARGO_PKG_VERSION").to_owned(),
@@ -120,11 +127,25 @@ impl Board {
             uptime_s: self.started.elapsed().as_secs(),
             listen: self.client.listen_addrs().borrow().iter().map(ToString::to_string).collect(),
             models: self.models(),
-            uploaded_bytes: self.client.sent_bytes(),
+            uploaded_bytes: bytes.sent,
+            received_bytes: bytes.received,
+            sent_bytes_per_s: per_s.sent,
+            received_bytes_per_s: per_s.received,
+            peers_sources,
+            peers_others,
             loading: self.state().loads.iter().map(loading).collect(),
             #[cfg(feature = "chain")]
             chain: self.contract.reader().map(chain_reader::ChainReader::status),
         }
+    }
+
+    /// What has gone over the network.
+    fn bytes(&self) -> Bytes {
+        Bytes { received: self.state().counts.all_received_bytes(), sent: self.client.sent_bytes() }
+    }
+
+    fn rates(&self) -> MutexGuard<'_, Rates> {
+        self.rates.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     fn models(&self) -> Vec<String> {
@@ -265,6 +286,18 @@ impl Board {
 
     fn transport(&self, source: &SourceId) -> Option<Transport> {
         self.client.transport(&source.as_str().parse().ok()?)
+    }
+}
+
+/// Notes now and then how much has gone over the network, for as long as the board is there.
+pub(crate) async fn note_rates(board: Weak<Board>) {
+    let mut ticks = tokio::time::interval(NOTE_EVERY);
+    ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    loop {
+        ticks.tick().await;
+        let Some(board) = board.upgrade() else { return };
+        let bytes = board.bytes();
+        board.rates().note(Instant::now(), bytes);
     }
 }
 

@@ -5,12 +5,13 @@ mod board;
 pub mod grid;
 mod load;
 mod numbers;
+mod rates;
 mod socket;
 mod swarm;
 
 use serde::{Deserialize, Serialize};
 
-pub(crate) use board::Board;
+pub(crate) use board::{Board, note_rates};
 pub use board::{Pieces, Readiness};
 pub use grid::Change;
 pub use numbers::{Arrival, CachedModel, Counts, LastLoad, Numbers, Scarcity};
@@ -35,6 +36,21 @@ pub struct Status {
     pub models: Vec<String>,
     /// Bytes of blobs sent to peers so far.
     pub uploaded_bytes: u64,
+    /// Bytes of pieces that came from peers so far.
+    #[serde(default)]
+    pub received_bytes: u64,
+    /// Bytes of blobs sent a second, over the last seconds.
+    #[serde(default)]
+    pub sent_bytes_per_s: u64,
+    /// Bytes of pieces that came a second, over the last seconds.
+    #[serde(default)]
+    pub received_bytes_per_s: u64,
+    /// Connected peers that are sources of a load.
+    #[serde(default)]
+    pub peers_sources: usize,
+    /// Other connected peers.
+    #[serde(default)]
+    pub peers_others: usize,
     /// What is being loaded.
     pub loading: Vec<Loading>,
     /// The state of the chain reader; `None` without a contract.

@@ -68,6 +68,11 @@ impl Counts {
         self.received_bytes[transport as usize][arrival as usize]
     }
 
+    /// Bytes of pieces that arrived, whatever came of them.
+    pub(super) fn all_received_bytes(&self) -> u64 {
+        self.received_bytes.iter().flatten().sum()
+    }
+
     pub(super) fn received(&mut self, transport: Transport, arrival: Arrival, bytes: u64) {
         self.received_bytes[transport as usize][arrival as usize] += bytes;
     }

@@ -130,7 +130,7 @@ impl Cache {
             if is_filled {
                 taken.bytes += self.promised(&digest).saturating_sub(bytes);
             }
-            match kept.get(&digest) {
+            match kept.get(&digest).and_then(|reasons| reasons.first()) {
                 Some(keep) => taken.kept.push((digest, bytes, keep.clone())),
                 None if is_filled => taken.kept.push((digest, bytes, Keep::InUse)),
                 None => taken.candidates.push(Candidate { digest, bytes, used: self.last_used(&digest) }),
@@ -183,15 +183,21 @@ impl Cache {
         Ok(evicted)
     }
 
-    /// What never goes, whoever uses it or not.
-    fn kept(&self) -> Result<HashMap<Digest, Keep>, CacheError> {
-        let mut kept = HashMap::new();
-        kept.extend(self.pinned()?.into_iter().map(|digest| (digest, Keep::Pinned)));
-        for (digest, path) in self.linked()? {
-            kept.entry(digest).or_insert(Keep::Linked(path));
-        }
-        for (digest, series) in self.newest_of_series()? {
-            kept.entry(digest).or_insert(Keep::Followed(series));
+    /// Why models are never evicted, whoever uses them or not: all reasons for each, pins first, then links, then series.
+    ///
+    /// # Errors
+    /// [`CacheError::Io`].
+    pub fn kept(&self) -> Result<HashMap<Digest, Vec<Keep>>, CacheError> {
+        let pinned = self.pinned()?.into_iter().map(|digest| (digest, Keep::Pinned));
+        let linked = self.linked()?.into_iter().map(|(digest, path)| (digest, Keep::Linked(path)));
+        let series = self.newest_of_series()?.into_iter();
+        let followed = series.map(|(digest, series)| (digest, Keep::Followed(series)));
+        let mut kept: HashMap<Digest, Vec<Keep>> = HashMap::new();
+        for (digest, keep) in pinned.chain(linked).chain(followed) {
+            let reasons = kept.entry(digest).or_default();
+            if !reasons.contains(&keep) {
+                reasons.push(keep);
+            }
         }
         Ok(kept)
     }

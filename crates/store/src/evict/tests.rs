@@ -179,6 +179,24 @@ fn a_model_that_is_finished_while_all_are_counted_is_not_missed() {
 }
 
 #[test]
+fn all_that_keeps_a_model_is_told() {
+    let (dir, cache) = cache();
+    let models = [1, 2].map(|seed| published(&cache, seed));
+    let [one, two] = models.each_ref().map(|model| model.digest);
+    let link = dir.path().join("current");
+    cache.link(&link, &models[0].model).unwrap();
+    cache.pin(&one).unwrap();
+    for digest in [one, two] {
+        cache.keep_last("a contract", &digest, 9, &|_| ()).unwrap();
+    }
+    cache.set_live("a contract", &one).unwrap();
+    let kept = cache.kept().unwrap();
+    let followed = Keep::Followed("a contract".to_owned());
+    assert_eq!(kept[&one], [Keep::Pinned, Keep::Linked(link), followed.clone()]);
+    assert_eq!((kept.len(), &kept[&two][..]), (2, &[followed][..]));
+}
+
+#[test]
 fn parity_goes_alone_and_the_model_is_trusted_as_before() {
     let (_dir, cache) = cache();
     let digest = published(&cache, 1).digest;
