@@ -30,6 +30,7 @@ pub(crate) enum Answer {
     ChainRemembered(Box<ChainRemembered>),
     ChainForgotten(ChainForgotten),
     Status(Box<node::Status>),
+    Setting(Setting),
     Error(Failure),
 }
 
@@ -307,6 +308,17 @@ pub(crate) struct ChainForgotten {
     pub(crate) block_tag: Text,
 }
 
+/// What a setting is, and who has said so.
+#[derive(Debug, Serialize)]
+pub(crate) struct Setting {
+    pub(crate) key: String,
+    pub(crate) values: Vec<String>,
+    pub(crate) origin: &'static str,
+    pub(crate) place: Option<String>,
+    /// For which commands; none: for all that have it.
+    pub(crate) commands: Vec<String>,
+}
+
 /// The command failed.
 #[derive(Debug, Serialize)]
 pub(crate) struct Failure {
@@ -373,6 +385,7 @@ impl Answer {
             Self::ChainForgotten(ChainForgotten { contract, chain_id, block_tag, .. }) => {
                 format!("{contract}  chain {chain_id}  {block_tag}  forgotten")
             }
+            Self::Setting(setting) => setting.plain(),
             Self::Error(_) => return None,
         }))
     }
@@ -455,6 +468,16 @@ impl ChainRemembered {
             }
         };
         format!("{contract}  chain {chain_id}  {block_tag}  {state}")
+    }
+}
+
+impl Setting {
+    fn plain(&self) -> String {
+        let Self { key, values, origin, place, commands } = self;
+        let values = if values.is_empty() { "-".to_owned() } else { values.join(" ") };
+        let place = place.as_ref().map_or(String::new(), |place| format!(" {place}"));
+        let of = if commands.is_empty() { String::new() } else { format!("  of {}", commands.join(", ")) };
+        format!("{key:<16}  {values}  ({origin}{place}){of}")
     }
 }
 

@@ -1,5 +1,6 @@
 //! The command line: what can be said, and the help that explains it. Flags win over `LOADER_*` variables.
 
+use std::ffi::OsString;
 use std::path::PathBuf;
 use std::time::Duration;
 
@@ -10,7 +11,7 @@ use manifest::{Codec, Digest};
 
 pub(crate) use self::following::Following;
 pub(crate) use self::http::Http;
-pub(crate) use self::mistake::without_keys;
+pub(crate) use self::mistake::{expected, without_keys};
 pub(crate) use self::name::Name;
 pub(crate) use self::network::Network;
 pub(crate) use self::publish::FolderFlags;
@@ -53,9 +54,9 @@ Data goes to stdout, everything else to stderr. Exit status:
   3  integrity: a digest matches but its content is not valid, or the cache is corrupt
   4  not available now: worth a retry
 
-Flags of the cache, the chain and the network can stand in a settings file (--config), too, under
-their own names. Flags win over LOADER_* variables, and those over the file. In a variable, several
-values are separated by commas.";
+Every flag can stand in a settings file (--config), too, under its own name: at the top for all
+commands, in a table such as [serve] or [cache.gc] for one. Flags win over LOADER_* variables, and those
+over the file. In a variable, several values are separated by commas.";
 
 /// The whole command line.
 #[derive(Debug, Parser)]
@@ -127,6 +128,9 @@ pub(crate) enum Command {
     /// Look at what is remembered of the chain, and forget it.
     #[command(subcommand)]
     Chain(ChainCommand),
+    /// Look at the settings.
+    #[command(subcommand)]
+    Config(ConfigCommand),
 }
 
 /// Fetch a model into the cache and print the path that a runtime opens: its folder, or its file if it is one.
@@ -410,6 +414,21 @@ pub(crate) enum Cache {
         /// Their manifests.
         #[arg(value_name = "DIGEST", required = true)]
         manifests: Vec<Name>,
+    },
+}
+
+/// Commands about the settings.
+#[derive(Debug, Subcommand)]
+pub(crate) enum ConfigCommand {
+    /// Print each setting of a command, what it is, and where that comes from.
+    ///
+    /// That is a flag, a variable, a line of the settings file, or the default. Without COMMAND, those of all commands, and
+    /// after each that is not the same for all of them for which. Of URLs the host is shown only, and of headers and
+    /// whatever else may be a key, nothing. Nothing is done, asked or created.
+    Show {
+        /// The command, and flags that it is given: serve, or fetch --peer /ip4/192.0.2.7/tcp/4201.
+        #[arg(value_name = "COMMAND", trailing_var_arg = true, allow_hyphen_values = true)]
+        command: Vec<OsString>,
     },
 }
 

@@ -18,22 +18,21 @@ mod visible;
 
 use std::process::ExitCode;
 
-use clap::Parser as _;
-
-use crate::args::CommandLine;
+use crate::config::Refused;
 use crate::exit::Status;
 use crate::output::Output;
 
 fn main() -> ExitCode {
-    let line = match CommandLine::try_parse() {
-        Ok(line) => line,
-        Err(error) => return output::refuse(&args::without_keys(error)).into(),
+    let (line, origins) = match config::read(std::env::args_os().collect()) {
+        Ok(read) => read,
+        Err(Refused::Line(error)) => return output::refuse(&args::without_keys(error)).into(),
+        Err(Refused::File { error, json }) => return Output::new(json).fail(&error).into(),
     };
     let output = Output::new(line.common.json);
     let done = system::guarded(&output, || {
         system::prepare()?;
         telemetry::start(line.common.verbose, output.bars())?;
-        cmd::run(line, &output)
+        cmd::run(line, origins, &output)
     });
     match done {
         Ok(()) => Status::Done.into(),

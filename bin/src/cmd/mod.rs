@@ -4,6 +4,7 @@ mod cache;
 mod chain;
 mod code;
 mod completions;
+mod config;
 mod fetch;
 mod follow;
 mod from_cache;
@@ -25,14 +26,14 @@ use anyhow::Result;
 use store::Cache;
 
 use crate::args::{Command, CommandLine, Name};
-use crate::config::Settings;
+use crate::config::{Origins, Settings};
 use crate::exit::Usage;
 use crate::output::Output;
 use crate::system::block_on;
 
 /// Runs what the command line asks for.
-pub(crate) fn run(line: CommandLine, output: &Output) -> Result<()> {
-    let settings = Settings::load(&line.common)?;
+pub(crate) fn run(line: CommandLine, origins: Origins, output: &Output) -> Result<()> {
+    let settings = Settings::new(&line.common, origins)?;
     if output.is_json() && settings.cache_dir.to_str().is_none() {
         return Err(Usage::new(format!(
             "the path of the cache, {}, is not UTF-8, as JSON has to be: leave --json away, or give another --cache-dir",
@@ -58,6 +59,7 @@ pub(crate) fn run(line: CommandLine, output: &Output) -> Result<()> {
         Command::Completions { shell } => completions::run(*shell),
         Command::Man { dir } => man::run(dir),
         Command::Status => status::run(&settings, output),
+        Command::Config(command) => config::run(command, output),
         Command::Chain(command) => chain::run(command, &settings, output),
     }
 }

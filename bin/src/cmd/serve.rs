@@ -13,7 +13,7 @@ use crate::args;
 use crate::cmd::follow::follow;
 use crate::cmd::link::Link;
 use crate::cmd::panel;
-use crate::config::Settings;
+use crate::config::{self, Settings};
 use crate::exit::Usage;
 use crate::interrupt::Interrupt;
 use crate::output::Output;
@@ -25,16 +25,17 @@ pub(crate) async fn run(flags: &args::Serve, settings: &Settings, output: &Outpu
     let contract = chain.as_ref().map(chain_reader::Config::contract);
     let config = settings
         .seeder(&flags.network)?
-        .with_fetch(settings.fetching(&flags.network).with_single_blob_max_bytes(single_blob_max_bytes))
-        .with_blob_dirs(settings.blob_dirs(&flags.blob_dir))
+        .with_fetch(config::fetching(&flags.network).with_single_blob_max_bytes(single_blob_max_bytes))
+        .with_blob_dirs(flags.blob_dir.clone())
         .with_chain(chain);
-    if flags.following.keep.is_some() && contract.is_none() {
+    if settings.is_given("keep") && contract.is_none() {
         return Err(Usage::new("--keep counts the models of a contract: give --contract, too").into());
     }
-    if flags.following.link.is_some() && contract.is_none() {
+    if settings.is_given("link") && contract.is_none() {
         return Err(Usage::new("--link leads to the model of a contract: give --contract, too").into());
     }
-    let link = Link::new(flags.following.link.as_deref(), &settings.cache_dir)?;
+    let link = flags.following.link.as_deref().filter(|_| contract.is_some());
+    let link = Link::new(link, &settings.cache_dir)?;
     let keep = flags.following.keep;
     let http = settings.http(&flags.http)?;
     seed(config, http, output, async |node, supervisor| {

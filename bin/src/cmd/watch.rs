@@ -8,7 +8,7 @@ use crate::cmd::follow::follow;
 use crate::cmd::hook::Hook;
 use crate::cmd::link::Link;
 use crate::cmd::panel;
-use crate::config::Settings;
+use crate::config::{self, Settings};
 use crate::exit::Usage;
 use crate::interrupt::Interrupt;
 use crate::output::Output;
@@ -16,9 +16,8 @@ use crate::supervisor::Supervisor;
 
 pub(crate) async fn run(flags: &args::Watch, settings: &Settings, output: &Output) -> Result<()> {
     let mut interrupt = Interrupt::new().context("cannot listen for signals")?;
-    let fetch = settings
-        .fetching(&flags.network)
-        .with_wait(settings.wait(flags.wait))
+    let fetch = config::fetching(&flags.network)
+        .with_wait(config::wait(flags.wait))
         .with_single_blob_max_bytes(settings.single_blob_max_bytes(&flags.named.legacy)?);
     let chain = settings.following(&flags.named, &flags.following)?;
     let chain =
