@@ -31,6 +31,7 @@ pub(crate) enum Answer {
     ChainForgotten(ChainForgotten),
     Status(Box<node::Status>),
     Setting(Setting),
+    Checked(Checked),
     Error(Failure),
 }
 
@@ -319,6 +320,26 @@ pub(crate) struct Setting {
     pub(crate) commands: Vec<String>,
 }
 
+/// What a check has found.
+#[derive(Debug, Serialize)]
+pub(crate) struct Checked {
+    pub(crate) check: &'static str,
+    pub(crate) subject: Option<String>,
+    pub(crate) state: State,
+    pub(crate) text: String,
+    /// What to do.
+    pub(crate) advice: Option<String>,
+}
+
+/// How good that is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "kebab-case")]
+pub(crate) enum State {
+    Ok,
+    Warning,
+    Bad,
+}
+
 /// The command failed.
 #[derive(Debug, Serialize)]
 pub(crate) struct Failure {
@@ -386,6 +407,7 @@ impl Answer {
                 format!("{contract}  chain {chain_id}  {block_tag}  forgotten")
             }
             Self::Setting(setting) => setting.plain(),
+            Self::Checked(checked) => checked.plain(),
             Self::Error(_) => return None,
         }))
     }
@@ -478,6 +500,20 @@ impl Setting {
         let place = place.as_ref().map_or(String::new(), |place| format!(" {place}"));
         let of = if commands.is_empty() { String::new() } else { format!("  of {}", commands.join(", ")) };
         format!("{key:<16}  {values}  ({origin}{place}){of}")
+    }
+}
+
+impl Checked {
+    fn plain(&self) -> String {
+        let Self { check, subject, state, text, advice } = self;
+        let state = match state {
+            State::Ok => "ok",
+            State::Warning => "warning",
+            State::Bad => "bad",
+        };
+        let subject = subject.as_ref().map_or(String::new(), |subject| format!(" {subject}"));
+        let advice = advice.as_ref().map_or(String::new(), |advice| format!("; {advice}"));
+        format!("{state:<7}  {check}{subject}: {text}{advice}")
     }
 }
 

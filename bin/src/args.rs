@@ -9,6 +9,7 @@ use clap::{ArgAction, Args, Parser, Subcommand};
 use clap_complete::Shell;
 use manifest::{Codec, Digest};
 
+pub(crate) use self::doctor::Doctor;
 pub(crate) use self::following::Following;
 pub(crate) use self::http::Http;
 pub(crate) use self::mistake::{expected, without_keys};
@@ -20,6 +21,7 @@ pub(crate) use self::signing::{CalldataForm, Key, Signing};
 use crate::units::{parse_duration, parse_size};
 
 mod address;
+mod doctor;
 mod following;
 mod http;
 mod mistake;
@@ -131,6 +133,7 @@ pub(crate) enum Command {
     /// Look at the settings.
     #[command(subcommand)]
     Config(ConfigCommand),
+    Doctor(Doctor),
 }
 
 /// Fetch a model into the cache and print the path that a runtime opens: its folder, or its file if it is one.

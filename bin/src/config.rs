@@ -4,7 +4,7 @@
 use std::collections::HashSet;
 use std::env;
 use std::net::{Ipv6Addr, UdpSocket};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use anyhow::{Context as _, Result};
@@ -64,6 +64,11 @@ impl Settings {
     /// mistake where it is of no use.
     pub(crate) fn is_given(&self, id: &str) -> bool {
         self.origins.is_given(id)
+    }
+
+    /// The settings file, if it holds what may be keys.
+    pub(crate) fn secret_file(&self) -> Option<&Path> {
+        self.origins.secret_file()
     }
 
     /// Whether an argument is that of the settings file.
@@ -183,7 +188,7 @@ pub(crate) fn log_filter() -> Option<String> {
 }
 
 /// What a node takes on that may have so many files and sockets open.
-fn limits_of(descriptors: u64) -> Limits {
+pub(crate) fn limits_of(descriptors: u64) -> Limits {
     let all = Limits::default();
     // Files of the cache, libraries, listeners, the chain.
     let free = usize::try_from(descriptors).unwrap_or(usize::MAX).saturating_sub(DESCRIPTORS_KEPT);
@@ -223,7 +228,6 @@ fn base_dir(variable: &str, in_home: &str) -> Option<PathBuf> {
 pub(crate) mod tests {
     use std::ffi::OsString;
     use std::io::Write as _;
-    use std::path::Path;
 
     use chain_reader::BlockTag;
 

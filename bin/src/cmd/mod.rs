@@ -5,6 +5,7 @@ mod chain;
 mod code;
 mod completions;
 mod config;
+mod doctor;
 mod fetch;
 mod follow;
 mod from_cache;
@@ -59,6 +60,7 @@ pub(crate) fn run(line: CommandLine, origins: Origins, output: &Output) -> Resul
         Command::Completions { shell } => completions::run(*shell),
         Command::Man { dir } => man::run(dir),
         Command::Status => status::run(&settings, output),
+        Command::Doctor(flags) => block_on(doctor::run(flags, &settings, output)),
         Command::Config(command) => config::run(command, output),
         Command::Chain(command) => chain::run(command, &settings, output),
     }

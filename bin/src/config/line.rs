@@ -57,6 +57,12 @@ impl Origins {
         self.settings.iter().find(|setting| setting.id == id).map(|setting| setting.line)
     }
 
+    /// The settings file, if it holds what may be keys.
+    pub(super) fn secret_file(&self) -> Option<&Path> {
+        let is_secret = |setting: &Setting| secret::is_secret_flag(&format!("--{}", setting.key));
+        self.settings.iter().any(is_secret).then_some(&*self.file)
+    }
+
     /// The settings file.
     pub(super) fn file(&self) -> &Path {
         &self.file

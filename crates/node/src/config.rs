@@ -48,6 +48,21 @@ impl Config {
         Ok(Some(chain_reader::ChainReader::new(chain)?))
     }
 
+    /// The network part of it, for a node of this name.
+    pub fn network(&self, identity: p2p_blob::Identity) -> p2p_blob::Config {
+        let network = p2p_blob::Config::new(identity)
+            .with_listen(self.listen.clone())
+            .with_external_addrs(self.external_addrs.clone())
+            .with_network_key(self.network_key)
+            .with_allowed_peers(self.allowed_peers.clone())
+            .with_limits(self.limits);
+        #[cfg(feature = "mdns")]
+        let network = network.with_mdns(self.mdns);
+        #[cfg(feature = "dht")]
+        let network = network.with_dht(self.dht);
+        network
+    }
+
     /// The defaults, with this cache.
     pub fn new(cache_dir: impl Into<PathBuf>) -> Self {
         Self {

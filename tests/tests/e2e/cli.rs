@@ -25,9 +25,10 @@ async fn version_and_help() {
         (concat!("loader ", env!("CARGO_PKG_VERSION")), "")
     );
     let help = home.plain(["--help"]).await.expect(0);
-    for command in
-        ["fetch", "serve", "publish", "watch", "key", "verify", "manifest", "cache", "chain", "status"]
-    {
+    for command in [
+        "fetch", "serve", "publish", "watch", "key", "verify", "manifest", "cache", "chain", "status",
+        "config", "doctor",
+    ] {
         assert!(help.stdout.contains(&format!("\n  {command} ")), "{command}: {}", help.stdout);
         home.plain([command, "--help"]).await.expect(0);
     }
@@ -299,6 +300,7 @@ async fn objects_are_those_of_the_documentation() {
         answers.push(home.run(line).await.answer());
     }
     answers.extend(home.run(["cache", "rm", id]).await.expect(1).answers());
+    answers.extend(home.run(["doctor"]).await.answers().into_iter().take(1));
     answers.extend(home.run(["config", "show", "id"]).await.expect(0).answers().into_iter().take(1));
     std::fs::create_dir(home.path("blobs")).unwrap();
     e2e::sharder("layer_wise", &home.path("blobs"), &home.path("shards.json")).await.expect(0);

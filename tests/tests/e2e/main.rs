@@ -6,6 +6,7 @@ mod chain;
 mod cli;
 mod demo;
 mod discovery;
+mod doctor;
 mod doors;
 mod evict;
 mod faults;
