@@ -1,5 +1,6 @@
 //! What the commands answer: the objects of `docs/cli.md`, and the same as plain text.
 
+mod checked;
 mod status;
 
 use std::fmt::{self, Display, Write as _};
@@ -9,6 +10,7 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 use chain_reader::{ChainMemory, Seen};
 use serde::{Serialize, Serializer};
 
+pub(crate) use self::checked::{Checked, Setting, State};
 use crate::units::{show_duration, show_size};
 
 /// One object on stdout.
@@ -54,6 +56,9 @@ pub(crate) struct Fetched {
     pub(crate) elapsed_ms: u64,
     pub(crate) sources: Vec<FetchSource>,
     pub(crate) chain: Option<OnChain>,
+    /// Which contract it is of, where several are followed.
+    #[serde(skip)]
+    pub(crate) of: Option<String>,
 }
 
 /// What was taken from one model in the cache.
@@ -309,37 +314,6 @@ pub(crate) struct ChainForgotten {
     pub(crate) block_tag: Text,
 }
 
-/// What a setting is, and who has said so.
-#[derive(Debug, Serialize)]
-pub(crate) struct Setting {
-    pub(crate) key: String,
-    pub(crate) values: Vec<String>,
-    pub(crate) origin: &'static str,
-    pub(crate) place: Option<String>,
-    /// For which commands; none: for all that have it.
-    pub(crate) commands: Vec<String>,
-}
-
-/// What a check has found.
-#[derive(Debug, Serialize)]
-pub(crate) struct Checked {
-    pub(crate) check: &'static str,
-    pub(crate) subject: Option<String>,
-    pub(crate) state: State,
-    pub(crate) text: String,
-    /// What to do.
-    pub(crate) advice: Option<String>,
-}
-
-/// How good that is.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
-#[serde(rename_all = "kebab-case")]
-pub(crate) enum State {
-    Ok,
-    Warning,
-    Bad,
-}
-
 /// The command failed.
 #[derive(Debug, Serialize)]
 pub(crate) struct Failure {
@@ -383,6 +357,9 @@ impl Answer {
     /// What is written without `--json`: one line, but for a manifest and a call; nothing for an error.
     pub(crate) fn plain(&self) -> Option<Plain> {
         Some(Plain::Text(match self {
+            Self::Fetched(Fetched { of: Some(contract), path, .. }) => {
+                format!("{contract}  {}", path.display())
+            }
             Self::Fetched(Fetched { path, .. }) | Self::Path(PathAnswer { path }) => {
                 return Some(Plain::Path(path.clone()));
             }
@@ -490,30 +467,6 @@ impl ChainRemembered {
             }
         };
         format!("{contract}  chain {chain_id}  {block_tag}  {state}")
-    }
-}
-
-impl Setting {
-    fn plain(&self) -> String {
-        let Self { key, values, origin, place, commands } = self;
-        let values = if values.is_empty() { "-".to_owned() } else { values.join(" ") };
-        let place = place.as_ref().map_or(String::new(), |place| format!(" {place}"));
-        let of = if commands.is_empty() { String::new() } else { format!("  of {}", commands.join(", ")) };
-        format!("{key:<16}  {values}  ({origin}{place}){of}")
-    }
-}
-
-impl Checked {
-    fn plain(&self) -> String {
-        let Self { check, subject, state, text, advice } = self;
-        let state = match state {
-            State::Ok => "ok",
-            State::Warning => "warning",
-            State::Bad => "bad",
-        };
-        let subject = subject.as_ref().map_or(String::new(), |subject| format!(" {subject}"));
-        let advice = advice.as_ref().map_or(String::new(), |advice| format!("; {advice}"));
-        format!("{state:<7}  {check}{subject}: {text}{advice}")
     }
 }
 

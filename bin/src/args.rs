@@ -1,6 +1,5 @@
 //! The command line: what can be said, and the help that explains it. Flags win over `LOADER_*` variables.
 
-use std::ffi::OsString;
 use std::path::PathBuf;
 use std::time::Duration;
 
@@ -17,6 +16,7 @@ pub(crate) use self::name::Name;
 pub(crate) use self::network::Network;
 pub(crate) use self::publish::FolderFlags;
 pub(crate) use self::reading::{Chain, ChainCommand, Legacy, Named, Which};
+pub(crate) use self::settings::ConfigCommand;
 pub(crate) use self::signing::{CalldataForm, Key, Signing};
 use crate::units::{parse_duration, parse_size};
 
@@ -29,6 +29,7 @@ mod name;
 mod network;
 mod publish;
 mod reading;
+mod settings;
 mod signing;
 
 const ABOUT: &str =
@@ -198,7 +199,8 @@ pub(crate) struct Fetch {
 ///
 /// Prints one full address for each address it listens at, as soon as it does. Listens on TCP and QUIC port 4201 of all
 /// interfaces unless told otherwise with --listen. Tells the --bootstrap and --peer peers what it holds, so that others
-/// find it. With --contract it follows that, fetches each new model, and seeds it.
+/// find it. With --contract it follows that, fetches each new model, and seeds it; so it
+/// does with the contracts of the settings file (tables [[contract]]).
 #[derive(Debug, Args)]
 pub(crate) struct Serve {
     /// Serve this folder of files named by their digest, too. May be repeated.
@@ -216,11 +218,13 @@ pub(crate) struct Serve {
 
 /// Follow the contract: load each new model it names, and say when it is ready, until SIGTERM or Ctrl-C.
 ///
+/// Several contracts can stand in the settings file, as tables [[contract]]: all of them are followed then.
+///
 /// Prints the path of each model, the current one first. While a new model is being fetched, or cannot be,
 /// the one before stays as it is. What the models share is not fetched again.
 #[derive(Debug, Args)]
 pub(crate) struct Watch {
-    /// Run this command of the shell when a model is ready, with LOADER_PATH, LOADER_MANIFEST, LOADER_MODEL_KIND,
+    /// Run this command of the shell when a model is ready, with LOADER_PATH, LOADER_CONTRACT, LOADER_MANIFEST, LOADER_MODEL_KIND,
     /// LOADER_PRICE and LOADER_BLOCK_NUMBER in its environment, and without variables of ours that may hold keys. One at a
     /// time: while it runs, models go on being loaded, and it is then run for the newest. One that fails is run again, at
     /// most five minutes apart. Its output goes to stderr.
@@ -417,21 +421,6 @@ pub(crate) enum Cache {
         /// Their manifests.
         #[arg(value_name = "DIGEST", required = true)]
         manifests: Vec<Name>,
-    },
-}
-
-/// Commands about the settings.
-#[derive(Debug, Subcommand)]
-pub(crate) enum ConfigCommand {
-    /// Print each setting of a command, what it is, and where that comes from.
-    ///
-    /// That is a flag, a variable, a line of the settings file, or the default. Without COMMAND, those of all commands, and
-    /// after each that is not the same for all of them for which. Of URLs the host is shown only, and of headers and
-    /// whatever else may be a key, nothing. Nothing is done, asked or created.
-    Show {
-        /// The command, and flags that it is given: serve, or fetch --peer /ip4/192.0.2.7/tcp/4201.
-        #[arg(value_name = "COMMAND", trailing_var_arg = true, allow_hyphen_values = true)]
-        command: Vec<OsString>,
     },
 }
 

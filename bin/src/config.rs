@@ -11,17 +11,18 @@ use anyhow::{Context as _, Result};
 use loader::FetchOptions;
 use p2p_blob::{DhtMode, Limits, Multiaddr, NetworkKey, PeerId};
 
-use crate::args::{Common, Http, Legacy, Network};
+use crate::args::{Command, CommandLine, Http, Legacy, Network};
 use crate::exit::Usage;
 use crate::system;
 
 mod chain;
+mod contracts;
 mod file;
 mod line;
 pub(crate) mod secret;
 pub(crate) mod show;
 
-pub(crate) use line::{Origins, Refused, read};
+pub(crate) use line::{Line, Origins, Refused, read};
 
 /// How long a fetch looks for peers while none can be asked.
 const DEFAULT_WAIT: Duration = Duration::from_secs(30);
@@ -48,16 +49,21 @@ pub(crate) struct Settings {
     /// Where models are kept.
     pub(crate) cache_dir: PathBuf,
     origins: Origins,
+    /// Each contract of the settings file that this command is to follow: its flags and settings.
+    pub(crate) contracts: Vec<(Command, Settings)>,
 }
 
 impl Settings {
-    /// Those of a command that was given what all commands are given.
-    pub(crate) fn new(common: &Common, origins: Origins) -> Result<Self> {
+    /// Those of a command, and the command.
+    pub(crate) fn new(
+        Line { line: CommandLine { common, command }, origins, contracts }: Line,
+    ) -> Result<(Command, Self)> {
         let default = || base_dir("XDG_CACHE_HOME", ".cache").map(|dir| dir.join("loader"));
         let cache_dir = common.cache_dir.clone().or_else(default).ok_or_else(|| {
             Usage::new("there is no home directory to keep models in: give --cache-dir DIR".to_owned())
         })?;
-        Ok(Self { cache_dir, origins })
+        let contracts = contracts.into_iter().map(Self::new).collect::<Result<_>>()?;
+        Ok((command, Self { cache_dir, origins, contracts }))
     }
 
     /// Whether an argument stands on the command line or in a variable: what the file says is for many commands, and no
@@ -232,7 +238,6 @@ pub(crate) mod tests {
     use chain_reader::BlockTag;
 
     use super::*;
-    use crate::args::Command;
 
     pub(super) const CONTRACT: &str = "0x5aAeb6053F3E94C9b9A09f33669435E7Ef1BeAed";
 
@@ -242,8 +247,8 @@ pub(crate) mod tests {
         file.write_all(toml.as_bytes()).unwrap();
         let path = file.path().to_str().unwrap();
         let line = ["loader", "--config", path].into_iter().chain(line.split_whitespace());
-        let (line, origins) = read(line.map(OsString::from).collect())?;
-        Ok((Settings::new(&line.common, origins).unwrap(), line.command))
+        let (command, settings) = Settings::new(read(line.map(OsString::from).collect())?).unwrap();
+        Ok((settings, command))
     }
 
     /// The settings of a `fetch` with these arguments and this file, and the fetch's own flags.

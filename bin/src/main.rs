@@ -23,16 +23,16 @@ use crate::exit::Status;
 use crate::output::Output;
 
 fn main() -> ExitCode {
-    let (line, origins) = match config::read(std::env::args_os().collect()) {
+    let line = match config::read(std::env::args_os().collect()) {
         Ok(read) => read,
         Err(Refused::Line(error)) => return output::refuse(&args::without_keys(error)).into(),
         Err(Refused::File { error, json }) => return Output::new(json).fail(&error).into(),
     };
-    let output = Output::new(line.common.json);
+    let output = Output::new(line.line.common.json);
     let done = system::guarded(&output, || {
         system::prepare()?;
-        telemetry::start(line.common.verbose, output.bars())?;
-        cmd::run(line, origins, &output)
+        telemetry::start(line.line.common.verbose, output.bars())?;
+        cmd::run(line, &output)
     });
     match done {
         Ok(()) => Status::Done.into(),

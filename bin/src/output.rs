@@ -15,12 +15,19 @@ use crate::visible::{visible, visible_json, visible_lines};
 pub(crate) struct Output {
     json: bool,
     bars: MultiProgress,
+    /// What all notes are about, if that is to be said.
+    about: Option<String>,
 }
 
 impl Output {
     /// Bars are drawn only when stderr is a terminal.
     pub(crate) fn new(json: bool) -> Self {
-        Self { json, bars: MultiProgress::with_draw_target(ProgressDrawTarget::stderr()) }
+        Self { json, bars: MultiProgress::with_draw_target(ProgressDrawTarget::stderr()), about: None }
+    }
+
+    /// The same; its notes begin with what they are about.
+    pub(crate) fn about(&self, what: &str) -> Self {
+        Self { about: Some(what.to_owned()), ..self.clone() }
     }
 
     /// Where progress bars are put; hidden ones cost nothing.
@@ -69,7 +76,11 @@ impl Output {
 
     /// Tells the person at the terminal something, above the bars.
     pub(crate) fn note(&self, text: &str) {
-        self.bars.suspend(|| show(&visible(text)));
+        let text = match &self.about {
+            Some(about) => format!("{about}: {text}"),
+            None => text.to_owned(),
+        };
+        self.bars.suspend(|| show(&visible(&text)));
     }
 
     /// Tells of a failure, with its causes, and which status it has.

@@ -28,7 +28,7 @@ pub(super) fn plain(status: &Status) -> String {
         });
         let _ = write!(text, "\n  loads      {manifest}: {of}, {sources} peers");
     }
-    if let Some(chain) = &status.chain {
+    for chain in status.chain.iter().chain(&status.more_chains) {
         text.push_str(&plain_chain(chain));
     }
     text

@@ -9,7 +9,7 @@ mod ports;
 use anyhow::{Result, anyhow};
 
 use crate::answer::{Answer, Checked, State};
-use crate::args;
+use crate::args::{self, Command};
 use crate::config::Settings;
 use crate::output::Output;
 
@@ -37,17 +37,28 @@ pub(crate) async fn run(flags: &args::Doctor, settings: &Settings, output: &Outp
         is_free = free;
         findings.tell(found)?;
     }
-    let reading = match settings.reading(&flags.named) {
-        Ok(reading) => reading,
-        Err(error) => sound(&mut findings, error).map(|()| None)?,
-    };
+    let of_file = settings.contracts.iter().filter_map(|(command, settings)| match command {
+        Command::Doctor(flags) => Some((&flags.named, settings)),
+        _ => None,
+    });
+    let mut said: Vec<_> = of_file.collect();
+    if said.is_empty() {
+        said.push((&flags.named, settings));
+    }
+    let mut reading = Vec::new();
+    for (named, settings) in said {
+        match settings.reading(named) {
+            Ok(config) => reading.extend(config),
+            Err(error) => sound(&mut findings, error)?,
+        }
+    }
     let peers = async {
         match &config {
             Some(config) => peers::checks(config, is_free).await,
             None => Vec::new(),
         }
     };
-    let (chain, peers) = tokio::join!(chain::checks(reading, settings), peers);
+    let (chain, peers) = tokio::join!(chain::checks(&reading, settings), peers);
     findings.tell(chain)?;
     findings.tell(peers)?;
     match findings {

@@ -193,6 +193,7 @@ pub(super) async fn answer(
         elapsed_ms: u64::try_from(report.elapsed.as_millis()).unwrap_or(u64::MAX),
         sources: report.sources.iter().map(source).collect(),
         chain,
+        of: None,
     })
 }
 

@@ -8,6 +8,7 @@ mod config;
 mod doctor;
 mod fetch;
 mod follow;
+mod followed;
 mod from_cache;
 mod hook;
 mod id;
@@ -26,15 +27,15 @@ mod which;
 use anyhow::Result;
 use store::Cache;
 
-use crate::args::{Command, CommandLine, Name};
-use crate::config::{Origins, Settings};
+use crate::args::{Command, Name};
+use crate::config::{Line, Settings};
 use crate::exit::Usage;
 use crate::output::Output;
 use crate::system::block_on;
 
 /// Runs what the command line asks for.
-pub(crate) fn run(line: CommandLine, origins: Origins, output: &Output) -> Result<()> {
-    let settings = Settings::new(&line.common, origins)?;
+pub(crate) fn run(line: Line, output: &Output) -> Result<()> {
+    let (command, settings) = Settings::new(line)?;
     if output.is_json() && settings.cache_dir.to_str().is_none() {
         return Err(Usage::new(format!(
             "the path of the cache, {}, is not UTF-8, as JSON has to be: leave --json away, or give another --cache-dir",
@@ -44,7 +45,7 @@ pub(crate) fn run(line: CommandLine, origins: Origins, output: &Output) -> Resul
     }
     let open = || Cache::open(&settings.cache_dir);
     let look = || Cache::open_existing(&settings.cache_dir);
-    match &line.command {
+    match &command {
         Command::Fetch(flags) => block_on(fetch::run(flags, &settings, output)),
         Command::Serve(flags) => block_on(serve::run(flags, &settings, output)),
         Command::Watch(flags) => block_on(watch::run(flags, &settings, output)),

@@ -6,10 +6,12 @@ use std::io::{ErrorKind, Read as _};
 use std::path::Path;
 
 use anyhow::Result;
+use chain_reader::Address;
 use clap::{Arg, ArgAction, Command, Id, ValueHint};
 use toml::Spanned;
 use toml::de::{DeString, DeTable, DeValue};
 
+use super::contracts;
 use crate::args::expected;
 use crate::exit::Usage;
 
@@ -92,8 +94,46 @@ impl<'t> File<'t> {
         Ok(file)
     }
 
-    /// What the file says of the flags of the command of this name, such as `cache`, `gc`; each flag once.
-    pub(super) fn settings(&self, name: &[&str]) -> Result<Vec<Setting>> {
+    /// What the file says of the flags of the command of this name, such as `cache`, `gc`; each flag once. With a contract,
+    /// what the table of that one says counts most.
+    pub(super) fn settings(&self, name: &[&str], contract: Option<usize>) -> Result<Vec<Setting>> {
+        let (command, mut tables) = self.tables(name);
+        tables.extend(contract.and_then(|at| self.contracts(name).get(at).copied()));
+        let mut settings: Vec<Setting> = Vec::new();
+        for (depth, table) in tables.into_iter().enumerate().rev() {
+            for (key, value) in in_order(table) {
+                // A table is that of a command, which may have the name of a flag; several are those of contracts.
+                if value.get_ref().is_table() || contracts::tables(key.get_ref(), value.get_ref()).is_some() {
+                    continue;
+                }
+                let name = contracts::flag_of(key.get_ref());
+                let Some(arg) = flag(command, name) else { continue };
+                if settings.iter().any(|deeper| deeper.id == *arg.get_id()) {
+                    continue;
+                }
+                let given = self.given(arg, value).map_err(|mistake| self.refuse(mistake))?;
+                let line = line(self.text, key.span().start);
+                let (id, key) = (arg.get_id().clone(), name.to_owned());
+                settings.push(Setting { id, key, line, depth, given });
+            }
+        }
+        Ok(settings)
+    }
+
+    /// The tables of contracts that count for a command: none where a contract is named otherwise.
+    pub(super) fn contracts(&self, name: &[&str]) -> Vec<&DeTable<'t>> {
+        let (_, tables) = self.tables(name);
+        let named = tables.iter().rev().find_map(|table| table.get(contracts::CONTRACT));
+        named.and_then(|value| contracts::tables(contracts::CONTRACT, value.get_ref())).unwrap_or_default()
+    }
+
+    /// Which of them has this address.
+    pub(super) fn contract_at(&self, name: &[&str], address: Address) -> Option<usize> {
+        self.contracts(name).iter().position(|table| contracts::address(table) == Some(address))
+    }
+
+    /// The command of this name, and the tables that say something of it, the deepest last.
+    fn tables(&self, name: &[&str]) -> (&Command, Vec<&DeTable<'t>>) {
         let (mut tables, mut command) = (vec![&self.table], self.root);
         for (depth, part) in name.iter().enumerate() {
             let Some(below) = command.find_subcommand(part) else { break };
@@ -101,23 +141,7 @@ impl<'t> File<'t> {
             let table = tables.get(depth).and_then(|table| table.get(*part)?.get_ref().as_table());
             tables.extend(table);
         }
-        let mut settings: Vec<Setting> = Vec::new();
-        for (depth, table) in tables.into_iter().enumerate().rev() {
-            for (key, value) in in_order(table) {
-                // A table is that of a command, which may have the name of a flag.
-                let Some(arg) = flag(command, key.get_ref()).filter(|_| !value.get_ref().is_table()) else {
-                    continue;
-                };
-                if settings.iter().any(|deeper| deeper.id == *arg.get_id()) {
-                    continue;
-                }
-                let given = self.given(arg, value).map_err(|mistake| self.refuse(mistake))?;
-                let line = line(self.text, key.span().start);
-                let (id, key) = (arg.get_id().clone(), key.get_ref().to_string());
-                settings.push(Setting { id, key, line, depth, given });
-            }
-        }
-        Ok(settings)
+        (command, tables)
     }
 
     /// Checks a table of what is set for a command and those below it.
@@ -126,6 +150,10 @@ impl<'t> File<'t> {
             let name = &**key.get_ref();
             if let (Some(below), DeValue::Table(table)) = (command.find_subcommand(name), value.get_ref()) {
                 self.check(table, below)?;
+                continue;
+            }
+            if let Some(tables) = contracts::tables(name, value.get_ref()) {
+                self.check_contracts(&tables, key.span().start)?;
                 continue;
             }
             let flags = flags(command, name);
@@ -141,6 +169,34 @@ impl<'t> File<'t> {
             }
         }
         Ok(())
+    }
+
+    /// Checks the tables of contracts.
+    fn check_contracts(&self, tables: &[&DeTable<'_>], at: usize) -> Result<(), Mistake> {
+        let known = contracts::flags(self.root);
+        for table in tables {
+            let mut at = at;
+            for (key, value) in in_order(table) {
+                at = at.max(key.span().start);
+                let arg = known.iter().find(|(known, _)| **key.get_ref() == **known);
+                let Some((_, arg)) = arg else {
+                    let what = contracts::unknown(key.get_ref(), &known);
+                    return Err(Mistake { at: key.span().start, key: None, what });
+                };
+                self.given(arg, value)?;
+            }
+            if !table.contains_key(contracts::ADDRESS) {
+                let what = format!("a contract needs its {}", contracts::ADDRESS);
+                return Err(Mistake { at, key: None, what });
+            }
+        }
+        match contracts::doubled(tables) {
+            Some(at) => {
+                let what = "this contract stands here already: leave one away, or give each its own chain-id";
+                Err(Mistake { at, key: None, what: what.to_owned() })
+            }
+            None => Ok(()),
+        }
     }
 
     /// What this value gives to the flag. Relative paths are relative to the file.
@@ -200,17 +256,22 @@ impl<'t> File<'t> {
             known.extend(command.get_subcommands().map(Command::get_name));
         });
         known.retain(|known| !NO_SETTINGS.contains(known));
-        let likeness = |known: &&str| strsim::jaro_winkler(&key.to_lowercase(), known);
-        let nearest = known.into_iter().max_by(|a, b| likeness(a).total_cmp(&likeness(b)));
-        match nearest.filter(|nearest| likeness(nearest) >= MIN_LIKENESS) {
-            Some(nearest) => format!("there is no such setting; did you mean {nearest}?"),
-            None => "there is no such setting; they are named like the flags".to_owned(),
-        }
+        misspelt(key, known)
     }
 
     fn refuse(&self, Mistake { at, key, what }: Mistake) -> anyhow::Error {
         let key = key.map_or(String::new(), |key| format!(", {key}"));
         refuse(self.path, &format!("{}{key}: {what}", place(self.text, at)))
+    }
+}
+
+/// What to say of a key that nobody knows.
+pub(super) fn misspelt<'k>(key: &str, known: impl IntoIterator<Item = &'k str>) -> String {
+    let likeness = |known: &&str| strsim::jaro_winkler(&key.to_lowercase(), known);
+    let nearest = known.into_iter().max_by(|a, b| likeness(a).total_cmp(&likeness(b)));
+    match nearest.filter(|nearest| likeness(nearest) >= MIN_LIKENESS) {
+        Some(nearest) => format!("there is no such setting; did you mean {nearest}?"),
+        None => "there is no such setting; they are named like the flags".to_owned(),
     }
 }
 
@@ -251,7 +312,7 @@ fn in_order<'a, 't>(table: &'a DeTable<'t>) -> Vec<(&'a Spanned<DeString<'t>>, &
 }
 
 /// A text, or a number as text.
-fn text_of(value: &DeValue<'_>) -> Option<String> {
+pub(super) fn text_of(value: &DeValue<'_>) -> Option<String> {
     match value {
         DeValue::String(text) => Some(text.to_string()),
         DeValue::Integer(number) => {
@@ -274,246 +335,4 @@ fn place(text: &str, at: usize) -> String {
 }
 
 #[cfg(test)]
-mod tests {
-    use std::io::Write as _;
-
-    use clap::CommandFactory as _;
-
-    use super::*;
-    use crate::args::CommandLine;
-
-    /// What a file says of a command.
-    fn settings(content: &[u8], name: &[&str]) -> Result<Vec<Setting>> {
-        let mut file = tempfile::NamedTempFile::new().unwrap();
-        file.write_all(content).unwrap();
-        let mut root = CommandLine::command();
-        root.build();
-        let text = read(file.path())?.unwrap();
-        File::parse(file.path(), &text, &root)?.settings(name)
-    }
-
-    /// The same as `key=value`, in the order in which it counts.
-    fn said(toml: &str, name: &[&str]) -> Vec<String> {
-        let mut said = Vec::new();
-        for Setting { key, given, .. } in settings(toml.as_bytes(), name).unwrap() {
-            match given {
-                Given::Times(times) => said.push(format!("{key}*{times}")),
-                Given::Values(values) => {
-                    said.extend(values.iter().map(|value| format!("{key}={}", value.to_str().unwrap())))
-                }
-            }
-        }
-        said
-    }
-
-    fn refusal(content: &[u8]) -> String {
-        let error = settings(content, &["fetch"]).unwrap_err();
-        assert!(error.is::<Usage>() && error.to_string().contains("is not a settings file: "), "{error}");
-        format!("{error:#} {error:?}")
-    }
-
-    #[test]
-    fn every_flag_of_every_command_is_a_setting() {
-        let mut root = CommandLine::command();
-        root.build();
-        let mut count = 0;
-        each_command(&root, &mut |command| {
-            let path = name_of(command);
-            let name: Vec<_> = path.split(' ').skip(1).collect();
-            for arg in command.get_arguments().filter(|arg| !arg.is_positional()) {
-                let key = arg.get_long().unwrap();
-                if NO_SETTINGS.contains(&key) {
-                    continue;
-                }
-                let value = match arg.get_action() {
-                    ArgAction::SetTrue => "true",
-                    ArgAction::Count => "2",
-                    _ => [
-                        "7",
-                        "'7s'",
-                        "'7MiB'",
-                        "'/ip4/192.0.2.1/tcp/1'",
-                        "'0x5aAeb6053F3E94C9b9A09f33669435E7Ef1BeAed'",
-                        "'http://h'",
-                        "'ws://h'",
-                        "'latest'",
-                        "'rs'",
-                        "'auto'",
-                        "'call'",
-                        "'12D3KooWRawPbxPtP1eZaJpumGnyWX2DcUyd3RQnydr3eAto4Az7'",
-                        "'0000000000000000000000000000000000000000000000000000000000000000'",
-                    ]
-                    .into_iter()
-                    .find(|value| settings(format!("{key} = {value}").as_bytes(), &name).is_ok())
-                    .unwrap_or_else(|| panic!("{path} --{key} takes none of the values of this test")),
-                };
-                for toml in [format!("{key} = {value}"), format!("[{}]\n{key} = {value}", name.join("."))] {
-                    if name.is_empty() && toml.starts_with('[') {
-                        continue;
-                    }
-                    let found = settings(toml.as_bytes(), &name).unwrap();
-                    assert_eq!(found.iter().map(|one| &one.key).collect::<Vec<_>>(), [key], "{toml}");
-                    count += 1;
-                }
-            }
-        });
-        assert!(count > 300, "{count}");
-    }
-
-    #[test]
-    fn a_table_counts_more_than_what_stands_above_it() {
-        let toml = "wait = '1s'\nlisten = '/ip4/192.0.2.1/tcp/1'\nno-mdns = true\nkeep = 2\n\
-                    [fetch]\nwait = '2s'\nno-mdns = false\n[serve]\nno-mdns = true\n[cache.gc]\ndry-run = true";
-        assert_eq!(said(toml, &["fetch"]), ["wait=2s", "no-mdns*0", "listen=/ip4/192.0.2.1/tcp/1"]);
-        assert_eq!(said(toml, &["serve"]), ["no-mdns*1", "listen=/ip4/192.0.2.1/tcp/1", "keep=2"]);
-        assert_eq!(said(toml, &["cache", "gc"]), ["dry-run*1"]);
-        assert_eq!(said(toml, &["cache", "ls"]), [""; 0]);
-    }
-
-    #[test]
-    fn one_value_is_a_list_of_one_and_numbers_are_texts() {
-        let toml =
-            "peer = '/ip4/192.0.2.1/tcp/1'\nstring-slot = 0x1_0\nhttp = 4300\nverbose = 2\nquorum = '2'";
-        assert_eq!(
-            said(toml, &["watch"]),
-            ["peer=/ip4/192.0.2.1/tcp/1", "string-slot=16", "http=4300", "verbose*2", "quorum=2"]
-        );
-        assert_eq!(said("max-fee = 1.5\ncalldata = true", &["publish"]), ["max-fee=1.5", "calldata*1"]);
-        assert_eq!(said("peer = []\nexclude = ['a,b', 'c']", &["fetch"]), ["exclude=a,b", "exclude=c"]);
-    }
-
-    #[test]
-    fn paths_in_the_file_are_relative_to_it() {
-        let root = CommandLine::command();
-        let (path, mut root) = (Path::new("/etc/loader.toml"), root);
-        root.build();
-        let text = "cache-dir = 'models'\nlink = '/srv/model'\nblob-dir = ['a']\nfiles = ['a']";
-        let file = File::parse(path, text, &root).unwrap();
-        let values = |name: &[&str]| {
-            let settings = file.settings(name).unwrap().into_iter();
-            settings.map(|setting| format!("{:?}", setting.given)).collect::<Vec<_>>().join(" ")
-        };
-        let serve = values(&["serve"]);
-        assert!(
-            serve.contains("/etc/models") && serve.contains("\"/srv/model\"") && serve.contains("/etc/a")
-        );
-        assert!(values(&["fetch"]).contains("[\"a\"]"));
-        assert!(read(Path::new("/nowhere/loader.toml")).unwrap().is_none());
-        assert!(read(Path::new("/")).unwrap_err().is::<Usage>());
-    }
-
-    #[test]
-    fn what_is_wrong_is_told_by_its_place() {
-        for (toml, part) in [
-            ("cache_dir = '/f'", "line 1, column 1: there is no such setting; did you mean cache-dir?"),
-            (
-                "wait = '1s'\n  rpc-urls = []",
-                "line 2, column 3: there is no such setting; did you mean rpc-url?",
-            ),
-            ("[sevre]\nkeep = 1", "line 1, column 2: there is no such setting; did you mean serve?"),
-            ("colour = 'red'", "line 1, column 1: there is no such setting; they are named like the flags"),
-            ("config = 'a'", "line 1, column 1: there is no such setting"),
-            (
-                "[fetch]\nexec = 'a'",
-                "line 2, column 1: loader fetch has no setting exec; it is one of loader watch",
-            ),
-            (
-                "[cache.gc]\nkeep = 1",
-                "loader cache gc has no setting keep; it is one of loader serve, loader watch",
-            ),
-            ("contract = '0x12'", "line 1, column 12, contract: expected 0x and 40 hexadecimal characters"),
-            ("wait = '5'", "line 1, column 8, wait: expected a whole number and a unit"),
-            ("wait = 5", "line 1, column 8, wait: expected a whole number and a unit"),
-            ("wait = ['5s']", "line 1, column 8, wait: expected one DURATION in quotes"),
-            ("peer = 'here'", "line 1, column 8, peer: expected MULTIADDR, as --peer takes it"),
-            ("rpc-url = [\n  'http://a',\n  true,\n]", "line 3, column 3, rpc-url: expected URL in quotes"),
-            (
-                "rpc-url = [\n  'http://a',\n  'ws://a',\n]",
-                "line 3, column 3, rpc-url: expected URL, as --rpc-url takes it: the RPC URL is a WebSocket one",
-            ),
-            ("layout = 'tar'", "line 1, column 10, layout: expected one of auto, files, rows"),
-            ("[quorum]\nx = 1", "quorum: expected one K"),
-            ("quorum = -1", "line 1, column 10, quorum: expected K, as --quorum takes it"),
-            ("no-mdns = 1", "line 1, column 11, no-mdns: expected true or false"),
-            ("wait = '1s'\nwait = '2s'", "line 2, column 1: expected KEY = VALUE"),
-            ("é = 1 1", "line 1, column"),
-        ] {
-            let shown = refusal(toml.as_bytes());
-            assert!(shown.contains(part), "{toml}: {shown}");
-        }
-    }
-
-    #[test]
-    fn no_mistake_shows_what_was_typed() {
-        const KEY: &str = "https://user:Xk29fQw7@rpc.example.org/v3/Xk29fQw7";
-        let mut mistakes: Vec<String> = [
-            "rpc-url = \"KEY",
-            "rpc-url = 'KEY\nwait = '1s'",
-            "rpc-url = [\"KEY\", KEY]",
-            "KEY",
-            "KEY = 1",
-            "\"KEY\" = 1",
-            "'KEY' = 'KEY'",
-            "rpc-url = ['KEY']\nrpc-url = ['KEY']",
-            "[KEY]",
-            "['KEY']\nx = 1",
-            "rpc-url.'KEY' = 1",
-            "rpc-url = {'KEY' = 1}",
-            "'KEY'.x = 1",
-            "rpc-header = [['KEY']]",
-            "rpc-url: KEY",
-            "rpc-url = ['KEY'",
-            "rpc-url = ['KEY' 'KEY']",
-            "\u{feff}\u{feff}KEY",
-            "rpc-url = [\"\\qKEY\"]",
-            "[[KEY]]",
-            "rpc-url = \"\"\"KEY",
-            "export LOADER_RPC_URL=KEY",
-            "rpc-url = 'ftp://KEY'",
-            "rpc-url = ['KEY', 'KEY:99999/']",
-            "[fetch]\n'KEY' = 1",
-            "[fetch.'KEY']",
-        ]
-        .map(|mistake| mistake.replace("KEY", KEY))
-        .into();
-        let mut root = CommandLine::command();
-        root.build();
-        let mut keys = Vec::new();
-        each_command(&root, &mut |command| {
-            keys.extend(command.get_arguments().filter_map(Arg::get_long).map(str::to_owned));
-        });
-        for key in keys {
-            for value in [
-                "'KEY'",
-                "['KEY']",
-                "[['KEY']]",
-                "{a = 'KEY'}",
-                "{'KEY' = 1}",
-                "5",
-                "KEY",
-                "-1",
-                "1.5",
-                "1979-05-27",
-            ] {
-                mistakes.push(format!("{key} = {}", value.replace("KEY", &KEY.replace("http", "x"))));
-            }
-        }
-        for mistake in mistakes {
-            // Some are right: a path may be anything.
-            let Err(error) = settings(mistake.as_bytes(), &["fetch"]) else { continue };
-            let shown = format!("{error:#} {error:?}");
-            assert!(
-                !shown.contains("Xk29") && !shown.contains("user:") && shown.contains("line "),
-                "{mistake}: {shown}"
-            );
-        }
-    }
-
-    #[test]
-    fn a_file_of_another_kind_is_told_by_its_kind() {
-        assert!(refusal(b"wait = '\xff\xfe'").contains("not text in UTF-8"));
-        assert!(refusal(&vec![b'#'; MAX_FILE_BYTES + 1]).contains("more than 1048576 bytes"));
-        assert!(refusal(b"\x7fELF\0\0").contains("line 1"));
-        assert!(refusal(&[b'['; 100_000]).contains("line 1"));
-    }
-}
+mod tests;

@@ -6,6 +6,7 @@ use std::ffi::{OsStr, OsString};
 use std::path::{Path, PathBuf};
 
 use anyhow::Result;
+use chain_reader::Address;
 use clap::builder::Resettable;
 use clap::error::{ContextValue, Error, ErrorKind};
 use clap::parser::ValueSource;
@@ -15,6 +16,9 @@ use super::file::{self, File, Given, Setting};
 use super::{base_dir, secret};
 use crate::args::CommandLine;
 use crate::exit::Usage;
+
+/// Commands that take all contracts of the settings file.
+const FOLLOWING: [&str; 3] = ["serve", "watch", "doctor"];
 
 /// Why there are no arguments.
 pub(crate) enum Refused {
@@ -69,27 +73,45 @@ impl Origins {
     }
 }
 
+/// What was read.
+#[derive(Debug)]
+pub(crate) struct Line {
+    pub(crate) line: CommandLine,
+    pub(crate) origins: Origins,
+    /// The same line for each contract of the settings file, if the command follows them.
+    pub(crate) contracts: Vec<Self>,
+}
+
 /// The words of a command line, with those of the settings file among them.
 pub(super) struct Words {
+    /// How many contracts of the file the command follows.
+    pub(super) contracts: usize,
     pub(super) words: Vec<OsString>,
     pub(super) command: Command,
     pub(super) origins: Origins,
 }
 
 /// Reads a command line, its first word being the program, and the settings file.
-pub(crate) fn read(words: Vec<OsString>) -> Result<(CommandLine, Origins), Refused> {
-    let Words { words, command, origins } = with_file(words)?;
-    let matches = command.try_get_matches_from(words).map_err(|error| told(error, &origins))?;
-    Ok((CommandLine::from_arg_matches(&matches)?, origins))
+pub(crate) fn read(words: Vec<OsString>) -> Result<Line, Refused> {
+    let read = |contract| {
+        let Words { words, command, origins, contracts } = with_file(words.clone(), contract)?;
+        let matches = command.try_get_matches_from(words).map_err(|error| told(error, &origins))?;
+        let line = CommandLine::from_arg_matches(&matches)?;
+        Ok::<_, Refused>((Line { line, origins, contracts: Vec::new() }, contracts))
+    };
+    let (line, contracts) = read(None)?;
+    let contracts = (0..contracts).map(|contract| Ok(read(Some(contract))?.0));
+    Ok(Line { contracts: contracts.collect::<Result<_, Refused>>()?, ..line })
 }
 
-pub(super) fn with_file(words: Vec<OsString>) -> Result<Words, Refused> {
+/// For one of the contracts that the file has tables of, or for none.
+pub(super) fn with_file(words: Vec<OsString>, contract: Option<usize>) -> Result<Words, Refused> {
     let command = CommandLine::command();
     // What is missing may stand in the file.
     let found = command.clone().ignore_errors(true).try_get_matches_from(&words)?;
     let (name, found) = chosen(&found);
     if find(&command, &name).has_subcommands() {
-        return Ok(Words { words, command, origins: Origins::default() });
+        return Ok(Words { words, command, origins: Origins::default(), contracts: 0 });
     }
     let given = found.ids().filter(|id| {
         let source = found.value_source(id.as_str());
@@ -98,19 +120,27 @@ pub(super) fn with_file(words: Vec<OsString>) -> Result<Words, Refused> {
     let given: HashSet<Id> = given.cloned().collect();
     let json = found.try_get_one("json").ok().flatten().is_some_and(|json| *json);
     let in_file = || {
-        let Some((path, text)) = text(found.get_one("config"))? else { return Ok(Origins::default()) };
+        let Some((path, text)) = text(found.get_one("config"))? else { return Ok((Origins::default(), 0)) };
         let mut root = command.clone();
         root.build();
-        let settings = File::parse(&path, &text, &root)?.settings(&name)?;
+        let file = File::parse(&path, &text, &root)?;
+        let is_named = given.iter().any(|id| id == "contract");
+        let contracts =
+            if is_named || !FOLLOWING.contains(&name[0]) { 0 } else { file.contracts(&name).len() };
+        // One that is named by its address has its table all the same.
+        let address = found.try_get_one::<Address>("contract").ok().flatten();
+        let named = address.and_then(|address| file.contract_at(&name, *address));
+        let settings = file.settings(&name, contract.or(named))?;
         let settings = fitting(settings, &given, find(&root, &name));
-        Ok(Origins { given: HashSet::new(), file: path, settings })
+        Ok((Origins { given: HashSet::new(), file: path, settings }, contracts))
     };
-    let origins = in_file().map_err(|error| Refused::File { error, json })?;
+    let (origins, contracts) = in_file().map_err(|error| Refused::File { error, json })?;
     let origins = Origins { given, ..origins };
     Ok(Words {
         words: joined(words, &origins.settings, &command),
         command: relaxed(command, &name, &origins.settings),
         origins,
+        contracts,
     })
 }
 

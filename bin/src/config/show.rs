@@ -70,7 +70,19 @@ pub(crate) fn settings(
 
 /// The name of the command, and its settings.
 fn of_command(words: Vec<OsString>) -> Result<(String, Vec<Shown>), Refused> {
-    let Words { words, command, origins } = with_file(words)?;
+    let (name, mut shown, contracts) = of_words(words.clone(), None)?;
+    for contract in 0..contracts {
+        let (_, own, _) = of_words(words.clone(), Some(contract))?;
+        let own: Vec<_> = own.into_iter().filter(|one| !shown.contains(one)).collect();
+        let key = |one: &Shown| format!("contract.{}.{}", contract + 1, one.key);
+        shown.extend(own.into_iter().map(|one| Shown { key: key(&one), ..one }));
+    }
+    Ok((name, shown))
+}
+
+/// The same of the command as it is for one contract of the file, or for none; and how many of those there are.
+fn of_words(words: Vec<OsString>, contract: Option<usize>) -> Result<(String, Vec<Shown>, usize), Refused> {
+    let Words { words, command, origins, contracts } = with_file(words, contract)?;
     let mut root = CommandLine::command();
     root.build();
     let matches = match command.clone().try_get_matches_from(&words) {
@@ -84,7 +96,7 @@ fn of_command(words: Vec<OsString>) -> Result<(String, Vec<Shown>), Refused> {
     let command = find(&root, &name);
     let args =
         command.get_arguments().filter(|arg| arg.get_long().is_some_and(|long| !NO_SETTINGS.contains(&long)));
-    Ok((name.join(" "), args.map(|arg| shown(arg, matches, &origins)).collect()))
+    Ok((name.join(" "), args.map(|arg| shown(arg, matches, &origins)).collect(), contracts))
 }
 
 fn shown(arg: &Arg, matches: &ArgMatches, origins: &Origins) -> Shown {

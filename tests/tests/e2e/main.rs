@@ -4,6 +4,7 @@
 mod access;
 mod chain;
 mod cli;
+mod contracts;
 mod demo;
 mod discovery;
 mod doctor;

@@ -24,10 +24,27 @@ const CLOCK_TOLERANCE: Duration = Duration::from_secs(30);
 
 type Probed = Result<Probe, EndpointError>;
 
-pub(super) async fn checks(config: Option<Config>, settings: &Settings) -> Vec<Checked> {
-    let Some(config) = config else {
+pub(super) async fn checks(configs: &[Config], settings: &Settings) -> Vec<Checked> {
+    if configs.is_empty() {
         return vec![ok("contract", None, "none is configured (--contract): no chain is read")];
-    };
+    }
+    let mut found: Vec<Checked> = Vec::new();
+    let all = join_all(configs.iter().map(|config| of_contract(config, settings))).await;
+    for checked in all.into_iter().flatten() {
+        // Contracts may have endpoints in common.
+        let is_same = |other: &Checked| {
+            matches!(other.check, "rpc" | "clock")
+                && (other.check, &other.subject, other.state)
+                    == (checked.check, &checked.subject, checked.state)
+        };
+        if !found.iter().any(is_same) {
+            found.push(checked);
+        }
+    }
+    found
+}
+
+async fn of_contract(config: &Config, settings: &Settings) -> Vec<Checked> {
     if config.staleness() == Staleness::Offline {
         return vec![ok("contract", None, "no chain is asked (--offline)")];
     }
@@ -35,10 +52,10 @@ pub(super) async fn checks(config: Option<Config>, settings: &Settings) -> Vec<C
     let urls: Vec<&RpcUrl> = config.rpc_urls().iter().chain(others).collect();
     let once = Policy::default().with_attempts(1);
     let probes = join_all(urls.iter().map(|url| probe(url, once)));
-    let (probes, contract) = tokio::join!(probes, contract(&config, settings));
+    let (probes, contract) = tokio::join!(probes, contract(config, settings));
     let expected = config.chain_id().or_else(|| usual_chain(&probes));
     let mut found: Vec<Checked> =
-        urls.iter().zip(&probes).map(|(url, probed)| of_endpoint(url, probed, expected, &config)).collect();
+        urls.iter().zip(&probes).map(|(url, probed)| of_endpoint(url, probed, expected, config)).collect();
     found.extend(clock(&probes));
     found.extend(contract);
     found

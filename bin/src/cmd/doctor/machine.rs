@@ -34,7 +34,7 @@ pub(super) fn checks(settings: &Settings) -> Vec<Checked> {
             vec![bad("cache", shown(dir), format!("{:#}", anyhow::Error::from(error)), advice)]
         }
     };
-    found.extend(permissions(settings));
+    found.extend(exposed(settings.secret_file()));
     found.push(descriptors(system::descriptors()));
     found
 }
@@ -86,6 +86,7 @@ fn of_cache(cache: &Cache) -> Vec<Checked> {
     }
     found.extend(cache.free().map(room));
     found.push(partial(cache));
+    found.extend(identity(&cache.identity_path()));
     found
 }
 
@@ -127,29 +128,28 @@ fn partial(cache: &Cache) -> Checked {
     }
 }
 
-/// Files that only their owner may read.
-fn permissions(settings: &Settings) -> Vec<Checked> {
-    let path = settings.cache_dir.join("identity");
-    let mut found = Vec::new();
-    match Identity::peer_id_of(&path) {
-        Ok(peer) => found.push(ok("identity", None, format!("{peer}, which only its owner can read"))),
-        // A node makes one.
-        Err(IdentityError::Missing { .. }) => {}
+/// The node's key, which only its owner may read. A node makes one where there is none.
+fn identity(path: &Path) -> Option<Checked> {
+    match Identity::peer_id_of(path) {
+        Ok(peer) => Some(ok("identity", None, format!("{peer}, which only its owner can read"))),
+        Err(IdentityError::Missing { .. }) => None,
         Err(error) => {
             let text = format!("{:#}", anyhow::Error::from(error));
             let advice = format!("`chmod 600 {}`, or remove it for a new name", path.display());
-            found.push(bad("identity", None, text, advice));
+            Some(bad("identity", None, text, advice))
         }
     }
-    let secret = settings.secret_file();
-    let mode = secret.and_then(|path| Some((path, fs::metadata(path).ok()?.permissions().mode() & 0o777)));
-    if let Some((path, mode)) = mode.filter(|(_, mode)| mode & 0o077 != 0) {
-        let text =
-            format!("{} names RPC endpoints, which may hold keys, and has mode {mode:04o}", path.display());
-        let advice = format!("`chmod 600 {}`, if it holds any", path.display());
-        found.push(warning("settings", None, text, advice));
-    }
-    found
+}
+
+/// A settings file with keys that others may read.
+fn exposed(file: Option<&Path>) -> Option<Checked> {
+    let path = file?;
+    let mode = fs::metadata(path).ok()?.permissions().mode() & 0o777;
+    let file = path.display();
+    (mode & 0o077 != 0).then(|| {
+        let text = format!("{file} names RPC endpoints, which may hold keys, and has mode {mode:04o}");
+        warning("settings", None, text, format!("`chmod 600 {file}`, if it holds any"))
+    })
 }
 
 fn descriptors(count: u64) -> Checked {

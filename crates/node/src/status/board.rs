@@ -14,7 +14,7 @@ use super::load::{Load, now_s};
 use super::numbers::{CachedModel, Counts, LastLoad, Numbers};
 use super::swarm::{PastLoad, Reused, Swarm};
 use super::{Loading, Status};
-use crate::contract::Contract;
+use crate::contract::Contracts;
 use crate::crowd::Crowd;
 
 /// Loads that have ended and are remembered.
@@ -55,7 +55,7 @@ pub(crate) struct Board {
     blobs: Arc<Blobs>,
     cache: Cache,
     crowd: Crowd,
-    contract: Contract,
+    contracts: Contracts,
     state: Mutex<State>,
     cached: Mutex<Option<(Instant, Vec<CachedModel>)>>,
 }
@@ -92,7 +92,7 @@ impl Board {
         cache: &Cache,
         blobs: Arc<Blobs>,
         crowd: Crowd,
-        contract: Contract,
+        contracts: Contracts,
     ) -> Self {
         Self {
             client: client.clone(),
@@ -100,7 +100,7 @@ impl Board {
             blobs,
             cache: cache.clone(),
             crowd,
-            contract,
+            contracts,
             state: Mutex::default(),
             cached: Mutex::default(),
         }
@@ -113,6 +113,8 @@ impl Board {
             done_bytes: load.done_bytes.min(load.total_size_bytes.unwrap_or(u64::MAX)),
             sources: load.up().count(),
         };
+        #[cfg(feature = "chain")]
+        let mut chains = self.contracts.status().into_iter();
         Status {
             pid: std::process::id(),
             version: env!("CARGO_PKG_VERSION").to_owned(),
@@ -123,7 +125,9 @@ impl Board {
             uploaded_bytes: self.client.sent_bytes(),
             loading: self.state().loads.iter().map(loading).collect(),
             #[cfg(feature = "chain")]
-            chain: self.contract.reader().map(chain_reader::ChainReader::status),
+            chain: chains.next(),
+            #[cfg(feature = "chain")]
+            more_chains: chains.collect(),
         }
     }
 
@@ -158,7 +162,7 @@ impl Board {
             loads,
             past: state.past.iter().rev().cloned().collect(),
             #[cfg(feature = "chain")]
-            chain: self.contract.reader().map(chain_reader::ChainReader::status),
+            chains: self.contracts.status(),
         }
     }
 
@@ -191,7 +195,7 @@ impl Board {
             scarcity,
             is_ready,
             #[cfg(feature = "chain")]
-            chain: self.contract.reader().map(chain_reader::ChainReader::status),
+            chains: self.contracts.status(),
         }
     }
 
@@ -233,7 +237,7 @@ impl Board {
     pub(crate) fn readiness(&self) -> Readiness {
         let state = self.state();
         let (wanted, mapped) = (state.wanted, state.mapped);
-        let only_seeds = wanted.is_none() && !self.contract.is_configured();
+        let only_seeds = wanted.is_none() && !self.contracts.is_configured();
         Readiness { is_ready: mapped.is_some() || only_seeds, wanted, mapped }
     }
 
