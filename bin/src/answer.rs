@@ -1,5 +1,6 @@
 //! What the commands answer: the objects of `docs/cli.md`, and the same as plain text.
 
+mod checked;
 mod status;
 
 use std::fmt::{self, Display, Write as _};
@@ -9,6 +10,7 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 use chain_reader::{ChainMemory, Seen};
 use serde::{Serialize, Serializer};
 
+pub(crate) use self::checked::{Checked, Setting, State};
 pub(crate) use self::status::{CacheState, Held, Keeper, StatusAnswer};
 use crate::units::{show_duration, show_size};
 
@@ -31,6 +33,8 @@ pub(crate) enum Answer {
     ChainRemembered(Box<ChainRemembered>),
     ChainForgotten(ChainForgotten),
     Status(Box<StatusAnswer>),
+    Setting(Setting),
+    Checked(Checked),
     Error(Failure),
 }
 
@@ -53,6 +57,9 @@ pub(crate) struct Fetched {
     pub(crate) elapsed_ms: u64,
     pub(crate) sources: Vec<FetchSource>,
     pub(crate) chain: Option<OnChain>,
+    /// Which contract it is of, where several are followed.
+    #[serde(skip)]
+    pub(crate) of: Option<String>,
 }
 
 /// What was taken from one model in the cache.
@@ -351,6 +358,9 @@ impl Answer {
     /// What is written without `--json`: one line, but for a manifest and a call; nothing for an error.
     pub(crate) fn plain(&self) -> Option<Plain> {
         Some(Plain::Text(match self {
+            Self::Fetched(Fetched { of: Some(contract), path, .. }) => {
+                format!("{contract}  {}", path.display())
+            }
             Self::Fetched(Fetched { path, .. }) | Self::Path(PathAnswer { path }) => {
                 return Some(Plain::Path(path.clone()));
             }
@@ -374,6 +384,8 @@ impl Answer {
             Self::ChainForgotten(ChainForgotten { contract, chain_id, block_tag, .. }) => {
                 format!("{contract}  chain {chain_id}  {block_tag}  forgotten")
             }
+            Self::Setting(setting) => setting.plain(),
+            Self::Checked(checked) => checked.plain(),
             Self::Error(_) => return None,
         }))
     }

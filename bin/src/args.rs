@@ -8,20 +8,23 @@ use clap::{ArgAction, Args, Parser, Subcommand};
 use clap_complete::Shell;
 use manifest::{Codec, Digest};
 
+pub(crate) use self::doctor::Doctor;
 pub(crate) use self::following::Following;
 pub(crate) use self::forms::{LogFormat, ProgressForm};
 pub(crate) use self::http::Http;
-pub(crate) use self::mistake::{log_format, without_keys};
+pub(crate) use self::mistake::{expected, log_format, without_keys};
 pub(crate) use self::name::Name;
 pub(crate) use self::network::Network;
 pub(crate) use self::publish::FolderFlags;
 pub(crate) use self::reading::{Chain, ChainCommand, Legacy, Named, Which};
+pub(crate) use self::settings::ConfigCommand;
 pub(crate) use self::signing::{CalldataForm, Key, Signing};
 pub(crate) use self::variables::unknown_variables;
 use crate::units::{parse_duration, parse_size};
 
 mod address;
 mod choices;
+mod doctor;
 mod following;
 mod forms;
 mod http;
@@ -30,6 +33,7 @@ mod name;
 mod network;
 mod publish;
 mod reading;
+mod settings;
 mod signing;
 mod variables;
 
@@ -58,9 +62,9 @@ Data goes to stdout, everything else to stderr. Exit status:
   3  integrity: a digest matches but its content is not valid, or the cache is corrupt
   4  not available now: worth a retry
 
-Flags of the cache, the chain and the network can stand in a settings file (--config), too, under
-their own names. Flags win over LOADER_* variables, and those over the file. In a variable, several
-values are separated by commas.";
+Every flag can stand in a settings file (--config), too, under its own name: at the top for all
+commands, in a table such as [serve] or [cache.gc] for one. Flags win over LOADER_* variables, and those
+over the file. In a variable, several values are separated by commas.";
 
 /// The whole command line.
 #[derive(Debug, Parser)]
@@ -144,6 +148,10 @@ pub(crate) enum Command {
     /// Look at what is remembered of the chain, and forget it.
     #[command(subcommand)]
     Chain(ChainCommand),
+    /// Look at the settings.
+    #[command(subcommand)]
+    Config(ConfigCommand),
+    Doctor(Doctor),
 }
 
 /// Fetch a model into the cache and print the path that a runtime opens: its folder, or its file if it is one.
@@ -208,7 +216,8 @@ pub(crate) struct Fetch {
 ///
 /// Prints one full address for each address it listens at, as soon as it does. Listens on TCP and QUIC port 4201 of all
 /// interfaces unless told otherwise with --listen. Tells the --bootstrap and --peer peers what it holds, so that others
-/// find it. With --contract it follows that, fetches each new model, and seeds it.
+/// find it. With --contract it follows that, fetches each new model, and seeds it; so it
+/// does with the contracts of the settings file (tables [[contract]]).
 #[derive(Debug, Args)]
 pub(crate) struct Serve {
     /// Serve this folder of files named by their digest, too. May be repeated.
@@ -226,11 +235,13 @@ pub(crate) struct Serve {
 
 /// Follow the contract: load each new model it names, and say when it is ready, until SIGTERM or Ctrl-C.
 ///
+/// Several contracts can stand in the settings file, as tables [[contract]]: all of them are followed then.
+///
 /// Prints the path of each model, the current one first. While a new model is being fetched, or cannot be,
 /// the one before stays as it is. What the models share is not fetched again.
 #[derive(Debug, Args)]
 pub(crate) struct Watch {
-    /// Run this command of the shell when a model is ready, with LOADER_PATH, LOADER_MANIFEST, LOADER_MODEL_KIND,
+    /// Run this command of the shell when a model is ready, with LOADER_PATH, LOADER_CONTRACT, LOADER_MANIFEST, LOADER_MODEL_KIND,
     /// LOADER_PRICE and LOADER_BLOCK_NUMBER in its environment, and without variables of ours that may hold keys. One at a
     /// time: while it runs, models go on being loaded, and it is then run for the newest. One that fails is run again, at
     /// most five minutes apart. Its output goes to stderr.

@@ -1,25 +1,28 @@
-//! Settings: flags win over `LOADER_*` variables (clap has merged those), and both over the settings file. Nothing else
+//! Settings: flags win over `LOADER_*` variables, and those over the settings file; clap merges them ([`line`]). Nothing else
 //! reads the environment.
 
 use std::collections::HashSet;
 use std::env;
 use std::net::{Ipv6Addr, UdpSocket};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use anyhow::{Context as _, Result};
 use loader::FetchOptions;
 use p2p_blob::{DhtMode, Limits, Multiaddr, NetworkKey, PeerId};
 
-use crate::args::{Common, Http, Legacy, Network};
+use crate::args::{Command, CommandLine, Http, Legacy, Network};
 use crate::exit::Usage;
 use crate::system;
 
 mod chain;
+mod contracts;
 mod file;
+mod line;
 pub(crate) mod secret;
+pub(crate) mod show;
 
-use file::{File, Text};
+pub(crate) use line::{Line, Origins, Refused, read};
 
 /// How long a fetch looks for peers while none can be asked.
 const DEFAULT_WAIT: Duration = Duration::from_secs(30);
@@ -45,28 +48,38 @@ const FETCHER_LISTEN: [&str; 4] =
 pub(crate) struct Settings {
     /// Where models are kept.
     pub(crate) cache_dir: PathBuf,
-    file: File,
+    origins: Origins,
+    /// Each contract of the settings file that this command is to follow: its flags and settings.
+    pub(crate) contracts: Vec<(Command, Settings)>,
 }
 
 impl Settings {
-    /// Reads the settings file, if one is named or stands at its usual place.
-    pub(crate) fn load(common: &Common) -> Result<Self> {
-        let file = match &common.config {
-            Some(path) => {
-                secret::is_path("--config", path)?;
-                file::read(path)?.ok_or_else(|| Usage::new(format!("there is no file {}", path.display())))?
-            }
-            None => match base_dir("XDG_CONFIG_HOME", ".config") {
-                Some(dir) => file::read(&dir.join("loader/loader.toml"))?.unwrap_or_default(),
-                None => File::default(),
-            },
-        };
-        let cache_dir = common.cache_dir.clone().or_else(|| file.cache_dir.clone());
+    /// Those of a command, and the command.
+    pub(crate) fn new(
+        Line { line: CommandLine { common, command }, origins, contracts }: Line,
+    ) -> Result<(Command, Self)> {
         let default = || base_dir("XDG_CACHE_HOME", ".cache").map(|dir| dir.join("loader"));
-        let cache_dir = cache_dir.or_else(default).ok_or_else(|| {
+        let cache_dir = common.cache_dir.clone().or_else(default).ok_or_else(|| {
             Usage::new("there is no home directory to keep models in: give --cache-dir DIR".to_owned())
         })?;
-        Ok(Self { cache_dir, file })
+        let contracts = contracts.into_iter().map(Self::new).collect::<Result<_>>()?;
+        Ok((command, Self { cache_dir, origins, contracts }))
+    }
+
+    /// Whether an argument stands on the command line or in a variable: what the file says is for many commands, and no
+    /// mistake where it is of no use.
+    pub(crate) fn is_given(&self, id: &str) -> bool {
+        self.origins.is_given(id)
+    }
+
+    /// The settings file, if it holds what may be keys.
+    pub(crate) fn secret_file(&self) -> Option<&Path> {
+        self.origins.secret_file()
+    }
+
+    /// Whether an argument is that of the settings file.
+    pub(crate) fn is_in_file(&self, id: &str) -> bool {
+        self.origins.is_in_file(id)
     }
 
     /// A node on the user's cache and network that fetches: it listens at any free port unless told otherwise.
@@ -80,24 +93,22 @@ impl Settings {
     }
 
     fn network(&self, flags: &Network, default_listen: &[&str]) -> Result<node::Config> {
-        let peers = or_file(&flags.peer, &self.file.peer);
-        let bootstrap = or_file(&flags.bootstrap, &self.file.bootstrap);
-        if let Some(addr) = peers.iter().chain(&bootstrap).find(|addr| !p2p_blob::is_dialable(addr)) {
+        let Network { peer: peers, bootstrap, .. } = flags;
+        if let Some(addr) = peers.iter().chain(bootstrap).find(|addr| !p2p_blob::is_dialable(addr)) {
             return Err(Usage::new(format!(
                 "no peer can be at `{addr}`: expected /ip4/…, /ip6/… or /dns/…, then /tcp/… or /udp/…/quic-v1, then \
                  perhaps /p2p/…, such as /ip4/192.0.2.7/tcp/4201"
             ))
             .into());
         }
-        let psk_file = flags.psk_file.as_ref().or(self.file.psk_file.as_ref());
-        let network_key = psk_file.map(|path| -> Result<_> {
+        let network_key = flags.psk_file.as_ref().map(|path| -> Result<_> {
             secret::is_path("--psk-file", path)?;
             NetworkKey::read(path).map_err(|error| Usage::new(with_causes(&error)).into())
         });
         let network_key = network_key.transpose()?;
-        let mut listen = or_file(&flags.listen, &self.file.listen);
+        let mut listen = flags.listen.clone();
         if network_key.is_some()
-            && let Some(addr) = peers.iter().chain(&bootstrap).chain(&listen).find(|addr| is_quic(addr))
+            && let Some(addr) = peers.iter().chain(bootstrap).chain(&listen).find(|addr| is_quic(addr))
         {
             return Err(Usage::new(format!(
                 "`{addr}` is a QUIC address, which the key of a private network (--psk-file) does not cover: give a TCP one"
@@ -110,81 +121,71 @@ impl Settings {
             let has_ipv6 = has_ipv6();
             listen.retain(|addr| (network_key.is_none() || !is_quic(addr)) && (has_ipv6 || !is_ipv6(addr)));
         }
-        let allowed: HashSet<PeerId> =
-            or_file(&flags.allow_peer, &self.file.allow_peer).into_iter().collect();
+        let allowed: HashSet<PeerId> = flags.allow_peer.iter().copied().collect();
         let allowed_peers = (!allowed.is_empty()).then_some(allowed);
         let is_denied = |addr: &&Multiaddr| {
             let named = p2p_blob::split_peer((*addr).clone()).map(|(_, peer)| peer);
             named.zip(allowed_peers.as_ref()).is_some_and(|(peer, allowed)| !allowed.contains(&peer))
         };
-        if let Some(addr) = peers.iter().chain(&bootstrap).find(is_denied) {
+        if let Some(addr) = peers.iter().chain(bootstrap).find(is_denied) {
             return Err(Usage::new(format!(
                 "`{addr}` is none of the peers of --allow-peer: name it there, too"
             ))
             .into());
         }
-        let is_server = flags.dht_server || self.file.dht_server;
         let limits = limits_of(system::descriptors())
-            .with_upload_bytes_per_s(flags.upload_limit.or(self.file.upload_limit.map(|rate| rate.0)))
-            .with_download_bytes_per_s(flags.download_limit.or(self.file.download_limit.map(|rate| rate.0)));
+            .with_upload_bytes_per_s(flags.upload_limit)
+            .with_download_bytes_per_s(flags.download_limit);
         Ok(node::Config::new(&self.cache_dir)
-            .with_peers(peers)
-            .with_bootstrap(bootstrap)
+            .with_peers(peers.clone())
+            .with_bootstrap(bootstrap.clone())
             .with_listen(listen)
-            .with_external_addrs(or_file(&flags.external_addr, &self.file.external_addr))
-            .with_mdns(!(flags.no_mdns || self.file.no_mdns))
-            .with_dht(if is_server { DhtMode::Server } else { DhtMode::Auto })
+            .with_external_addrs(flags.external_addr.clone())
+            .with_mdns(!flags.no_mdns)
+            .with_dht(if flags.dht_server { DhtMode::Server } else { DhtMode::Auto })
             .with_limits(limits)
-            .with_max_cache_bytes(flags.max_cache.or(self.file.max_cache))
+            .with_max_cache_bytes(flags.max_cache)
             .with_network_key(network_key)
             .with_allowed_peers(allowed_peers))
     }
 
     /// What is told over HTTP, if anything is.
     pub(crate) fn http(&self, flags: &Http) -> Result<Option<panel::Config>> {
-        let Some(address) = flags.http.or(self.file.http.as_ref().map(|address| address.0)) else {
-            return match !flags.http_host.is_empty() || flags.http_page {
+        let Some(address) = flags.http else {
+            return match self.is_given("http_host") || self.is_given("http_page") {
                 true => {
                     Err(Usage::new("--http-host and --http-page are for --http ADDR: give that, too").into())
                 }
                 false => Ok(None),
             };
         };
-        let hosts = if flags.http_host.is_empty() { &self.file.http_host } else { &flags.http_host };
-        let page = flags.http_page || self.file.http_page;
-        Ok(Some(panel::Config::new(address).with_hosts(hosts.clone()).with_page(page)))
-    }
-
-    /// Folders of blobs to serve.
-    pub(crate) fn blob_dirs(&self, flags: &[PathBuf]) -> Vec<PathBuf> {
-        if flags.is_empty() { self.file.blob_dir.clone() } else { flags.to_vec() }
+        Ok(Some(panel::Config::new(address).with_hosts(flags.http_host.clone()).with_page(flags.http_page)))
     }
 
     /// How large a blob may be that a digest names instead of a manifest; none, unless that is allowed.
     pub(crate) fn single_blob_max_bytes(&self, flags: &Legacy) -> Result<Option<u64>> {
-        let max_bytes = flags.max_size.or(self.file.max_size);
-        match flags.single_blob || self.file.single_blob {
-            true => Ok(Some(max_bytes.unwrap_or(DEFAULT_MAX_BLOB_BYTES))),
-            false if flags.max_size.is_some() => {
+        match flags.single_blob {
+            true => Ok(Some(flags.max_size.unwrap_or(DEFAULT_MAX_BLOB_BYTES))),
+            false if self.is_given("max_size") => {
                 Err(Usage::new("--max-size is for a single blob: give --single-blob, too").into())
             }
             false => Ok(None),
         }
     }
+}
 
-    /// How models are fetched, as far as the network goes.
-    pub(crate) fn fetching(&self, flags: &Network) -> FetchOptions {
-        let options = FetchOptions::default();
-        match flags.memory.or(self.file.memory) {
-            Some(memory_bytes) => options.with_memory_bytes(memory_bytes),
-            None => options,
-        }
+/// How models are fetched, as far as the network goes.
+pub(crate) fn fetching(flags: &Network) -> FetchOptions {
+    let options = FetchOptions::default();
+    match flags.memory {
+        Some(memory_bytes) => options.with_memory_bytes(memory_bytes),
+        None => options,
     }
+}
 
-    /// How long to look for peers.
-    pub(crate) fn wait(&self, flag: Option<Duration>) -> Duration {
-        flag.or(self.file.wait).unwrap_or(DEFAULT_WAIT)
-    }
+/// How long to look for peers.
+pub(crate) fn wait(flag: Option<Duration>) -> Duration {
+    flag.unwrap_or(DEFAULT_WAIT)
 }
 
 /// What RUST_LOG says is to be logged.
@@ -193,7 +194,7 @@ pub(crate) fn log_filter() -> Option<String> {
 }
 
 /// What a node takes on that may have so many files and sockets open.
-fn limits_of(descriptors: u64) -> Limits {
+pub(crate) fn limits_of(descriptors: u64) -> Limits {
     let all = Limits::default();
     // Files of the cache, libraries, listeners, the chain.
     let free = usize::try_from(descriptors).unwrap_or(usize::MAX).saturating_sub(DESCRIPTORS_KEPT);
@@ -221,10 +222,6 @@ fn with_causes(error: &dyn std::error::Error) -> String {
         .fold(error.to_string(), |text, cause| format!("{text}: {cause}"))
 }
 
-fn or_file<T: Clone>(flags: &[T], file: &[Text<T>]) -> Vec<T> {
-    if flags.is_empty() { file.iter().map(|text| text.0.clone()).collect() } else { flags.to_vec() }
-}
-
 /// The user's directory for this purpose. A relative path in the variable does not count.
 ///
 /// Source: XDG Base Directory Specification, version 0.8.
@@ -235,26 +232,43 @@ fn base_dir(variable: &str, in_home: &str) -> Option<PathBuf> {
 
 #[cfg(test)]
 pub(crate) mod tests {
+    use std::ffi::OsString;
     use std::io::Write as _;
-    use std::path::Path;
 
     use chain_reader::BlockTag;
-    use clap::Parser as _;
 
     use super::*;
-    use crate::args::{Command, CommandLine};
 
     pub(super) const CONTRACT: &str = "0x5aAeb6053F3E94C9b9A09f33669435E7Ef1BeAed";
 
-    /// The settings of a `fetch` with these arguments and this file, and the fetch's own flags.
-    pub(super) fn settings(toml: &str, args: &str) -> Result<(Settings, crate::args::Fetch)> {
+    /// The settings of this command line with this file.
+    pub(super) fn parsed(toml: &str, line: &str) -> Result<(Settings, Command), Refused> {
         let mut file = tempfile::NamedTempFile::new().unwrap();
         file.write_all(toml.as_bytes()).unwrap();
         let path = file.path().to_str().unwrap();
-        let line = ["loader", "fetch", "--config", path].into_iter().chain(args.split_whitespace());
-        let parsed = CommandLine::try_parse_from(line).unwrap();
-        let Command::Fetch(fetch) = parsed.command else { panic!("another command") };
-        Settings::load(&parsed.common).map(|settings| (settings, fetch))
+        let line = ["loader", "--config", path].into_iter().chain(line.split_whitespace());
+        let (command, settings) = Settings::new(read(line.map(OsString::from).collect())?).unwrap();
+        Ok((settings, command))
+    }
+
+    /// The settings of a `fetch` with these arguments and this file, and the fetch's own flags.
+    pub(super) fn settings(toml: &str, args: &str) -> Result<(Settings, crate::args::Fetch)> {
+        match parsed(toml, &format!("fetch {args}")) {
+            Ok((settings, Command::Fetch(fetch))) => Ok((settings, fetch)),
+            Ok(_) => panic!("another command"),
+            Err(Refused::Line(error)) => panic!("{error}"),
+            Err(Refused::File { error, .. }) => Err(error),
+        }
+    }
+
+    /// The same of a `watch`.
+    pub(super) fn watch_settings(toml: &str, args: &str) -> Result<(Settings, crate::args::Watch)> {
+        match parsed(toml, &format!("watch {args}")) {
+            Ok((settings, Command::Watch(watch))) => Ok((settings, watch)),
+            Ok(_) => panic!("another command"),
+            Err(Refused::Line(error)) => panic!("{error}"),
+            Err(Refused::File { error, .. }) => Err(error),
+        }
     }
 
     #[test]
@@ -269,7 +283,7 @@ pub(crate) mod tests {
         assert_eq!((chain.rpc_urls()[0].to_string(), chain.chain_id()), ("file".to_owned(), Some(7)));
         assert_eq!(chain.block_tag(), BlockTag::Finalized);
         assert_eq!(of_file.fetcher(&flags.network).unwrap().peers().len(), 2);
-        assert_eq!(of_file.wait(flags.wait), Duration::from_secs(300));
+        assert_eq!(wait(flags.wait), Duration::from_secs(300));
 
         let args =
             "--cache-dir /a --rpc-url http://flag --block-tag latest --peer /ip4/192.0.2.3/tcp/1 --wait 1s";
@@ -279,7 +293,7 @@ pub(crate) mod tests {
         assert_eq!((chain.rpc_urls().len(), chain.rpc_urls()[0].to_string()), (1, "flag".to_owned()));
         assert_eq!((chain.block_tag(), chain.chain_id()), (BlockTag::Latest, Some(7)));
         assert_eq!(both.fetcher(&flags.network).unwrap().peers().len(), 1);
-        assert_eq!(both.wait(flags.wait), Duration::from_secs(1));
+        assert_eq!(wait(flags.wait), Duration::from_secs(1));
     }
 
     #[test]
@@ -340,7 +354,7 @@ pub(crate) mod tests {
     fn an_address_that_no_peer_can_have_is_bad_usage() {
         for addr in ["", "/ip4/192.0.2.1", "/ip4/192.0.2.1/udp/1", "/tcp/4201"] {
             for key in ["peer", "bootstrap"] {
-                let (of_file, flags) = settings(&format!("{key} = ['{addr}']"), "").unwrap();
+                let (of_file, flags) = settings(&format!("{key} = '{addr}'"), "").unwrap();
                 let error = of_file.fetcher(&flags.network).unwrap_err();
                 assert!(error.is::<Usage>() && error.to_string().contains(&format!("`{addr}`")), "{error}");
             }
@@ -348,12 +362,9 @@ pub(crate) mod tests {
     }
 
     #[test]
-    fn what_is_missing_or_of_no_use_is_said_without_keys() {
+    fn a_contract_without_an_endpoint_is_bad_usage() {
         let toml = format!("contract = '{CONTRACT}'");
-        let chain =
-            |args| settings(&toml, args).and_then(|(settings, flags)| settings.chain(&flags.named.chain));
-        assert!(chain("").unwrap_err().to_string().contains("--rpc-url"));
-        let error = chain("--rpc-url ws://example.org/secretkey").unwrap_err();
-        assert!(error.is::<Usage>() && !format!("{error:#}").contains("secretkey"), "{error:#}");
+        let (of_file, flags) = settings(&toml, "").unwrap();
+        assert!(of_file.chain(&flags.named.chain).unwrap_err().to_string().contains("--rpc-url"));
     }
 }

@@ -20,22 +20,25 @@ mod visible;
 
 use std::process::ExitCode;
 
-use clap::Parser as _;
-
-use crate::args::CommandLine;
+use crate::config::Refused;
 use crate::exit::Status;
 use crate::output::Output;
 
 fn main() -> ExitCode {
-    let line = match CommandLine::try_parse() {
-        Ok(line) => line,
-        Err(error) => return output::refuse(&args::without_keys(error), args::log_format()).into(),
+    let line = match config::read(std::env::args_os().collect()) {
+        Ok(read) => read,
+        Err(Refused::Line(error)) => {
+            return output::refuse(&args::without_keys(error), args::log_format()).into();
+        }
+        Err(Refused::File { error, json }) => {
+            return Output::of_failure(json, args::log_format()).fail(&error).into();
+        }
     };
-    let output = Output::new(&line.common);
+    let output = Output::new(&line.line.common);
     let done = system::guarded(&output, || {
         system::prepare()?;
-        telemetry::start(&line.common, output.bars())?;
-        args::unknown_variables(&line.command).iter().for_each(|mistake| output.warn(mistake));
+        telemetry::start(&line.line.common, output.bars())?;
+        args::unknown_variables(&line.line.command).iter().for_each(|mistake| output.warn(mistake));
         cmd::run(line, &output)
     });
     match done {

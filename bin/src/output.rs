@@ -24,6 +24,8 @@ pub(crate) struct Output {
     /// Whether stderr is kept rather than looked at.
     is_log: bool,
     bars: Bars,
+    /// What all notes are about, if that is to be said.
+    about: Option<String>,
 }
 
 /// How progress is shown.
@@ -49,7 +51,19 @@ impl Output {
         let target = if progress == Shown::Bars { stderr } else { ProgressDrawTarget::hidden() };
         let bars = Bars::new(MultiProgress::with_draw_target(target));
         let Common { json, quiet: is_quiet, log_format, .. } = *flags;
-        Self { json, is_quiet, log_format, progress, is_log, bars }
+        Self { json, is_quiet, log_format, progress, is_log, bars, about: None }
+    }
+
+    /// One that tells a failure only.
+    pub(crate) fn of_failure(json: bool, log_format: LogFormat) -> Self {
+        let bars = Bars::new(MultiProgress::with_draw_target(ProgressDrawTarget::hidden()));
+        let progress = Shown::Nothing;
+        Self { json, is_quiet: false, log_format, progress, is_log: true, bars, about: None }
+    }
+
+    /// The same; its notes begin with what they are about.
+    pub(crate) fn about(&self, what: &str) -> Self {
+        Self { about: Some(what.to_owned()), ..self.clone() }
     }
 
     /// Where progress bars are put; hidden ones cost nothing.
@@ -115,6 +129,8 @@ impl Output {
         if self.is_quiet && level != Level::Error {
             return;
         }
+        let told = self.about.as_ref().map(|about| format!("{about}: {message}"));
+        let message = told.as_deref().unwrap_or(message);
         let prefix = if level == Level::Warn { "warning: " } else { "" };
         self.write(&match self.log_format {
             LogFormat::Json => Event::Note { message }.line(level),

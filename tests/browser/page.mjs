@@ -126,7 +126,7 @@ const PIECES = 7143;
 const cells = Uint8Array.from({ length: SHARDS * PIECES }, (_, at) => (at % 3 === 0 ? 0 : 3 + (at * 7919) % 52));
 let asked = 0;
 await many.route("**/swarm.json", (route) => route.fulfill({
-  json: { ...real, loads: [{ ...real.loads[0], number: 99, error: evil, sources: Array.from({ length: 50 }, (_, number) => source(number)) }], chain: { ...real.chain, recent_disagreements: [{ at: 1, said: [evil] }] } },
+  json: { ...real, loads: [{ ...real.loads[0], number: 99, error: evil, sources: Array.from({ length: 50 }, (_, number) => source(number)) }], chains: [{ ...real.chains[0], recent_disagreements: [{ at: 1, said: [evil] }] }] },
 }));
 await many.route("**/pieces.json*", (route) => {
   asked += 1;

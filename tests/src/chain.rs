@@ -3,7 +3,7 @@
 use std::fs;
 use std::sync::Arc;
 
-use chain_reader::{Devnet, U256};
+use chain_reader::{Address, Devnet, U256};
 use tokio::sync::RwLock;
 
 use crate::tools;
@@ -25,8 +25,7 @@ impl Chain {
     /// # Panics
     /// When that fails.
     pub async fn start() -> Self {
-        let contract_json = fs::read_to_string(tools::tests_dir().join("contracts/RPB.json")).unwrap();
-        let devnet = Devnet::start(&tools::anvil(), &contract_json).await.unwrap();
+        let devnet = Devnet::start(&tools::anvil(), &contract_json()).await.unwrap();
         Self { devnet, growing: Growing::default() }
     }
 
@@ -36,6 +35,27 @@ impl Chain {
     /// When that fails.
     pub async fn set(&self, text: &str) {
         self.name(text).await;
+        self.mine(2).await;
+    }
+
+    /// Deploys one more contract of the same kind. It becomes final with the blocks after it.
+    ///
+    /// # Panics
+    /// When that fails.
+    pub async fn another(&self) -> Address {
+        let _growing = self.growing.write().await;
+        self.devnet.deploy(&contract_json()).await.unwrap()
+    }
+
+    /// Has the owner set the model of that, and makes that final.
+    ///
+    /// # Panics
+    /// When that fails.
+    pub async fn set_of(&self, contract: Address, text: &str) {
+        {
+            let _growing = self.growing.write().await;
+            self.devnet.set_text_of(contract, text, U256::ZERO).await.unwrap();
+        }
         self.mine(2).await;
     }
 
@@ -95,4 +115,8 @@ impl Chain {
     pub fn devnet(&self) -> &Devnet {
         &self.devnet
     }
+}
+
+fn contract_json() -> String {
+    fs::read_to_string(tools::tests_dir().join("contracts/RPB.json")).unwrap()
 }

@@ -111,7 +111,7 @@ fn plain_node(status: &Status) -> String {
         });
         let _ = write!(text, "\n  loads      {manifest}: {of}, {}", show_count(*sources, "peer"));
     }
-    if let Some(chain) = &status.chain {
+    for chain in status.chain.iter().chain(&status.more_chains) {
         text.push_str(&plain_chain(chain));
     }
     text

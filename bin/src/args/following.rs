@@ -3,6 +3,7 @@
 use std::path::PathBuf;
 use std::time::Duration;
 
+use chain_reader::HintUrl;
 use clap::Args;
 
 use crate::config::secret::WS_URL;
@@ -18,9 +19,8 @@ pub(crate) struct Following {
     pub(crate) poll_interval: Option<Duration>,
     /// WebSocket endpoint of an EVM node (ws:// or wss://) that tells when the contract changes, so that it is read
     /// sooner. What it says is not believed. May be repeated.
-    // Read in config/chain.rs: clap would repeat a bad one, key included.
     #[arg(long, value_name = "URL", env = WS_URL, hide_env_values = true, value_delimiter = ',')]
-    pub(crate) ws_url: Vec<String>,
+    pub(crate) ws_url: Vec<HintUrl>,
     /// Make PATH a link to what a runtime opens, replaced in one step when a new model is ready. Only a link into this cache is
     /// replaced. What it leads to, and led to before, is not removed.
     #[arg(long, value_name = "PATH")]

@@ -1,12 +1,13 @@
 //! What is wrong with a command line, said without the keys that may stand in it.
 
 use std::error::Error as _;
+use std::ffi::{OsStr, OsString};
 
 use clap::error::{ContextKind, ContextValue, Error};
-use clap::{ArgMatches, CommandFactory as _};
+use clap::{Arg, ArgMatches, Command, CommandFactory as _};
 
 use super::{CommandLine, LogFormat};
-use crate::config::secret::looks_like_a_key;
+use crate::config::secret::{is_secret_flag, looks_like_a_key};
 
 /// As long as a part of a key, of letters and digits.
 const MIN_KEY_CHARS: usize = 20;
@@ -18,9 +19,13 @@ pub(crate) fn without_keys(error: Error) -> Error {
         _ => None,
     });
     let texts: Vec<_> = texts.collect();
-    let Some((_, given)) = texts.iter().find(|(_, text)| may_hold_a_key(text)) else { return error };
     let argument =
         texts.iter().find(|(kind, text)| *kind == ContextKind::InvalidArg && !may_hold_a_key(text));
+    let is_secret = argument.is_some_and(|(_, argument)| is_secret_flag(argument));
+    let may_be_one = |kind: ContextKind, text: &str| {
+        is_secret && kind == ContextKind::InvalidValue || may_hold_a_key(text)
+    };
+    let Some((_, given)) = texts.iter().find(|(kind, text)| may_be_one(*kind, text)) else { return error };
     let reason = error.source().map(ToString::to_string);
     let reason = reason.filter(|reason| !repeats(reason, given)).map(|reason| format!(": {reason}"));
     let what = match argument {
@@ -52,6 +57,31 @@ fn is_socket(text: &str) -> bool {
     let Some((host, port)) = text.rsplit_once(':') else { return false };
     let is_host = |char: char| char.is_ascii_alphanumeric() || ".-:[]".contains(char);
     port.parse::<u16>().is_ok() && host.chars().all(is_host)
+}
+
+/// What an argument takes, if a text is something else. The text is not repeated.
+pub(crate) fn expected(arg: &Arg, text: &OsStr) -> Option<String> {
+    let probe = Arg::new("value").long("value").value_parser(arg.get_value_parser().clone());
+    let probe = Command::new("probe").no_binary_name(true).arg(probe);
+    let word: OsString = [OsStr::new("--value="), text].into_iter().collect();
+    let error = probe.try_get_matches_from([word]).err()?;
+    let named = arg.get_possible_values();
+    if !named.is_empty() {
+        let named: Vec<_> = named.iter().map(|value| value.get_name()).collect();
+        return Some(format!("expected one of {}", named.join(", ")));
+    }
+    let reason = error.source().map(ToString::to_string).unwrap_or_default();
+    let text = text.to_string_lossy();
+    if let Some(told) = reason.find("expected ").map(|at| &reason[at..])
+        && !repeats(told, &text)
+    {
+        return Some(told.to_owned());
+    }
+    let name = arg.get_value_names().and_then(|names| names.first()).map_or("a value", |name| name);
+    let flag = arg.get_long().unwrap_or_default();
+    let is_shown = !reason.is_empty() && !repeats(&reason, &text) && !reason.contains(&*text);
+    let reason = if is_shown { format!(": {reason}") } else { String::new() };
+    Some(format!("expected {name}, as --{flag} takes it{reason}"))
 }
 
 /// Whether a message repeats a part of what was given.

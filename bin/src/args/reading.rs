@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use chain_reader::{Address, BlockTag, U256};
+use chain_reader::{Address, BlockTag, RpcUrl, U256};
 use clap::{Args, Subcommand};
 
 use super::choices;
@@ -42,8 +42,7 @@ pub(crate) struct Chain {
     /// HTTP endpoint of an EVM node. Repeat it, each time with another provider: what most of them say of the same block
     /// counts. It may hold a key: only its host and port are ever shown.
     #[arg(long, value_name = "URL", env = RPC_URL, hide_env_values = true, value_delimiter = ',')]
-    // Read in config/chain.rs: clap would repeat a bad one, key included.
-    pub(crate) rpc_url: Vec<String>,
+    pub(crate) rpc_url: Vec<RpcUrl>,
     /// An HTTP header for an endpoint, also for that of --trusted-rpc or --ws-url: "HOST NAME: VALUE", HOST as messages show
     /// it (with its port, if the URL has one), such as "rpc.example.org Authorization: Bearer …". May be repeated. Never shown.
     #[arg(long, value_name = "HEADER", value_delimiter = '\n')]
@@ -65,9 +64,8 @@ pub(crate) struct Reading {
     #[arg(long, value_name = "K", env = "LOADER_QUORUM", hide_env_values = true)]
     pub(crate) quorum: Option<usize>,
     /// An endpoint with a veto: nothing counts that it does not say, too. It is asked like the others.
-    // Read in config/chain.rs: clap would repeat a bad one, key included.
     #[arg(long, value_name = "URL", env = TRUSTED_RPC, hide_env_values = true)]
-    pub(crate) trusted_rpc: Option<String>,
+    pub(crate) trusted_rpc: Option<RpcUrl>,
     /// Check what the endpoints say against a proof of the contract's storage (eth_getProof) in the agreed block. A proof
     /// of something else is an alarm; that no endpoint can show one, having pruned that state, is only told.
     #[arg(long)]

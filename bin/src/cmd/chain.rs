@@ -12,13 +12,12 @@ use crate::output::Output;
 pub(crate) fn run(command: &ChainCommand, settings: &Settings, output: &Output) -> Result<()> {
     let (ChainCommand::Show(which) | ChainCommand::Forget(which)) = command;
     let mut found = stored_chains(&settings.chain_dir())?;
-    found.retain(|stored| is_meant(stored, which));
+    found.retain(|stored| is_meant(stored, which, settings));
     match command {
         ChainCommand::Show(_) => found.into_iter().try_for_each(|stored| output.answer(&remembered(stored))),
         ChainCommand::Forget(_) => {
-            let contract = settings.contract(which.contract);
             let contract =
-                contract.ok_or_else(|| Usage::new("forget which contract? Give --contract ADDRESS"))?;
+                which.contract.ok_or_else(|| Usage::new("forget which contract? Give --contract ADDRESS"))?;
             found.retain(|stored| stored.contract == contract);
             for stored in found {
                 stored.forget()?;
@@ -34,10 +33,12 @@ pub(crate) fn run(command: &ChainCommand, settings: &Settings, output: &Output) 
     }
 }
 
-fn is_meant(stored: &StoredChain, which: &Which) -> bool {
-    which.contract.is_none_or(|contract| contract == stored.contract)
-        && which.chain_id.is_none_or(|id| id == stored.chain_id)
-        && which.block_tag.is_none_or(|tag| tag == stored.block_tag)
+/// What the settings file says is what is read, and narrows nothing down.
+fn is_meant(stored: &StoredChain, which: &Which, settings: &Settings) -> bool {
+    let is = |id| settings.is_given(id);
+    which.contract.is_none_or(|contract| contract == stored.contract || !is("contract"))
+        && which.chain_id.is_none_or(|id| id == stored.chain_id || !is("chain_id"))
+        && which.block_tag.is_none_or(|tag| tag == stored.block_tag || !is("block_tag"))
 }
 
 fn remembered(stored: StoredChain) -> Answer {

@@ -17,7 +17,7 @@ use crate::cmd::from_cache::Wait;
 use crate::cmd::link::Link;
 use crate::cmd::panel;
 use crate::cmd::which::which;
-use crate::config::Settings;
+use crate::config::{self, Settings};
 use crate::event::{Done, Event};
 use crate::exit::{Interrupted, Usage};
 use crate::interrupt::Interrupt;
@@ -41,11 +41,10 @@ pub(crate) async fn run(flags: &args::Fetch, settings: &Settings, output: &Outpu
 }
 
 async fn fetch(flags: &args::Fetch, settings: &Settings, output: &Output) -> Result<()> {
-    let within = settings.wait(flags.wait);
+    let within = config::wait(flags.wait);
     let files =
         Selection::new(&flags.files, &flags.exclude).map_err(|error| Usage::new(error.to_string()))?;
-    let fetch = settings
-        .fetching(&flags.network)
+    let fetch = config::fetching(&flags.network)
         .with_files(files)
         .with_wait(within)
         .with_single_blob_max_bytes(settings.single_blob_max_bytes(&flags.named.legacy)?)
@@ -59,7 +58,9 @@ async fn fetch(flags: &args::Fetch, settings: &Settings, output: &Output) -> Res
     }
     let link = Link::new(flags.link.as_deref(), &settings.cache_dir)?;
     let http = settings.http(&flags.http)?;
-    let named = match flags.digest.as_ref().or(flags.manifest.as_ref()) {
+    // A contract that is asked for now wins over a manifest that the file names.
+    let is_left = settings.is_in_file("manifest") && settings.is_given("contract");
+    let named = match flags.digest.as_ref().or(flags.manifest.as_ref().filter(|_| !is_left)) {
         Some(name) => {
             let cache = match name.digest() {
                 Some(_) => None,
@@ -189,6 +190,7 @@ pub(super) async fn answer(
         elapsed_ms: elapsed_ms(report),
         sources: report.sources.iter().map(source).collect(),
         chain,
+        of: None,
     })
 }
 

@@ -1,41 +1,65 @@
-//! Following the contract: what `watch` and `serve --contract` have in common.
+//! Following contracts: what `watch` and `serve --contract` have in common.
 
 use std::convert::Infallible;
 use std::sync::Arc;
 
 use anyhow::Result;
-use chain_reader::Address;
+use chain_reader::ChainReader;
 use futures::StreamExt as _;
+use futures::future::select_all;
 use loader::Observer;
 use manifest::Digest;
 use node::{Node, NodeError, Update};
 use tokio::time::{MissedTickBehavior, interval};
 
-use crate::answer::Answer;
+use crate::answer::{self, Answer};
 use crate::cmd::fetch;
+use crate::cmd::followed::Followed;
 use crate::cmd::hook::Hook;
-use crate::cmd::link::Link;
 use crate::output::Output;
 use crate::progress::FetchProgress;
 use crate::supervisor::Supervisor;
 use crate::units::show_duration;
 
-/// Loads each model that `contract` names, has the hook run for it, and keeps the last `keep` of them, if that is said.
-/// Ends with an error only.
-pub(super) async fn follow(
+/// Follows all of them at once, each as if it were alone. Ends with an error only.
+pub(super) async fn follow_all(
     node: &Node,
-    contract: Address,
-    keep: Option<u32>,
-    link: Option<&Link>,
-    hook: Option<&Hook>,
+    followed: &[Followed],
     output: &Output,
     supervisor: &Supervisor,
 ) -> Result<Infallible> {
-    let room =
-        keep.map(|keep| Room { node, series: contract.to_string(), keep, has_hook: hook.is_some(), output });
+    let is_alone = followed.len() == 1;
+    let following = node.chains().iter().zip(followed).map(|(chain, followed)| {
+        let output = if is_alone { output.clone() } else { output.about(&followed.name) };
+        Box::pin(async move { follow(node, chain, followed, is_alone, &output, supervisor).await })
+    });
+    let following: Vec<_> = following.collect();
+    match following.is_empty() {
+        true => std::future::pending().await,
+        false => select_all(following).await.0,
+    }
+}
+
+/// Loads each model that the contract names, has its command run for it, and keeps the last of them, if that is said.
+async fn follow(
+    node: &Node,
+    chain: &ChainReader,
+    followed: &Followed,
+    is_alone: bool,
+    output: &Output,
+    supervisor: &Supervisor,
+) -> Result<Infallible> {
+    let Followed { name, config, keep, link, exec } = followed;
+    let hook = exec.clone().map(|line| Hook::new(line, node.clone(), name.clone(), output.clone()));
+    let hook = hook.as_ref();
+    let room = keep.map(|keep| Room { node, series: name.clone(), keep, has_hook: hook.is_some(), output });
+    let tell_supervisor = |status: &str| match is_alone {
+        true => supervisor.status(status),
+        false => supervisor.status(&format!("{name}: {status}")),
+    };
     let mut newest = None;
     let progress = Arc::new(FetchProgress::idle(output));
-    let mut watch = node.watch(Arc::clone(&progress) as Arc<dyn Observer>)?;
+    let mut watch = node.watch_chain(chain, Arc::clone(&progress) as Arc<dyn Observer>);
     let mut ticks = interval(fetch::TICK);
     ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
     loop {
@@ -62,11 +86,12 @@ pub(super) async fn follow(
                 {
                     output.trouble(&format!("the link stays as it was: {error:#}"));
                 }
-                let on_chain = Some(fetch::on_chain(contract, &named));
-                output.answer(&Answer::Fetched(fetch::answer(&loaded, on_chain, output).await?))?;
+                let on_chain = Some(fetch::on_chain(config.contract(), &named));
+                let fetched = fetch::answer(&loaded, on_chain, output).await?;
+                let of = (!is_alone).then(|| name.clone());
+                output.answer(&Answer::Fetched(answer::Fetched { of, ..fetched }))?;
                 newest = Some(*loaded.model.digest());
-                supervisor
-                    .status(&format!("model {} of block {} is here", named.manifest, named.block_number));
+                tell_supervisor(&format!("model {} of block {} is here", named.manifest, named.block_number));
                 if let Some(hook) = hook {
                     hook.ready(&named, &loaded);
                 }
@@ -84,16 +109,16 @@ pub(super) async fn follow(
                     "model {} cannot be loaded: {error:#}; going on with the one before; {then}",
                     named.manifest
                 );
-                supervisor.status(&trouble);
+                tell_supervisor(&trouble);
                 output.trouble(&trouble);
             }
             Update::Trouble(trouble) => {
-                supervisor.status(&trouble.to_string());
+                tell_supervisor(&trouble.to_string());
                 output.trouble(&trouble.to_string());
             }
             Update::Recovered => {
                 let recovered = "the contract can be read again, and names the same model";
-                supervisor.status(recovered);
+                tell_supervisor(recovered);
                 output.note(recovered);
             }
             _ => {}

@@ -60,7 +60,7 @@ impl Next {
 }
 
 impl Hook {
-    /// Runs `line` in a shell; `series` are the models of the contract.
+    /// Runs `line` in a shell; `series` are the models of the contract, which begins with its address.
     pub(super) fn new(line: String, node: Node, series: String, output: Output) -> Self {
         let (next, released) = (Arc::<Next>::default(), Arc::<Notify>::default());
         let runner = Runner {
@@ -154,6 +154,7 @@ impl Runner {
         }
         let status = command
             .args(["-c", &self.line])
+            .env("LOADER_CONTRACT", self.series.split('@').next().unwrap_or_default())
             .env("LOADER_PATH", model.path())
             // As it was called before models could be folders.
             .env("LOADER_WEIGHTS", model.path())

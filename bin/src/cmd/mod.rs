@@ -4,8 +4,11 @@ mod cache;
 mod chain;
 mod code;
 mod completions;
+mod config;
+mod doctor;
 mod fetch;
 mod follow;
+mod followed;
 mod from_cache;
 mod hook;
 mod id;
@@ -24,15 +27,15 @@ mod which;
 use anyhow::Result;
 use store::Cache;
 
-use crate::args::{Command, CommandLine, Name};
-use crate::config::Settings;
+use crate::args::{Command, Name};
+use crate::config::{Line, Settings};
 use crate::exit::Usage;
 use crate::output::Output;
 use crate::system::block_on;
 
 /// Runs what the command line asks for.
-pub(crate) fn run(line: CommandLine, output: &Output) -> Result<()> {
-    let settings = Settings::load(&line.common)?;
+pub(crate) fn run(line: Line, output: &Output) -> Result<()> {
+    let (command, settings) = Settings::new(line)?;
     if output.is_json() && settings.cache_dir.to_str().is_none() {
         return Err(Usage::new(format!(
             "the path of the cache, {}, is not UTF-8, as JSON has to be: leave --json away, or give another --cache-dir",
@@ -42,7 +45,7 @@ pub(crate) fn run(line: CommandLine, output: &Output) -> Result<()> {
     }
     let open = || Cache::open(&settings.cache_dir);
     let look = || Cache::open_existing(&settings.cache_dir);
-    match &line.command {
+    match &command {
         Command::Fetch(flags) => block_on(fetch::run(flags, &settings, output)),
         Command::Serve(flags) => block_on(serve::run(flags, &settings, output)),
         Command::Watch(flags) => block_on(watch::run(flags, &settings, output)),
@@ -58,6 +61,8 @@ pub(crate) fn run(line: CommandLine, output: &Output) -> Result<()> {
         Command::Completions { shell } => completions::run(*shell),
         Command::Man { dir } => man::run(dir),
         Command::Status => status::run(&settings, output),
+        Command::Doctor(flags) => block_on(doctor::run(flags, &settings, output)),
+        Command::Config(command) => config::run(command, output),
         Command::Chain(command) => chain::run(command, &settings, output),
     }
 }

@@ -151,9 +151,8 @@ struct Send {
 
 impl OnChain {
     fn of(flags: &args::Publish, settings: &Settings) -> Result<Self> {
-        let has_key = flags.signing.keystore.is_some() || flags.signing.private_key_env.is_some();
         let Some(price) = flags.price else {
-            if has_key || flags.signing.dry_run || flags.chain.contract.is_some() {
+            if ["contract", "keystore", "private_key_env", "dry_run"].iter().any(|id| settings.is_given(id)) {
                 return Err(Usage::new("to set the model on chain give --price, too").into());
             }
             return Ok(Self::No);
@@ -161,7 +160,7 @@ impl OnChain {
         match flags.calldata {
             Some(CalldataForm::Call) => return Ok(Self::Calldata { price }),
             Some(CalldataForm::Governor) => {
-                let contract = settings.contract(flags.chain.contract).ok_or_else(|| {
+                let contract = flags.chain.contract.ok_or_else(|| {
                     Usage::new("a proposal names the contract that it is about: give --contract, too")
                 })?;
                 return Ok(Self::Proposal { contract, price });

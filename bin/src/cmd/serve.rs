@@ -10,10 +10,10 @@ use p2p_blob::Multiaddr;
 
 use crate::answer::{Answer, Listening, Text};
 use crate::args;
-use crate::cmd::follow::follow;
-use crate::cmd::link::Link;
+use crate::cmd::follow::follow_all;
+use crate::cmd::followed;
 use crate::cmd::panel;
-use crate::config::Settings;
+use crate::config::{self, Settings};
 use crate::exit::Usage;
 use crate::interrupt::Interrupt;
 use crate::output::Output;
@@ -21,28 +21,23 @@ use crate::supervisor::Supervisor;
 
 pub(crate) async fn run(flags: &args::Serve, settings: &Settings, output: &Output) -> Result<()> {
     let single_blob_max_bytes = settings.single_blob_max_bytes(&flags.named.legacy)?;
-    let chain = settings.following(&flags.named, &flags.following)?;
-    let contract = chain.as_ref().map(chain_reader::Config::contract);
+    let followed = followed::of_serve(flags, settings)?;
     let config = settings
         .seeder(&flags.network)?
-        .with_fetch(settings.fetching(&flags.network).with_single_blob_max_bytes(single_blob_max_bytes))
-        .with_blob_dirs(settings.blob_dirs(&flags.blob_dir))
-        .with_chain(chain);
-    if flags.following.keep.is_some() && contract.is_none() {
+        .with_fetch(config::fetching(&flags.network).with_single_blob_max_bytes(single_blob_max_bytes))
+        .with_blob_dirs(flags.blob_dir.clone())
+        .with_chains(followed.iter().map(|followed| followed.config.clone()).collect());
+    if settings.is_given("keep") && followed.is_empty() {
         return Err(Usage::new("--keep counts the models of a contract: give --contract, too").into());
     }
-    if flags.following.link.is_some() && contract.is_none() {
+    if settings.is_given("link") && followed.is_empty() {
         return Err(Usage::new("--link leads to the model of a contract: give --contract, too").into());
     }
-    let link = Link::new(flags.following.link.as_deref(), &settings.cache_dir)?;
-    let keep = flags.following.keep;
     let http = settings.http(&flags.http)?;
-    seed(config, http, output, async |node, supervisor| {
-        let Some(contract) = contract else { return std::future::pending().await };
-        // What is loaded is served.
-        follow(node, contract, keep, link.as_ref(), None, output, supervisor).await
-    })
-    .await
+    // What is loaded is served.
+    let work =
+        async |node: &Node, supervisor: &Supervisor| follow_all(node, &followed, output, supervisor).await;
+    seed(config, http, output, work).await
 }
 
 /// Seeds what the cache holds, and does `work` meanwhile, until a signal comes or that fails.

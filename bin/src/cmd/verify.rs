@@ -12,7 +12,7 @@ use crate::answer::{Answer, BadShard, Text, Verified};
 use crate::args::{self, Name};
 use crate::cmd::cache::not_cached;
 use crate::cmd::fetch;
-use crate::config::Settings;
+use crate::config::{self, Settings};
 use crate::exit::Damaged;
 use crate::output::Output;
 use crate::progress::{ByteProgress, FetchProgress};
@@ -76,7 +76,7 @@ async fn repair(
     bad: &mut Vec<Digest>,
     output: &Output,
 ) -> Result<()> {
-    let fetch = settings.fetching(&flags.network).with_wait(settings.wait(flags.wait));
+    let fetch = config::fetching(&flags.network).with_wait(config::wait(flags.wait));
     let config = settings.fetcher(&flags.network)?.with_fetch(fetch);
     let node = Node::start(config).await?;
     let mut failed = None;

@@ -4,7 +4,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use anyhow::Result;
-use chain_reader::{Address, HintUrl, RpcUrl, Staleness, StringSlot};
+use chain_reader::{Config, HintUrl, RpcUrl, Staleness, StringSlot};
 
 use super::Settings;
 use crate::args::{Chain, Following, Named};
@@ -15,28 +15,19 @@ const MIN_POLL_INTERVAL: Duration = Duration::from_millis(50);
 
 impl Settings {
     /// Whether a contract is named, and how it is reached. `None` without one.
-    pub(crate) fn chain(&self, flags: &Chain) -> Result<Option<chain_reader::Config>> {
-        let Some(contract) = self.contract(flags.contract) else { return Ok(None) };
-        let mut endpoints = self.endpoints(flags)?;
-        if endpoints.is_empty() {
-            return Err(Usage::new(format!("to read contract {contract} give --rpc-url URL")).into());
-        }
-        // What is not asked here may have headers in the file all the same.
-        let mut others = Others { trusted: self.trusted(None)?, hints: self.hints(&[])? };
-        self.add_headers(flags, &mut endpoints, &mut others)?;
-        Ok(Some(self.config(flags, endpoints, contract)))
+    pub(crate) fn chain(&self, flags: &Chain) -> Result<Option<Config>> {
+        self.config(flags, Others::default(), false)
     }
 
     /// Whether the chain is to be read, and how. `None` without a contract.
-    pub(crate) fn reading(&self, flags: &Named) -> Result<Option<chain_reader::Config>> {
-        let config = self.reading_with(flags, &[])?;
-        Ok(config.map(|config| config.with_hints(Vec::new())))
+    pub(crate) fn reading(&self, flags: &Named) -> Result<Option<Config>> {
+        self.reading_with(flags, None)
     }
 
     /// Whether the contract is to be followed, and how. `None` without a contract.
-    pub(crate) fn following(&self, named: &Named, flags: &Following) -> Result<Option<chain_reader::Config>> {
-        let Some(config) = self.reading_with(named, &flags.ws_url)? else { return Ok(None) };
-        Ok(Some(match flags.poll_interval.or(self.file.poll_interval) {
+    pub(crate) fn following(&self, named: &Named, flags: &Following) -> Result<Option<Config>> {
+        let Some(config) = self.reading_with(named, Some(&flags.ws_url))? else { return Ok(None) };
+        Ok(Some(match flags.poll_interval {
             Some(interval) => config.with_poll_interval(interval.max(MIN_POLL_INTERVAL)),
             None => config,
         }))
@@ -45,39 +36,24 @@ impl Settings {
     fn reading_with(
         &self,
         Named { chain, reading: flags, .. }: &Named,
-        ws_urls: &[String],
-    ) -> Result<Option<chain_reader::Config>> {
-        let Some(contract) = self.contract(chain.contract) else { return Ok(None) };
-        let mut endpoints = self.endpoints(chain)?;
-        let mut others =
-            Others { trusted: self.trusted(flags.trusted_rpc.as_deref())?, hints: self.hints(ws_urls)? };
-        if endpoints.is_empty() && others.trusted.is_none() && !flags.offline {
-            return Err(Usage::new(format!("to read contract {contract} give --rpc-url URL")).into());
-        }
-        self.add_headers(chain, &mut endpoints, &mut others)?;
-        let slot = flags.string_slot.or(self.file.string_slot.as_ref().map(|text| text.0));
-        let is_wanted = flags.verify_proof || self.file.verify_proof;
-        let proof = is_wanted.then_some(slot.map_or(StringSlot::OfKnownCode, StringSlot::At));
-        let staleness = match flags.allow_stale.or(self.file.allow_stale) {
+        hints: Option<&Vec<HintUrl>>,
+    ) -> Result<Option<Config>> {
+        let others = Others { trusted: flags.trusted_rpc.clone(), hints: hints.cloned() };
+        let Some(config) = self.config(chain, others, flags.offline)? else { return Ok(None) };
+        let proof =
+            flags.verify_proof.then_some(flags.string_slot.map_or(StringSlot::OfKnownCode, StringSlot::At));
+        let staleness = match flags.allow_stale {
             _ if flags.offline => Staleness::Offline,
             Some(limit) => Staleness::UpTo(limit),
             None => Staleness::Refuse,
         };
-        let config = self.config(chain, endpoints, contract);
         Ok(Some(
             config
-                .with_trusted_rpc(others.trusted)
-                .with_hints(others.hints)
-                .with_quorum(flags.quorum.or(self.file.quorum))
+                .with_quorum(flags.quorum)
                 .with_proof(proof)
-                .with_max_block_age(flags.max_block_age.or(self.file.max_block_age))
+                .with_max_block_age(flags.max_block_age)
                 .with_staleness(staleness),
         ))
-    }
-
-    /// The contract, if one is named.
-    pub(crate) fn contract(&self, flag: Option<Address>) -> Option<Address> {
-        flag.or(self.file.contract.as_ref().map(|text| text.0))
     }
 
     /// Where the state of chains is kept.
@@ -85,36 +61,26 @@ impl Settings {
         self.cache_dir.join(node::CHAIN_DIR)
     }
 
-    fn config(&self, flags: &Chain, endpoints: Vec<RpcUrl>, contract: Address) -> chain_reader::Config {
-        let block_tag = flags.block_tag.or(self.file.block_tag.as_ref().map(|text| text.0));
-        chain_reader::Config::with_endpoints(endpoints, contract)
-            .with_chain_id(flags.chain_id.or(self.file.chain_id))
-            .with_block_tag(block_tag.unwrap_or_default())
-    }
-
-    fn endpoints(&self, flags: &Chain) -> Result<Vec<RpcUrl>> {
-        if flags.rpc_url.is_empty() {
-            return Ok(self.file.rpc_url.iter().map(|text| text.0.clone()).collect());
+    fn config(&self, flags: &Chain, mut others: Others, is_offline: bool) -> Result<Option<Config>> {
+        let Some(contract) = flags.contract else { return Ok(None) };
+        let mut endpoints = flags.rpc_url.clone();
+        if endpoints.is_empty() && others.trusted.is_none() && !is_offline {
+            return Err(Usage::new(format!("to read contract {contract} give --rpc-url URL")).into());
         }
-        flags.rpc_url.iter().map(|url| parse_url(url)).collect()
-    }
-
-    fn trusted(&self, flag: Option<&str>) -> Result<Option<RpcUrl>> {
-        let named = flag.map(parse_url).transpose()?;
-        Ok(named.or_else(|| self.file.trusted_rpc.as_ref().map(|text| text.0.clone())))
-    }
-
-    fn hints(&self, flags: &[String]) -> Result<Vec<HintUrl>> {
-        if flags.is_empty() {
-            return Ok(self.file.ws_url.iter().map(|text| text.0.clone()).collect());
-        }
-        let named = flags.iter().map(|url| url.parse::<HintUrl>());
-        Ok(named.collect::<Result<_, _>>().map_err(|error| Usage::new(error.to_string()))?)
+        self.add_headers(&flags.rpc_header, &mut endpoints, &mut others)?;
+        Ok(Some(
+            Config::with_endpoints(endpoints, contract)
+                .with_chain_id(flags.chain_id)
+                .with_block_tag(flags.block_tag.unwrap_or_default())
+                .with_trusted_rpc(others.trusted)
+                .with_hints(others.hints.unwrap_or_default()),
+        ))
     }
 
     /// Gives each endpoint its headers: `HOST NAME: VALUE`.
-    fn add_headers(&self, flags: &Chain, endpoints: &mut [RpcUrl], others: &mut Others) -> Result<()> {
-        let headers = if flags.rpc_header.is_empty() { &self.file.rpc_header } else { &flags.rpc_header };
+    fn add_headers(&self, headers: &[String], endpoints: &mut [RpcUrl], others: &mut Others) -> Result<()> {
+        // The file may have some for endpoints that this command does not ask.
+        let must_be_used = others.hints.is_some() || !self.origins.is_in_file("rpc_header");
         for header in headers {
             // The rest may hold a key, and so may what stands in the place of a host.
             let (host, header) = header.trim().split_once(' ').ok_or_else(|| {
@@ -133,12 +99,12 @@ impl Settings {
                     *endpoint = endpoint.clone().with_header(header).map_err(usage)?;
                 }
             }
-            for hint in &mut others.hints {
+            for hint in others.hints.iter_mut().flatten() {
                 if is_for(hint.to_string()) {
                     *hint = hint.clone().with_header(header).map_err(usage)?;
                 }
             }
-            if !is_used {
+            if !is_used && must_be_used {
                 return Err(Usage::new(format!(
                     "a header is for none of the RPC endpoints: expected it to begin with one of {hosts:?}"
                 ))
@@ -150,23 +116,21 @@ impl Settings {
 }
 
 /// Endpoints beside those that vote.
+#[derive(Default)]
 struct Others {
     trusted: Option<RpcUrl>,
-    hints: Vec<HintUrl>,
-}
-
-fn parse_url(text: &str) -> Result<RpcUrl> {
-    text.parse().map_err(|error: chain_reader::ParseRpcUrlError| Usage::new(error.to_string()).into())
+    /// `None` for a command that hears no hints.
+    hints: Option<Vec<HintUrl>>,
 }
 
 #[cfg(test)]
 mod tests {
     use chain_reader::U256;
 
-    use super::super::tests::{CONTRACT, settings};
+    use super::super::tests::{CONTRACT, settings, watch_settings};
     use super::*;
 
-    fn reading(toml: &str, args: &str) -> Result<chain_reader::Config> {
+    fn reading(toml: &str, args: &str) -> Result<Config> {
         let (settings, flags) = settings(toml, &format!("--contract {CONTRACT} {args}"))?;
         Ok(settings.reading(&flags.named)?.unwrap())
     }
@@ -188,8 +152,6 @@ mod tests {
         assert_eq!(aged("--max-block-age 30m"), Some(Duration::from_secs(1800)));
         assert!(reading("", "--offline").is_ok() && reading("", "--trusted-rpc http://t").is_ok());
         assert!(reading("", "").unwrap_err().to_string().contains("--rpc-url"));
-        let error = reading("", "--trusted-rpc ws://h/secretkey").unwrap_err();
-        assert!(error.is::<Usage>() && !format!("{error:#}").contains("secretkey"));
     }
 
     #[test]
@@ -210,19 +172,21 @@ mod tests {
         assert_eq!(config.rpc_urls()[1], plain.with_header("X-Key: secretkey").unwrap());
         let others = "rpc-url = ['http://a']\ntrusted-rpc = 'http://t'\nws-url = ['wss://w/ws']\n\
                       rpc-header = ['w X-Key: secretkey', 't X-Key: secretkey']";
-        let (settings, flags) = settings(others, &format!("--contract {CONTRACT}")).unwrap();
-        let none = Following { poll_interval: None, ws_url: Vec::new(), link: None, keep: None };
-        let following = settings.following(&flags.named, &none).unwrap().unwrap();
+        let (watch, flags) = watch_settings(others, &format!("--contract {CONTRACT}")).unwrap();
+        let following = watch.following(&flags.named, &flags.following).unwrap().unwrap();
         let (plain, trusted): (HintUrl, RpcUrl) =
             ("wss://w/ws".parse().unwrap(), "http://t".parse().unwrap());
         assert_eq!(following.hints(), [plain.with_header("X-Key: secretkey").unwrap()]);
         assert_eq!(following.trusted_rpc(), Some(&trusted.with_header("X-Key: secretkey").unwrap()));
         // A command that asks fewer of them takes the same file.
-        assert!(settings.chain(&flags.named.chain).unwrap().is_some());
-        assert!(settings.reading(&flags.named).unwrap().unwrap().hints().is_empty());
+        let (fetch, flags) = settings(others, &format!("--contract {CONTRACT}")).unwrap();
+        assert!(fetch.chain(&flags.named.chain).unwrap().is_some());
+        assert!(fetch.reading(&flags.named).unwrap().unwrap().hints().is_empty());
+        let toml = "rpc-url = ['http://a', 'http://b:1']";
         for bad in ["b X-Key: secretkey", "secretkey", "a secretkey", "secretkey: x"] {
-            let toml = format!("rpc-url = ['http://a', 'http://b:1']\nrpc-header = ['{bad}']");
-            let error = reading(&toml, "").unwrap_err();
+            let toml = format!("{toml}\nrpc-header = ['{bad}']");
+            let (watch, flags) = watch_settings(&toml, &format!("--contract {CONTRACT}")).unwrap();
+            let error = watch.following(&flags.named, &flags.following).unwrap_err();
             assert!(error.is::<Usage>() && !format!("{error:#}").contains("secretkey"), "{error:#}");
         }
     }

@@ -1,150 +1,68 @@
 //! The settings file. What is wrong with it is told by file, line, column and key: a value may be a key of somebody's.
 
-use std::fmt::Display;
+use std::ffi::OsString;
 use std::fs;
 use std::io::{ErrorKind, Read as _};
-use std::num::NonZeroU64;
-use std::path::{Path, PathBuf};
-use std::str::FromStr;
-use std::time::Duration;
+use std::path::Path;
 
 use anyhow::Result;
-use chain_reader::{Address, BlockTag, HintUrl, RpcUrl, U256};
-use p2p_blob::{Multiaddr, PeerId};
-use serde::{Deserialize, Deserializer};
-use toml::de::DeTable;
+use chain_reader::Address;
+use clap::{Arg, ArgAction, Command, Id, ValueHint};
+use toml::Spanned;
+use toml::de::{DeString, DeTable, DeValue};
 
+use super::contracts;
+use crate::args::expected;
 use crate::exit::Usage;
-use crate::units::{parse_duration, parse_rate, parse_size};
 
 /// No settings file is longer.
 const MAX_FILE_BYTES: usize = 1 << 20;
+/// Flags that say where the file is, or set nothing.
+pub(super) const NO_SETTINGS: [&str; 3] = ["config", "help", "version"];
+/// A key that is less like a known one is no misspelling of it.
+const MIN_LIKENESS: f64 = 0.8;
 
-/// What each key takes.
-const KEYS: [(&str, &str); 33] = [
-    ("cache-dir", PATH),
-    (
-        "contract",
-        "an address in quotes, 0x and 40 hexadecimal characters; in mixed case they carry a checksum",
-    ),
-    ("rpc-url", "a list of URLs in quotes, such as [\"https://rpc.example.org\"], each http:// or https://"),
-    ("rpc-header", "a list of headers in quotes, such as [\"rpc.example.org NAME: VALUE\"]"),
-    ("trusted-rpc", "a URL in quotes, http:// or https://"),
-    ("quorum", "a whole number, such as 2"),
-    ("verify-proof", FLAG),
-    ("string-slot", "a number in quotes, decimal or 0x…, such as \"0\""),
-    ("allow-stale", DURATION),
-    ("max-block-age", DURATION),
-    ("block-tag", "\"latest\", \"safe\" or \"finalized\""),
-    ("chain-id", "a whole number, such as 1"),
-    ("poll-interval", DURATION),
-    ("ws-url", "a list of URLs in quotes, such as [\"wss://rpc.example.org/ws\"], each ws:// or wss://"),
-    ("peer", ADDRESSES),
-    ("bootstrap", ADDRESSES),
-    ("psk-file", PATH),
-    ("allow-peer", "a list of peer ids in quotes, such as [\"12D3KooW…\"]"),
-    ("no-mdns", FLAG),
-    ("dht-server", FLAG),
-    ("upload-limit", RATE),
-    ("download-limit", RATE),
-    ("max-cache", "a size in quotes, such as \"500GiB\""),
-    ("memory", "a size in quotes, such as \"128MiB\""),
-    ("listen", ADDRESSES),
-    ("external-addr", ADDRESSES),
-    ("http", "a port or an address in quotes, such as \"4300\" or \"0.0.0.0:9100\""),
-    ("http-host", "a list of names in quotes, such as [\"models.example.org\"]"),
-    ("http-page", FLAG),
-    ("blob-dir", "a list of paths in quotes"),
-    ("single-blob", FLAG),
-    ("max-size", "a size in quotes, such as \"64GiB\""),
-    ("wait", DURATION),
-];
-const PATH: &str = "a path in quotes";
-const FLAG: &str = "true or false";
-const DURATION: &str = "a whole number and a unit (ms, s, m, h) in quotes, such as \"30s\"";
-const RATE: &str = "bytes a second in quotes, such as \"20MiB\", more than 0";
-const ADDRESSES: &str = "a list of multiaddrs in quotes, such as [\"/ip4/192.0.2.7/tcp/4201\"]";
-
-/// What the settings file says. Its keys are the flags' names.
-#[derive(Debug, Default, Deserialize)]
-#[serde(default, deny_unknown_fields, rename_all = "kebab-case")]
-pub(super) struct File {
-    pub(super) cache_dir: Option<PathBuf>,
-    pub(super) contract: Option<Text<Address>>,
-    pub(super) rpc_url: Vec<Text<RpcUrl>>,
-    pub(super) rpc_header: Vec<String>,
-    pub(super) trusted_rpc: Option<Text<RpcUrl>>,
-    pub(super) quorum: Option<usize>,
-    pub(super) verify_proof: bool,
-    pub(super) string_slot: Option<Text<U256>>,
-    #[serde(deserialize_with = "duration")]
-    pub(super) allow_stale: Option<Duration>,
-    #[serde(deserialize_with = "duration")]
-    pub(super) max_block_age: Option<Duration>,
-    pub(super) block_tag: Option<Text<BlockTag>>,
-    pub(super) chain_id: Option<u64>,
-    #[serde(deserialize_with = "duration")]
-    pub(super) poll_interval: Option<Duration>,
-    pub(super) ws_url: Vec<Text<HintUrl>>,
-    pub(super) peer: Vec<Text<Multiaddr>>,
-    pub(super) bootstrap: Vec<Text<Multiaddr>>,
-    pub(super) psk_file: Option<PathBuf>,
-    pub(super) allow_peer: Vec<Text<PeerId>>,
-    pub(super) no_mdns: bool,
-    pub(super) dht_server: bool,
-    pub(super) upload_limit: Option<Rate>,
-    pub(super) download_limit: Option<Rate>,
-    #[serde(deserialize_with = "size")]
-    pub(super) max_cache: Option<u64>,
-    #[serde(deserialize_with = "size")]
-    pub(super) memory: Option<u64>,
-    pub(super) listen: Vec<Text<Multiaddr>>,
-    pub(super) external_addr: Vec<Text<Multiaddr>>,
-    pub(super) http: Option<Text<panel::Address>>,
-    pub(super) http_host: Vec<String>,
-    pub(super) http_page: bool,
-    pub(super) blob_dir: Vec<PathBuf>,
-    pub(super) single_blob: bool,
-    #[serde(deserialize_with = "size")]
-    pub(super) max_size: Option<u64>,
-    #[serde(deserialize_with = "duration")]
-    pub(super) wait: Option<Duration>,
+/// A settings file in which every key is known.
+pub(super) struct File<'t> {
+    path: &'t Path,
+    text: &'t str,
+    table: DeTable<'t>,
+    /// All commands, built.
+    root: &'t Command,
 }
 
-/// Bytes a second, as the flags have them.
-#[derive(Debug, Clone, Copy)]
-pub(super) struct Rate(pub(super) NonZeroU64);
-
-impl<'de> Deserialize<'de> for Rate {
-    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        let text = String::deserialize(deserializer)?;
-        parse_rate(&text).map(Self).map_err(serde::de::Error::custom)
-    }
-}
-
-/// A value that the file has as text, in the form the flag has.
+/// What the file says of one flag of a command.
 #[derive(Debug, Clone)]
-pub(super) struct Text<T>(pub(super) T);
-
-impl<'de, T: FromStr<Err: Display>> Deserialize<'de> for Text<T> {
-    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        let text = String::deserialize(deserializer)?;
-        text.parse().map(Self).map_err(serde::de::Error::custom)
-    }
+pub(super) struct Setting {
+    /// The argument.
+    pub(super) id: Id,
+    /// Its flag, without the dashes.
+    pub(super) key: String,
+    /// The line of the file, from 1.
+    pub(super) line: usize,
+    /// How deep the table is: a deeper one counts more.
+    pub(super) depth: usize,
+    pub(super) given: Given,
 }
 
-fn duration<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<Duration>, D::Error> {
-    let text = String::deserialize(deserializer)?;
-    parse_duration(&text).map(Some).map_err(serde::de::Error::custom)
+/// What a key gives to its flag.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) enum Given {
+    /// The flag stands there so often; for `false` not at all.
+    Times(u8),
+    /// The flag stands there with each of these.
+    Values(Vec<OsString>),
 }
 
-fn size<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<u64>, D::Error> {
-    let text = String::deserialize(deserializer)?;
-    parse_size(&text).map(Some).map_err(serde::de::Error::custom)
+/// What is wrong, and at which byte that begins.
+struct Mistake {
+    at: usize,
+    key: Option<String>,
+    what: String,
 }
 
-/// The file's settings; `None` when there is no file. Relative paths in it are relative to its directory.
-pub(super) fn read(path: &Path) -> Result<Option<File>> {
+/// The text of the file; `None` when there is none.
+pub(super) fn read(path: &Path) -> Result<Option<String>> {
     let mut bytes = Vec::new();
     let limit = MAX_FILE_BYTES as u64 + 1;
     match fs::File::open(path).and_then(|file| file.take(limit).read_to_end(&mut bytes)) {
@@ -152,183 +70,269 @@ pub(super) fn read(path: &Path) -> Result<Option<File>> {
         Err(error) if error.kind() == ErrorKind::NotFound => return Ok(None),
         Err(error) => return Err(Usage::new(format!("cannot read {}: {error}", path.display())).into()),
     }
-    let refuse = |why: &str| Usage::new(format!("{} is not a settings file: {why}", path.display()));
     if bytes.len() > MAX_FILE_BYTES {
-        return Err(refuse(&format!("it has more than {MAX_FILE_BYTES} bytes")).into());
+        return Err(refuse(path, &format!("it has more than {MAX_FILE_BYTES} bytes")));
     }
-    let text = String::from_utf8(bytes).map_err(|_| refuse("it is not text in UTF-8"))?;
-    let mut file: File = toml::from_str(&text).map_err(|error| refuse(&explain(&text, &error)))?;
-    let dir = path.parent().unwrap_or(Path::new(""));
-    for path in file.cache_dir.iter_mut().chain(&mut file.psk_file).chain(&mut file.blob_dir) {
-        *path = dir.join(&path);
-    }
-    Ok(Some(file))
+    Ok(Some(String::from_utf8(bytes).map_err(|_| refuse(path, "it is not text in UTF-8"))?))
 }
 
-/// What is wrong, and where. The words of the parser repeat what stands there: they are not used.
-fn explain(text: &str, error: &toml::de::Error) -> String {
-    let start = error.span().map_or(text.len(), |span| span.start);
-    let Ok(table) = DeTable::parse(text) else {
-        let place = place(text, start);
-        return format!("{place}: expected KEY = VALUE on each line, every key once, and texts in quotes");
-    };
-    let unknown = table.get_ref().keys().filter(|key| expected(key.get_ref()).is_none());
-    if let Some(key) = unknown.min_by_key(|key| key.span().start) {
-        let place = place(text, key.span().start);
-        return match similar(key.get_ref()) {
-            Some(known) => format!("{place}: there is no such setting; did you mean {known}?"),
-            None => format!("{place}: there is no such setting; they are named like the flags"),
+fn refuse(path: &Path, why: &str) -> anyhow::Error {
+    Usage::new(format!("{} is not a settings file: {why}", path.display())).into()
+}
+
+impl<'t> File<'t> {
+    /// Checks that each key is a flag of a command, and says what that takes.
+    pub(super) fn parse(path: &'t Path, text: &'t str, root: &'t Command) -> Result<Self> {
+        let table = DeTable::parse(text).map_err(|error| {
+            // The words of the parser repeat what stands there.
+            let place = place(text, error.span().map_or(text.len(), |span| span.start));
+            let why = "expected KEY = VALUE on each line, every key once, and texts in quotes";
+            refuse(path, &format!("{place}: {why}"))
+        })?;
+        let file = Self { path, text, table: table.into_inner(), root };
+        file.check(&file.table, root).map_err(|mistake| file.refuse(mistake))?;
+        Ok(file)
+    }
+
+    /// What the file says of the flags of the command of this name, such as `cache`, `gc`; each flag once. With a contract,
+    /// what the table of that one says counts most.
+    pub(super) fn settings(&self, name: &[&str], contract: Option<usize>) -> Result<Vec<Setting>> {
+        let (command, mut tables) = self.tables(name);
+        tables.extend(contract.and_then(|at| self.contracts(name).get(at).copied()));
+        let mut settings: Vec<Setting> = Vec::new();
+        for (depth, table) in tables.into_iter().enumerate().rev() {
+            for (key, value) in in_order(table) {
+                // A table is that of a command, which may have the name of a flag; several are those of contracts.
+                if value.get_ref().is_table() || contracts::tables(key.get_ref(), value.get_ref()).is_some() {
+                    continue;
+                }
+                let name = contracts::flag_of(key.get_ref());
+                let Some(arg) = flag(command, name) else { continue };
+                if settings.iter().any(|deeper| deeper.id == *arg.get_id()) {
+                    continue;
+                }
+                let given = self.given(arg, value).map_err(|mistake| self.refuse(mistake))?;
+                let line = line(self.text, key.span().start);
+                let (id, key) = (arg.get_id().clone(), name.to_owned());
+                settings.push(Setting { id, key, line, depth, given });
+            }
+        }
+        Ok(settings)
+    }
+
+    /// The tables of contracts that count for a command: none where a contract is named otherwise.
+    pub(super) fn contracts(&self, name: &[&str]) -> Vec<&DeTable<'t>> {
+        let (_, tables) = self.tables(name);
+        let named = tables.iter().rev().find_map(|table| table.get(contracts::CONTRACT));
+        named.and_then(|value| contracts::tables(contracts::CONTRACT, value.get_ref())).unwrap_or_default()
+    }
+
+    /// Which of them has this address.
+    pub(super) fn contract_at(&self, name: &[&str], address: Address) -> Option<usize> {
+        self.contracts(name).iter().position(|table| contracts::address(table) == Some(address))
+    }
+
+    /// The command of this name, and the tables that say something of it, the deepest last.
+    fn tables(&self, name: &[&str]) -> (&Command, Vec<&DeTable<'t>>) {
+        let (mut tables, mut command) = (vec![&self.table], self.root);
+        for (depth, part) in name.iter().enumerate() {
+            let Some(below) = command.find_subcommand(part) else { break };
+            command = below;
+            let table = tables.get(depth).and_then(|table| table.get(*part)?.get_ref().as_table());
+            tables.extend(table);
+        }
+        (command, tables)
+    }
+
+    /// Checks a table of what is set for a command and those below it.
+    fn check(&self, table: &DeTable<'_>, command: &Command) -> Result<(), Mistake> {
+        for (key, value) in in_order(table) {
+            let name = &**key.get_ref();
+            if let (Some(below), DeValue::Table(table)) = (command.find_subcommand(name), value.get_ref()) {
+                self.check(table, below)?;
+                continue;
+            }
+            if let Some(tables) = contracts::tables(name, value.get_ref()) {
+                self.check_contracts(&tables, key.span().start)?;
+                continue;
+            }
+            let flags = flags(command, name);
+            let mut flags = flags.into_iter().map(|arg| self.given(arg, value));
+            match flags.next() {
+                None => {
+                    let what = self.unknown(name, command);
+                    return Err(Mistake { at: key.span().start, key: None, what });
+                }
+                // The flags of some commands take more than those of others.
+                Some(Err(mistake)) if !flags.any(|given| given.is_ok()) => return Err(mistake),
+                Some(_) => {}
+            }
+        }
+        Ok(())
+    }
+
+    /// Checks the tables of contracts.
+    fn check_contracts(&self, tables: &[&DeTable<'_>], at: usize) -> Result<(), Mistake> {
+        let known = contracts::flags(self.root);
+        for table in tables {
+            let mut at = at;
+            for (key, value) in in_order(table) {
+                at = at.max(key.span().start);
+                let arg = known.iter().find(|(known, _)| **key.get_ref() == **known);
+                let Some((_, arg)) = arg else {
+                    let what = contracts::unknown(key.get_ref(), &known);
+                    return Err(Mistake { at: key.span().start, key: None, what });
+                };
+                self.given(arg, value)?;
+            }
+            if !table.contains_key(contracts::ADDRESS) {
+                let what = format!("a contract needs its {}", contracts::ADDRESS);
+                return Err(Mistake { at, key: None, what });
+            }
+        }
+        match contracts::doubled(tables) {
+            Some(at) => {
+                let what = "this contract stands here already: leave one away, or give each its own chain-id";
+                Err(Mistake { at, key: None, what: what.to_owned() })
+            }
+            None => Ok(()),
+        }
+    }
+
+    /// What this value gives to the flag. Relative paths are relative to the file.
+    fn given(&self, arg: &Arg, value: &Spanned<DeValue<'_>>) -> Result<Given, Mistake> {
+        let key = || arg.get_long().map(str::to_owned);
+        let mistake = |at: usize, what: String| Mistake { at, key: key(), what };
+        let expects = |what: &str| Err(mistake(value.span().start, format!("expected {what}")));
+        let takes = arg.get_num_args().unwrap_or_default();
+        match (arg.get_action(), value.get_ref()) {
+            (ArgAction::SetTrue, DeValue::Boolean(is_on)) => return Ok(Given::Times(u8::from(*is_on))),
+            (ArgAction::SetTrue, _) => return expects("true or false"),
+            (ArgAction::Count, DeValue::Integer(times)) => {
+                let times = u8::from_str_radix(times.as_str(), times.radix()).ok();
+                return times
+                    .map_or_else(|| expects("a small whole number"), |times| Ok(Given::Times(times)));
+            }
+            (ArgAction::Count, _) => return expects("a small whole number"),
+            (_, DeValue::Boolean(is_on)) if takes.min_values() == 0 => {
+                return Ok(Given::Times(u8::from(*is_on)));
+            }
+            _ => {}
+        }
+        let is_list = matches!(arg.get_action(), ArgAction::Append);
+        let values: Vec<&Spanned<DeValue<'_>>> = match value.get_ref() {
+            DeValue::Array(values) if is_list => values.iter().collect(),
+            _ => vec![value],
         };
+        let given = values.into_iter().map(|value| {
+            let text = text_of(value.get_ref()).ok_or_else(|| {
+                let one = if is_list { "" } else { "one " };
+                let what = format!("expected {one}{} in quotes", value_name(arg));
+                mistake(value.span().start, what)
+            })?;
+            let given = match arg.get_value_hint() {
+                ValueHint::AnyPath => self.path.parent().unwrap_or(Path::new("")).join(text).into(),
+                _ => OsString::from(text),
+            };
+            expected(arg, &given).map_or(Ok(given), |what| Err(mistake(value.span().start, what)))
+        });
+        Ok(Given::Values(given.collect::<Result<_, _>>()?))
     }
-    // A table's value begins with its heading, before its key.
-    let is_in =
-        |key: usize, value: std::ops::Range<usize>| (key.min(value.start)..=value.end).contains(&start);
-    let wrong = table.get_ref().iter().find(|(key, value)| is_in(key.span().start, value.span()));
-    let place = place(text, start);
-    match wrong.and_then(|(key, _)| Some((key.get_ref(), expected(key.get_ref())?))) {
-        Some((key, expected)) => format!("{place}, {key}: expected {expected}"),
-        None => format!("{place}: the value is of another type than its key takes"),
+
+    /// What to say of a key that is no flag of the command, nor of those below it.
+    fn unknown(&self, key: &str, command: &Command) -> String {
+        let mut others = Vec::new();
+        each_command(self.root, &mut |other| {
+            if flag(other, key).is_some() {
+                others.push(name_of(other));
+            }
+        });
+        if !others.is_empty() {
+            return format!("{} has no setting {key}; it is one of {}", name_of(command), others.join(", "));
+        }
+        let mut known: Vec<&str> = Vec::new();
+        each_command(command, &mut |command| {
+            known.extend(command.get_arguments().filter_map(Arg::get_long));
+            known.extend(command.get_subcommands().map(Command::get_name));
+        });
+        known.retain(|known| !NO_SETTINGS.contains(known));
+        misspelt(key, known)
+    }
+
+    fn refuse(&self, Mistake { at, key, what }: Mistake) -> anyhow::Error {
+        let key = key.map_or(String::new(), |key| format!(", {key}"));
+        refuse(self.path, &format!("{}{key}: {what}", place(self.text, at)))
     }
 }
 
-fn expected(key: &str) -> Option<&'static str> {
-    KEYS.iter().find(|(known, _)| *known == key).map(|(_, expected)| *expected)
+/// What to say of a key that nobody knows.
+pub(super) fn misspelt<'k>(key: &str, known: impl IntoIterator<Item = &'k str>) -> String {
+    let likeness = |known: &&str| strsim::jaro_winkler(&key.to_lowercase(), known);
+    let nearest = known.into_iter().max_by(|a, b| likeness(a).total_cmp(&likeness(b)));
+    match nearest.filter(|nearest| likeness(nearest) >= MIN_LIKENESS) {
+        Some(nearest) => format!("there is no such setting; did you mean {nearest}?"),
+        None => "there is no such setting; they are named like the flags".to_owned(),
+    }
 }
 
-/// The key that was probably meant.
-fn similar(key: &str) -> Option<&'static str> {
-    let bare = |key: &str| key.to_lowercase().replace(['-', '_'], "").trim_end_matches('s').to_owned();
-    KEYS.iter().map(|(known, _)| *known).find(|known| bare(known) == bare(key))
+/// The flag of a command that this key sets.
+fn flag<'c>(command: &'c Command, key: &str) -> Option<&'c Arg> {
+    command.get_arguments().find(|arg| arg.get_long() == Some(key) && !NO_SETTINGS.contains(&key))
+}
+
+/// Such flags of a command and of all below it.
+fn flags<'c>(command: &'c Command, key: &str) -> Vec<&'c Arg> {
+    let mut found = Vec::new();
+    each_command(command, &mut |command| found.extend(flag(command, key)));
+    found
+}
+
+/// Calls this for a command and all below it.
+pub(super) fn each_command<'c>(command: &'c Command, see: &mut impl FnMut(&'c Command)) {
+    see(command);
+    for below in command.get_subcommands().filter(|below| below.get_name() != "help") {
+        each_command(below, see);
+    }
+}
+
+/// How a person calls it, such as `loader cache gc`.
+fn name_of(command: &Command) -> String {
+    command.get_bin_name().unwrap_or(command.get_name()).to_owned()
+}
+
+fn value_name(arg: &Arg) -> &str {
+    arg.get_value_names().and_then(|names| names.first()).map_or("VALUE", |name| name.as_str())
+}
+
+/// The entries of a table as they stand in the file.
+fn in_order<'a, 't>(table: &'a DeTable<'t>) -> Vec<(&'a Spanned<DeString<'t>>, &'a Spanned<DeValue<'t>>)> {
+    let mut entries: Vec<_> = table.iter().collect();
+    entries.sort_by_key(|(key, _)| key.span().start);
+    entries
+}
+
+/// A text, or a number as text.
+pub(super) fn text_of(value: &DeValue<'_>) -> Option<String> {
+    match value {
+        DeValue::String(text) => Some(text.to_string()),
+        DeValue::Integer(number) => {
+            let decimal = i128::from_str_radix(number.as_str(), number.radix()).ok()?;
+            Some(decimal.to_string())
+        }
+        DeValue::Float(number) => Some(number.as_str().to_owned()),
+        _ => None,
+    }
+}
+
+fn line(text: &str, at: usize) -> usize {
+    text.get(..at).unwrap_or(text).matches('\n').count() + 1
 }
 
 fn place(text: &str, at: usize) -> String {
     let before = text.get(..at).unwrap_or(text);
     let line_start = before.rfind('\n').map_or(0, |end| end + 1);
-    let line = before.matches('\n').count() + 1;
-    format!("line {line}, column {}", before[line_start..].chars().count() + 1)
+    format!("line {}, column {}", line(text, at), before[line_start..].chars().count() + 1)
 }
 
 #[cfg(test)]
-mod tests {
-    use std::io::Write as _;
-
-    use super::*;
-
-    fn refusal(content: &[u8]) -> String {
-        let mut file = tempfile::NamedTempFile::new().unwrap();
-        file.write_all(content).unwrap();
-        let error = read(file.path()).unwrap_err();
-        assert!(error.is::<Usage>() && error.to_string().contains(file.path().to_str().unwrap()), "{error}");
-        format!("{error:#} {error:?}")
-    }
-
-    #[test]
-    fn paths_in_the_file_are_relative_to_it() {
-        let dir = tempfile::tempdir().unwrap();
-        let path = dir.path().join("loader.toml");
-        fs::File::create(&path).unwrap().write_all(b"cache-dir = 'models'").unwrap();
-        let file = read(&path).unwrap().unwrap();
-        assert_eq!(file.cache_dir, Some(dir.path().join("models")));
-        assert!(read(&dir.path().join("other.toml")).unwrap().is_none());
-        assert!(read(dir.path()).unwrap_err().is::<Usage>());
-    }
-
-    #[test]
-    fn every_key_is_explained() {
-        let error = toml::from_str::<File>("x = 1").unwrap_err();
-        let named: Vec<_> = error.message().split('`').skip(3).step_by(2).collect();
-        assert_eq!(named, KEYS.map(|(key, _)| key));
-    }
-
-    #[test]
-    fn what_is_wrong_is_told_by_its_place() {
-        for (toml, part) in [
-            ("cache_dir = '/f'", "line 1, column 1: there is no such setting; did you mean cache-dir?"),
-            (
-                "wait = '1s'\n  rpc-urls = []",
-                "line 2, column 3: there is no such setting; did you mean rpc-url?",
-            ),
-            ("contract = '0x12'", "line 1, column 12, contract: expected an address"),
-            ("wait = '5'", "line 1, column 8, wait: expected a whole number and a unit"),
-            ("peer = '/ip4/192.0.2.1/tcp/1'", "line 1, column 8, peer: expected a list"),
-            ("rpc-url = [\n  'http://a',\n  5,\n]", "line 3, column 3, rpc-url: expected a list of URLs"),
-            ("rpc-url = [\n  'http://a',\n  'ws://a',\n]", "line 1, column 11, rpc-url: expected"),
-            ("[quorum]\nx = 1", "quorum: expected a whole number"),
-            ("quorum = -1", "line 1, column 10, quorum: expected a whole number"),
-            ("wait = '1s'\nwait = '2s'", "line 2, column 1: expected KEY = VALUE"),
-            ("é = 1 1", "line 1, column"),
-        ] {
-            let shown = refusal(toml.as_bytes());
-            assert!(shown.contains(part), "{toml}: {shown}");
-        }
-    }
-
-    #[test]
-    fn no_mistake_shows_what_was_typed() {
-        const KEY: &str = "https://user:Xk29fQw7@rpc.example.org/v3/Xk29fQw7";
-        let mut mistakes: Vec<String> = [
-            "rpc-url = KEY",
-            "rpc-url = \"KEY",
-            "rpc-url = 'KEY\nwait = '1s'",
-            "rpc-url = [\"KEY\", KEY]",
-            "KEY",
-            "KEY = 1",
-            "\"KEY\" = 1",
-            "'KEY' = 'KEY'",
-            "rpc-url = ['KEY']\nrpc-url = ['KEY']",
-            "[KEY]",
-            "['KEY']\nx = 1",
-            "rpc-url.'KEY' = 1",
-            "rpc-url = {'KEY' = 1}",
-            "'KEY'.x = 1",
-            "rpc-header = [['KEY']]",
-            "rpc-url: KEY",
-            "rpc-url = ['KEY'",
-            "rpc-url = ['KEY' 'KEY']",
-            "\u{feff}\u{feff}KEY",
-            "rpc-url = [\"\\qKEY\"]",
-            "[[KEY]]",
-            "rpc-url = \"\"\"KEY",
-            "export LOADER_RPC_URL=KEY",
-            "rpc-url = ['ftp://KEY']",
-            "rpc-url = ['KEY', 'KEY:99999/']",
-        ]
-        .map(|mistake| mistake.replace("KEY", KEY))
-        .into();
-        for (key, _) in KEYS {
-            for value in [
-                "'KEY'",
-                "['KEY']",
-                "[['KEY']]",
-                "{a = 'KEY'}",
-                "{'KEY' = 1}",
-                "5",
-                "KEY",
-                "-1",
-                "1.5",
-                "1979-05-27",
-            ] {
-                mistakes.push(format!("{key} = {}", value.replace("KEY", &KEY.replace("http", "x"))));
-            }
-        }
-        for mistake in mistakes {
-            let mut file = tempfile::NamedTempFile::new().unwrap();
-            file.write_all(mistake.as_bytes()).unwrap();
-            // Some are right: a path may be anything.
-            let Err(error) = read(file.path()) else { continue };
-            let shown = format!("{error:#} {error:?}");
-            assert!(
-                !shown.contains("Xk29") && !shown.contains("user:") && shown.contains("line "),
-                "{mistake}: {shown}"
-            );
-        }
-    }
-
-    #[test]
-    fn a_file_of_another_kind_is_told_by_its_kind() {
-        assert!(refusal(b"wait = '\xff\xfe'").contains("not text in UTF-8"));
-        assert!(refusal(&vec![b'#'; MAX_FILE_BYTES + 1]).contains("more than 1048576 bytes"));
-        assert!(refusal(b"\x7fELF\0\0").contains("line 1"));
-        assert!(refusal(&[b'['; 100_000]).contains("line 1"));
-    }
-}
+mod tests;

@@ -12,6 +12,8 @@ use crate::exit::Usage;
 
 /// The variables below, which may hold keys or a password: commands that are run do not get them.
 pub(crate) const SECRET_VARIABLES: [&str; 5] = [RPC_URL, RPC_HEADER, TRUSTED_RPC, WS_URL, PASSWORD_VARIABLE];
+/// Flags whose values hold keys.
+const SECRET_FLAGS: [&str; 4] = ["--rpc-url", "--rpc-header", "--trusted-rpc", "--ws-url"];
 pub(crate) const RPC_URL: &str = "LOADER_RPC_URL";
 pub(crate) const RPC_HEADER: &str = "LOADER_RPC_HEADER";
 pub(crate) const TRUSTED_RPC: &str = "LOADER_TRUSTED_RPC";
@@ -91,6 +93,11 @@ pub(crate) fn is_path(flag: &str, path: &Path) -> Result<()> {
         .into());
     }
     Ok(())
+}
+
+/// Whether an argument, as in `--rpc-url <URL>`, holds a key.
+pub(crate) fn is_secret_flag(argument: &str) -> bool {
+    argument.split(' ').next().is_some_and(|flag| SECRET_FLAGS.contains(&flag))
 }
 
 /// Whether a text is rather a key, or holds one, than the name of anything.

@@ -53,8 +53,6 @@ impl Devnet {
     /// # Errors
     /// [`DevnetError`]; a started anvil does not outlive it.
     pub async fn start(anvil: &Path, contract_json: &str) -> Result<Self, DevnetError> {
-        let artifact: Artifact =
-            serde_json::from_str(contract_json).map_err(|source| DevnetError::Artifact { source })?;
         // Not --silent: the port would not be printed.
         let spawned = Command::new(anvil)
             .args(["--port", "0", "--slots-in-an-epoch", "1"])
@@ -74,12 +72,20 @@ impl Devnet {
         let policy = Policy { request_timeout: PATIENCE, ..Policy::default() };
         let endpoint = Endpoint::new(&rpc_url, policy)?;
         let mut devnet = Self { node, rpc_url, endpoint, contract: OWNER };
-        let deployed =
-            devnet.send_as_owner(serde_json::json!({"from": OWNER.0, "data": artifact.bytecode})).await?;
-        if let Some(address) = deployed.contract_address {
-            devnet.contract = Address(address);
-        }
+        devnet.contract = devnet.deploy(contract_json).await?;
         Ok(devnet)
+    }
+
+    /// Deploys one more contract from such a JSON, in a block of its own.
+    ///
+    /// # Errors
+    /// [`DevnetError`].
+    pub async fn deploy(&self, contract_json: &str) -> Result<Address, DevnetError> {
+        let artifact: Artifact =
+            serde_json::from_str(contract_json).map_err(|source| DevnetError::Artifact { source })?;
+        let transaction = serde_json::json!({"from": OWNER.0, "data": artifact.bytecode});
+        let deployed = self.send_as_owner(transaction).await?;
+        Ok(deployed.contract_address.map_or(OWNER, Address))
     }
 
     /// Where it listens.
@@ -125,8 +131,16 @@ impl Devnet {
     /// # Errors
     /// [`DevnetError::Endpoint`], [`DevnetError::Transaction`].
     pub async fn set_text(&self, text: &str, price: U256) -> Result<(), DevnetError> {
+        self.set_text_of(self.contract, text, price).await
+    }
+
+    /// The same of another contract.
+    ///
+    /// # Errors
+    /// [`DevnetError::Endpoint`], [`DevnetError::Transaction`].
+    pub async fn set_text_of(&self, contract: Address, text: &str, price: U256) -> Result<(), DevnetError> {
         let data = Bytes::from(contract::encode_set(text, price));
-        let call = serde_json::json!({"from": OWNER.0, "to": self.contract.0, "data": data});
+        let call = serde_json::json!({"from": OWNER.0, "to": contract.0, "data": data});
         self.send_as_owner(call).await.map(drop)
     }
 

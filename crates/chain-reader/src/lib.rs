@@ -24,6 +24,7 @@ mod keystore;
 mod model;
 mod non_vote;
 mod pin;
+mod probe;
 mod proof;
 mod proposal;
 mod reader;
@@ -55,6 +56,7 @@ pub use error::{
 pub use excerpt::Excerpt;
 pub use follow::{FollowEvent, Follower, Trouble};
 pub use model::{BlockHash, MatureModel, Price};
+pub use probe::{Probe, ProbedBlock, probe};
 pub use proof::StringSlot;
 pub use proposal::Proposal;
 pub use reader::ChainReader;

@@ -30,22 +30,45 @@ pub struct Config {
     pub(crate) limits: Limits,
     pub(crate) max_cache_bytes: Option<u64>,
     #[cfg(feature = "chain")]
-    pub(crate) chain: Option<chain_reader::Config>,
+    pub(crate) chains: Vec<chain_reader::Config>,
     pub(crate) fetch: FetchOptions,
     pub(crate) pages: Pages,
 }
 
 impl Config {
-    /// The reader of the contract; `None` when none is configured. Its state is kept in the cache, unless configured
+    /// The reader of the contract, the first one if there are several; `None` when none is configured. Its state is kept in the cache, unless configured
     /// otherwise.
     ///
     /// # Errors
     /// [`NodeError::Chain`](crate::NodeError::Chain) when the contract's configuration is invalid.
     #[cfg(feature = "chain")]
     pub fn reader(&self) -> Result<Option<chain_reader::ChainReader>, crate::NodeError> {
-        let Some(chain) = self.chain.clone() else { return Ok(None) };
-        let chain = chain.with_default_state_dir(self.cache_dir.join(CHAIN_DIR));
-        Ok(Some(chain_reader::ChainReader::new(chain)?))
+        Ok(self.readers()?.into_iter().next())
+    }
+
+    /// The same for all contracts.
+    #[cfg(feature = "chain")]
+    pub(crate) fn readers(&self) -> Result<Vec<chain_reader::ChainReader>, crate::NodeError> {
+        let reader = |chain: &chain_reader::Config| {
+            let chain = chain.clone().with_default_state_dir(self.cache_dir.join(CHAIN_DIR));
+            Ok(chain_reader::ChainReader::new(chain)?)
+        };
+        self.chains.iter().map(reader).collect()
+    }
+
+    /// The network part of it, for a node of this name.
+    pub fn network(&self, identity: p2p_blob::Identity) -> p2p_blob::Config {
+        let network = p2p_blob::Config::new(identity)
+            .with_listen(self.listen.clone())
+            .with_external_addrs(self.external_addrs.clone())
+            .with_network_key(self.network_key)
+            .with_allowed_peers(self.allowed_peers.clone())
+            .with_limits(self.limits);
+        #[cfg(feature = "mdns")]
+        let network = network.with_mdns(self.mdns);
+        #[cfg(feature = "dht")]
+        let network = network.with_dht(self.dht);
+        network
     }
 
     /// The defaults, with this cache.
@@ -67,7 +90,7 @@ impl Config {
             limits: Limits::default(),
             max_cache_bytes: None,
             #[cfg(feature = "chain")]
-            chain: None,
+            chains: Vec::new(),
             fetch: FetchOptions::default(),
             pages: Pages::default(),
         }
@@ -168,7 +191,14 @@ impl Config {
     #[cfg(feature = "chain")]
     #[must_use]
     pub fn with_chain(self, chain: impl Into<Option<chain_reader::Config>>) -> Self {
-        Self { chain: chain.into(), ..self }
+        Self { chains: Vec::from_iter(chain.into()), ..self }
+    }
+
+    /// Several contracts to read, each by its own endpoints: [`Node::chains`](crate::Node::chains) has their readers.
+    #[cfg(feature = "chain")]
+    #[must_use]
+    pub fn with_chains(self, chains: Vec<chain_reader::Config>) -> Self {
+        Self { chains, ..self }
     }
 
     /// How models are fetched: memory, threads, timeouts. Default: those of [`FetchOptions::default`].

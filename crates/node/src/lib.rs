@@ -51,7 +51,7 @@ use store::{BlobDir, Blobs, Cache, CacheError, Model, OwnBlobs, RecheckReport};
 use status::{Board, Numbers, Pieces, Readiness, Socket, Swarm};
 
 use address_book::AddressBook;
-use contract::Contract;
+use contract::Contracts;
 use crowd::Crowd;
 use join::Membership;
 use maintenance::Maintenance;
@@ -95,7 +95,7 @@ pub struct Node {
     fetch: loader::FetchOptions,
     pages: store::Pages,
     #[cfg_attr(not(feature = "chain"), expect(dead_code, reason = "there is none"))]
-    contract: Contract,
+    contracts: Contracts,
     board: Arc<Board>,
     /// Answers `loader status`; `None` where the system has no socket for it.
     _socket: Option<Arc<Socket>>,
@@ -111,15 +111,16 @@ impl Node {
     /// When the cache, the identity in it, a listen address or the contract's configuration is invalid.
     pub async fn start(config: Config) -> Result<Self, NodeError> {
         #[cfg(feature = "chain")]
-        let contract = config.reader()?.into();
+        let contracts = config.readers()?.into();
         #[cfg(not(feature = "chain"))]
-        let contract = Contract::default();
-        Self::start_with(config, contract).await
+        let contracts = Contracts::default();
+        Self::start_with(config, contracts).await
     }
 
-    async fn start_with(config: Config, contract: Contract) -> Result<Self, NodeError> {
-        let (cache_dir, mut blob_dirs, own) = (config.cache_dir, config.blob_dirs, config.own_blobs);
-        let (fetch, pages, max_cache_bytes) = (config.fetch, config.pages, config.max_cache_bytes);
+    async fn start_with(config: Config, contracts: Contracts) -> Result<Self, NodeError> {
+        let (cache_dir, mut blob_dirs) = (config.cache_dir.clone(), config.blob_dirs.clone());
+        let (own, fetch) = (config.own_blobs.clone(), config.fetch.clone());
+        let (pages, max_cache_bytes) = (config.pages, config.max_cache_bytes);
         let open = move || -> Result<_, NodeError> {
             let cache = Cache::open(&cache_dir)?;
             cache.limit(max_cache_bytes.unwrap_or(u64::MAX));
@@ -146,21 +147,12 @@ impl Node {
         };
         let (cache, identity, blobs, book, own_blobs, blob_dirs) =
             tokio::task::spawn_blocking(open).await.map_err(|_| NodeError::Worker)??;
-        let network = p2p_blob::Config::new(identity)
-            .with_listen(config.listen)
-            .with_external_addrs(config.external_addrs)
-            .with_network_key(config.network_key)
-            .with_allowed_peers(config.allowed_peers)
-            .with_limits(config.limits);
-        #[cfg(feature = "mdns")]
-        let network = network.with_mdns(config.mdns);
-        #[cfg(feature = "dht")]
-        let network = network.with_dht(config.dht);
+        let network = config.network(identity);
         let store = Arc::new(serving::CacheStore(Arc::clone(&blobs)));
         let (client, _task) = p2p_blob::start(network, store)?;
         let crowd = Crowd::default();
         let board =
-            Arc::new(Board::new(&client, &cache, Arc::clone(&blobs), crowd.clone(), contract.clone()));
+            Arc::new(Board::new(&client, &cache, Arc::clone(&blobs), crowd.clone(), contracts.clone()));
         tokio::spawn(status::note_rates(Arc::downgrade(&board)));
         let open = || Socket::open(cache.dir(), Arc::clone(&board));
         let socket = (!cache.is_read_only()).then(open).transpose();
@@ -187,7 +179,7 @@ impl Node {
             known,
             fetch,
             pages,
-            contract,
+            contracts,
             board,
             _socket,
             membership,

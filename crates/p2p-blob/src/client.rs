@@ -30,7 +30,8 @@ use crate::swarm::builder;
 use crate::swarm::handler::{Connection, OpenError, OpenStream, Opened};
 use crate::swarm::listen;
 use crate::swarm::task::{Command, Dial, NetworkTask, PeerEvent};
-use crate::traffic::{ConnectedPeer, Traffic, Transport};
+use crate::traffic::{ConnectedPeer, Introduction, Traffic, Transport};
+use crate::transport::SameKind;
 use crate::wire::{Version, capability};
 
 /// Commands that wait for the network task; further callers wait themselves.
@@ -59,7 +60,8 @@ pub fn start(config: Config, store: Arc<dyn Store>) -> Result<(Client, Task), St
     }
     let connection_slots = ConnectionSlots::new(&config.limits);
     let reach = Arc::<Reach>::default();
-    let mut swarm = builder::build(&config, &connection_slots, &reach)?;
+    let same_kind = Arc::<SameKind>::default();
+    let mut swarm = builder::build(&config, &connection_slots, &reach, Arc::clone(&same_kind))?;
     for addr in &config.listen {
         reach.named(addr);
         let free = listen::is_free(addr).map_err(TransportError::Other);
@@ -91,6 +93,7 @@ pub fn start(config: Config, store: Arc<dyn Store>) -> Result<(Client, Task), St
             records: KnownRecords::default(),
             nearby: Arc::clone(&nearby),
             reach: Arc::clone(&reach),
+            same_kind,
             versions: config.versions,
             progress_timeout: config.progress_timeout,
             connect_timeout: config.connect_timeout,
@@ -161,6 +164,7 @@ struct Node {
     records: KnownRecords,
     nearby: Arc<Nearby>,
     reach: Arc<Reach>,
+    same_kind: Arc<SameKind>,
     versions: Versions,
     progress_timeout: Duration,
     connect_timeout: Duration,
@@ -331,6 +335,20 @@ impl Client {
     /// The peers that are connected.
     pub fn connected(&self) -> Vec<ConnectedPeer> {
         self.node.holders.all()
+    }
+
+    /// What a connected peer has told of itself, and how it is connected; `None` until it has.
+    pub fn introduction(&self, peer: &PeerId) -> Option<Introduction> {
+        let told = self.node.holders.told_by(peer)?;
+        let transport = self.transport(peer)?;
+        let is_tls = transport == Transport::Quic || self.node.same_kind.is_tls(peer);
+        Some(Introduction { is_tls, transport, ..told })
+    }
+
+    /// Addresses of this node that peers have tried to reach (AutoNAT), and whether they could. None without the feature
+    /// `nat`.
+    pub fn tried_addrs(&self) -> Vec<(Multiaddr, bool)> {
+        self.node.holders.tried()
     }
 
     /// The node fetches a model until the guard is dropped. Meanwhile it has fewer upload slots

@@ -35,8 +35,9 @@ pub use identity::{Identity, source_id};
 pub use session::{BlobBody, BlobSession, GetRequest, RangeSession, Session, blob_size, read_blob};
 pub use store::{Blob, ReadOutcome, Store};
 pub use swarm::handler::Connection;
+pub use swarm::listen::is_free;
 pub use swarm::task::PeerEvent;
-pub use traffic::{ConnectedPeer, Traffic, Transport};
+pub use traffic::{ConnectedPeer, Introduction, Traffic, Transport};
 pub use transport::private::{NetworkKey, NetworkKeyError};
 pub use wire::{FramingError, MAX_RANGE_BYTES};
 

@@ -1,6 +1,7 @@
 //! What a node has sent, by what it ran on, and how busy it is.
 
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
 
 use libp2p::multiaddr::Protocol;
 use libp2p::{Multiaddr, PeerId};
@@ -43,6 +44,24 @@ pub struct ConnectedPeer {
     pub transport: Transport,
     /// Whether this node has dialed it, at an address that others may be told of.
     pub is_dialed: bool,
+}
+
+/// What a connected peer has told of itself. It is not to be trusted, and of a few KiB at most.
+#[derive(Debug, Clone, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct Introduction {
+    /// Which program it says that it is.
+    pub agent: String,
+    /// Whether it speaks a version of the blob protocol.
+    pub has_blobs: bool,
+    /// All protocols that it speaks.
+    pub protocols: Vec<String>,
+    /// What its newest connection runs on.
+    pub transport: Transport,
+    /// Whether that is secured with TLS; else it is with noise.
+    pub is_tls: bool,
+    /// The last time to an answer (ping).
+    pub round_trip: Option<Duration>,
 }
 
 /// What a node has served so far, and is serving.

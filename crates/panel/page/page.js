@@ -351,13 +351,13 @@ function tellPeers(swarm, load, now) {
 
 function tellTrust(swarm, load) {
   const links = [];
-  const chain = swarm.chain;
-  if (chain) {
+  for (const chain of swarm.chains) {
     const named = chain.memory?.last_good;
     links.push(["Contract", `${chain.contract}, read at ${chain.block_tag}; ${chain.quorum} of ${chain.endpoints.length} endpoints must agree`, !chain.trouble, chain.trouble]);
     links.push(["Block", chain.block ? `${count(chain.block.number)}, ${span(chain.block.age_s)} old: a quorum has it` : "none is agreed on yet", chain.block !== null]);
     links.push(["String", named ? `names ${named.manifest}; last confirmed at ${clock(named.confirmed_at)}${chain.proof?.is_proven ? "; proven in the contract's storage" : ""}` : "not read yet", Boolean(named)]);
-  } else {
+  }
+  if (swarm.chains.length === 0) {
     links.push(["Contract", "none: the digest was given by whoever started this node", true]);
   }
   if (load) {
@@ -392,9 +392,9 @@ function tellPast(swarm) {
 }
 
 function tellQuarrels(swarm) {
-  const quarrels = swarm.chain ? [...swarm.chain.recent_disagreements].reverse() : [];
+  const quarrels = swarm.chains.flatMap((chain) => chain.recent_disagreements).sort((a, b) => b.at - a.at);
   const lines = quarrels.map((one) => `${new Date(one.at * 1000).toLocaleString()}: ${one.said.join("; ")}`);
-  each(at("quarrels"), "li", lines.length ? lines : [swarm.chain ? "None." : "No contract is read."], (li, line) => say(li, line));
+  each(at("quarrels"), "li", lines.length ? lines : [swarm.chains.length ? "None." : "No contract is read."], (li, line) => say(li, line));
 }
 
 function tell(swarm, now) {

@@ -114,7 +114,7 @@ fn families(numbers: &Numbers) -> Vec<Family> {
     let mut all = of_loads(numbers);
     all.extend(of_serving(numbers));
     all.extend(of_cache(numbers));
-    all.extend(of_chain(numbers.chain.as_ref()));
+    all.extend(of_chains(&numbers.chains));
     let version = [("version", env!("CARGO_PKG_VERSION"))];
     all.push(Family::gauge("build", "Always 1; the version is in the label").with(&version, Value::Whole(1)));
     all
@@ -206,34 +206,44 @@ fn of_cache(numbers: &Numbers) -> Vec<Family> {
     vec![cache, free.maybe(numbers.disk_free_bytes.map(Value::Whole))]
 }
 
-fn of_chain(chain: Option<&ChainStatus>) -> Vec<Family> {
-    let block = chain.and_then(|chain| chain.block);
-    let highest = chain.and_then(|chain| chain.endpoints.iter().filter_map(|endpoint| endpoint.height).max());
-    let lag = block.zip(highest).map(|(block, highest)| highest.saturating_sub(block.number));
-    let rounds =
+/// Of each contract.
+fn of_chains(chains: &[ChainStatus]) -> Vec<Family> {
+    let mut height = Family::gauge("chain_height", "The newest block that a quorum of the endpoints has");
+    let mut lag = Family::gauge(
+        "chain_lag_blocks",
+        "How far that is behind the highest block that an endpoint reports",
+    );
+    let mut age = Family::gauge("chain_block_age", "How old that block is, by this machine's clock")
+        .unit(Unit::Seconds);
+    let mut disagreements = Family::counter("chain_disagreements", "How often endpoints disagreed");
+    let mut rounds =
         Family::counter("chain_rounds", "How often the endpoints were asked, by whether a quorum agreed");
-    let rounds = match chain {
-        Some(chain) => {
-            let without = chain.rounds_without_quorum;
-            rounds.by("outcome", [("agreed", chain.rounds.saturating_sub(without)), ("no_quorum", without)])
+    for chain in chains {
+        let Some(name) = name(chain, chains) else { continue };
+        let contract = [("contract", &*name)];
+        if let Some(block) = chain.block {
+            let highest = chain.endpoints.iter().filter_map(|endpoint| endpoint.height).max();
+            height = height.with(&contract, Value::Whole(block.number));
+            age = age.with(&contract, Value::Whole(block.age_s));
+            if let Some(highest) = highest {
+                lag = lag.with(&contract, Value::Whole(highest.saturating_sub(block.number)));
+            }
         }
-        None => rounds,
-    };
-    vec![
-        Family::gauge("chain_height", "The newest block that a quorum of the endpoints has")
-            .maybe(block.map(|block| Value::Whole(block.number))),
-        Family::gauge(
-            "chain_lag_blocks",
-            "How far that is behind the highest block that an endpoint reports",
-        )
-        .maybe(lag.map(Value::Whole)),
-        Family::gauge("chain_block_age", "How old that block is, by this machine's clock")
-            .unit(Unit::Seconds)
-            .maybe(block.map(|block| Value::Whole(block.age_s))),
-        Family::counter("chain_disagreements", "How often endpoints disagreed")
-            .maybe(chain.map(|chain| Value::Whole(chain.disagreements))),
-        rounds,
-    ]
+        disagreements = disagreements.with(&contract, Value::Whole(chain.disagreements));
+        let without = chain.rounds_without_quorum;
+        for (outcome, count) in [("agreed", chain.rounds.saturating_sub(without)), ("no_quorum", without)] {
+            rounds = rounds.with(&[("contract", &name), ("outcome", outcome)], Value::Whole(count));
+        }
+    }
+    vec![height, lag, age, disagreements, rounds]
+}
+
+/// The contract's address; of several with the same address, with the chain, once that is known.
+fn name(chain: &ChainStatus, all: &[ChainStatus]) -> Option<String> {
+    match all.iter().filter(|other| other.contract == chain.contract).count() {
+        1 => Some(chain.contract.clone()),
+        _ => Some(format!("{}@{}", chain.contract, chain.chain_id?)),
+    }
 }
 
 #[cfg(test)]

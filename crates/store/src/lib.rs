@@ -74,6 +74,7 @@ mod stamp;
 mod sweep;
 mod sync;
 mod tensors;
+mod trial;
 mod trust;
 mod weights_files;
 mod writeback;
@@ -105,6 +106,7 @@ pub use recheck::{BadShard, IndexState, RecheckReport, bytes, on_threads, rechec
 pub use space::{require, require_files, reserve};
 pub use staging::Staging;
 pub use tensors::{Tensor, Tensors, TensorsError};
+pub use trial::DiskTrial;
 pub use weights_files::WeightsFiles;
 pub use writeback::{Right, Writeback};
 

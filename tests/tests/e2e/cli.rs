@@ -25,9 +25,10 @@ async fn version_and_help() {
         (concat!("loader ", env!("CARGO_PKG_VERSION")), "")
     );
     let help = home.plain(["--help"]).await.expect(0);
-    for command in
-        ["fetch", "serve", "publish", "watch", "key", "verify", "manifest", "cache", "chain", "status"]
-    {
+    for command in [
+        "fetch", "serve", "publish", "watch", "key", "verify", "manifest", "cache", "chain", "status",
+        "config", "doctor",
+    ] {
         assert!(help.stdout.contains(&format!("\n  {command} ")), "{command}: {}", help.stdout);
         home.plain([command, "--help"]).await.expect(0);
     }
@@ -178,6 +179,60 @@ async fn settings_come_from_flags_then_variables_then_the_file() {
     assert!(message.contains("line 1") && message.contains("did you mean cache-dir?"), "{message}");
 }
 
+#[tokio::test(flavor = "multi_thread")]
+async fn each_setting_is_shown_with_its_origin() {
+    let home = Home::new();
+    let text = "wait = '1m'\npeer = '/ip4/192.0.2.1/tcp/1'\n[fetch]\nwait = '2m'\nno-code = true\n";
+    put(&home.path("settings.toml"), text.as_bytes());
+    let show = |args: &str| {
+        let mut command = home.command(["--json", "--config", "settings.toml", "config", "show"]);
+        command.args(args.split_whitespace()).env("LOADER_QUORUM", "2");
+        Process::start(command).outcome()
+    };
+    let shown = show("fetch --peer /ip4/192.0.2.2/tcp/1 -v").await.expect(0).answers();
+    let of = |key: &str| {
+        let found = shown.iter().find(|one| one["key"] == key).unwrap_or_else(|| panic!("{key}: {shown:?}"));
+        (found["values"].clone(), found["origin"].as_str().unwrap(), found["place"].as_str().unwrap_or("-"))
+    };
+    let is = |values: &[&str], origin, place| (serde_json::json!(values), origin, place);
+    assert_eq!(of("wait"), is(&["2m"], "file", "settings.toml:4"));
+    assert_eq!(of("no-code"), is(&["true"], "file", "settings.toml:5"));
+    assert_eq!(of("peer"), is(&["/ip4/192.0.2.2/tcp/1"], "flag", "-"));
+    assert_eq!(of("verbose"), is(&["1"], "flag", "-"));
+    assert_eq!(of("quorum"), is(&["2"], "variable", "LOADER_QUORUM"));
+    assert_eq!(of("memory"), is(&["256MiB"], "default", "-"));
+    assert_eq!(of("link"), is(&[], "default", "-"));
+    // Of all commands: those for which it is so.
+    let all = show("").await.expect(0).answers();
+    let waits: Vec<_> = all.iter().filter(|one| one["key"] == "wait").map(|one| &one["commands"]).collect();
+    assert_eq!(waits, [&serde_json::json!(["watch", "verify"]), &serde_json::json!(["fetch"])]);
+    // A command that needs more than is there is shown all the same, and one that is wrong is not.
+    assert!(!show("publish").await.expect(0).answers().is_empty());
+    assert!(show("fetch --waits 1s").await.failure(2).contains("--waits"));
+    assert!(!home.cache("").exists(), "nobody has asked for a cache");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_command_takes_what_it_needs_from_the_file() {
+    let (model, home) = (Recipe::default().publish().await, Home::new());
+    let seeder = Seeder::start(&model, &model.shards_but(&[])).await;
+    let settings = format!(
+        "peer = '{}'\n[fetch]\nmanifest = '{}'\nlink = 'model'\nno-listen = true\n\
+         [publish]\nmodel-kind = 'simplenet'\n",
+        seeder.address(),
+        model.id
+    );
+    put(&home.path("settings.toml"), settings.as_bytes());
+    let fetched = home.run(["--config", "settings.toml", "fetch"]).await.answer();
+    assert_eq!((&fetched["manifest"], home.path("model").exists()), (&model.id.clone().into(), true));
+    put(&home.path("weights"), b"weights");
+    let published = home.run(["--config", "settings.toml", "publish", "weights"]).await.answer();
+    // The line wins.
+    let other = published["manifest"].as_str().unwrap();
+    let fetched = home.run(["--config", "settings.toml", "fetch", other]).await.answer();
+    assert_eq!(fetched["manifest"], other);
+}
+
 /// The objects that `docs/cli.md` promises, by type: those that begin so.
 pub(crate) fn promised(start: &str) -> BTreeMap<String, Value> {
     let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("../docs/cli.md");
@@ -245,6 +300,8 @@ async fn objects_are_those_of_the_documentation() {
         answers.push(home.run(line).await.answer());
     }
     answers.extend(home.run(["cache", "rm", id]).await.expect(1).answers());
+    answers.extend(home.run(["doctor"]).await.answers().into_iter().take(1));
+    answers.extend(home.run(["config", "show", "id"]).await.expect(0).answers().into_iter().take(1));
     std::fs::create_dir(home.path("blobs")).unwrap();
     e2e::sharder("layer_wise", &home.path("blobs"), &home.path("shards.json")).await.expect(0);
     let assemble =

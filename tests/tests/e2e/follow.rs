@@ -45,7 +45,12 @@ async fn each_new_model_is_loaded_and_told_to_a_command() {
     // The old one is there as before.
     assert!(home.fetch(&a, &[]).await.from_cache);
     watching.terminate().await;
-    assert_eq!(watching.outcome().await.expect(0).answers().len(), 2);
+    let outcome = watching.outcome().await.expect(0);
+    assert_eq!(outcome.answers().len(), 2);
+    for model in [&a, &b] {
+        let line = format!("Z model {}: 1.91 MiB verified and mapped in ", model.id);
+        assert!(outcome.stderr.contains(&line), "a log says when which came: {}", outcome.stderr);
+    }
 }
 
 #[tokio::test(flavor = "multi_thread")]

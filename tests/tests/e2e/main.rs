@@ -4,8 +4,10 @@
 mod access;
 mod chain;
 mod cli;
+mod contracts;
 mod demo;
 mod discovery;
+mod doctor;
 mod doors;
 mod evict;
 mod faults;

@@ -203,7 +203,8 @@ async fn a_mistake_in_the_settings_file_is_told_by_its_place() {
     let home = Home::new();
     for (text, part) in [
         ("wait = '1s'\nrpc-url = https://h/v3/secretkey\n", "line 2"),
-        ("rpc-url = 'https://h/v3/secretkey'\n", "line 1, column 11, rpc-url: expected a list"),
+        ("rpc-url = 'wss://h/v3/secretkey'\n", "line 1, column 11, rpc-url: expected URL"),
+        ("[fetch]\nrpc-url = ['https://h', true]\n", "line 2, column 25, rpc-url: expected URL"),
         ("rpc-url = ['https://h/v3/secretkey]\n", "line 1"),
         ("https://h/v3/secretkey\n", "line 1"),
         ("\"secretkey\" = 1\n", "line 1, column 1: there is no such setting"),
@@ -215,6 +216,24 @@ async fn a_mistake_in_the_settings_file_is_told_by_its_place() {
             let told = assert_refused(home.plain(line).await, "secretkey");
             assert!(told.contains("settings.toml") && told.contains(part), "{told}");
         }
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_settings_are_shown_without_keys() {
+    let home = Home::new();
+    let hex = "ab".repeat(32);
+    let text = format!(
+        "rpc-url = 'https://user:secretkey@h:1/v3/secretkey'\nrpc-header = 'h:1 X-Key: secretkey'\n\
+         trusted-rpc = 'http://t/secretkey'\nexec = 'curl https://h/secretkey'\nkeystore = '{hex}'\n"
+    );
+    put(&home.path("settings.toml"), text.as_bytes());
+    for command in ["", "watch", "publish", "watch --ws-url wss://w/secretkey"] {
+        let line = ["--config", "settings.toml", "config", "show"];
+        let outcome = home.plain(line.into_iter().chain(command.split_whitespace())).await.expect(0);
+        let told = outcome.stdout + &outcome.stderr;
+        assert!(!told.contains("secretkey") && !told.contains("abab"), "{told}");
+        assert!(told.contains("h:1  (file settings.toml:1)"), "{told}");
     }
 }
 

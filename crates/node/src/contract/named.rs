@@ -1,24 +1,29 @@
-//! What a node does with a contract.
+//! What a node does with contracts.
 
 use std::sync::Arc;
 
-use chain_reader::{ChainReader, MatureModel};
+use chain_reader::{ChainReader, ChainStatus, MatureModel};
 use futures::{FutureExt as _, StreamExt as _, stream};
 use loader::Observer;
 
-use super::Contract;
+use super::Contracts;
 use crate::watch::Watch;
 use crate::{Config, Loaded, Node, NodeError};
 
-impl From<Option<ChainReader>> for Contract {
-    fn from(reader: Option<ChainReader>) -> Self {
-        Self(reader)
+impl From<Vec<ChainReader>> for Contracts {
+    fn from(readers: Vec<ChainReader>) -> Self {
+        Self(readers.into())
     }
 }
 
-impl Contract {
-    pub(crate) fn reader(&self) -> Option<&ChainReader> {
-        self.0.as_ref()
+impl Contracts {
+    fn first(&self) -> Option<&ChainReader> {
+        self.0.first()
+    }
+
+    /// The states of all readers.
+    pub(crate) fn status(&self) -> Vec<ChainStatus> {
+        self.0.iter().map(ChainReader::status).collect()
     }
 }
 
@@ -28,15 +33,15 @@ impl Node {
     /// # Errors
     /// Those of [`Node::start`].
     pub async fn start_reading(config: Config, chain: Option<ChainReader>) -> Result<Self, NodeError> {
-        Self::start_with(config, chain.into()).await
+        Self::start_with(config, Vec::from_iter(chain).into()).await
     }
 
-    /// Which model the contract names now.
+    /// Which model the contract names now; the first one, if there are several.
     ///
     /// # Errors
     /// [`NodeError::NoContract`] when none is configured, [`NodeError::Chain`].
     pub async fn mature_model(&self) -> Result<MatureModel, NodeError> {
-        let chain = self.contract.reader().ok_or(NodeError::NoContract)?;
+        let chain = self.contracts.first().ok_or(NodeError::NoContract)?;
         Ok(chain.mature_model().await?)
     }
 
@@ -54,36 +59,51 @@ impl Node {
     /// Records that the model which the contract names is loaded: while the chain is unreachable, it is the fallback that
     /// [`Staleness`](chain_reader::Staleness) allows. A failure is only logged.
     pub async fn note_loaded(&self, mature: &MatureModel) {
-        if let Some(chain) = self.contract.reader()
-            && let Err(error) = chain.note_loaded(mature).await
-        {
-            tracing::warn!(%error, "cannot remember which model was loaded");
+        if let Some(chain) = self.contracts.first() {
+            note_loaded(chain, mature).await;
         }
     }
 
-    /// The reader of the chain; `None` when no contract is configured.
+    /// The reader of the chain; `None` when no contract is configured. The first one, if there are several.
     pub fn chain(&self) -> Option<&ChainReader> {
-        self.contract.reader()
+        self.contracts.first()
     }
 
-    /// Follows the contract: each model that it names is loaded as by [`Node::load`], beside the one before, and yielded
-    /// once. `observer` gets the events of all those loads.
+    /// The readers of all contracts, as [`Config::with_chains`] has them.
+    pub fn chains(&self) -> &[ChainReader] {
+        &self.contracts.0
+    }
+
+    /// Follows the contract, the first one if there are several: see [`Node::watch_chain`].
     ///
     /// # Errors
     /// [`NodeError::NoContract`].
     pub fn watch(&self, observer: Arc<dyn Observer>) -> Result<Watch, NodeError> {
-        let follower = self.contract.reader().ok_or(NodeError::NoContract)?.follow(None);
+        Ok(self.watch_chain(self.contracts.first().ok_or(NodeError::NoContract)?, observer))
+    }
+
+    /// Follows a contract: each model that it names is loaded as by [`Node::load`], beside the one before, and yielded
+    /// once. `observer` gets the events of all those loads.
+    pub fn watch_chain(&self, chain: &ChainReader, observer: Arc<dyn Observer>) -> Watch {
+        let follower = chain.follow(None);
         let events = stream::unfold(follower, async |mut follower| Some((follower.next().await, follower)));
-        let node = self.clone();
+        let (node, chain) = (self.clone(), chain.clone());
         let load = move |named: MatureModel| {
-            let (node, observer) = (node.clone(), Arc::clone(&observer));
+            let (node, chain, observer) = (node.clone(), chain.clone(), Arc::clone(&observer));
             async move {
                 let loaded = node.load(named.manifest, &*observer).await?;
-                node.note_loaded(&named).await;
+                note_loaded(&chain, &named).await;
                 Ok(loaded)
             }
             .boxed()
         };
-        Ok(Watch::new(events.boxed(), load))
+        Watch::new(events.boxed(), load)
+    }
+}
+
+/// A failure is only logged.
+async fn note_loaded(chain: &ChainReader, mature: &MatureModel) {
+    if let Err(error) = chain.note_loaded(mature).await {
+        tracing::warn!(%error, "cannot remember which model was loaded");
     }
 }

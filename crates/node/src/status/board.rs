@@ -16,7 +16,7 @@ use super::numbers::{CachedModel, Counts, LastLoad, Numbers};
 use super::rates::{Bytes, NOTE_EVERY, Rates};
 use super::swarm::{PastLoad, Reused, Swarm};
 use super::{Loading, Status};
-use crate::contract::Contract;
+use crate::contract::Contracts;
 use crate::crowd::Crowd;
 
 /// Loads that have ended and are remembered.
@@ -57,7 +57,7 @@ pub(crate) struct Board {
     blobs: Arc<Blobs>,
     cache: Cache,
     crowd: Crowd,
-    contract: Contract,
+    contracts: Contracts,
     state: Mutex<State>,
     cached: Mutex<Option<(Instant, Vec<CachedModel>)>>,
     rates: Mutex<Rates>,
@@ -95,7 +95,7 @@ impl Board {
         cache: &Cache,
         blobs: Arc<Blobs>,
         crowd: Crowd,
-        contract: Contract,
+        contracts: Contracts,
     ) -> Self {
         Self {
             client: client.clone(),
@@ -103,7 +103,7 @@ impl Board {
             blobs,
             cache: cache.clone(),
             crowd,
-            contract,
+            contracts,
             state: Mutex::default(),
             cached: Mutex::default(),
             rates: Mutex::new(Rates::new(Instant::now())),
@@ -120,6 +120,8 @@ impl Board {
         let bytes = self.bytes();
         let per_s = self.rates().per_s(Instant::now(), bytes);
         let (peers_sources, peers_others) = self.peers();
+        #[cfg(feature = "chain")]
+        let mut chains = self.contracts.status().into_iter();
         Status {
             pid: std::process::id(),
             version: env!("CARGO_PKG_VERSION").to_owned(),
@@ -135,7 +137,9 @@ impl Board {
             peers_others,
             loading: self.state().loads.iter().map(loading).collect(),
             #[cfg(feature = "chain")]
-            chain: self.contract.reader().map(chain_reader::ChainReader::status),
+            chain: chains.next(),
+            #[cfg(feature = "chain")]
+            more_chains: chains.collect(),
         }
     }
 
@@ -179,7 +183,7 @@ impl Board {
             loads,
             past: state.past.iter().rev().cloned().collect(),
             #[cfg(feature = "chain")]
-            chain: self.contract.reader().map(chain_reader::ChainReader::status),
+            chains: self.contracts.status(),
         }
     }
 
@@ -212,7 +216,7 @@ impl Board {
             scarcity,
             is_ready,
             #[cfg(feature = "chain")]
-            chain: self.contract.reader().map(chain_reader::ChainReader::status),
+            chains: self.contracts.status(),
         }
     }
 
@@ -254,7 +258,7 @@ impl Board {
     pub(crate) fn readiness(&self) -> Readiness {
         let state = self.state();
         let (wanted, mapped) = (state.wanted, state.mapped);
-        let only_seeds = wanted.is_none() && !self.contract.is_configured();
+        let only_seeds = wanted.is_none() && !self.contracts.is_configured();
         Readiness { is_ready: mapped.is_some() || only_seeds, wanted, mapped }
     }
 

@@ -56,6 +56,10 @@ pub struct Status {
     /// The state of the chain reader; `None` without a contract.
     #[cfg(feature = "chain")]
     pub chain: Option<chain_reader::ChainStatus>,
+    /// Those of further contracts.
+    #[cfg(feature = "chain")]
+    #[serde(default)]
+    pub more_chains: Vec<chain_reader::ChainStatus>,
 }
 
 /// A model that is being loaded.

@@ -134,7 +134,7 @@ pub struct Numbers {
     pub scarcity: Option<Scarcity>,
     /// Whether the node is ready: [`crate::Node::readiness`].
     pub is_ready: bool,
-    /// The state of the chain reader; `None` without a contract.
+    /// The states of the chain readers, one for each contract.
     #[cfg(feature = "chain")]
-    pub chain: Option<chain_reader::ChainStatus>,
+    pub chains: Vec<chain_reader::ChainStatus>,
 }

@@ -28,9 +28,9 @@ pub struct Swarm {
     pub loads: Vec<LoadView>,
     /// The last loads that have ended, newest first.
     pub past: Vec<PastLoad>,
-    /// The state of the chain reader; `None` without a contract.
+    /// The states of the chain readers, one for each contract.
     #[cfg(feature = "chain")]
-    pub chain: Option<chain_reader::ChainStatus>,
+    pub chains: Vec<chain_reader::ChainStatus>,
 }
 
 /// A load. Times are in seconds since 1970.

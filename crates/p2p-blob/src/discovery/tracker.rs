@@ -4,12 +4,13 @@ use std::collections::{HashMap, HashSet};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
-use libp2p::{Multiaddr, PeerId};
+use libp2p::{Multiaddr, PeerId, StreamProtocol};
 use manifest::Digest;
 
 use crate::discovery::address::{self, Scope};
 use crate::discovery::record::SignedRecord;
-use crate::traffic::{ConnectedPeer, Transport};
+use crate::traffic::{ConnectedPeer, Introduction, Transport};
+use crate::wire::Version;
 use crate::wire::peers::MAX_RECORDS;
 
 /// Manifests that are tracked.
@@ -18,6 +19,9 @@ const MAX_MANIFESTS: usize = 1024;
 const MAX_PER_MANIFEST: usize = 512;
 /// Manifests that one peer is tracked for, so that it cannot crowd out those of others.
 const MAX_PER_PEER: usize = 32;
+/// Own addresses that peers have tried to reach and that are remembered.
+#[cfg(feature = "nat")]
+const MAX_TRIED: usize = 32;
 /// A peer that did not ask for or announce a manifest for so long is no holder of it any more.
 const STALE_AFTER: Duration = Duration::from_secs(15 * 60);
 
@@ -30,6 +34,8 @@ struct Table {
     peers: HashMap<PeerId, Connected>,
     /// When each peer last asked for or announced the manifest.
     manifests: HashMap<Digest, HashMap<PeerId, Instant>>,
+    /// Addresses of this node that peers have tried, and whether they reached it there.
+    tried: HashMap<Multiaddr, bool>,
 }
 
 #[derive(Debug)]
@@ -41,6 +47,9 @@ struct Connected {
     /// The address at which it was dialed.
     reached_at: Option<Multiaddr>,
     record: Option<SignedRecord>,
+    /// What identify told.
+    told: Option<Introduction>,
+    round_trip: Option<Duration>,
     manifests: Vec<Digest>,
     /// What it says to have, as a peer of the existing network: bounded by whoever has read it.
     blobs: HashSet<Digest>,
@@ -60,6 +69,8 @@ impl Tracker {
             transport: Transport::of(remote),
             reached_at: None,
             record: None,
+            told: None,
+            round_trip: None,
             manifests: Vec::new(),
             blobs: HashSet::new(),
         });
@@ -114,6 +125,46 @@ impl Tracker {
         if let Some(connected) = self.table().peers.get_mut(&record.contact().peer) {
             connected.record = Some(record);
         }
+    }
+
+    /// A connected peer has told what it is.
+    pub(crate) fn told(&self, peer: &PeerId, agent: String, protocols: &[StreamProtocol]) {
+        let protocols: Vec<String> = protocols.iter().map(ToString::to_string).collect();
+        let is_blobs =
+            |name: &String| [Version::Blobs, Version::Ranges].iter().any(|version| version.name() == name);
+        let has_blobs = protocols.iter().any(is_blobs);
+        if let Some(one) = self.table().peers.get_mut(peer) {
+            let (transport, is_tls, round_trip) = (one.transport, false, None);
+            one.told = Some(Introduction { agent, has_blobs, protocols, transport, is_tls, round_trip });
+        }
+    }
+
+    /// A connected peer has answered a ping.
+    pub(crate) fn answered(&self, peer: &PeerId, round_trip: Duration) {
+        if let Some(connected) = self.table().peers.get_mut(peer) {
+            connected.round_trip = Some(round_trip);
+        }
+    }
+
+    /// What a connected peer has told.
+    pub(crate) fn told_by(&self, peer: &PeerId) -> Option<Introduction> {
+        let table = self.table();
+        let connected = table.peers.get(peer)?;
+        Some(Introduction { round_trip: connected.round_trip, ..connected.told.clone()? })
+    }
+
+    /// A peer has tried to reach this node at an address.
+    #[cfg(feature = "nat")]
+    pub(crate) fn note_tried(&self, addr: Multiaddr, is_reached: bool) {
+        let mut table = self.table();
+        if table.tried.len() < MAX_TRIED || table.tried.contains_key(&addr) {
+            table.tried.insert(addr, is_reached);
+        }
+    }
+
+    /// The addresses at which peers have tried to reach this node, and whether they could.
+    pub(crate) fn tried(&self) -> Vec<(Multiaddr, bool)> {
+        self.table().tried.iter().map(|(addr, is_reached)| (addr.clone(), *is_reached)).collect()
     }
 
     /// A connected peer has told which blobs it has.

@@ -55,6 +55,7 @@ pub(crate) fn build(
     config: &Config,
     connection_slots: &Arc<ConnectionSlots>,
     reach: &Arc<Reach>,
+    same_kind: Arc<SameKind>,
 ) -> Result<Swarm<Behaviours>, StartError> {
     transport::keep_freed_frames();
     let key = config.identity.keypair().clone();
@@ -68,7 +69,6 @@ pub(crate) fn build(
         .with_agent_version(AGENT.to_owned());
     #[cfg(feature = "nat")]
     let (through_relay, relay) = libp2p::relay::client::new(local);
-    let same_kind = Arc::<SameKind>::default();
     let behaviours = Behaviours {
         limits: connection_limits::Behaviour::new(limits),
         connection_slots: ConnectionLimiter::new(Arc::clone(connection_slots)),
@@ -95,7 +95,7 @@ pub(crate) fn build(
         ),
     };
     let idle_timeout = config.idle_timeout;
-    let transport = tcp_and_quic(config, Arc::clone(&same_kind))?;
+    let transport = tcp_and_quic(config, same_kind)?;
     #[cfg(feature = "nat")]
     let transport = {
         let relayed = transport::secured(through_relay, &key).map_err(failed("relayed connections"))?;

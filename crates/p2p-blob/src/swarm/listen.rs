@@ -7,9 +7,9 @@ use libp2p::Multiaddr;
 use libp2p::multiaddr::Protocol;
 use socket2::{Domain, Socket, Type};
 
-/// Fails when something listens at `addr` already. The TCP transport would share the port (`SO_REUSEPORT`) with another
+/// Fails when something listens at `addr` already, or nothing can. The TCP transport would share the port (`SO_REUSEPORT`) with another
 /// node of the same user, which would get half of the inbound connections.
-pub(crate) fn is_free(addr: &Multiaddr) -> io::Result<()> {
+pub fn is_free(addr: &Multiaddr) -> io::Result<()> {
     let mut parts = addr.iter();
     let ip = match parts.next() {
         Some(Protocol::Ip4(ip)) => IpAddr::V4(ip),

@@ -9,7 +9,7 @@ use std::time::Duration;
 use futures::StreamExt as _;
 use libp2p::swarm::dial_opts::{DialOpts, PeerCondition};
 use libp2p::swarm::{ConnectionId, DialError, SwarmEvent};
-use libp2p::{Multiaddr, PeerId, Swarm, dns, identify};
+use libp2p::{Multiaddr, PeerId, Swarm, dns, identify, ping};
 #[cfg(feature = "dht")]
 use manifest::Digest;
 use tokio::sync::{OwnedSemaphorePermit, broadcast, mpsc, oneshot, watch};
@@ -218,6 +218,16 @@ impl NetworkTask {
                 peer_id,
                 ..
             })) => self.on_identified(peer_id, info),
+            SwarmEvent::Behaviour(BehavioursEvent::Ping(ping::Event {
+                peer,
+                result: Ok(round_trip),
+                ..
+            })) => self.holders.answered(&peer, round_trip),
+            #[cfg(feature = "nat")]
+            SwarmEvent::Behaviour(BehavioursEvent::Reached(event)) => {
+                tracing::debug!(address = %event.tested_addr, by = %event.server, result = ?event.result, "tried");
+                self.holders.note_tried(event.tested_addr, event.result.is_ok());
+            }
             #[cfg(feature = "dht")]
             SwarmEvent::Behaviour(BehavioursEvent::Kad(event)) => {
                 let scope = self.reach.widest();
@@ -282,6 +292,7 @@ impl NetworkTask {
         if let Some(capability) = self.swarm.behaviour_mut().capability.as_mut() {
             capability.identified(peer, &info.protocols);
         }
+        self.holders.told(&peer, info.agent_version, &info.protocols);
         let record = info.signed_peer_record.and_then(SignedRecord::of);
         if let Some(record) = record.filter(|record| record.contact().peer == peer) {
             self.holders.identified(record);

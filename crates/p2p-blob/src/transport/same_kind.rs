@@ -1,4 +1,4 @@
-//! Which peers have shown to be nodes of this kind.
+//! What handshakes have shown of peers: which are nodes of this kind, and how their connections are secured.
 
 use std::collections::HashSet;
 use std::sync::{Mutex, MutexGuard, PoisonError};
@@ -9,29 +9,45 @@ use libp2p::PeerId;
 /// they count as other peers, which are agreed with in one round trip more.
 const MAX_PEERS: usize = 1024;
 
-/// The peers whose handshakes have just shown what they are, until their connections are taken over.
+/// What the last handshakes over TCP have shown.
 #[derive(Debug, Default)]
-pub(crate) struct SameKind(Mutex<HashSet<PeerId>>);
+pub(crate) struct SameKind(Mutex<Shown>);
+
+#[derive(Debug, Default)]
+struct Shown {
+    /// Nodes of this kind, until their connections are taken over.
+    same_kind: HashSet<PeerId>,
+    /// Who is talked to over TLS.
+    over_tls: HashSet<PeerId>,
+}
 
 impl SameKind {
-    pub(super) fn note(&self, peer: PeerId, is_same_kind: bool) {
-        let mut peers = self.peers();
-        if peers.len() >= MAX_PEERS {
-            peers.clear();
-        }
-        if is_same_kind {
-            peers.insert(peer);
-        } else {
-            peers.remove(&peer);
+    pub(super) fn note(&self, peer: PeerId, is_same_kind: bool, is_tls: bool) {
+        let mut shown = self.shown();
+        let Shown { same_kind, over_tls } = &mut *shown;
+        for (peers, is_one) in [(same_kind, is_same_kind), (over_tls, is_tls)] {
+            if peers.len() >= MAX_PEERS {
+                peers.clear();
+            }
+            if is_one {
+                peers.insert(peer);
+            } else {
+                peers.remove(&peer);
+            }
         }
     }
 
     /// Whether the handshake of a connection that begins now has shown a node of this kind.
     pub(crate) fn take(&self, peer: &PeerId) -> bool {
-        self.peers().remove(peer)
+        self.shown().same_kind.remove(peer)
     }
 
-    fn peers(&self) -> MutexGuard<'_, HashSet<PeerId>> {
+    /// Whether the last handshake over TCP with the peer was one of TLS; else it was one of noise.
+    pub(crate) fn is_tls(&self, peer: &PeerId) -> bool {
+        self.shown().over_tls.contains(peer)
+    }
+
+    fn shown(&self) -> MutexGuard<'_, Shown> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }

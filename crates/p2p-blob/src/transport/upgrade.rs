@@ -46,8 +46,8 @@ where
     T::ListenerUpgrade: Send,
 {
     let upgrade = move |socket: T::Output, point: ConnectedPoint| async move {
-        let (peer, streams, is_same_kind) = security.upgrade(socket, role(&point)).await?;
-        same_kind.note(peer, is_same_kind);
+        let (peer, streams, shown) = security.upgrade(socket, role(&point)).await?;
+        same_kind.note(peer, shown.is_same_kind, shown.is_tls);
         Ok::<_, io::Error>((peer, streams))
     };
     transport.and_then(upgrade).boxed()
@@ -61,9 +61,15 @@ fn role(point: &ConnectedPoint) -> Endpoint {
     }
 }
 
+/// What a handshake has shown.
+struct Shown {
+    /// The other end is a node of this kind.
+    is_same_kind: bool,
+    is_tls: bool,
+}
+
 impl Security {
-    /// Also tells whether the other end is a node of this kind.
-    async fn upgrade<C>(self, socket: C, role: Endpoint) -> io::Result<(PeerId, StreamMuxerBox, bool)>
+    async fn upgrade<C>(self, socket: C, role: Endpoint) -> io::Result<(PeerId, StreamMuxerBox, Shown)>
     where
         C: AsyncRead + AsyncWrite + Send + Unpin + 'static,
     {
@@ -74,14 +80,15 @@ impl Security {
                 Endpoint::Listener => self.tls.upgrade_inbound(socket, TLS).await?,
             };
             let frames = tls::agreed_frames(&connection);
-            return Ok((peer, share(connection, role, frames).await?, frames.is_some()));
+            let shown = Shown { is_same_kind: frames.is_some(), is_tls: true };
+            return Ok((peer, share(connection, role, frames).await?, shown));
         }
         let (peer, connection) = match role {
             Endpoint::Dialer => self.noise.upgrade_outbound(socket, NOISE).await,
             Endpoint::Listener => self.noise.upgrade_inbound(socket, NOISE).await,
         }
         .map_err(io::Error::other)?;
-        Ok((peer, share(connection, role, None).await?, false))
+        Ok((peer, share(connection, role, None).await?, Shown { is_same_kind: false, is_tls: false }))
     }
 }
 
