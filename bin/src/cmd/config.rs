@@ -3,7 +3,7 @@
 use anyhow::Result;
 
 use crate::answer::{Answer, Setting};
-use crate::args::{ConfigCommand, without_keys};
+use crate::args::{ConfigCommand, LogFormat, without_keys};
 use crate::config::Refused;
 use crate::config::show::{Origin, Shown, program, settings};
 use crate::exit::Usage;
@@ -17,7 +17,7 @@ pub(crate) fn run(command: &ConfigCommand, output: &Output) -> Result<()> {
         Err(Refused::File { error, .. }) => return Err(error),
         // The help of the command.
         Err(Refused::Line(error)) if !error.use_stderr() => {
-            output::refuse(&error);
+            output::refuse(&error, LogFormat::Text);
             return Ok(());
         }
         Err(Refused::Line(error)) => {

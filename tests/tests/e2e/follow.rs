@@ -48,7 +48,7 @@ async fn each_new_model_is_loaded_and_told_to_a_command() {
     let outcome = watching.outcome().await.expect(0);
     assert_eq!(outcome.answers().len(), 2);
     for model in [&a, &b] {
-        let line = format!("Z model {}: 1.91 MiB verified and mapped in ", model.id);
+        let line = format!("Z model {}: 293 KiB verified and mapped in ", model.id);
         assert!(outcome.stderr.contains(&line), "a log says when which came: {}", outcome.stderr);
     }
 }

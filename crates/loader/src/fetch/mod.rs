@@ -2,6 +2,7 @@
 
 pub(crate) mod blocking;
 mod buffers;
+mod cached;
 mod driver;
 mod files;
 mod fill_wait;
@@ -24,7 +25,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use manifest::piece_index::PieceIndex;
-use manifest::{Digest, Geometry, Manifest, PieceId};
+use manifest::{Blame, Digest, Geometry, Manifest, PieceId};
 use store::Map;
 use store::{Cache, CacheError, Model, Partial};
 use tokio::sync::mpsc;
@@ -34,12 +35,14 @@ use crate::observer::{Event, Observer, Report};
 use crate::reuse::copy::Reuse;
 use crate::source::SourceEvent;
 use crate::tensors::Tensor;
+pub use cached::cached;
 pub use options::FetchOptions;
 pub use tensors::{LoadedTensor, TensorChoice, fetch_tensors};
 pub(crate) use tensors::{Wanted as WantedTensor, choose};
 
 use blocking::blocking;
 use buffers::buffer_count;
+use cached::{close, find_cached, keep_manifest, tidy};
 use driver::Driver;
 use head_start::Plan;
 use metadata::{Found, Wanted};
@@ -91,68 +94,6 @@ pub async fn load(
     Ok((model, report))
 }
 
-/// The model of a digest, if it is finished: [`load`] maps it without a source. `None` also for a corrupt one: [`load`]
-/// heals it. Blocks.
-///
-/// # Errors
-/// Those of [`Cache::model`].
-pub fn cached(cache: &Cache, digest: &Digest, options: &FetchOptions) -> Result<Option<Model>, CacheError> {
-    if let Some(some) = files::cached(cache, digest, options)? {
-        return Ok(Some(some));
-    }
-    match healthy(cache.model(digest))? {
-        None if options.single_blob_max_bytes.is_some() => healthy(single_blob::cached(cache, digest)),
-        found => Ok(found),
-    }
-}
-
-/// A corrupt model counts as missing.
-fn healthy(found: Result<Option<Model>, CacheError>) -> Result<Option<Model>, CacheError> {
-    match found {
-        Err(error @ CacheError::Corrupt { .. }) => {
-            // Healing it logs that.
-            tracing::debug!("{error}");
-            Ok(None)
-        }
-        found => found,
-    }
-}
-
-async fn find_cached(
-    cache: &Cache,
-    digest: Digest,
-    options: &FetchOptions,
-) -> Result<Option<Model>, LoadError> {
-    let (cache, options) = (cache.clone(), options.clone());
-    let find = move || match files::cached(&cache, &digest, &options)? {
-        None => healthy(cache.model(&digest)),
-        found => Ok(found),
-    };
-    Ok(blocking(find).await??)
-}
-
-/// Keeps the bytes in the cache, if they are a manifest's.
-async fn keep_manifest(cache: &Cache, bytes: Vec<u8>) -> Result<Arc<Manifest>, LoadError> {
-    let cache = cache.clone();
-    match blocking(move || cache.store_manifest(&bytes)).await? {
-        Ok((_, manifest)) => Ok(manifest),
-        Err(CacheError::Manifest { digest, source }) => Err(LoadError::NotAManifest { digest, source }),
-        Err(error) => Err(error.into()),
-    }
-}
-
-/// Ends a failed load: closes the partial files. On a full disk, reserved space is released.
-fn close(store: Arc<Partial>, error: LoadError) -> LoadError {
-    let error = match error {
-        LoadError::Cache(full) if full.is_disk_full() => store.give_back(full).into(),
-        error => error,
-    };
-    if let Some(store) = Arc::into_inner(store) {
-        store.close();
-    }
-    error
-}
-
 struct Fetch<'a> {
     cache: &'a Cache,
     digest: Digest,
@@ -178,6 +119,98 @@ impl Fetch<'_> {
             }
             Some(max_bytes) => self.blob_or_model(max_bytes, events, report).await,
         }
+    }
+
+    /// The model, when the digest is that of a manifest; else the blob, tried in each of the sizes that sources claim.
+    async fn blob_or_model(
+        &mut self,
+        max_bytes: u64,
+        events: &mut Arrivals,
+        report: &mut Report,
+    ) -> Result<(Model, Vec<crate::SourceReport>), LoadError> {
+        let (blob, cache) = (self.digest, self.cache.clone());
+        if let Some(manifest) = blocking(move || cache.manifest(&blob)).await?? {
+            return self.model(manifest, events, report).await;
+        }
+        let cache = self.cache.clone();
+        tidy(move || single_blob::remove_left(&cache, &blob)).await;
+        let (mut tried, mut unavailable, mut failed) = (Vec::new(), Vec::new(), None::<LoadError>);
+        while tried.len() < single_blob::MAX_SIZES {
+            let mut sizes =
+                single_blob::sizes(blob, self.wait, &tried, &mut self.known, events, self.observer).await;
+            if sizes.is_empty() {
+                break;
+            }
+            // No waiting while other sizes may be claimed: sources that did not answer in time may know the right one.
+            self.wait = Duration::ZERO;
+            if sizes.iter().any(|size_bytes| single_blob::may_be_manifest(*size_bytes)) {
+                let wanted = Wanted { blob, max_bytes: MAX_MANIFEST_BYTES, wait: Duration::ZERO };
+                if let Found::Blob(bytes) =
+                    metadata::find(wanted, &mut self.known, events, self.observer).await
+                {
+                    sizes = vec![bytes.len() as u64];
+                    match keep_manifest(self.cache, bytes).await {
+                        Ok(manifest) => {
+                            self.wait = self.options.wait;
+                            return self.model(manifest, events, report).await;
+                        }
+                        // It is the blob.
+                        Err(LoadError::NotAManifest { .. }) => {}
+                        Err(error) => return Err(error),
+                    }
+                }
+            }
+            for size_bytes in sizes {
+                tried.push(size_bytes);
+                let wasted_bytes = report.wasted_bytes;
+                let error = match self.blob(blob, size_bytes, max_bytes, events, report).await {
+                    Err(error) if error.is_disk_full() => error,
+                    Err(error) if error.blame() == Blame::Network || error.blame() == Blame::Caller => error,
+                    done => return done,
+                };
+                match (error, failed.take()) {
+                    (LoadError::Unavailable { .. }, first) => {
+                        unavailable.push((report.wasted_bytes - wasted_bytes, size_bytes));
+                        failed = first;
+                    }
+                    (error, Some(first)) if first.is_disk_full() || !error.is_disk_full() => {
+                        failed = Some(first);
+                    }
+                    (error, _) => failed = Some(error),
+                }
+            }
+        }
+        let had_no_room = failed.as_ref().is_some_and(LoadError::is_disk_full);
+        let likely = unavailable.into_iter().min_by_key(|(wasted_bytes, _)| *wasted_bytes);
+        // Wrong sizes are not waited for when the right one may be one that did not fit on the disk.
+        if let Some((_, size_bytes)) = likely.filter(|(wasted_bytes, _)| *wasted_bytes == 0 || !had_no_room) {
+            // It is the most likely one. More sources may connect.
+            self.wait = self.options.wait;
+            return self.blob(blob, size_bytes, max_bytes, events, report).await;
+        }
+        let unavailable = || LoadError::ManifestUnavailable { digest: blob, asked: self.known.reports() };
+        Err(failed.unwrap_or_else(unavailable))
+    }
+
+    /// The blob, if it has this size.
+    async fn blob(
+        &mut self,
+        blob: Digest,
+        size_bytes: u64,
+        max_bytes: u64,
+        events: &mut Arrivals,
+        report: &mut Report,
+    ) -> Result<(Model, Vec<crate::SourceReport>), LoadError> {
+        let manifest = Manifest::of_single_blob(blob, size_bytes).filter(|_| size_bytes <= max_bytes);
+        let too_large = LoadError::BlobTooLarge { digest: blob, claimed_bytes: size_bytes, max_bytes };
+        let (digest, manifest) = single_blob::store(self.cache, &manifest.ok_or(too_large)?).await?;
+        self.digest = digest;
+        let done = self.model(manifest, events, report).await;
+        if done.is_err() {
+            let cache = self.cache.clone();
+            tidy(move || cache.remove_unverified(&digest)).await;
+        }
+        done
     }
 
     /// Fetches the model of a manifest, which is in the cache.
@@ -490,13 +523,4 @@ impl Fetch<'_> {
 async fn index(store: &Arc<Partial>) -> Result<Option<Arc<PieceIndex<Map>>>, LoadError> {
     let store = Arc::clone(store);
     Ok(blocking(move || store.index()).await??)
-}
-
-/// Removes what is of no use from the cache. That this fails is no reason for more to fail.
-async fn tidy(remove: impl FnOnce() -> Result<(), CacheError> + Send + 'static) {
-    match blocking(remove).await {
-        Ok(Ok(())) => {}
-        Ok(Err(error)) => tracing::warn!(%error, "could not clean up in the cache"),
-        Err(error) => tracing::warn!(%error, "could not clean up in the cache"),
-    }
 }

@@ -8,18 +8,15 @@ use std::time::Duration;
 use futures::future::BoxFuture;
 use futures::stream::FuturesUnordered;
 use futures::{FutureExt as _, StreamExt as _};
-use manifest::{Blame, Digest, Manifest};
+use manifest::{Digest, Manifest};
 use planner::SourceKey;
 use store::{Cache, CacheError, Model};
 use tokio::time::Instant;
 
 use super::blocking::blocking;
-use super::metadata::{self, Found, Wanted};
 use super::source_table::{Arrivals, SourceTable};
-use super::{Fetch, keep_manifest, tidy};
-use crate::SourceReport;
 use crate::error::LoadError;
-use crate::observer::{Observer, Report};
+use crate::observer::Observer;
 use crate::source::{Source, SourceError, SourceEvent};
 
 /// Sources asked for the size in all: each liar costs at most one fetch.
@@ -29,105 +26,12 @@ const PATIENCE: Duration = Duration::from_secs(20);
 /// Largest manifest that is read.
 pub(super) const MAX_MANIFEST_BYTES: u64 = 16 << 20;
 /// Sizes that are tried in all.
-const MAX_SIZES: usize = 32;
+pub(super) const MAX_SIZES: usize = 32;
 /// Retries of a source that was lost, and the pause between: it may hash a large file before it first answers.
 const MAX_ATTEMPTS: u32 = 5;
 const PAUSE: Duration = Duration::from_millis(500);
 /// How long others have to answer once one has.
 const SETTLE: Duration = Duration::from_secs(1);
-
-impl Fetch<'_> {
-    /// The model, when the digest is that of a manifest; else the blob, tried in each of the sizes that sources claim.
-    pub(super) async fn blob_or_model(
-        &mut self,
-        max_bytes: u64,
-        events: &mut Arrivals,
-        report: &mut Report,
-    ) -> Result<(Model, Vec<SourceReport>), LoadError> {
-        let (blob, cache) = (self.digest, self.cache.clone());
-        if let Some(manifest) = blocking(move || cache.manifest(&blob)).await?? {
-            return self.model(manifest, events, report).await;
-        }
-        let cache = self.cache.clone();
-        tidy(move || remove_left(&cache, &blob)).await;
-        let (mut tried, mut unavailable, mut failed) = (Vec::new(), Vec::new(), None::<LoadError>);
-        while tried.len() < MAX_SIZES {
-            let mut sizes = sizes(blob, self.wait, &tried, &mut self.known, events, self.observer).await;
-            if sizes.is_empty() {
-                break;
-            }
-            // No waiting while other sizes may be claimed: sources that did not answer in time may know the right one.
-            self.wait = Duration::ZERO;
-            if sizes.iter().any(|size_bytes| may_be_manifest(*size_bytes)) {
-                let wanted = Wanted { blob, max_bytes: MAX_MANIFEST_BYTES, wait: Duration::ZERO };
-                if let Found::Blob(bytes) =
-                    metadata::find(wanted, &mut self.known, events, self.observer).await
-                {
-                    sizes = vec![bytes.len() as u64];
-                    match keep_manifest(self.cache, bytes).await {
-                        Ok(manifest) => {
-                            self.wait = self.options.wait;
-                            return self.model(manifest, events, report).await;
-                        }
-                        // It is the blob.
-                        Err(LoadError::NotAManifest { .. }) => {}
-                        Err(error) => return Err(error),
-                    }
-                }
-            }
-            for size_bytes in sizes {
-                tried.push(size_bytes);
-                let wasted_bytes = report.wasted_bytes;
-                let error = match self.blob(blob, size_bytes, max_bytes, events, report).await {
-                    Err(error) if error.is_disk_full() => error,
-                    Err(error) if error.blame() == Blame::Network || error.blame() == Blame::Caller => error,
-                    done => return done,
-                };
-                match (error, failed.take()) {
-                    (LoadError::Unavailable { .. }, first) => {
-                        unavailable.push((report.wasted_bytes - wasted_bytes, size_bytes));
-                        failed = first;
-                    }
-                    (error, Some(first)) if first.is_disk_full() || !error.is_disk_full() => {
-                        failed = Some(first);
-                    }
-                    (error, _) => failed = Some(error),
-                }
-            }
-        }
-        let had_no_room = failed.as_ref().is_some_and(LoadError::is_disk_full);
-        let likely = unavailable.into_iter().min_by_key(|(wasted_bytes, _)| *wasted_bytes);
-        // Wrong sizes are not waited for when the right one may be one that did not fit on the disk.
-        if let Some((_, size_bytes)) = likely.filter(|(wasted_bytes, _)| *wasted_bytes == 0 || !had_no_room) {
-            // It is the most likely one. More sources may connect.
-            self.wait = self.options.wait;
-            return self.blob(blob, size_bytes, max_bytes, events, report).await;
-        }
-        let unavailable = || LoadError::ManifestUnavailable { digest: blob, asked: self.known.reports() };
-        Err(failed.unwrap_or_else(unavailable))
-    }
-
-    /// The blob, if it has this size.
-    async fn blob(
-        &mut self,
-        blob: Digest,
-        size_bytes: u64,
-        max_bytes: u64,
-        events: &mut Arrivals,
-        report: &mut Report,
-    ) -> Result<(Model, Vec<SourceReport>), LoadError> {
-        let manifest = Manifest::of_single_blob(blob, size_bytes).filter(|_| size_bytes <= max_bytes);
-        let too_large = LoadError::BlobTooLarge { digest: blob, claimed_bytes: size_bytes, max_bytes };
-        let (digest, manifest) = store(self.cache, &manifest.ok_or(too_large)?).await?;
-        self.digest = digest;
-        let done = self.model(manifest, events, report).await;
-        if done.is_err() {
-            let cache = self.cache.clone();
-            tidy(move || cache.remove_unverified(&digest)).await;
-        }
-        done
-    }
-}
 
 /// The finished model whose only shard is the blob.
 pub(super) fn cached(cache: &Cache, blob: &Digest) -> Result<Option<Model>, CacheError> {
@@ -142,7 +46,7 @@ pub(super) fn cached(cache: &Cache, blob: &Digest) -> Result<Option<Model>, Cach
 
 /// Removes what earlier runs have left of this blob in sizes that nothing proves. Only the whole blob can be verified:
 /// nobody goes on with a part of it.
-fn remove_left(cache: &Cache, blob: &Digest) -> Result<(), CacheError> {
+pub(super) fn remove_left(cache: &Cache, blob: &Digest) -> Result<(), CacheError> {
     for digest in cache.begun()? {
         let manifest = cache.manifest(&digest)?;
         if manifest.is_some_and(|manifest| manifest.single_blob() == Some(*blob)) {
@@ -153,19 +57,19 @@ fn remove_left(cache: &Cache, blob: &Digest) -> Result<(), CacheError> {
 }
 
 /// Keeps the manifest of a blob; gives its digest, too.
-async fn store(cache: &Cache, manifest: &Manifest) -> Result<(Digest, Arc<Manifest>), LoadError> {
+pub(super) async fn store(cache: &Cache, manifest: &Manifest) -> Result<(Digest, Arc<Manifest>), LoadError> {
     let (cache, bytes) = (cache.clone(), manifest.to_json());
     Ok(blocking(move || cache.store_manifest(&bytes)).await??)
 }
 
 /// Whether what has this size may be a manifest.
-fn may_be_manifest(size_bytes: u64) -> bool {
+pub(super) fn may_be_manifest(size_bytes: u64) -> bool {
     size_bytes <= MAX_MANIFEST_BYTES
 }
 
 /// The sizes that sources claim for a blob, but for those that were tried, the one that most claim first. None when no
 /// source claims another one, and none came up for as long as `wait`.
-async fn sizes(
+pub(super) async fn sizes(
     blob: Digest,
     wait: Duration,
     tried: &[u64],

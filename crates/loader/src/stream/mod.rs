@@ -9,14 +9,14 @@ mod reader;
 #[cfg(test)]
 mod tests;
 
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::Ordering;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use store::{Model, Offer};
+use store::Model;
 
 pub use ahead::Ahead;
 pub use channel::{TensorReceiver, TensorSender, tensor_channel};
-use reader::{Place, Reader};
+use reader::{Filling, Place, Reader};
 
 use crate::error::LoadError;
 use crate::fetch::{FetchOptions, TensorChoice};
@@ -39,14 +39,6 @@ struct State {
     /// Gone once nothing more can begin.
     sender: Option<TensorSender>,
     filling: Option<Filling>,
-}
-
-/// What is read while it is filled.
-#[derive(Clone)]
-struct Filling {
-    offer: Arc<Offer>,
-    /// The load has ended well.
-    is_complete: Arc<AtomicBool>,
 }
 
 impl<'a> TensorFeed<'a> {

@@ -1,12 +1,12 @@
 //! The thread that reads tensors, waiting for their pieces.
 
 use std::io;
-use std::sync::atomic::Ordering;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use manifest::{ByteRange, Digest, Manifest};
-use store::{Model, VerifiedReader};
+use store::{Model, Offer, VerifiedReader};
 
-use super::Filling;
 use super::ahead::Ahead;
 use super::channel::TensorSender;
 use crate::error::LoadError;
@@ -18,6 +18,14 @@ use crate::tensors::{self, LENGTH_BYTES};
 const WINDOW_BYTES: u64 = 32 << 20;
 /// What is waited for, and then read, at once.
 const PART_BYTES: usize = 16 << 20;
+
+/// What is read while it is filled.
+#[derive(Clone)]
+pub(super) struct Filling {
+    pub(super) offer: Arc<Offer>,
+    /// The load has ended well.
+    pub(super) is_complete: Arc<AtomicBool>,
+}
 
 /// Where the weights are.
 pub(super) enum Place {
