@@ -51,26 +51,26 @@ fn every_flag_of_every_command_is_a_setting() {
                 continue;
             }
             let value = match arg.get_action() {
-                ArgAction::SetTrue => "true",
-                ArgAction::Count => "2",
-                _ => [
-                    "7",
-                    "'7s'",
-                    "'7MiB'",
-                    "'/ip4/192.0.2.1/tcp/1'",
-                    "'0x5aAeb6053F3E94C9b9A09f33669435E7Ef1BeAed'",
-                    "'http://h'",
-                    "'ws://h'",
-                    "'latest'",
-                    "'rs'",
-                    "'auto'",
-                    "'call'",
-                    "'12D3KooWRawPbxPtP1eZaJpumGnyWX2DcUyd3RQnydr3eAto4Az7'",
-                    "'0000000000000000000000000000000000000000000000000000000000000000'",
-                ]
-                .into_iter()
-                .find(|value| settings(format!("{key} = {value}").as_bytes(), &name).is_ok())
-                .unwrap_or_else(|| panic!("{path} --{key} takes none of the values of this test")),
+                ArgAction::SetTrue => "true".to_owned(),
+                ArgAction::Count => "2".to_owned(),
+                _ => match arg.get_possible_values().first() {
+                    Some(named) => format!("'{}'", named.get_name()),
+                    None => [
+                        "7",
+                        "'7s'",
+                        "'7MiB'",
+                        "'/ip4/192.0.2.1/tcp/1'",
+                        "'0x5aAeb6053F3E94C9b9A09f33669435E7Ef1BeAed'",
+                        "'http://h'",
+                        "'ws://h'",
+                        "'12D3KooWRawPbxPtP1eZaJpumGnyWX2DcUyd3RQnydr3eAto4Az7'",
+                        "'0000000000000000000000000000000000000000000000000000000000000000'",
+                    ]
+                    .into_iter()
+                    .find(|value| settings(format!("{key} = {value}").as_bytes(), &name).is_ok())
+                    .unwrap_or_else(|| panic!("{path} --{key} takes none of the values of this test"))
+                    .to_owned(),
+                },
             };
             for toml in [format!("{key} = {value}"), format!("[{}]\n{key} = {value}", name.join("."))] {
                 if name.is_empty() && toml.starts_with('[') {
