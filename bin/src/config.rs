@@ -15,13 +15,16 @@ use crate::args::{Command, CommandLine, Http, Legacy, Network};
 use crate::exit::Usage;
 use crate::system;
 
+mod base_dir;
 mod chain;
 mod contracts;
 mod file;
 mod line;
 pub(crate) mod secret;
 pub(crate) mod show;
+mod words;
 
+use base_dir::base_dir;
 pub(crate) use line::{Line, Origins, Refused, read};
 
 /// How long a fetch looks for peers while none can be asked.
@@ -220,14 +223,6 @@ fn is_quic(addr: &Multiaddr) -> bool {
 fn with_causes(error: &dyn std::error::Error) -> String {
     std::iter::successors(error.source(), |cause| (*cause).source())
         .fold(error.to_string(), |text, cause| format!("{text}: {cause}"))
-}
-
-/// The user's directory for this purpose. A relative path in the variable does not count.
-///
-/// Source: XDG Base Directory Specification, version 0.8.
-fn base_dir(variable: &str, in_home: &str) -> Option<PathBuf> {
-    let named = env::var_os(variable).map(PathBuf::from).filter(|dir| dir.is_absolute());
-    named.or_else(|| env::home_dir().filter(|home| home.is_absolute()).map(|home| home.join(in_home)))
 }
 
 #[cfg(test)]

@@ -1,6 +1,7 @@
 //! `loader doctor`.
 
 mod chain;
+mod finding;
 mod holder;
 mod machine;
 mod peers;
@@ -12,6 +13,7 @@ use crate::answer::{Answer, Checked, State};
 use crate::args::{self, Command};
 use crate::config::Settings;
 use crate::output::Output;
+use finding::bad;
 
 /// What was found so far.
 struct Findings<'a> {
@@ -78,26 +80,4 @@ impl Findings<'_> {
         }
         Ok(())
     }
-}
-
-fn ok(check: &'static str, subject: Option<String>, text: impl Into<String>) -> Checked {
-    Checked { check, subject, state: State::Ok, text: text.into(), advice: None }
-}
-
-fn warning(
-    check: &'static str,
-    subject: Option<String>,
-    text: impl Into<String>,
-    advice: impl Into<String>,
-) -> Checked {
-    Checked { check, subject, state: State::Warning, text: text.into(), advice: Some(advice.into()) }
-}
-
-fn bad(
-    check: &'static str,
-    subject: Option<String>,
-    text: impl Into<String>,
-    advice: impl Into<String>,
-) -> Checked {
-    Checked { check, subject, state: State::Bad, text: text.into(), advice: Some(advice.into()) }
 }

@@ -4,7 +4,7 @@ use chain_reader::Address;
 use clap::{Arg, Command};
 use toml::de::{DeTable, DeValue};
 
-use super::file::{misspelt, text_of};
+use super::words::{misspelt, text_of};
 
 /// The key of the tables: also the flag of a single one.
 pub(super) const CONTRACT: &str = "contract";

@@ -12,6 +12,7 @@ use toml::Spanned;
 use toml::de::{DeString, DeTable, DeValue};
 
 use super::contracts;
+use super::words::{misspelt, text_of};
 use crate::args::expected;
 use crate::exit::Usage;
 
@@ -19,8 +20,6 @@ use crate::exit::Usage;
 const MAX_FILE_BYTES: usize = 1 << 20;
 /// Flags that say where the file is, or set nothing.
 pub(super) const NO_SETTINGS: [&str; 3] = ["config", "help", "version"];
-/// A key that is less like a known one is no misspelling of it.
-const MIN_LIKENESS: f64 = 0.8;
 
 /// A settings file in which every key is known.
 pub(super) struct File<'t> {
@@ -265,16 +264,6 @@ impl<'t> File<'t> {
     }
 }
 
-/// What to say of a key that nobody knows.
-pub(super) fn misspelt<'k>(key: &str, known: impl IntoIterator<Item = &'k str>) -> String {
-    let likeness = |known: &&str| strsim::jaro_winkler(&key.to_lowercase(), known);
-    let nearest = known.into_iter().max_by(|a, b| likeness(a).total_cmp(&likeness(b)));
-    match nearest.filter(|nearest| likeness(nearest) >= MIN_LIKENESS) {
-        Some(nearest) => format!("there is no such setting; did you mean {nearest}?"),
-        None => "there is no such setting; they are named like the flags".to_owned(),
-    }
-}
-
 /// The flag of a command that this key sets.
 fn flag<'c>(command: &'c Command, key: &str) -> Option<&'c Arg> {
     command.get_arguments().find(|arg| arg.get_long() == Some(key) && !NO_SETTINGS.contains(&key))
@@ -309,19 +298,6 @@ fn in_order<'a, 't>(table: &'a DeTable<'t>) -> Vec<(&'a Spanned<DeString<'t>>, &
     let mut entries: Vec<_> = table.iter().collect();
     entries.sort_by_key(|(key, _)| key.span().start);
     entries
-}
-
-/// A text, or a number as text.
-pub(super) fn text_of(value: &DeValue<'_>) -> Option<String> {
-    match value {
-        DeValue::String(text) => Some(text.to_string()),
-        DeValue::Integer(number) => {
-            let decimal = i128::from_str_radix(number.as_str(), number.radix()).ok()?;
-            Some(decimal.to_string())
-        }
-        DeValue::Float(number) => Some(number.as_str().to_owned()),
-        _ => None,
-    }
 }
 
 fn line(text: &str, at: usize) -> usize {

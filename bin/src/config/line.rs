@@ -12,8 +12,9 @@ use clap::error::{ContextValue, Error, ErrorKind};
 use clap::parser::ValueSource;
 use clap::{Arg, ArgMatches, Command, CommandFactory as _, FromArgMatches as _, Id};
 
+use super::base_dir::base_dir;
 use super::file::{self, File, Given, Setting};
-use super::{base_dir, secret};
+use super::secret;
 use crate::args::CommandLine;
 use crate::exit::Usage;
 

@@ -80,14 +80,14 @@ fn read(path: &Path) -> Result<String> {
 
 #[cfg(test)]
 mod tests {
+    use super::super::write;
     use super::*;
 
     #[test]
     fn a_package_without_a_text_needs_one_of_ours_or_one_beside() {
         let root = tempfile::tempdir().unwrap();
         let beside = root.path().join("deploy/licences");
-        fs::create_dir_all(&beside).unwrap();
-        fs::write(beside.join("LGPL-2.1.txt"), "the library's").unwrap();
+        write(&beside.join("LGPL-2.1.txt"), b"the library's").unwrap();
         let package = |licence: &str| Package {
             name: "a".to_owned(),
             version: "1.0.0".to_owned(),
@@ -98,7 +98,7 @@ mod tests {
         let text = |licence| of(root.path(), &[package(licence)]);
         assert!(text("MIT OR Apache-2.0").unwrap().contains("see LICENSE-MIT"));
         assert!(text("BSD-3-Clause").unwrap_err().to_string().contains("a.txt"));
-        fs::write(beside.join("a.txt"), "redistribution and use").unwrap();
+        write(&beside.join("a.txt"), b"redistribution and use").unwrap();
         assert!(text("BSD-3-Clause").unwrap().contains("a 1.0.0\n"));
     }
 }

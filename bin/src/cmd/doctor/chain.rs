@@ -10,7 +10,7 @@ use futures::future::join_all;
 use store::Cache;
 use tokio::time::timeout;
 
-use super::{bad, ok, warning};
+use super::finding::{bad, ok, warning};
 use crate::answer::Checked;
 use crate::config::Settings;
 use crate::units::show_duration;

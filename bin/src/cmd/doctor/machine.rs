@@ -9,7 +9,7 @@ use p2p_blob::{Identity, IdentityError, Limits};
 use rustix::fs::Access;
 use store::{Cache, EntryState, Free};
 
-use super::{bad, ok, warning};
+use super::finding::{bad, ok, warning};
 use crate::answer::Checked;
 use crate::config::{Settings, limits_of};
 use crate::system;

@@ -9,7 +9,7 @@ use manifest::{Digest, Have};
 use p2p_blob::{Blob, Client, Identity, Introduction, Multiaddr, PeerId, Store};
 use tokio::time::{Instant, interval, timeout, timeout_at};
 
-use super::{bad, ok, warning};
+use super::finding::{bad, ok, warning};
 use crate::answer::Checked;
 
 /// For a connection.

@@ -6,8 +6,8 @@ use node::status::running;
 use p2p_blob::Multiaddr;
 use panel::Address;
 
+use super::finding::{bad, ok};
 use super::holder::holder;
-use super::{bad, ok};
 use crate::answer::Checked;
 use crate::config::Settings;
 
