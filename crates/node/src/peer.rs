@@ -23,8 +23,9 @@ const MAX_LANES: usize = 20;
 /// From this round trip on requests are spread over all of them: what a stream may have under way grows from 256 KiB on, by
 /// the round trip.
 const FAR: Duration = Duration::from_millis(40);
-/// Until a far peer has sent so much, pieces are asked for in parts: with its head each is a little less than the 256 KiB
-/// that a new stream may have under way.
+/// What a new stream may have under way.
+const FIRST_WINDOW_BYTES: u32 = 256 << 10;
+/// Until a far peer has sent so much, pieces are asked for in parts: with its head each is a little less than that.
 const SPLIT_BYTES: u64 = 32 << 20;
 const PART_BYTES: usize = 240 << 10;
 /// How often a part is asked for again while the peer is busy, and how long that waits at most.
@@ -174,8 +175,9 @@ impl Peer {
         *round_trip = Some(round_trip.map_or(took, |shortest| shortest.min(took)));
     }
 
-    /// A slot in the lane with the fewest requests in flight; far away, in a new one rather than behind others.
-    fn lane(&self) -> LanePermit {
+    /// A slot for so many bytes in the lane with the fewest requests in flight; far away, in a new one rather than behind
+    /// others, or where they arrive first.
+    fn lane(&self, bytes: u64) -> LanePermit {
         let may_spread = self.may_spread();
         let mut lanes = self.lanes();
         if !may_spread && lanes.len() > 1 {
@@ -188,7 +190,14 @@ impl Peer {
         {
             lanes.push(Arc::new(Lane::extra()));
         }
-        LanePermit::of_idlest(&lanes)
+        match self.far().filter(|_| may_spread) {
+            Some(round_trip) => {
+                let first_window_bytes = u128::from(FIRST_WINDOW_BYTES) * 1000;
+                let per_s = first_window_bytes / round_trip.as_millis().max(1);
+                LanePermit::of_soonest(&lanes, bytes, u64::try_from(per_s).unwrap_or(u64::MAX))
+            }
+            None => LanePermit::of_idlest(&lanes, bytes),
+        }
     }
 
     /// Whether requests are spread over many streams.
@@ -198,7 +207,7 @@ impl Peer {
 
     /// A session in the idlest lane.
     async fn session(&self) -> Result<(Session, LanePermit), SourceError> {
-        let permit = self.lane();
+        let permit = self.lane(0);
         let session = permit.session(&self.client, self.peer).await.map_err(source_error)?;
         Ok((session, permit))
     }
@@ -247,7 +256,7 @@ impl Peer {
         };
         let (mut buf, mut tries) = (buf, 0);
         loop {
-            let permit = self.lane();
+            let permit = self.lane(read.range.len());
             let answer = match permit.session(&self.client, self.peer).await {
                 Ok(Session::Ranges(session)) => session.get(request, buf).await,
                 // It spoke 2.0.0 when it connected: this is a new connection, to an older node.
@@ -255,7 +264,10 @@ impl Peer {
                 Err(error) => Err(error),
             };
             match answer {
-                Ok(buf) => return Ok(buf),
+                Ok(buf) => {
+                    permit.arrived();
+                    return Ok(buf);
+                }
                 // Its connection was dead, or its stream idle for long: another lane is there, or can be opened.
                 Err(error @ FetchError::Closed { .. }) if tries < MAX_CLOSED => {
                     tries += 1;
