@@ -10,7 +10,7 @@ use super::options::FetchOptions;
 use super::{files, single_blob};
 use crate::error::LoadError;
 
-/// The model of a digest, if it is finished: [`load`] maps it without a source. `None` also for a corrupt one: [`load`]
+/// The model of a digest, if it is finished: [`crate::load`] maps it without a source. `None` also for a corrupt one: [`crate::load`]
 /// heals it. Blocks.
 ///
 /// # Errors
