@@ -217,7 +217,7 @@ pub(crate) struct Fetch {
 /// Prints one full address for each address it listens at, as soon as it does. Listens on TCP and QUIC port 4201 of all
 /// interfaces unless told otherwise with --listen. Tells the --bootstrap and --peer peers what it holds, so that others
 /// find it. With --contract it follows that, fetches each new model, and seeds it; so it
-/// does with the contracts of the settings file (tables [[contract]]).
+/// does with the contracts of the settings file (its tables called contract).
 #[derive(Debug, Args)]
 pub(crate) struct Serve {
     /// Serve this folder of files named by their digest, too. May be repeated.
@@ -235,7 +235,7 @@ pub(crate) struct Serve {
 
 /// Follow the contract: load each new model it names, and say when it is ready, until SIGTERM or Ctrl-C.
 ///
-/// Several contracts can stand in the settings file, as tables [[contract]]: all of them are followed then.
+/// Several contracts can stand in the settings file, as tables called contract: all of them are followed then.
 ///
 /// Prints the path of each model, the current one first. While a new model is being fetched, or cannot be,
 /// the one before stays as it is. What the models share is not fetched again.

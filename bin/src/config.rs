@@ -1,4 +1,4 @@
-//! Settings: flags win over `LOADER_*` variables, and those over the settings file; clap merges them ([`line`]). Nothing else
+//! Settings: flags win over `LOADER_*` variables, and those over the settings file; clap merges them ([`mod@line`]). Nothing else
 //! reads the environment.
 
 use std::collections::HashSet;
